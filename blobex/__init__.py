@@ -1,0 +1,3 @@
+"""Object-aware counterfactual explanations of image models."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,365 @@
+"""The truth of a run: params.yaml, one frozen dataclass per section.
+
+`load` refuses unknown, missing, repeated and out-of-range keys with one sentence that names the
+key and what is allowed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+
+from blobex.errors import BlobexError
+
+T = TypeVar("T")
+Shape = Literal["square", "rect"]
+Key = Literal["xs", "ys", "covs", "sizes", "features", "spatial_style"]
+Attribute = Literal["forward", "stop", "left", "right"]
+
+
+@dataclass(frozen=True)
+class Within:
+    """The allowed range, ends included, of a number or of each number of a list or mapping."""
+
+    minimum: float
+    maximum: float
+
+    def __str__(self) -> str:
+        return f" from {self.minimum:g} to {self.maximum:g}"
+
+
+@dataclass(frozen=True)
+class Run:
+    seed: Annotated[int, Within(0, 2**31 - 1)]
+    device: Literal["auto", "cpu", "cuda"]  # auto: cuda where there is one
+    devices: Annotated[int, Within(1, 64)]  # GPUs or processes per machine
+    precision: Literal["auto", "float32", "bfloat16"]  # auto: bfloat16 where the machine computes in it
+    tracking_uri: str  # MLflow's store; "none" turns tracking off
+
+
+@dataclass(frozen=True)
+class Setup:
+    height: Annotated[int, Within(16, 1024)]
+    aspect_ratio: Annotated[int, Within(1, 4)]  # width / height
+
+    @property
+    def width(self) -> int:
+        return self.height * self.aspect_ratio
+
+
+@dataclass(frozen=True)
+class Setups:
+    square: Setup
+    rect: Setup
+
+
+@dataclass(frozen=True)
+class Data:
+    source: Literal["bdd100k", "folder"]  # folder: any pictures, without labels
+    root: str  # holds bdd100k/ and bdd_oia/, or the pictures themselves
+    perceptual: Literal["parser", "vgg", "alex", "squeeze"]  # network of the perceptual distance
+    frechet: Literal["parser", "inception"]  # network of the Frechet distance
+
+
+@dataclass(frozen=True)
+class Scenes:
+    height: Annotated[int, Within(16, 1024)]  # pixels; scenes are twice as wide
+    seed: Annotated[int, Within(0, 2**31 - 1)]
+    detection_train: Annotated[int, Within(1, 10**6)]
+    detection_val: Annotated[int, Within(1, 10**6)]
+    segmentation_train: Annotated[int, Within(1, 10**6)]
+    segmentation_val: Annotated[int, Within(1, 10**6)]
+    decision_train: Annotated[int, Within(1, 10**6)]
+    decision_val: Annotated[int, Within(1, 10**6)]
+    decision_test: Annotated[int, Within(1, 10**6)]
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    every_n_steps: Annotated[int, Within(1, 10**7)]
+    keep: Annotated[int, Within(-1, 1000)]  # -1 keeps all
+    monitor: str  # "step", or a logged measure such as "fd_parser"
+    mode: Literal["min", "max"]
+
+
+@dataclass(frozen=True)
+class Resume:
+    source: Literal["none", "last", "best", "step"]
+    run_id: str | None  # MLflow run to continue; null: the run that the checkpoint names
+    step: Annotated[int | None, Within(0, 10**9)]  # with source "step"
+
+
+@dataclass(frozen=True)
+class Training:
+    steps: Annotated[int, Within(1, 10**8)]
+    batch_size: Annotated[int, Within(1, 4096)]
+    accumulate: Annotated[int, Within(1, 1024)]  # batches per optimiser step
+    learning_rate: Annotated[float, Within(1e-8, 1.0)]
+    halve_every: Annotated[int, Within(0, 10**8)]  # steps; 0: constant learning rate
+    checkpoint: Checkpoints
+    resume: Resume
+
+
+@dataclass(frozen=True)
+class Parser:
+    channels: Annotated[list[int], Within(1, 2048)]  # widths of the body, finest level first
+    training: Training
+
+
+@dataclass(frozen=True)
+class Decision:
+    architecture: Literal["densenet121", "densenet_small"]
+    training: Training
+
+
+@dataclass(frozen=True)
+class FidStats:
+    name: str  # lower-cased
+    images: Annotated[int, Within(2, 10**6)]
+    shuffle: bool
+    batch_size: Annotated[int, Within(1, 4096)]
+    path: str | None  # folder of pictures; null: the data set's training pictures
+
+
+@dataclass(frozen=True)
+class Jitter:
+    position: Annotated[float, Within(0, 1)]
+    size: Annotated[float, Within(0, 10)]
+    angle: Annotated[float, Within(0, 3.2)]  # radians
+
+
+@dataclass(frozen=True)
+class Network:
+    blobs: Annotated[int, Within(1, 512)]
+    size_in: Annotated[int, Within(4, 64)]  # height of the input grid
+    feature_dim: Annotated[int, Within(1, 2048)]
+    style_dim: Annotated[int, Within(1, 2048)]
+    z_dim: Annotated[int, Within(1, 2048)]
+    layout_hidden: Annotated[int, Within(1, 4096)]
+    layout_layers: Annotated[int, Within(2, 32)]
+    norm_features: bool
+    channels: Annotated[dict[int, int], Within(1, 2048)]  # generator: height of a level to its width
+    discriminator_channels: Annotated[dict[int, int], Within(1, 2048)]
+    rectangle: Literal["native", "legacy"]  # how the score maps of a rectangle are made
+
+
+@dataclass(frozen=True)
+class Blobgan:
+    network: Network
+    training: Training
+    r1_weight: Annotated[float, Within(0, 1e6)]
+    r1_every: Annotated[int, Within(1, 1000)]
+    ema_half_life_images: Annotated[float, Within(1, 1e9)]
+    jitter: Jitter
+    sample_every_n_steps: Annotated[int, Within(1, 10**8)]
+    fid_every_n_steps: Annotated[int, Within(0, 10**8)]  # 0: never while training
+    fid_images: Annotated[int, Within(2, 10**6)]
+    mean_latent_samples: Annotated[int, Within(1, 10**6)]
+
+
+@dataclass(frozen=True)
+class EncoderPretrain:
+    architecture: Literal["stylegan", "resnet"]
+    channels: Annotated[dict[int, int], Within(1, 2048)]  # height of a level to its width
+    mlp_idx: Annotated[int, Within(-32, -1)]  # w is the activation before this layer of the layout network
+    training: Training
+
+
+@dataclass(frozen=True)
+class RealWeights:
+    perceptual: Annotated[float, Within(0, 1e4)]
+    l1: Annotated[float, Within(0, 1e4)]
+    l2: Annotated[float, Within(0, 1e4)]
+    decision: Annotated[float, Within(0, 1e4)]
+
+
+@dataclass(frozen=True)
+class GeneratedWeights:
+    perceptual: Annotated[float, Within(0, 1e4)]
+    l1: Annotated[float, Within(0, 1e4)]
+    l2: Annotated[float, Within(0, 1e4)]
+    decision: Annotated[float, Within(0, 1e4)]
+    blobs: Annotated[float, Within(0, 1e4)]
+
+
+@dataclass(frozen=True)
+class Encoder:
+    training: Training
+    real: RealWeights
+    generated: GeneratedWeights
+
+
+@dataclass(frozen=True)
+class InvertSetup:
+    steps: Annotated[int, Within(0, 10**5)]
+    learning_rate: Annotated[float, Within(1e-6, 10)]
+    size_lr_multiplier: Annotated[float, Within(1e-3, 1e3)]
+    halve_every: Annotated[int, Within(0, 10**5)]  # steps; 0: constant learning rate
+    perceptual: Annotated[float, Within(0, 1e4)]
+    l2: Annotated[float, Within(0, 1e4)]
+    decision: Annotated[float, Within(0, 1e4)]
+    blobs: Annotated[float, Within(0, 1e4)]
+
+
+@dataclass(frozen=True)
+class Invert:
+    source: Literal["real", "generated"]
+    images: Annotated[int, Within(1, 10**6)]
+    batch_size: Annotated[int, Within(1, 4096)]
+    truncation: Annotated[float, Within(0, 1)]  # of generated pictures
+    square: InvertSetup
+    rect: InvertSetup
+
+
+@dataclass(frozen=True)
+class ExplainSetup:
+    steps: Annotated[int, Within(1, 10**5)]
+    learning_rate: Annotated[float, Within(1e-6, 10)]  # of all keys but sizes
+    size_lr_multiplier: Annotated[float, Within(1e-3, 1e3)]
+    lambda_prox: Annotated[float, Within(0, 1e3)]
+    lambda_key: Annotated[dict[Key, float], Within(0, 1e4)]
+
+
+@dataclass(frozen=True)
+class Explain:
+    decision: Literal["plain", "biased"]
+    attributes: list[Attribute]
+    keys: list[Key]
+    blobs: Annotated[list[int] | None, Within(0, 511)]  # blobs that may change; null: all
+    background: bool  # whether the background may change
+    batch_size: Annotated[int, Within(1, 4096)]
+    square: ExplainSetup
+    rect: ExplainSetup
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    generated_images: Annotated[int, Within(2, 10**6)]
+    batch_size: Annotated[int, Within(1, 4096)]
+
+
+@dataclass(frozen=True)
+class Params:
+    run: Run
+    data: Data
+    setups: Setups
+    scenes: Scenes
+    parser: Parser
+    decision: Decision
+    fid_stats: FidStats
+    blobgan: Blobgan
+    encoder_pretrain: EncoderPretrain
+    encoder: Encoder
+    invert: Invert
+    explain: Explain
+    evaluate: Evaluate
+
+    def setup(self, name: str) -> Setup:
+        """The picture size of the setup called `name`."""
+        if name not in ("square", "rect"):
+            raise BlobexError(f"unknown setup {name!r}: choose square or rect")
+        return self.setups.square if name == "square" else self.setups.rect
+
+
+def load(path: str | Path = "params.yaml") -> Params:
+    """The parameters in a YAML file; BlobexError names the first key that is unknown, missing or out of range."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BlobexError(f"cannot read {path}: {error}; copy a file of profiles/ there") from error
+    try:
+        tree = yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        raise BlobexError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    return parse(Params, tree)
+
+
+def parse(kind: type[T], tree: object, name: str = "") -> T:
+    """A mapping read from YAML as the dataclass `kind`; `name` is the key's path in error messages."""
+    return typing.cast(T, _parse(kind, tree, name))
+
+
+def to_dict(params: Any) -> dict[str, Any]:
+    """The nested mapping that `parse` reads back as the same dataclass."""
+    return dataclasses.asdict(params)
+
+
+def flatten(params: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted key to leaf value, as experiment trackers want parameters."""
+    flat: dict[str, Any] = {}
+    for key, value in to_dict(params).items() if dataclasses.is_dataclass(params) else params.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value}
+    return flat
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML 1.2 floats (`1e-5` is a number), and repeated keys are errors."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        repeated = next((key for key in keys if keys.count(key) > 1), None)
+        if repeated is not None:
+            raise BlobexError(f"key {repeated!r} stands twice (line {node.start_mark.line + 1} on): keep one")
+        return super().construct_mapping(node, deep)
+
+
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def _parse(kind: Any, value: object, name: str, limits: Within | None = None) -> object:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _parse_dataclass(typing.cast(type, kind), value, name)
+    if origin is Annotated:
+        return _parse(arguments[0], value, name, arguments[1])
+    if origin in (types.UnionType, typing.Union):  # only "kind or null"
+        return None if value is None else _parse(arguments[0], value, name, limits)
+    if origin is Literal:
+        if value not in arguments:
+            raise BlobexError(f"{name} is {value!r}: choose one of {', '.join(map(str, arguments))}")
+        return value
+    if origin is list:
+        if not isinstance(value, list):
+            raise BlobexError(f"{name} is {value!r}: it must be a list")
+        return [_parse(arguments[0], item, f"{name}[{index}]", limits) for index, item in enumerate(value)]
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise BlobexError(f"{name} is {value!r}: it must be a mapping")
+        keys = [_parse(arguments[0], key, f"a key of {name}") for key in value]
+        return {key: _parse(arguments[1], value[key], f"{name}.{key}", limits) for key in keys}
+    return _parse_scalar(kind, value, name, limits)
+
+
+def _parse_dataclass(kind: type, value: object, name: str) -> object:
+    if not isinstance(value, dict):
+        raise BlobexError(f"{name or 'params.yaml'} is {value!r}: it must be a mapping of keys")
+    prefix = f"{name}." if name else ""
+    keys = [item.name for item in dataclasses.fields(kind)]
+    unknown = [str(key) for key in value if key not in keys]
+    if unknown:
+        raise BlobexError(f"unknown key {prefix}{unknown[0]}: the keys there are {', '.join(keys)}")
+    missing = [key for key in keys if key not in value]
+    if missing:
+        raise BlobexError(f"missing key {prefix}{missing[0]}: add it (profiles/synthetic.yaml shows its place)")
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return kind(**{key: _parse(hints[key], value[key], f"{prefix}{key}") for key in keys})
+
+
+def _parse_scalar(kind: Any, value: object, name: str, limits: Within | None) -> object:
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}[kind]
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind or (limits and not limits.minimum <= typing.cast(float, value) <= limits.maximum):
+        raise BlobexError(f"{name} is {value!r}: it must be {words}{limits or ''}")
+    return value

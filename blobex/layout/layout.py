@@ -1,0 +1,77 @@
+"""The blobs of a batch of pictures (BlobGAN, Epstein et al., ECCV 2022, section 3)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from blobex.errors import BlobexError
+
+KEYS = ("xs", "ys", "covs", "sizes", "features", "spatial_style")
+BACKGROUND_KEYS = ("sizes", "features", "spatial_style")  # K+1 entries; entry 0 belongs to the background
+
+
+@dataclass(frozen=True)
+class BlobLayout:
+    """K blobs and one background for each of N pictures.
+
+    Blob k of `xs`, `ys` and `covs` is entry k+1 of the three tensors that begin with the background. Higher blobs
+    stand in front. Entry 0 of `sizes` is never read.
+    """
+
+    xs: Tensor  # N,K: centre, 0 left to 1 right
+    ys: Tensor  # N,K: centre, 0 top to 1 bottom
+    covs: Tensor  # N,K,4: two aspect logits, then a direction vector
+    sizes: Tensor  # N,K+1: size logits
+    features: Tensor  # N,K+1,feature_dim: what is written into the generator's input grid
+    spatial_style: Tensor  # N,K+1,style_dim: what modulates the generator's convolutions
+
+    def __len__(self) -> int:
+        return self.xs.shape[0]
+
+    @property
+    def blobs(self) -> int:
+        """K, the number of blobs without the background."""
+        return self.xs.shape[1]
+
+    def items(self) -> Iterator[tuple[str, Tensor]]:
+        """Key and tensor, in the order of KEYS."""
+        return ((key, getattr(self, key)) for key in KEYS)
+
+    def as_dict(self) -> dict[str, Tensor]:
+        return dict(self.items())
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> BlobLayout:
+        """The layout whose every tensor went through `function`."""
+        return BlobLayout(**{key: function(tensor) for key, tensor in self.items()})
+
+    def replace(self, tensors: Mapping[str, Tensor]) -> BlobLayout:
+        """The layout with some of its tensors replaced."""
+        return dataclasses.replace(self, **tensors)
+
+    def detach(self) -> BlobLayout:
+        return self.map(Tensor.detach)
+
+    def to(self, device: torch.device | str) -> BlobLayout:
+        return self.map(lambda tensor: tensor.to(device))
+
+    def __getitem__(self, index: slice | Tensor | Sequence[int]) -> BlobLayout:
+        """Some of the pictures of the batch; the result keeps its batch dimension."""
+        return self.map(lambda tensor: tensor[index])
+
+
+def from_dict(tensors: Mapping[str, Tensor]) -> BlobLayout:
+    """The layout of a mapping with exactly the six keys; BlobexError names a key that is missing or unknown."""
+    wrong = set(tensors) ^ set(KEYS)
+    if wrong:
+        raise BlobexError(f"a blob layout has the keys {', '.join(KEYS)}; check {', '.join(sorted(wrong))}")
+    return BlobLayout(**tensors)
+
+
+def concatenate(layouts: Sequence[BlobLayout]) -> BlobLayout:
+    """The pictures of several layouts as one batch."""
+    return BlobLayout(**{key: torch.cat([getattr(layout, key) for layout in layouts]) for key in KEYS})

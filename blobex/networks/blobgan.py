@@ -1,0 +1,112 @@
+"""A trained BlobGAN: layout network and generator, with all that makes its pictures repeatable."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from blobex.config import Network, parse
+from blobex.errors import BlobexError
+from blobex.layout.layout import BlobLayout
+from blobex.layout.splat import Canvas
+from blobex.networks import weights
+from blobex.networks.generator import Generator
+from blobex.networks.layout_network import LayoutNetwork, LayoutShape
+
+NOISE_SEED = 0
+LATENT_BATCH = 500
+
+
+class BlobGAN(nn.Module):
+    """Blobs to pictures (N,3,height,width) and noise to blobs.
+
+    The noise maps that `render` uses by default and the mean of w are stored with the weights: one layout has one
+    picture.
+    """
+
+    mean_w: Tensor
+
+    def __init__(self, network: Network, height: int, aspect_ratio: int) -> None:
+        super().__init__()
+        check_levels(network.channels, network.size_in, height, "channels")
+        self.network, self.height, self.aspect_ratio = network, height, aspect_ratio
+        self.layout_network = LayoutNetwork(
+            LayoutShape(**{name: getattr(network, name) for name in LayoutShape._fields})
+        )
+        canvas = Canvas(height, aspect_ratio, legacy=network.rectangle == "legacy" and aspect_ratio > 1)
+        self.generator = Generator(canvas, network.channels, network.feature_dim, network.style_dim)
+        self.register_buffer("mean_w", torch.zeros(network.layout_hidden))
+        fixed = self.generator.random_noise(1, torch.Generator().manual_seed(NOISE_SEED))
+        for index, noise in enumerate(fixed):
+            self.register_buffer(f"noise_{index}", noise)
+
+    @property
+    def width(self) -> int:
+        return self.height * self.aspect_ratio
+
+    @property
+    def z_dim(self) -> int:
+        return self.network.z_dim
+
+    def fixed_noise(self) -> list[Tensor]:
+        """The stored noise maps (1,1,h,w), one per styled layer."""
+        return [getattr(self, f"noise_{index}") for index in range(len(self.generator.noise_shapes()))]
+
+    def render(self, layout: BlobLayout, noise: list[Tensor] | None = None) -> Tensor:
+        """Pictures (N,3,height,width), about [-1,1]; with the stored noise unless other maps are given."""
+        return self.generator(layout, self.fixed_noise() if noise is None else noise)
+
+    def sample(self, z: Tensor, truncation: float = 0.0) -> BlobLayout:
+        """Blobs for z (N,z_dim). Truncation 0 leaves w as it is, 1 gives the mean (BlobGAN, ECCV 2022, section 4)."""
+        w = self.layout_network.to_w(z)
+        return self.layout_network.from_w(self.mean_w * truncation + w * (1 - truncation))
+
+    def layout_from_w(self, w: Tensor, mlp_idx: int = -1) -> BlobLayout:
+        """Blobs for an activation w (N,hidden) before layer `mlp_idx` of the layout network."""
+        return self.layout_network.from_w(w, mlp_idx)
+
+    @torch.no_grad()
+    def compute_mean_w(self, samples: int, random: torch.Generator) -> None:
+        """Set `mean_w` to the mean over `samples` random z, computed in batches and summed in float64."""
+        total = torch.zeros_like(self.mean_w, dtype=torch.float64)
+        for start in range(0, samples, LATENT_BATCH):
+            batch = min(LATENT_BATCH, samples - start)
+            z = torch.randn(batch, self.z_dim, generator=random, device=random.device).to(self.mean_w.device)
+            total += self.layout_network.to_w(z).double().sum(0)
+        self.mean_w.copy_(total / samples)
+
+    def config(self) -> dict[str, Any]:
+        """What `from_config` builds this network from."""
+        return {
+            "height": self.height,
+            "aspect_ratio": self.aspect_ratio,
+            "network": dataclasses.asdict(self.network),
+        }
+
+
+def from_config(config: dict[str, Any]) -> BlobGAN:
+    """The network that a saved config describes, with fresh weights."""
+    network = parse(Network, config.get("network"), "network")
+    return BlobGAN(network, config["height"], config["aspect_ratio"])
+
+
+def load_blobgan(folder: Path) -> BlobGAN:
+    """The BlobGAN saved in a folder, frozen and ready to render; BlobexError if there is none."""
+    model = from_config(weights.read_config(folder, "blobgan"))
+    weights.load_state(folder, "blobgan", model)
+    return model.eval().requires_grad_(False)
+
+
+def check_levels(channels: dict[int, int], smallest: int, height: int, name: str) -> None:
+    """BlobexError unless `channels` has exactly the levels smallest, 2 smallest, 4 smallest, ..., height."""
+    levels = [smallest]
+    while levels[-1] < height:
+        levels.append(2 * levels[-1])
+    if sorted(channels) != levels or levels[-1] != height:
+        raise BlobexError(
+            f"{name} has the levels {sorted(channels)} but pictures of height {height} need {levels}: list those"
+        )

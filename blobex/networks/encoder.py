@@ -1,0 +1,54 @@
+"""From a picture to w: the encoder, with StyleGAN2's residual body or a ResNet-18's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torchvision
+from torch import Tensor, nn
+
+from blobex.networks import weights
+from blobex.networks.blobgan import check_levels
+from blobex.networks.residual import ResidualNetwork
+
+SMALLEST = 4
+
+
+class Encoder(nn.Module):
+    """Pictures (N,3,height,width) in [-1,1] to w (N,w_size), the activation before layer `mlp_idx`."""
+
+    def __init__(
+        self, architecture: str, channels: dict[int, int], height: int, aspect_ratio: int, w_size: int, mlp_idx: int
+    ) -> None:
+        super().__init__()
+        self.mlp_idx = mlp_idx
+        self.config: dict[str, Any] = {
+            "architecture": architecture,
+            "channels": channels,
+            "height": height,
+            "aspect_ratio": aspect_ratio,
+            "w_size": w_size,
+            "mlp_idx": mlp_idx,
+        }
+        self.body: nn.Module
+        if architecture == "stylegan":
+            check_levels(channels, SMALLEST, height, "channels")
+            self.body = ResidualNetwork(channels, aspect_ratio, outputs=w_size, standard_deviation=False)
+        else:
+            self.body = torchvision.models.resnet18(weights=None, num_classes=w_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x).float()
+
+
+def load_encoder(folder: Path, kind: str = "encoder") -> Encoder:
+    """The encoder saved in a folder, frozen; `kind` encoder_pretrain for the one that saw only generated pictures."""
+    encoder = Encoder(**_settings(weights.read_config(folder, kind)))
+    weights.load_state(folder, kind, encoder)
+    return encoder.eval().requires_grad_(False)
+
+
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    names = ("architecture", "channels", "height", "aspect_ratio", "w_size", "mlp_idx")
+    return {name: config[name] for name in names}

@@ -1,0 +1,83 @@
+"""From noise to blobs: the layout network (BlobGAN, ECCV 2022, section 3.1)."""
+
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from blobex.errors import BlobexError
+from blobex.layout.layout import BlobLayout
+from blobex.networks.ops import EqualLinear, leaky, pixel_norm
+
+LEARNING_RATE_MULTIPLIER = 0.01
+FEATURE_EPSILON = 1e-5
+
+
+class LayoutShape(NamedTuple):
+    """The sizes of a layout network, named as in params.yaml."""
+
+    blobs: int
+    feature_dim: int
+    style_dim: int
+    z_dim: int
+    layout_hidden: int
+    layout_layers: int
+    norm_features: bool
+
+
+class LayoutNetwork(nn.Module):
+    """z (N,z_dim), pixel-normalised, through `layout_layers` linear layers, cut into the six blob tensors."""
+
+    def __init__(self, shape: LayoutShape) -> None:
+        super().__init__()
+        self.shape = shape
+        per_blob = 2 + 4 + shape.feature_dim + shape.style_dim
+        outputs = shape.blobs + 1 + shape.feature_dim + shape.style_dim + shape.blobs * per_blob
+        widths = [shape.z_dim, *[shape.layout_hidden] * (shape.layout_layers - 1), outputs]
+        self.widths = widths[:-1]
+        self.layers = nn.ModuleList(
+            EqualLinear(inputs, outputs, multiplier=LEARNING_RATE_MULTIPLIER)
+            for inputs, outputs in itertools.pairwise(widths)
+        )
+
+    def forward(self, z: Tensor) -> BlobLayout:
+        return self.from_w(self.to_w(z))
+
+    def to_w(self, z: Tensor, mlp_idx: int = -1) -> Tensor:
+        """The activation (N,hidden) before layer `mlp_idx`, counted from the end: -1 is the last layer."""
+        x = pixel_norm(z)
+        for layer in self.layers[: self._first(mlp_idx)]:
+            x = leaky(layer(x))
+        return x
+
+    def from_w(self, w: Tensor, mlp_idx: int = -1) -> BlobLayout:
+        """The blobs for an activation before layer `mlp_idx`."""
+        remaining = self.layers[self._first(mlp_idx) :]
+        for layer in remaining[:-1]:
+            w = leaky(layer(w))
+        return self._cut(remaining[-1](w))
+
+    def w_size(self, mlp_idx: int = -1) -> int:
+        """How many numbers w has at `mlp_idx`."""
+        return self.widths[self._first(mlp_idx)]
+
+    def _first(self, mlp_idx: int) -> int:
+        if not -len(self.layers) <= mlp_idx <= -1:
+            raise BlobexError(f"mlp_idx {mlp_idx} is not from -{len(self.layers)} to -1: choose a layer that exists")
+        return len(self.layers) + mlp_idx
+
+    def _cut(self, output: Tensor) -> BlobLayout:
+        feature, style, blobs = self.shape.feature_dim, self.shape.style_dim, self.shape.blobs
+        output = output.float()  # positions need more digits than bfloat16 has
+        lengths = [blobs + 1, feature, style, blobs * (2 + 4 + feature + style)]
+        sizes, background, background_style, rest = output.split(lengths, dim=1)
+        place, covs, features, styles = rest.view(len(output), blobs, -1).split([2, 4, feature, style], dim=-1)
+        features = torch.cat([background[:, None], features], dim=1)
+        styles = torch.cat([background_style[:, None], styles], dim=1)
+        if self.shape.norm_features:
+            features, styles = pixel_norm(features, FEATURE_EPSILON), pixel_norm(styles, FEATURE_EPSILON)
+        xs, ys = place.sigmoid().unbind(-1)
+        return BlobLayout(xs=xs, ys=ys, covs=covs, sizes=sizes, features=features, spatial_style=styles)

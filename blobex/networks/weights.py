@@ -1,0 +1,55 @@
+"""Weights on disk: a folder with weights.safetensors and config.yaml (what the network is, and for which pictures)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from blobex.errors import BlobexError
+
+WEIGHTS = "weights.safetensors"
+CONFIG = "config.yaml"
+
+
+def save(folder: Path, kind: str, config: Mapping[str, Any], module: nn.Module) -> None:
+    """Write a network's weights and config. `kind` is its stage's name; the config is plain YAML data."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    temporary = folder / f".{WEIGHTS}.part"
+    save_file(tensors, temporary)
+    temporary.replace(folder / WEIGHTS)
+    temporary = folder / f".{CONFIG}.part"
+    temporary.write_text(yaml.safe_dump({"kind": kind, **config}, sort_keys=False), encoding="utf-8")
+    temporary.replace(folder / CONFIG)
+
+
+def read_config(folder: Path, kind: str) -> dict[str, Any]:
+    """The config of a saved network; BlobexError if there is none or it is of another kind."""
+    try:
+        config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BlobexError(f"no {kind} weights in {folder}: run `dvc repro {kind}` or `dvc pull` first") from error
+    found = config.get("kind") if isinstance(config, dict) else None
+    if found != kind:
+        raise BlobexError(
+            f"{folder} holds a {found or 'damaged'} network where a {kind} is needed: give another folder"
+        )
+    return {key: value for key, value in config.items() if key != "kind"}
+
+
+def load_state(folder: Path, kind: str, module: nn.Module) -> None:
+    """Fill `module` from the folder's weights; BlobexError if they are missing, damaged or of another shape."""
+    try:
+        tensors: dict[str, Tensor] = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise BlobexError(f"cannot read the {kind} weights in {folder}: run `dvc repro {kind}` again") from error
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise BlobexError(f"the weights in {folder} do not fit their config: run `dvc repro {kind}` again") from error

@@ -1,0 +1,1 @@
+"""Training of every network; Lightning lives here and nowhere else."""

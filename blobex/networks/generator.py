@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from blobex.layout.layout import BlobLayout
 from blobex.layout.splat import Canvas, score_pyramid
-from blobex.networks.ops import BiasedLeaky, EqualLinear, blur, upsample
+from blobex.networks.ops import GAIN, SLOPE, EqualLinear, blur, upsample
 
 DEMODULATION_EPSILON = 1e-8
 
@@ -25,50 +25,59 @@ class SpatialModulation(nn.Module):
         self.normalise = normalise
 
     def forward(self, scores: Tensor, style: Tensor) -> Tensor:
-        """Scores (N,h,w,K+1) and styles (N,K+1,style_dim) to a style map (N,channels,h,w), channels last in memory."""
+        """Scores (N,h,w,K+1) and styles (N,K+1,style_dim) to a style map (N,channels,h,w), channels last in memory.
+
+        The power of a point's style is a quadratic form in its scores, so it is divided out of the scores: there are
+        fewer blobs than channels.
+        """
         batch, height, width, blobs = scores.shape
-        style_map = torch.bmm(scores.view(batch, height * width, blobs), self.affine(style))
+        scores = scores.view(batch, height * width, blobs)
+        affine = self.affine(style)
         if self.normalise:
-            power = style_map.float().square().mean(-1, keepdim=True)
-            style_map = style_map * torch.rsqrt(power + DEMODULATION_EPSILON).to(style_map.dtype)
-        return style_map.view(batch, height, width, -1).permute(0, 3, 1, 2)
+            gram = torch.bmm(affine, affine.transpose(1, 2)) / affine.shape[2]
+            power = (torch.bmm(scores, gram) * scores).sum(-1, keepdim=True)
+            scores = scores * torch.rsqrt(power + DEMODULATION_EPSILON)
+        return torch.bmm(scores, affine).view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
 class ModulatedConv(nn.Module):
     """A convolution whose input is scaled by the style map, with unit-norm weights if demodulated.
 
-    With `up`, a transposed convolution of stride 2 followed by the binomial filter.
+    With `up`, a transposed convolution of stride 2 followed by the binomial filter. The result is times `gain`.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, style_dim: int, demodulate: bool, up: bool) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, style_dim: int, demodulate: bool, up: bool, gain: float = 1.0
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel))
         self.modulation = SpatialModulation(style_dim, inputs, normalise=demodulate)
         self.scale = 1 / math.sqrt(inputs * kernel * kernel)
-        self.demodulate, self.up = demodulate, up
+        self.demodulate, self.up, self.gain = demodulate, up, gain
 
-    def forward(self, x: Tensor, scores: Tensor, style: Tensor) -> Tensor:
+    def forward(self, x: Tensor, scores: Tensor, style: Tensor, bias: Tensor) -> Tensor:
         weight = self.weight * self.scale
         if self.demodulate:
             weight = weight * torch.rsqrt(weight.square().sum((1, 2, 3), keepdim=True) + DEMODULATION_EPSILON)
+        weight, bias = weight * self.gain, bias * self.gain
         x = x * self.modulation(scores, style)
         if self.up:
-            return blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2), padding=1, gain=4.0)
-        return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+            return blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2), padding=1, gain=4.0, bias=bias)
+        return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
 
 
 class StyledLayer(nn.Module):
-    """Modulated 3x3 convolution, noise, bias, leaky ReLU."""
+    """Modulated 3x3 convolution, noise, bias, leaky ReLU; the ReLU's gain is already in the three summands."""
 
     def __init__(self, inputs: int, outputs: int, style_dim: int, up: bool = False) -> None:
         super().__init__()
-        self.conv = ModulatedConv(inputs, outputs, 3, style_dim, demodulate=True, up=up)
+        self.conv = ModulatedConv(inputs, outputs, 3, style_dim, demodulate=True, up=up, gain=GAIN)
         self.noise_weight = nn.Parameter(torch.zeros(1))
-        self.activate = BiasedLeaky(outputs)
+        self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor, scores: Tensor, style: Tensor, noise: Tensor) -> Tensor:
-        x = self.conv(x, scores, style)
-        return self.activate(x + (self.noise_weight * noise).to(x.dtype))
+        x = self.conv(x, scores, style, self.bias)
+        return F.leaky_relu(x + (self.noise_weight * GAIN * noise).to(x.dtype), SLOPE)
 
 
 class ToRGB(nn.Module):
@@ -77,10 +86,10 @@ class ToRGB(nn.Module):
     def __init__(self, inputs: int, style_dim: int) -> None:
         super().__init__()
         self.conv = ModulatedConv(inputs, 3, 1, style_dim, demodulate=False, up=False)
-        self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(3))
 
     def forward(self, x: Tensor, scores: Tensor, style: Tensor, below: Tensor | None) -> Tensor:
-        image = self.conv(x, scores, style) + self.bias.to(x.dtype)
+        image = self.conv(x, scores, style, self.bias)
         return image if below is None else image + upsample(below)
 
 
@@ -107,6 +116,9 @@ class Generator(nn.Module):
         """`noise`: one map (N or 1,1,h,w) per styled layer, in the order of `noise_shapes`."""
         with torch.autocast(layout.xs.device.type, enabled=False):
             pyramid = score_pyramid(layout, self.canvas, self.heights[0])
+        if torch.is_autocast_enabled(layout.xs.device.type):
+            precision = torch.get_autocast_dtype(layout.xs.device.type)
+            pyramid = {height: scores.to(precision) for height, scores in pyramid.items()}
         style = layout.spatial_style
         scores = pyramid[self.heights[0]]
         x = self.feature_grid(layout, scores)

@@ -48,17 +48,20 @@ class LayoutNetwork(nn.Module):
 
     def to_w(self, z: Tensor, mlp_idx: int = -1) -> Tensor:
         """The activation (N,hidden) before layer `mlp_idx`, counted from the end: -1 is the last layer."""
-        x = pixel_norm(z)
-        for layer in self.layers[: self._first(mlp_idx)]:
-            x = leaky(layer(x))
-        return x
+        with torch.autocast(z.device.type, enabled=False):  # positions need more digits than bfloat16 has
+            x = pixel_norm(z.float())
+            for layer in self.layers[: self._first(mlp_idx)]:
+                x = leaky(layer(x))
+            return x
 
     def from_w(self, w: Tensor, mlp_idx: int = -1) -> BlobLayout:
         """The blobs for an activation before layer `mlp_idx`."""
         remaining = self.layers[self._first(mlp_idx) :]
-        for layer in remaining[:-1]:
-            w = leaky(layer(w))
-        return self._cut(remaining[-1](w))
+        with torch.autocast(w.device.type, enabled=False):
+            w = w.float()
+            for layer in remaining[:-1]:
+                w = leaky(layer(w))
+            return self._cut(remaining[-1](w))
 
     def w_size(self, mlp_idx: int = -1) -> int:
         """How many numbers w has at `mlp_idx`."""
@@ -71,7 +74,6 @@ class LayoutNetwork(nn.Module):
 
     def _cut(self, output: Tensor) -> BlobLayout:
         feature, style, blobs = self.shape.feature_dim, self.shape.style_dim, self.shape.blobs
-        output = output.float()  # positions need more digits than bfloat16 has
         lengths = [blobs + 1, feature, style, blobs * (2 + 4 + feature + style)]
         sizes, background, background_style, rest = output.split(lengths, dim=1)
         place, covs, features, styles = rest.view(len(output), blobs, -1).split([2, 4, feature, style], dim=-1)

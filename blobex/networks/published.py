@@ -30,14 +30,14 @@ GENERATOR_NAMES: tuple[tuple[str, str | None], ...] = (
 RESIDUAL_NAMES: tuple[tuple[str, str | None], ...] = (
     (r".*\.kernel", None),
     (r"convs\.0\.0\.weight", "from_rgb.weight"),
-    (r"convs\.0\.1\.bias", "activate_rgb.bias"),
+    (r"convs\.0\.1\.bias", "from_rgb.bias"),
     (r"blocks\.(\d+)\.conv1\.0\.weight", r"blocks.\1.conv1.weight"),
-    (r"blocks\.(\d+)\.conv1\.1\.bias", r"blocks.\1.activate1.bias"),
+    (r"blocks\.(\d+)\.conv1\.1\.bias", r"blocks.\1.conv1.bias"),
     (r"blocks\.(\d+)\.conv2\.1\.weight", r"blocks.\1.conv2.weight"),
-    (r"blocks\.(\d+)\.conv2\.2\.bias", r"blocks.\1.activate2.bias"),
+    (r"blocks\.(\d+)\.conv2\.2\.bias", r"blocks.\1.conv2.bias"),
     (r"blocks\.(\d+)\.skip\.1\.weight", r"blocks.\1.skip.weight"),
     (r"final_conv\.0\.weight", "final_conv.weight"),
-    (r"final_conv\.1\.bias", "activate_final.bias"),
+    (r"final_conv\.1\.bias", "final_conv.bias"),
     (r"final_linear\.0\.(.*)", r"hidden.\1"),
     (r"final_linear\.1\.(.*)", r"output.\1"),
 )
@@ -86,10 +86,16 @@ def generator_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
         split[name] = tensor
     state = _renamed(split, GENERATOR_NAMES)
     inner = {
-        name.replace(".modulation.", ".modulation.affine.").replace(".noise.weight", ".noise_weight"): tensor
+        name.replace(".modulation.", ".modulation.affine.")
+        .replace(".noise.weight", ".noise_weight")
+        .replace(".activate.bias", ".bias"): tensor
         for name, tensor in state.items()
     }
-    return {name: tensor[0] if name.endswith("conv.weight") else tensor for name, tensor in inner.items()}
+    return {name: tensor if "affine" in name else _shape(name, tensor) for name, tensor in inner.items()}
+
+
+def _shape(name: str, tensor: Tensor) -> Tensor:
+    return tensor.squeeze(0) if name.endswith("weight") and tensor.ndim == 5 else tensor.reshape(-1)
 
 
 def residual_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from blobex.networks.ops import BiasedLeaky, EqualConv, EqualLinear, blur, leaky
+from blobex.networks.ops import EqualConv, EqualLinear, blur, leaky
 
 STANDARD_DEVIATION_GROUP = 4
 
@@ -19,14 +19,13 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.conv1, self.activate1 = EqualConv(inputs, inputs, 3, padding=1), BiasedLeaky(inputs)
-        self.conv2, self.activate2 = EqualConv(inputs, outputs, 3, stride=2), BiasedLeaky(outputs)
-        self.skip = EqualConv(inputs, outputs, 1)
+        self.conv1 = EqualConv(inputs, inputs, 3, padding=1)
+        self.conv2 = EqualConv(inputs, outputs, 3, stride=2)
+        self.skip = EqualConv(inputs, outputs, 1, linear=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.activate1(self.conv1(x))
-        out = self.activate2(self.conv2(blur(out, padding=2)))
-        return (out + self.skip(blur(x, padding=1, stride=2))) / math.sqrt(2)
+        out = self.conv2(blur(self.conv1(x), padding=2))
+        return (out + self.skip(blur(x, padding=1)[:, :, ::2, ::2])) * math.sqrt(0.5)
 
 
 class ResidualNetwork(nn.Module):
@@ -40,24 +39,22 @@ class ResidualNetwork(nn.Module):
         super().__init__()
         heights = sorted(channels, reverse=True)
         last = channels[heights[-1]]
-        self.from_rgb, self.activate_rgb = EqualConv(3, channels[heights[0]], 1), BiasedLeaky(channels[heights[0]])
+        self.from_rgb = EqualConv(3, channels[heights[0]], 1)
         self.blocks = nn.ModuleList(
-            ResidualBlock(channels[above], channels[below])
-            for above, below in itertools.pairwise(heights)
+            ResidualBlock(channels[above], channels[below]) for above, below in itertools.pairwise(heights)
         )
         self.standard_deviation = standard_deviation
         self.final_conv = EqualConv(last + int(standard_deviation), last, 3, padding=1)
-        self.activate_final = BiasedLeaky(last)
         self.hidden = EqualLinear(last * heights[-1] * heights[-1] * aspect_ratio, last)
         self.output = EqualLinear(last, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.activate_rgb(self.from_rgb(x))
+        x = self.from_rgb(x)
         for block in self.blocks:
             x = block(x)
         if self.standard_deviation:
             x = torch.cat([x, standard_deviation_map(x)], dim=1)
-        x = self.activate_final(self.final_conv(x))
+        x = self.final_conv(x)
         x = leaky(self.hidden(x.flatten(1)))
         return self.output(x).float()
 
@@ -69,5 +66,5 @@ def standard_deviation_map(x: Tensor) -> Tensor:
     """
     batch, _, height, width = x.shape
     group = next(size for size in range(min(STANDARD_DEVIATION_GROUP, batch), 0, -1) if batch % size == 0)
-    spread = x.float().view(group, batch // group, -1).var(0, unbiased=False).add(1e-8).sqrt().mean(-1)
+    spread = x.float().reshape(group, batch // group, -1).var(0, unbiased=False).add(1e-8).sqrt().mean(-1)
     return spread.to(x.dtype).repeat(group).view(batch, 1, 1, 1).expand(batch, 1, height, width)

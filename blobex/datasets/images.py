@@ -1,0 +1,134 @@
+"""Pictures: files to arrays, sizes, and bytes to [-1, 1]. No other module converts pictures."""
+
+from __future__ import annotations
+
+import os
+import struct
+import tempfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from blobex.errors import BlobexError
+
+MAX_PIXELS = 100_000_000
+ENDINGS = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+
+
+def load_image(path: str | Path) -> np.ndarray:
+    """A picture file as (H,W,3) uint8: turned as its EXIF says, grey made RGB, transparency laid over black.
+
+    Raises BlobexError for what is missing, no picture, cut short, or larger than 100 megapixels.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise BlobexError(f"there is no picture {path}: check the path")
+    try:
+        with warnings.catch_warnings():
+            # Broken metadata does not matter, and the size is checked here before anything is decoded.
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise BlobexError(
+                        f"{path} has {image.width} x {image.height} pixels: make it 100 megapixels or less"
+                    )
+                return _rgb(ImageOps.exif_transpose(image), path)
+    except Image.DecompressionBombError as error:
+        raise BlobexError(f"{path} has too many pixels: make it 100 megapixels or less") from error
+    except Image.UnidentifiedImageError as error:
+        raise BlobexError(f"{path} is not a picture: give a PNG or JPEG file") from error
+    except BlobexError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        raise BlobexError(
+            f"{path} cannot be decoded ({' '.join(str(error).split())}): it is damaged, replace it"
+        ) from error
+
+
+def _rgb(image: Image.Image, path: Path) -> np.ndarray:
+    if image.mode.startswith("I"):  # 16 bits a pixel
+        grey = np.asarray(image).astype(np.int64) >> 8
+        return np.repeat(grey.clip(0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
+    if image.mode == "F":
+        raise BlobexError(f"{path} holds floating-point pixels, whose range is unknown: convert it to 8 bits")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    return np.array(image.convert("RGB"))
+
+
+def crop_box(rows: int, columns: int, height: int, width: int) -> tuple[int, int, int, int]:
+    """The largest centred (left, top, right, bottom) of a picture that has the aspect ratio width : height."""
+    if columns * height > rows * width:
+        kept = max(1, round(rows * width / height))
+        left = (columns - kept) // 2
+        return left, 0, left + kept, rows
+    kept = max(1, round(columns * height / width))
+    top = (rows - kept) // 2
+    return 0, top, columns, top + kept
+
+
+def fit(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Crop (H,W,3) uint8 about its centre to the aspect ratio, then resize to (height,width,3): bicubic, antialias."""
+    left, top, right, bottom = crop_box(image.shape[0], image.shape[1], height, width)
+    cropped = image[top:bottom, left:right]
+    if cropped.shape[:2] == (height, width):
+        return np.ascontiguousarray(cropped)
+    return np.asarray(Image.fromarray(np.ascontiguousarray(cropped)).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def fit_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Crop and resize a label map (H,W), any integer type, as `fit` does a picture, but to the nearest pixel."""
+    left, top, right, bottom = crop_box(mask.shape[0], mask.shape[1], height, width)
+    rows = top + (2 * np.arange(height) + 1) * (bottom - top) // (2 * height)
+    columns = left + (2 * np.arange(width) + 1) * (right - left) // (2 * width)
+    return mask[rows[:, None], columns[None, :]]
+
+
+def to_float(image: torch.Tensor) -> torch.Tensor:
+    """uint8 in 0..255 to float32 in [-1, 1], any shape."""
+    return image.to(torch.float32) / 127.5 - 1
+
+
+def to_uint8(image: torch.Tensor) -> torch.Tensor:
+    """Float in [-1, 1] to the nearest uint8 in 0..255, any shape; values beyond are clamped."""
+    return ((image.to(torch.float32) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def to_tensor(image: np.ndarray) -> torch.Tensor:
+    """(H,W,3) uint8 array to (3,H,W) uint8 tensor, a copy."""
+    return torch.tensor(image).permute(2, 0, 1).contiguous()
+
+
+def to_array(image: torch.Tensor) -> np.ndarray:
+    """(3,H,W) float tensor in [-1, 1] to (H,W,3) uint8 array."""
+    return to_uint8(image.detach().cpu()).permute(1, 2, 0).contiguous().numpy()
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """All picture files in a folder and the folders within, sorted. Raises BlobexError if there are none."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise BlobexError(f"there is no folder {folder}: check the path")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+    if not found:
+        raise BlobexError(f"no pictures in {folder}: it should hold files that end in {', '.join(sorted(ENDINGS))}")
+    return found
+
+
+def write_png(path: str | Path, image: np.ndarray) -> None:
+    """Write (H,W), (H,W,3) or (H,W,4) uint8; the file appears whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".png", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            Image.fromarray(image).save(file, format="PNG")
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,30 @@
+"""How decisions change between two versions of the same pictures."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def flipped(before: Tensor, after: Tensor) -> Tensor:
+    """Whether the decision at logit 0 (probability 1/2) differs, elementwise; a NaN on either side is no flip."""
+    changed = (before > 0) != (after > 0)
+    return changed & ~before.isnan() & ~after.isnan()
+
+
+def flip_rate(before: Tensor, after: Tensor) -> float:
+    """The share of all decisions that flip; a NaN is a failure and stays in the count. NaN if there are none."""
+    return flipped(before, after).double().mean().item()
+
+
+def agreement(before: Tensor, after: Tensor) -> Tensor:
+    """Per attribute (A,), the share of pictures (N,A) whose decision stays; a NaN is a disagreement."""
+    same = ((before > 0) == (after > 0)) & ~before.isnan() & ~after.isnan()
+    return same.double().mean(0)
+
+
+def agreement_measures(before: Tensor, after: Tensor, attributes: tuple[str, ...]) -> dict[str, float]:
+    """`agreement` by name, and `agreement`: the mean over attributes."""
+    shares = agreement(before, after)
+    named = {f"agreement_{name}": share for name, share in zip(attributes, shares.tolist(), strict=True)}
+    return {"agreement": torch.mean(shares).item(), **named}

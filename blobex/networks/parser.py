@@ -1,0 +1,200 @@
+"""The parser: one body, and heads that find objects, name every pixel, tell things apart and mark where one may drive.
+
+Its features also measure perceptual distance and the Frechet distance where no network trained on photographs is at
+hand. Sources of the heads: CenterNet (Zhou et al., 2019, "Objects as Points") for boxes, Panoptic-DeepLab (Cheng et
+al., CVPR 2020) for things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blobex.errors import BlobexError
+from blobex.networks import weights
+from blobex.scenes.labels import DETECTION, DRIVABLE, SEMANTIC
+
+STRIDE = 2  # pixels between two cells of the finest level
+FIRST_THING = SEMANTIC.index("person")  # semantic categories from here on are counted one by one
+RARE = 0.05  # probability that an untrained heat map gives everywhere, so that its many empty cells weigh little
+
+
+@dataclass(frozen=True)
+class ParserOutput:
+    """What the heads say, float32. h and w are H/2 and W/2; coordinates are in pixels, pixel i reaching from i to i+1.
+
+    An object is a peak of `heat`: its box has its centre at ((column, row) + `offset`)·2 and `size` across and down.
+    """
+
+    heat: Tensor  # N,10,h,w: logits of "the centre of an object of this detection category is in this cell"
+    offset: Tensor  # N,2,h,w: x and y of the centre within its cell, 0 to 1
+    size: Tensor  # N,2,h,w: logarithm of width and height
+    semantic: Tensor  # N,19,H,W: logits
+    centres: Tensor  # N,1,H,W: logits of "the centroid of a thing is in this pixel"
+    shifts: Tensor  # N,2,H,W: x and y from the pixel to the centroid of its thing
+    drivable: Tensor  # N,3,H,W: logits
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The boxes found in one picture, the surest first."""
+
+    boxes: Tensor  # M,4: x1, y1, x2, y2
+    scores: Tensor  # M: 0 to 1
+    categories: Tensor  # M: scenes.labels.DETECTION
+
+
+class Parser(nn.Module):
+    """Pictures (N,3,H,W) in [-1,1] to ParserOutput; H and W divisible by 2 to the number of `channels`.
+
+    `channels` are the widths of the levels at strides 2, 4, 8 and so on.
+    """
+
+    def __init__(self, channels: Sequence[int], height: int, width: int) -> None:
+        super().__init__()
+        coarsest = STRIDE ** len(channels)
+        if not channels or height % coarsest or width % coarsest:
+            raise BlobexError(
+                f"parser.channels has {len(channels)} levels but {height}x{width} is not divisible by {coarsest}: "
+                "change the number of levels"
+            )
+        self.config: dict[str, Any] = {"channels": list(channels), "height": height, "width": width}
+        above = [3 * STRIDE * STRIDE, *channels[:-1]]
+        self.down = nn.ModuleList(
+            _convolution(inputs, outputs, stride=1 if level == 0 else 2)
+            for level, (inputs, outputs) in enumerate(zip(above, channels, strict=True))
+        )
+        self.blocks = nn.ModuleList(_Residual(width) for width in channels)
+        self.lateral = nn.ModuleList(
+            nn.Conv2d(below, above, 1) for above, below in zip(channels[:-1], channels[1:], strict=True)
+        )
+        self.merge = nn.ModuleList(_convolution(width, width) for width in channels[:-1])
+        cell, finest = STRIDE * STRIDE, channels[0]  # a dense head predicts all pixels of a cell at once
+        self.detect = _head(finest, len(DETECTION) + 4)
+        self.name = _head(finest, len(SEMANTIC) * cell)
+        self.group = _head(finest, 3 * cell)
+        self.drive = _head(finest, len(DRIVABLE) * cell)
+        start = -torch.tensor(1 / RARE - 1).log().item()
+        nn.init.constant_(self.detect[-1].bias[: len(DETECTION)], start)
+        nn.init.constant_(self.group[-1].bias[:cell], start)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """The body's levels, the finest first: (N,channels[i],H/2^(i+1),W/2^(i+1))."""
+        x = F.pixel_unshuffle(x.contiguous(memory_format=torch.channels_last), STRIDE)
+        levels = []
+        for down, block in zip(self.down, self.blocks, strict=True):
+            x = block(down(x))
+            levels.append(x)
+        return levels
+
+    def pooled_features(self, x: Tensor) -> Tensor:
+        """The mean over the picture of every channel of every level: (N, sum of channels) float32."""
+        return torch.cat([level.float().mean((2, 3)) for level in self.features(x)], dim=1)
+
+    def forward(self, x: Tensor) -> ParserOutput:
+        levels = self.features(x)
+        merged = levels[-1]
+        for level in reversed(range(len(levels) - 1)):
+            above = F.interpolate(self.lateral[level](merged), scale_factor=2.0, mode="nearest")
+            merged = self.merge[level](levels[level] + above)
+        heat, offset, size = self.detect(merged).float().split([len(DETECTION), 2, 2], dim=1)
+        things = F.pixel_shuffle(self.group(merged).float(), STRIDE)
+        return ParserOutput(
+            heat=heat,
+            offset=offset.sigmoid(),
+            size=size,
+            semantic=F.pixel_shuffle(self.name(merged).float(), STRIDE),
+            centres=things[:, :1],
+            shifts=things[:, 1:],
+            drivable=F.pixel_shuffle(self.drive(merged).float(), STRIDE),
+        )
+
+
+def detections(output: ParserOutput, threshold: float = 0.3, most: int = 100) -> list[Detections]:
+    """The boxes of each picture: peaks of the heat map that reach `threshold`, at most `most` of them."""
+    heat = output.heat.sigmoid()
+    heat = heat * (heat == F.max_pool2d(heat, 3, stride=1, padding=1))
+    count, categories, height, width = heat.shape
+    scores, places = heat.flatten(1).topk(min(most, categories * height * width))
+    cells = places % (height * width)
+    corner = torch.stack([cells % width, cells // width], dim=-1)
+    offset, size = (_gather(each, cells) for each in (output.offset, output.size))
+    centre, half = (corner + offset) * STRIDE, size.exp() / 2
+    boxes = torch.cat([centre - half, centre + half], dim=-1)
+    limits = torch.tensor([width, height, width, height], device=boxes.device) * STRIDE
+    boxes = boxes.clamp(min=0).minimum(limits.to(boxes.dtype))
+    found = scores >= threshold
+    return [
+        Detections(boxes[i][found[i]], scores[i][found[i]], places[i][found[i]] // (height * width))
+        for i in range(count)
+    ]
+
+
+def panoptic(output: ParserOutput, threshold: float = 0.3, most: int = 100) -> tuple[Tensor, Tensor]:
+    """Category and thing number of each pixel, both (N,H,W) int64; stuff has thing number 0.
+
+    Every pixel of a thing category goes to the nearest centroid from where its shift points (Cheng et al., CVPR 2020,
+    section 3.3); then the pixels of a thing take the category that most of them have.
+    """
+    category = output.semantic.argmax(1)
+    things = torch.zeros_like(category)
+    heat = output.centres.sigmoid()
+    heat = (heat * (heat == F.max_pool2d(heat, 7, stride=1, padding=3)))[:, 0]
+    height, width = heat.shape[1:]
+    grid = torch.stack(torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy")).to(heat.device)
+    targets = grid + output.shifts
+    for i in range(len(heat)):
+        scores, places = heat[i].flatten().topk(min(most, height * width))
+        places = places[scores >= threshold]
+        inside = category[i] >= FIRST_THING
+        if len(places) == 0 or not inside.any():
+            continue
+        centres = torch.stack([places % width, places // width], dim=-1).to(targets.dtype)
+        nearest = torch.cdist(targets[i][:, inside].T[None], centres[None])[0].argmin(1)
+        votes = torch.zeros(len(places), len(SEMANTIC), device=heat.device)
+        votes.index_put_((nearest, category[i][inside]), torch.ones(len(nearest), device=heat.device), accumulate=True)
+        category[i][inside] = votes.argmax(1)[nearest]
+        things[i][inside] = nearest + 1
+    return category, things
+
+
+def load_parser(folder: Path) -> Parser:
+    """The parser saved in a folder, frozen. BlobexError if there is none."""
+    config = weights.read_config(folder, "parser")
+    parser = Parser(config["channels"], config["height"], config["width"])
+    weights.load_state(folder, "parser", parser)
+    return parser.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def _gather(maps: Tensor, cells: Tensor) -> Tensor:
+    """The values (N,M,C) of maps (N,C,h,w) at flat places (N,M)."""
+    return maps.flatten(2).gather(2, cells[:, None].expand(-1, maps.shape[1], -1)).transpose(1, 2)
+
+
+def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+    )
+
+
+class _Residual(nn.Module):
+    """Two convolutions beside a shortcut (He et al., CVPR 2016)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = _convolution(channels, channels)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.norm(self.second(self.first(x))))
+
+
+def _head(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(*_convolution(inputs, inputs), nn.Conv2d(inputs, outputs, 1))

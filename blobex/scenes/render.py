@@ -1,0 +1,114 @@
+"""Scene to picture and labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from blobex.errors import BlobexError
+from blobex.scenes import backdrop
+from blobex.scenes.backdrop import LIGHT_INSTANCE
+from blobex.scenes.canvas import Canvas, Segment, drivable_table, tables
+from blobex.scenes.labels import PANOPTIC, SEMANTIC
+from blobex.scenes.rules import Cause, remove
+from blobex.scenes.scene import Light, Scene
+from blobex.scenes.traffic import paint_thing
+
+_PANOPTIC_NUMBERS = {name: number for number, name in enumerate(PANOPTIC)}
+_SEMANTIC_NUMBERS = {name: SEMANTIC.index(name) if name in SEMANTIC else 255 for name in PANOPTIC}
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle around what shows of an object: pixel edges, x1 <= x < x2 and y1 <= y < y2."""
+
+    category: str  # one of labels.DETECTION
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+    instance: int = 0
+    occluded: bool = False
+    truncated: bool = False
+    light: str = "none"  # a traffic light: none, red, green or yellow
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """A picture, H rows by 2H columns, with all its labels."""
+
+    image: np.ndarray  # (H,2H,3) uint8
+    semantic: np.ndarray  # (H,2H) uint8: labels.SEMANTIC, 255 unknown
+    instance: np.ndarray  # (H,2H) uint16: thing number + 1, riders 100 more, light 201, sign 202; 0 is the rest
+    panoptic: np.ndarray  # (H,2H) uint8: labels.PANOPTIC
+    drivable: np.ndarray  # (H,2H) uint8: labels.DRIVABLE
+    boxes: tuple[Box, ...]
+
+
+def render(scene: Scene, height: int = 64) -> Rendering:
+    """Draw the scene `height` rows high and twice as wide; the same scene gives the same bytes.
+
+    Raises BlobexError unless the height is even and from 16 to 1024.
+    """
+    if height % 2 or not 16 <= height <= 1024:
+        raise BlobexError(f"height is {height}: it must be an even number from 16 to 1024")
+    canvas = Canvas(scene, height)
+    backdrop.paint_sky(canvas, scene)
+    backdrop.paint_road(canvas, scene)
+    backdrop.paint_buildings(canvas, scene)
+    backdrop.paint_trees(canvas, scene)
+    backdrop.paint_light(canvas, scene)
+    backdrop.paint_sign(canvas, scene)
+    for number in sorted(range(len(scene.things)), key=lambda number: -scene.things[number].distance):
+        paint_thing(canvas, scene, number)
+    backdrop.paint_rain(canvas, scene)
+    image, indices, shown = canvas.finish()
+    segments = canvas.segments
+    return Rendering(
+        image=image,
+        semantic=tables(segments, _SEMANTIC_NUMBERS)[indices],
+        instance=np.array([segment.instance for segment in segments], dtype=np.uint16)[indices],
+        panoptic=tables(segments, _PANOPTIC_NUMBERS)[indices],
+        drivable=drivable_table(segments)[indices],
+        boxes=_boxes(canvas, indices, shown, scene.light),
+    )
+
+
+def cause_mask(scene: Scene, cause: Cause, height: int = 64, threshold: int = 24) -> np.ndarray:
+    """Where the picture shows a cause: (H,2H) bool, pixels that change by more than `threshold` levels without it."""
+    before, after = render(scene, height).image, render(remove(scene, cause), height).image
+    return np.abs(before.astype(np.int16) - after.astype(np.int16)).max(axis=2) > threshold
+
+
+def _boxes(canvas: Canvas, indices: np.ndarray, shown: list[int], light: Light) -> tuple[Box, ...]:
+    boxes = []
+    for index, segment in enumerate(canvas.segments):
+        category = _detected(segment)
+        if category is None:
+            continue
+        mask = indices == index
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if not len(rows):
+            continue
+        boxes.append(
+            Box(
+                category=category,
+                x1=float(columns[0]),
+                y1=float(rows[0]),
+                x2=float(columns[-1] + 1),
+                y2=float(rows[-1] + 1),
+                instance=segment.instance,
+                occluded=shown[index] < 0.95 * canvas.painted[index],
+                truncated=canvas.truncated(index),
+                light=light if segment.instance == LIGHT_INSTANCE else "none",
+            )
+        )
+    return tuple(boxes)
+
+
+def _detected(segment: Segment) -> str | None:
+    """The detection category of a segment, None for what is not detected (a barrier, the road)."""
+    if not segment.instance or segment.category == "fence":
+        return None
+    return "pedestrian" if segment.category == "person" else segment.category

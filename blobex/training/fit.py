@@ -1,0 +1,284 @@
+"""The loop that trains every network: Lightning's trainer, to an exact number of steps, resumable to the bit.
+
+The data of a step is a pure function of the step, and so is all randomness (`generator`): a run that was stopped and
+resumed ends with the same bytes as an unbroken one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytorch_lightning as lightning
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from blobex.config import Run, Training
+from blobex.errors import BlobexError
+from blobex.training import checkpoints
+from blobex.training.tracker import NullTracker, Tracker
+
+Batch = tuple[Tensor, ...]  # tensors of equal length: sample i is entry i of each
+LOG_EVERY = 50  # steps between two reports to the tracker
+Precision = Literal["float32", "bfloat16"]
+
+
+class StepModule(lightning.LightningModule):
+    """A network in training that makes its own optimiser steps.
+
+    Subclasses set `optimizer_steps` (optimiser steps per batch; a GAN has 2), write `training_step(batch, index)` and
+    `configure_optimizers()`. `config` is what a checkpoint must agree with: network, picture size, data.
+    """
+
+    optimizer_steps = 1
+
+    def __init__(self, training: Training, seed: int, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.accumulate, self.seed, self.config = training.accumulate, seed, dict(config)
+        self.scores: dict[str, float] = {}  # measures taken so far, for the checkpoint's monitor
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    @property
+    def step(self) -> int:
+        """Batches behind the module since training began, across resumptions."""
+        return self.trainer.global_step // self.optimizer_steps
+
+    def generator(self, step: int | None = None) -> torch.Generator:
+        """The random numbers of a step (None: the one going on) on this process, on the module's device."""
+        numbers = (self.seed, self.step if step is None else step, self.global_rank)
+        return torch.Generator(self.device).manual_seed(seed_of(*numbers))
+
+    def chunks(self, batch: Batch) -> Iterator[Batch]:
+        """`accumulate` equal parts of a batch: the mean of their gradients is the gradient of the batch."""
+        return (part(batch, index, self.accumulate) for index in range(self.accumulate))
+
+    def descend(self, optimizer: Any, loss: Callable[[Batch], Tensor], batch: Batch) -> None:
+        """One optimiser step on the mean of `loss` over the batch, a chunk at a time."""
+        optimizer.zero_grad(set_to_none=True)
+        for chunk in self.chunks(batch):
+            self.manual_backward(loss(chunk) / self.accumulate)
+        optimizer.step()
+
+    def record(self, **measures: Tensor) -> None:
+        """Note scalars of this step; their means over the steps between two reports go to the tracker."""
+        for name, value in measures.items():
+            value = value.detach()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def take_records(self) -> dict[str, float]:
+        """The means noted since the last call."""
+        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        self._sums, self._counts = {}, {}
+        return means
+
+
+def fit(
+    module: StepModule,
+    batches: Callable[[int], Batch],
+    training: Training,
+    run: Run,
+    folder: Path,
+    tracker: Tracker,
+    callbacks: Sequence[lightning.Callback] = (),
+) -> None:
+    """Train `module` until `training.steps` batches are behind it; checkpoints go to `folder`.
+
+    `batches(step)` gives the batch_size * accumulate samples of a step. On several devices the command is started
+    once for each, and each process takes its share of them; all but the first end here (SystemExit 0), so one command
+    can train one network. BlobexError if the batch does not divide among the devices, the checkpoint to resume is
+    missing, or a recorded loss is no longer finite.
+    """
+    if training.batch_size % run.devices:
+        raise BlobexError(f"a batch of {training.batch_size} does not divide among {run.devices} devices: change one")
+    if torch.distributed.is_initialized():
+        raise BlobexError("on several devices one command trains one network: train the second with another command")
+    mark = fingerprint(module, training)
+    found = checkpoints.choose(training, folder, mark)
+    start = found.step if found else 0
+    if is_first_process():
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoints.set_aside(folder, after=start)
+    else:
+        tracker = NullTracker()
+    keeper = _Keeper(training, folder, mark, tracker)
+    hooks = [_LearningRate(training.halve_every), *callbacks, _Reporter(training.steps, start, tracker), keeper]
+    with _quiet():
+        trainer = _trainer(module, training, run, hooks)
+        data = _Steps(batches, start, training.steps, run.devices)
+        trainer.fit(module, data, ckpt_path=str(found.path) if found else None, weights_only=True)
+    if not is_first_process():
+        raise SystemExit(0)
+
+
+def resumed_run_id(module: StepModule, training: Training, folder: Path) -> str | None:
+    """The tracker run to continue: the one `training.resume` names, else the one of the checkpoint to resume."""
+    found = checkpoints.choose(training, folder, fingerprint(module, training))
+    if training.resume.run_id is not None or found is None:
+        return training.resume.run_id
+    run_id: str | None = checkpoints.read_entry(found)["run_id"]
+    return run_id
+
+
+def fingerprint(module: StepModule, training: Training) -> str:
+    """A hash of everything that must agree for a checkpoint to be continued; steps and file keeping need not."""
+    options = dataclasses.asdict(training)
+    for name in ("steps", "checkpoint", "resume"):
+        del options[name]
+    shapes = {name: list(tensor.shape) for name, tensor in module.state_dict().items()}
+    content = [type(module).__name__, module.seed, module.config, options, shapes]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def seed_of(*numbers: int) -> int:
+    """One 63-bit seed from several whole numbers from 0, such as (seed, step)."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def part(batch: Batch, index: int, parts: int) -> Batch:
+    """Part `index` of a batch cut into equal contiguous `parts`."""
+    size = len(batch[0]) // parts
+    return tuple(tensor[index * size : (index + 1) * size] for tensor in batch)
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes files (the only one, unless training runs on several devices)."""
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0
+
+
+def resolve_device(run: Run) -> torch.device:
+    """The device of `run.device`; BlobexError if cuda is asked for and there is none."""
+    if run.device == "cuda" and not torch.cuda.is_available():
+        raise BlobexError("run.device is cuda but this machine has no CUDA device: set it to auto or cpu")
+    return torch.device("cpu" if run.device == "cpu" or not torch.cuda.is_available() else "cuda")
+
+
+def resolve_precision(run: Run, device: torch.device) -> Precision:
+    """The precision of `run.precision`; auto is bfloat16 on CUDA and on CPUs with instructions for it."""
+    if run.precision != "auto":
+        return run.precision
+    if device.type == "cuda":
+        return "bfloat16"
+    able = torch.cpu.get_capabilities()
+    return "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") else "float32"
+
+
+class _Steps:
+    """This process's share of the batch of each step from `start` on."""
+
+    def __init__(self, batches: Callable[[int], Batch], start: int, stop: int, devices: int) -> None:
+        self.batches, self.start, self.stop, self.devices = batches, start, stop, devices
+
+    def __iter__(self) -> Iterator[Batch]:
+        rank = int(os.environ.get("LOCAL_RANK", "0"))
+        return (part(self.batches(step), rank, self.devices) for step in range(self.start, self.stop))
+
+
+class _LearningRate(lightning.Callback):
+    """Halves every optimiser's learning rate every `halve_every` steps (0: never)."""
+
+    def __init__(self, halve_every: int) -> None:
+        self.halve_every = halve_every
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        factor = 0.5 ** (pl_module.step // self.halve_every) if self.halve_every else 1.0
+        for group in (group for optimizer in trainer.optimizers for group in optimizer.param_groups):
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
+
+
+class _Reporter(lightning.Callback):
+    """Sends the recorded measures to the tracker and moves the progress bar (shown on a terminal only)."""
+
+    def __init__(self, steps: int, start: int, tracker: Tracker) -> None:
+        self.steps, self.tracker = steps, tracker
+        self.bar = tqdm(total=steps, initial=start, unit="step", disable=None if is_first_process() else True)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.bar.update()
+        step = pl_module.step
+        if step % LOG_EVERY and step != self.steps:
+            return
+        means = pl_module.take_records()
+        for name, value in means.items():
+            if not math.isfinite(value):
+                raise BlobexError(f"{name} is {value} after step {step}: lower the learning rate and train again")
+        pl_module.scores |= means
+        self.bar.set_postfix({name: f"{value:.4g}" for name, value in means.items()}, refresh=False)
+        self.tracker.log_metrics(means, step)
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        self.bar.close()
+
+
+class _Keeper(lightning.Callback):
+    """Writes checkpoints.
+
+    Lightning's own ModelCheckpoint counts optimiser steps, and warns whenever optimisation is manual.
+    """
+
+    def __init__(self, training: Training, folder: Path, mark: str, tracker: Tracker) -> None:
+        self.training, self.folder, self.mark, self.tracker = training, folder, mark, tracker
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint[checkpoints.ENTRY] = {"fingerprint": self.mark, "run_id": self.tracker.run_id}
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        step, options = pl_module.step, self.training.checkpoint
+        if step % options.every_n_steps and step != self.training.steps:
+            return
+        score = None if options.monitor == "step" else pl_module.scores.get(options.monitor)
+        temporary = self.folder / ".checkpoint.part"
+        trainer.save_checkpoint(temporary)
+        if trainer.is_global_zero:
+            temporary.replace(self.folder / checkpoints.file_name(step, score))
+            checkpoints.prune(self.folder, self.training)
+
+
+def _trainer(
+    module: StepModule, training: Training, run: Run, callbacks: list[lightning.Callback]
+) -> lightning.Trainer:
+    device = resolve_device(run)
+    return lightning.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=run.devices,
+        strategy="ddp_find_unused_parameters_true" if run.devices > 1 else "auto",
+        precision="bf16-mixed" if resolve_precision(run, device) == "bfloat16" else "32-true",
+        max_epochs=-1,
+        max_steps=training.steps * module.optimizer_steps,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's notes on the machine, and without its advice about data loaders, which does not apply."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric|lightning_utilities")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,117 @@
+"""Training of the BlobGAN (Epstein et al., ECCV 2022, section 3.4; StyleGAN2, CVPR 2020)."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytorch_lightning as lightning
+import torch
+from torch import Tensor
+
+from blobex.config import Blobgan, Setup
+from blobex.datasets.images import to_float
+from blobex.layout.jitter import jitter
+from blobex.losses import discriminator_loss, generator_loss, r1_penalty
+from blobex.networks.blobgan import BlobGAN
+from blobex.networks.discriminator import build_discriminator
+from blobex.training import ema
+from blobex.training.fit import Batch, StepModule
+
+BETAS = (0.0, 0.99)
+EPSILON = 1e-5
+
+
+class GanModule(StepModule):
+    """Generator, its moving average, and discriminator. Batches hold real pictures, uint8 (N,3,height,width).
+
+    Each step updates the generator and then the discriminator, which sees the same generated pictures.
+    """
+
+    optimizer_steps = 2
+
+    def __init__(self, params: Blobgan, setup: Setup, seed: int) -> None:
+        options = {key: value for key, value in dataclasses.asdict(params).items() if key != "training"}
+        super().__init__(params.training, seed, {"setup": dataclasses.asdict(setup), **options})
+        self.params = params
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.model = BlobGAN(params.network, setup.height, setup.aspect_ratio)
+            self.discriminator = build_discriminator(params.network, setup.height, setup.aspect_ratio)
+        self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self.to(memory_format=torch.channels_last)  # several times faster on CPUs, and no slower on GPUs
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """AdamW for both. The discriminator's rate allows for the steps that R1 adds (StyleGAN2, appendix B)."""
+        rate = self.params.training.learning_rate
+        share = self.params.r1_every / (self.params.r1_every + 1)
+        lazy = (BETAS[0] ** share, BETAS[1] ** share)
+        options: dict[str, Any] = {"eps": EPSILON, "weight_decay": 0.0}
+        return [
+            torch.optim.AdamW(self.model.parameters(), lr=rate, betas=BETAS, **options),
+            torch.optim.AdamW(self.discriminator.parameters(), lr=rate * share, betas=lazy, **options),
+        ]
+
+    def training_step(self, batch: Batch, index: int) -> None:
+        random, step = self.generator(), self.step
+        generator_optimizer, discriminator_optimizer = cast(list[Any], self.optimizers())
+        fakes: list[Tensor] = []
+
+        def generator_part(chunk: Batch) -> Tensor:
+            fakes.append(self.generate(len(chunk[0]), random))
+            loss = generator_loss(self.discriminator(fakes[-1]))
+            self.record(generator_loss=loss)
+            return loss
+
+        def discriminator_part(chunk: Batch) -> Tensor:
+            fake, penalised = fakes.pop(0).detach(), step % self.params.r1_every == 0
+            return self.judge(flipped(to_float(chunk[0]), random), fake, penalised)
+
+        self.discriminator.requires_grad_(False)
+        self.descend(generator_optimizer, generator_part, batch)
+        self.discriminator.requires_grad_(True)
+        self.descend(discriminator_optimizer, discriminator_part, batch)
+        images = len(batch[0]) * self.trainer.world_size
+        ema.update(
+            self.average,
+            self.model,
+            ema.decay(images, images * (step + 1), self.params.ema_half_life_images),
+        )
+
+    def generate(self, count: int, random: torch.Generator) -> Tensor:
+        """Pictures of random, jittered layouts with random noise maps."""
+        z = torch.randn(count, self.model.z_dim, generator=random, device=self.device)
+        layout = jitter(self.model.sample(z), self.params.jitter, random)
+        return self.model.render(layout, self.model.generator.random_noise(count, random))
+
+    def judge(self, real: Tensor, fake: Tensor, penalised: bool) -> Tensor:
+        """The discriminator's loss, with the R1 penalty for all steps since the last one if `penalised`."""
+        real.requires_grad_(penalised)
+        real_logits = self.discriminator(real)
+        loss = discriminator_loss(real_logits, self.discriminator(fake))
+        self.record(discriminator_loss=loss)
+        if penalised:
+            penalty = r1_penalty(real_logits, real)
+            self.record(r1=penalty)
+            loss = loss + penalty * (self.params.r1_weight / 2 * self.params.r1_every)
+        return loss
+
+
+def flipped(images: Tensor, random: torch.Generator) -> Tensor:
+    """Each picture mirrored left to right with probability 1/2."""
+    mirrored = torch.rand(len(images), 1, 1, 1, generator=random, device=random.device) < 0.5
+    return torch.where(mirrored, images.flip(3), images)
+
+
+class EveryNSteps(lightning.Callback):
+    """Calls `action(step, module)` after every `n` steps and after the last; n = 0 never."""
+
+    def __init__(self, n: int, action: Callable[[int, Any], None]) -> None:
+        self.n, self.action = n, action
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        last = trainer.global_step >= trainer.max_steps
+        if self.n and trainer.is_global_zero and (pl_module.step % self.n == 0 or last):
+            self.action(pl_module.step, pl_module)

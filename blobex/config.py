@@ -277,7 +277,9 @@ def load(path: str | Path = "params.yaml") -> Params:
         raise BlobexError(f"cannot read {path}: {error}; copy a file of profiles/ there") from error
     try:
         tree = yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
+    except BlobexError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date or a number that cannot be
         raise BlobexError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     return parse(Params, tree)
 
@@ -332,6 +334,8 @@ def _parse(kind: Any, value: object, name: str, limits: Within | None = None) ->
     if origin is list:
         if not isinstance(value, list):
             raise BlobexError(f"{name} is {value!r}: it must be a list")
+        if typing.get_origin(arguments[0]) is Literal and (not value or any(value.count(item) > 1 for item in value)):
+            raise BlobexError(f"{name} is {value!r}: list at least one, and none twice")
         return [_parse(arguments[0], item, f"{name}[{index}]", limits) for index, item in enumerate(value)]
     if origin is dict:
         if not isinstance(value, dict):

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blobex.layout.layout import BlobLayout
+from blobex.networks.ops import at_least_float32
 
 
 def generator_loss(fake_logits: Tensor) -> Tensor:
@@ -22,7 +23,7 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 def r1_penalty(real_logits: Tensor, real: Tensor) -> Tensor:
     """Squared gradient of the logits at real pictures (Mescheder et al., ICML 2018, equation 9, without gamma/2)."""
     (gradient,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)
-    return gradient.float().square().sum((1, 2, 3)).mean()
+    return at_least_float32(gradient).square().sum((1, 2, 3)).mean()
 
 
 def blob_distance(layout: BlobLayout, target: BlobLayout) -> Tensor:

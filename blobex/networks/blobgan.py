@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blobex.config import Network, parse
+from blobex.config import Network, Setup, parse
 from blobex.errors import BlobexError
 from blobex.layout.layout import BlobLayout
 from blobex.layout.splat import Canvas
@@ -89,9 +89,10 @@ class BlobGAN(nn.Module):
 
 
 def from_config(config: dict[str, Any]) -> BlobGAN:
-    """The network that a saved config describes, with fresh weights."""
+    """The network that a saved config describes, with fresh weights; BlobexError names what is wrong in it."""
     network = parse(Network, config.get("network"), "network")
-    return BlobGAN(network, config["height"], config["aspect_ratio"])
+    picture = parse(Setup, {name: config.get(name) for name in ("height", "aspect_ratio")}, "config")
+    return BlobGAN(network, picture.height, picture.aspect_ratio)
 
 
 def load_blobgan(folder: Path) -> BlobGAN:
@@ -103,10 +104,9 @@ def load_blobgan(folder: Path) -> BlobGAN:
 
 def check_levels(channels: dict[int, int], smallest: int, height: int, name: str) -> None:
     """BlobexError unless `channels` has exactly the levels smallest, 2 smallest, 4 smallest, ..., height."""
-    levels = [smallest]
-    while levels[-1] < height:
-        levels.append(2 * levels[-1])
-    if sorted(channels) != levels or levels[-1] != height:
+    levels = [smallest << doublings for doublings in range(len(channels))]
+    if sorted(channels) != levels or levels[-1:] != [height]:
         raise BlobexError(
-            f"{name} has the levels {sorted(channels)} but pictures of height {height} need {levels}: list those"
+            f"{name} has the levels {sorted(channels)}: "
+            f"list {smallest} and its doubles up to {height}, the height of the pictures"
         )

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torchvision
 from torch import Tensor, nn
 
+from blobex.config import parse
 from blobex.networks import weights
 from blobex.networks.blobgan import check_levels
+from blobex.networks.ops import at_least_float32
 from blobex.networks.residual import ResidualNetwork
 
 SMALLEST = 4
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """What config.yaml says of an encoder: the arguments of `Encoder`."""
+
+    architecture: Literal["stylegan", "resnet"]
+    channels: dict[int, int]
+    height: int
+    aspect_ratio: int
+    w_size: int
+    mlp_idx: int
 
 
 class Encoder(nn.Module):
@@ -39,16 +55,13 @@ class Encoder(nn.Module):
             self.body = torchvision.models.resnet18(weights=None, num_classes=w_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(x).float()
+        return at_least_float32(self.body(x))
 
 
 def load_encoder(folder: Path, kind: str = "encoder") -> Encoder:
     """The encoder saved in a folder, frozen; `kind` encoder_pretrain for the one that saw only generated pictures."""
-    encoder = Encoder(**_settings(weights.read_config(folder, kind)))
+    config = weights.read_config(folder, kind)
+    saved = parse(_Saved, {field.name: config.get(field.name) for field in dataclasses.fields(_Saved)}, "config")
+    encoder = Encoder(**dataclasses.asdict(saved))
     weights.load_state(folder, kind, encoder)
     return encoder.eval().requires_grad_(False)
-
-
-def _settings(config: dict[str, Any]) -> dict[str, Any]:
-    names = ("architecture", "channels", "height", "aspect_ratio", "w_size", "mlp_idx")
-    return {name: config[name] for name in names}

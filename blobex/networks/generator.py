@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from blobex.layout.layout import BlobLayout
 from blobex.layout.splat import Canvas, score_pyramid
-from blobex.networks.ops import GAIN, SLOPE, EqualLinear, blur, upsample
+from blobex.networks.ops import GAIN, SLOPE, EqualLinear, at_least_float32, blur, upsample
 
 DEMODULATION_EPSILON = 1e-8
 
@@ -129,7 +129,7 @@ class Generator(nn.Module):
             scores = pyramid[height]
             x = self.layers[level](x, scores, style, noise[2 + 2 * level])
             image = self.rgbs[level](x, scores, style, image)
-        return image.float()
+        return at_least_float32(image)
 
     @staticmethod
     def feature_grid(layout: BlobLayout, scores: Tensor) -> Tensor:

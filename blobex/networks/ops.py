@@ -27,6 +27,11 @@ def pixel_norm(x: Tensor, epsilon: float = 1e-8) -> Tensor:
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon)
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """The tensor in float32 if it has fewer digits; in float64 it stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class EqualLinear(nn.Module):
     """Linear layer with equalised learning rate; `multiplier` slows learning down further."""
 
@@ -85,7 +90,8 @@ class _Blur(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradient: Tensor) -> tuple[Tensor | None, None, None, Tensor | None]:
         x = blur(gradient[0], 3 - ctx.padding, ctx.gain) if ctx.needs_input_grad[0] else None
-        bias = gradient[0].sum((0, 2, 3), dtype=torch.float32) if ctx.needs_input_grad[3] else None
+        exact = torch.promote_types(gradient[0].dtype, torch.float32)  # many values are summed
+        bias = gradient[0].sum((0, 2, 3), dtype=exact) if ctx.needs_input_grad[3] else None
         return x, None, None, bias
 
 

@@ -7,10 +7,12 @@ al., CVPR 2020) for things.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +41,13 @@ class ParserOutput:
     centres: Tensor  # N,1,H,W: logits of "the centroid of a thing is in this pixel"
     shifts: Tensor  # N,2,H,W: x and y from the pixel to the centroid of its thing
     drivable: Tensor  # N,3,H,W: logits
+
+    def __getitem__(self, index: slice) -> ParserOutput:
+        """What they say of some of the pictures."""
+        return ParserOutput(**{name: tensor[index] for name, tensor in vars(self).items()})
+
+    def to(self, device: torch.device | str) -> ParserOutput:
+        return ParserOutput(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -71,18 +80,15 @@ class Parser(nn.Module):
             for level, (inputs, outputs) in enumerate(zip(above, channels, strict=True))
         )
         self.blocks = nn.ModuleList(_Residual(width) for width in channels)
-        self.lateral = nn.ModuleList(
-            nn.Conv2d(below, above, 1) for above, below in zip(channels[:-1], channels[1:], strict=True)
-        )
+        self.lateral = nn.ModuleList(nn.Conv2d(below, above, 1) for above, below in itertools.pairwise(channels))
         self.merge = nn.ModuleList(_convolution(width, width) for width in channels[:-1])
         cell, finest = STRIDE * STRIDE, channels[0]  # a dense head predicts all pixels of a cell at once
         self.detect = _head(finest, len(DETECTION) + 4)
         self.name = _head(finest, len(SEMANTIC) * cell)
         self.group = _head(finest, 3 * cell)
         self.drive = _head(finest, len(DRIVABLE) * cell)
-        start = -torch.tensor(1 / RARE - 1).log().item()
-        nn.init.constant_(self.detect[-1].bias[: len(DETECTION)], start)
-        nn.init.constant_(self.group[-1].bias[:cell], start)
+        for head, maps in ((self.detect, len(DETECTION)), (self.group, cell)):
+            nn.init.constant_(cast(Tensor, head[-1].bias)[:maps], math.log(RARE / (1 - RARE)))
 
     def features(self, x: Tensor) -> list[Tensor]:
         """The body's levels, the finest first: (N,channels[i],H/2^(i+1),W/2^(i+1))."""

@@ -6,7 +6,9 @@ The architecture is read off the file's tensors and hyper-parameters; nothing ab
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +52,27 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise BlobexError(f"there is no checkpoint {path}: check the path") from error
     except Exception as error:  # torch.load raises many kinds; each means that the file is not plain tensors
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f"it needs {foreign[1]}, which could run code" if foreign else "it is damaged or of another format"
         raise BlobexError(f"{path} is not a safe PyTorch checkpoint ({reason}): give another file") from error
     if not isinstance(checkpoint, dict):
         raise BlobexError(f"{path} holds a {type(checkpoint).__name__}, not a checkpoint: give another file")
     return checkpoint
 
 
+@contextmanager
+def _published_form() -> Iterator[None]:
+    """Whatever goes wrong within is the checkpoint's fault."""
+    try:
+        yield
+    except BlobexError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {textwrap.shorten(str(error), 200)}"
+        raise BlobexError(f"the checkpoint is not of the published form ({reason}): give another file") from error
+
+
+@_published_form()
 def generator_from_checkpoint(checkpoint: Mapping[str, Any]) -> BlobGAN:
     """The EMA generator and layout network of a published Lightning file. `mean_w` is left at zero."""
     state = checkpoint.get("state_dict")
@@ -107,6 +123,7 @@ def residual_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return _renamed(blocks, RESIDUAL_NAMES)
 
 
+@_published_form()
 def discriminator_from_state(published: Mapping[str, Tensor]) -> ResidualNetwork:
     """A published discriminator; its channels and aspect ratio follow from the shapes."""
     state = residual_state(published)
@@ -116,6 +133,7 @@ def discriminator_from_state(published: Mapping[str, Tensor]) -> ResidualNetwork
     return model.eval().requires_grad_(False)
 
 
+@_published_form()
 def encoder_from_state(published: Mapping[str, Tensor], mlp_idx: int = -1) -> Encoder:
     """A published encoder with the discriminator's body; its shape follows from the tensors."""
     state = residual_state(published)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from blobex.networks.ops import EqualConv, EqualLinear, blur, leaky
+from blobex.networks.ops import EqualConv, EqualLinear, at_least_float32, blur, leaky
 
 STANDARD_DEVIATION_GROUP = 4
 
@@ -56,7 +56,7 @@ class ResidualNetwork(nn.Module):
             x = torch.cat([x, standard_deviation_map(x)], dim=1)
         x = self.final_conv(x)
         x = leaky(self.hidden(x.flatten(1)))
-        return self.output(x).float()
+        return at_least_float32(self.output(x))
 
 
 def standard_deviation_map(x: Tensor) -> Tensor:
@@ -66,5 +66,6 @@ def standard_deviation_map(x: Tensor) -> Tensor:
     """
     batch, _, height, width = x.shape
     group = next(size for size in range(min(STANDARD_DEVIATION_GROUP, batch), 0, -1) if batch % size == 0)
-    spread = x.float().reshape(group, batch // group, -1).var(0, unbiased=False).add(1e-8).sqrt().mean(-1)
+    groups = at_least_float32(x).reshape(group, batch // group, -1)
+    spread = groups.var(0, unbiased=False).add(1e-8).sqrt().mean(-1)
     return spread.to(x.dtype).repeat(group).view(batch, 1, 1, 1).expand(batch, 1, height, width)

@@ -33,7 +33,7 @@ def read_config(folder: Path, kind: str) -> dict[str, Any]:
     """The config of a saved network; BlobexError if there is none or it is of another kind."""
     try:
         config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: other bytes than text, or no such date
         raise BlobexError(f"no {kind} weights in {folder}: run `dvc repro {kind}` or `dvc pull` first") from error
     found = config.get("kind") if isinstance(config, dict) else None
     if found != kind:

@@ -59,8 +59,11 @@ class _EncoderModule(StepModule):
         """w (count,w_size) and the pictures that the generator makes of them."""
         z = torch.randn(count, self.blobgan.z_dim, generator=random, device=self.device)
         w = self.blobgan.layout_network.to_w(z, self.encoder.mlp_idx)
-        image = self.blobgan.render(self.blobgan.layout_from_w(w, self.encoder.mlp_idx))
-        return w, image.clamp(-1, 1)
+        return w, self.blobgan.render(self.blobgan.layout_from_w(w, self.encoder.mlp_idx))
+
+    def encode(self, image: Tensor) -> Tensor:
+        """w (N,w_size) of pictures, clamped to [-1,1] as picture files are."""
+        return self.encoder(image.clamp(-1, 1))
 
 
 class EncoderPretrainModule(_EncoderModule):
@@ -71,7 +74,7 @@ class EncoderPretrainModule(_EncoderModule):
 
         def loss(chunk: Batch) -> Tensor:
             w, image = self.generated(len(chunk[0]), random)
-            error = F.mse_loss(self.encoder(image), w)
+            error = F.mse_loss(self.encode(image), w)
             self.record(w_loss=error)
             return error
 
@@ -82,7 +85,8 @@ class EncoderPretrainModule(_EncoderModule):
 def explained_variance(module: EncoderPretrainModule, samples: int = 256) -> float:
     """The share of w's variance that the encoder explains on fresh generated pictures: 1 is perfect, 0 the mean."""
     w, image = module.generated(samples, torch.Generator(module.device).manual_seed(0))
-    error = F.mse_loss(module.encoder.eval()(image), w)
+    module.encoder.eval()
+    error = F.mse_loss(module.encode(image), w)
     return 1 - (error / w.var(0, unbiased=False).mean()).item()
 
 
@@ -110,10 +114,14 @@ class EncoderModule(_EncoderModule):
 
         self.descend(self.optimizers(), loss, batch)
 
+    def reconstruct(self, image: Tensor) -> Tensor:
+        """What the generator paints of the blobs that the encoder reads from pictures."""
+        return self.blobgan.render(self.blobgan.layout_from_w(self.encode(image), self.encoder.mlp_idx))
+
     def real_loss(self, image: Tensor) -> Tensor:
         """Real pictures have no known blobs: only pictures are compared."""
         weights = self.params.real
-        remade = self.blobgan.render(self.blobgan.layout_from_w(self.encoder(image), self.encoder.mlp_idx))
+        remade = self.reconstruct(image)
         loss = self.picture_loss(image, remade, weights.perceptual, weights.l1, weights.l2, weights.decision)
         self.record(real_loss=loss)
         return loss
@@ -124,7 +132,7 @@ class EncoderModule(_EncoderModule):
         w, image = self.generated(count, random)
         with torch.no_grad():
             target = self.blobgan.layout_from_w(w, self.encoder.mlp_idx)
-        layout = self.blobgan.layout_from_w(self.encoder(image), self.encoder.mlp_idx)
+        layout = self.blobgan.layout_from_w(self.encode(image), self.encoder.mlp_idx)
         remade = self.blobgan.render(layout)
         loss = self.picture_loss(image, remade, weights.perceptual, weights.l1, weights.l2, weights.decision)
         blobs = blob_distance(layout, target).mean()

@@ -25,6 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from blobex.config import Run, Training
+from blobex.device import resolve_device
 from blobex.errors import BlobexError
 from blobex.training import checkpoints
 from blobex.training.tracker import NullTracker, Tracker
@@ -97,10 +98,11 @@ def fit(
 ) -> None:
     """Train `module` until `training.steps` batches are behind it; checkpoints go to `folder`.
 
-    `batches(step)` gives the batch_size * accumulate samples of a step. On several devices the command is started
-    once for each, and each process takes its share of them; all but the first end here (SystemExit 0), so one command
-    can train one network. BlobexError if the batch does not divide among the devices, the checkpoint to resume is
-    missing, or a recorded loss is no longer finite.
+    `batches(step)` gives the batch_size * accumulate samples of a step. All of `module` is put in training mode: keep
+    frozen networks out of it. On several devices the command is started once for each, and each process takes its
+    share of the batch; all but the first end here (SystemExit 0), so one command can train one network. BlobexError if
+    the batch does not divide among the devices, the checkpoint to resume is missing, or a recorded loss is no longer
+    finite.
     """
     if training.batch_size % run.devices:
         raise BlobexError(f"a batch of {training.batch_size} does not divide among {run.devices} devices: change one")
@@ -116,6 +118,7 @@ def fit(
         tracker = NullTracker()
     keeper = _Keeper(training, folder, mark, tracker)
     hooks = [_LearningRate(training.halve_every), *callbacks, _Reporter(training.steps, start, tracker), keeper]
+    module.train()
     with _quiet():
         trainer = _trainer(module, training, run, hooks)
         data = _Steps(batches, start, training.steps, run.devices)
@@ -157,13 +160,6 @@ def part(batch: Batch, index: int, parts: int) -> Batch:
 def is_first_process() -> bool:
     """Whether this process is the one that writes files (the only one, unless training runs on several devices)."""
     return int(os.environ.get("LOCAL_RANK", "0")) == 0
-
-
-def resolve_device(run: Run) -> torch.device:
-    """The device of `run.device`; BlobexError if cuda is asked for and there is none."""
-    if run.device == "cuda" and not torch.cuda.is_available():
-        raise BlobexError("run.device is cuda but this machine has no CUDA device: set it to auto or cpu")
-    return torch.device("cpu" if run.device == "cpu" or not torch.cuda.is_available() else "cuda")
 
 
 def resolve_precision(run: Run, device: torch.device) -> Precision:
@@ -250,7 +246,7 @@ class _Keeper(lightning.Callback):
 def _trainer(
     module: StepModule, training: Training, run: Run, callbacks: list[lightning.Callback]
 ) -> lightning.Trainer:
-    device = resolve_device(run)
+    device = resolve_device(run.device)
     return lightning.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=run.devices,

@@ -1,0 +1,1 @@
+"""The smallest change of the blobs that changes the decision."""

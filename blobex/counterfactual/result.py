@@ -1,0 +1,223 @@
+"""Explanations as records and on disk: metadata_<i>.pt per batch, explanations.parquet for all."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from blobex.counterfactual.objective import change
+from blobex.counterfactual.search import Counterfactuals
+from blobex.datasets.images import to_array
+from blobex.errors import BlobexError
+from blobex.inversion.invert import Inversion
+from blobex.layout.layout import KEYS, BlobLayout
+
+Record = TypeVar("Record", Inversion, Counterfactuals)
+TABLE = "explanations.parquet"
+SCHEMA = pa.schema(
+    [
+        ("image", pa.string()),
+        ("setup", pa.string()),
+        ("attribute", pa.string()),
+        ("from_class", pa.bool_()),
+        ("score_before", pa.float32()),
+        ("score_reconstruction", pa.float32()),
+        ("score_after", pa.float32()),
+        ("flipped", pa.bool_()),
+        ("failed", pa.bool_()),
+        ("reconstruction_agrees", pa.bool_()),
+        ("perceptual", pa.float32()),
+        ("l2", pa.float32()),
+        ("reconstruction_perceptual", pa.float32()),
+        ("reconstruction_l2", pa.float32()),
+        ("proximity", pa.float32()),
+        ("step", pa.int32()),
+        ("changed_keys", pa.list_(pa.string())),
+        *[(f"change_{key}", pa.float32()) for key in KEYS],
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One picture and one attribute: what the decision was, what it became, and what changed for that.
+
+    Scores are probabilities. Distances named `reconstruction_*` are between query and reconstruction, the others
+    between query and counterfactual; l2 is a mean square over pixels in [-1,1].
+    """
+
+    image: str
+    setup: str
+    attribute: str
+    from_class: bool  # decision(query); the counterfactual aims at the other class
+    score_before: float  # of the query
+    score_reconstruction: float
+    score_after: float
+    flipped: bool
+    failed: bool  # nothing finite was found; never flipped
+    reconstruction_agrees: bool  # if not, the flip may be the reconstruction's error and not the change's work
+    perceptual: float
+    l2: float
+    reconstruction_perceptual: float
+    reconstruction_l2: float
+    proximity: float
+    step: int  # the step after which the counterfactual was found
+    changes: dict[str, float]  # mean absolute change of each of the six keys
+    query: np.ndarray = field(repr=False, compare=False)  # the three pictures are uint8 (H,W,3)
+    reconstruction: np.ndarray = field(repr=False, compare=False)
+    counterfactual: np.ndarray = field(repr=False, compare=False)
+    blobs_before: BlobLayout = field(repr=False, compare=False)  # of one picture, on the CPU
+    blobs_after: BlobLayout = field(repr=False, compare=False)
+
+    @property
+    def changed_keys(self) -> list[str]:
+        """The keys of which at least one number changed."""
+        return [key for key in KEYS if self.changes[key] > 0]
+
+    @property
+    def verdict(self) -> str:
+        """What became of the decision, in a few words."""
+        if self.failed:
+            return "failed"
+        if not self.flipped:
+            return "not flipped"
+        return "flipped" if self.reconstruction_agrees else "flipped by the reconstruction"
+
+    def row(self) -> dict[str, Any]:
+        """The explanation's line of the table, without pictures and layouts."""
+        changes = {f"change_{key}": value for key, value in self.changes.items()}
+        names = [name for name in SCHEMA.names if name not in changes]
+        return {name: getattr(self, name) for name in names} | changes
+
+
+def explanations(
+    names: Sequence[str],
+    setup: str,
+    attributes: Mapping[int, str],
+    queries: Tensor,
+    inversion: Inversion,
+    found: Counterfactuals,
+) -> list[Explanation]:
+    """One record per problem of `found`, in its order.
+
+    `names` and `queries` (N,3,H,W) are the pictures'; `attributes` maps the decision model's outputs to their names.
+    """
+    queries, inversion, found = queries.cpu(), _on_cpu(inversion), _on_cpu(found)
+    scores = {when: getattr(found, f"scores_{when}") for when in ("before", "start", "after")}
+    changes = change(found.layout, inversion.layout[found.image_index])
+    pictures = {index: (_picture(queries[index]), _picture(inversion.image[index])) for index in range(len(names))}
+    records = []
+    for problem, (index, attribute) in enumerate(
+        zip(found.image_index.tolist(), found.attribute.tolist(), strict=True)
+    ):
+        query, reconstruction = pictures[index]
+        records.append(
+            Explanation(
+                image=names[index],
+                setup=setup,
+                attribute=attributes[attribute],
+                from_class=not found.target[problem].item(),
+                score_before=scores["before"][problem, attribute].item(),
+                score_reconstruction=scores["start"][problem, attribute].item(),
+                score_after=scores["after"][problem, attribute].item(),
+                flipped=bool(found.flipped[problem]),
+                failed=bool(found.failed[problem]),
+                reconstruction_agrees=bool(found.reconstruction_agrees[problem]),
+                perceptual=found.perceptual[problem].item(),
+                l2=found.l2[problem].item(),
+                reconstruction_perceptual=inversion.perceptual[index].item(),
+                reconstruction_l2=inversion.l2[index].item(),
+                proximity=found.proximity[problem].item(),
+                step=int(found.step[problem]),
+                changes={key: changes[key][problem].item() for key in KEYS},
+                query=query,
+                reconstruction=reconstruction,
+                counterfactual=_picture(found.image[problem]),
+                blobs_before=inversion.layout[[index]],
+                blobs_after=found.layout[[problem]],
+            )
+        )
+    return records
+
+
+def write_metadata(
+    folder: Path,
+    index: int,
+    names: Sequence[str],
+    start: BlobLayout,
+    found: Counterfactuals,
+    latent_enc: Tensor | None = None,
+) -> Path:
+    """Write metadata_<index>.pt with the published keys; reload it with `torch.load(path, weights_only=True)`.
+
+    `image_names`; `blob_optim`: the six tensors of the inverted layouts; `init_scores` (N,A): the decision model's
+    probabilities for the queries; per attribute j `att_<j>`: `final_scores` (N,A) and `blob_cf`; `latent_enc`, the
+    encoder's w, if given. All tensors are on the CPU.
+    """
+    found = _on_cpu(found)
+    first = found.attribute == found.attribute[0]
+    content: dict[str, Any] = {
+        "image_names": list(names),
+        "blob_optim": _tensors(start),
+        "init_scores": found.scores_before[first],
+    }
+    if latent_enc is not None:
+        content["latent_enc"] = latent_enc.detach().cpu()
+    for attribute in found.attribute.unique().tolist():
+        chosen = found.attribute == attribute
+        scores, layout = found.scores_after[chosen], found.layout[chosen]
+        content[f"att_{attribute}"] = {"final_scores": scores, "blob_cf": _tensors(layout)}
+    path = folder / f"metadata_{index}.pt"
+    _write(path, lambda temporary: torch.save(content, temporary))
+    return path
+
+
+def write_table(folder: Path, records: Sequence[Explanation]) -> Path:
+    """Write explanations.parquet: one row per picture and attribute."""
+    table = pa.Table.from_pylist([record.row() for record in records], schema=SCHEMA)
+    path = folder / TABLE
+    _write(path, lambda temporary: pq.write_table(table, temporary))
+    return path
+
+
+def read_table(folder: Path) -> list[dict[str, Any]]:
+    """The rows of explanations.parquet; BlobexError if there is none or it is damaged."""
+    try:
+        return pq.read_table(folder / TABLE, schema=SCHEMA).to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise BlobexError(f"cannot read {folder / TABLE}: run `blobex explain` or `dvc repro explain` first") from error
+
+
+def _write(path: Path, save: Callable[[Path], None]) -> None:
+    """Save under a temporary name in the same folder, then rename: a stopped run leaves no half-written file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        save(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _tensors(layout: BlobLayout) -> dict[str, Tensor]:
+    return layout.detach().to("cpu").map(torch.clone).as_dict()
+
+
+def _picture(image: Tensor) -> np.ndarray:
+    """(3,H,W) in [-1,1] as uint8 (H,W,3); numbers that are not finite, which only failures have, become grey."""
+    return to_array(image.nan_to_num(0.0, 0.0, 0.0))
+
+
+def _on_cpu(record: Record) -> Record:
+    """A record whose tensors and layouts are on the CPU."""
+    moved = {item.name: getattr(record, item.name).detach().to("cpu") for item in dataclasses.fields(record)}
+    return dataclasses.replace(record, **moved)

@@ -1,0 +1,1 @@
+"""Measures: a pure function and a thin accumulator each; they get tensors."""

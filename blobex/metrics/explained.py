@@ -1,0 +1,38 @@
+"""What a set of explanations achieved, from the rows of its table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from blobex.errors import BlobexError
+
+MEANS = ("perceptual", "l2", "proximity", "reconstruction_perceptual", "reconstruction_l2")
+
+
+def explanation_measures(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Flip rate in all and per attribute, the share of reconstructions that agree, and mean distances.
+
+    A failed explanation counts as not flipped, and its distances, which need not be finite, are left out of the means.
+    """
+    if not rows:
+        raise BlobexError("the table of explanations is empty: run `dvc repro explain` again")
+    sound = [row for row in rows if not row["failed"]]
+    measures = {
+        "explanations": float(len(rows)),
+        "failed": 1 - len(sound) / len(rows),
+        "flip_rate": _share(rows, "flipped"),
+        "reconstruction_agrees": _share(rows, "reconstruction_agrees"),
+    }
+    for attribute in sorted({row["attribute"] for row in rows}):
+        some = [row for row in rows if row["attribute"] == attribute]
+        measures[f"flip_rate_{attribute}"] = _share(some, "flipped")
+    for name in MEANS if sound else ():
+        measures[name] = float(np.mean([row[name] for row in sound], dtype=np.float64))
+    return measures
+
+
+def _share(rows: Sequence[Mapping[str, Any]], name: str) -> float:
+    return sum(bool(row[name]) for row in rows) / len(rows)

@@ -1,0 +1,56 @@
+"""Train the BlobGAN of a setup: models/blobgan/<setup>."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torchvision.utils import make_grid
+
+from blobex import tracking
+from blobex.config import Params
+from blobex.datasets.datamodule import batch_indices, load_images
+from blobex.datasets.images import to_array
+from blobex.networks import weights
+from blobex.stages import common
+from blobex.training.fit import fit, resumed_run_id
+from blobex.training.gan import EveryNSteps, GanModule
+from blobex.training.tracker import Tracker
+
+SAMPLES = 16  # pictures of the sample grid
+
+
+def main(params: Params, setup: str) -> None:
+    """Train on the training pictures, log sample grids, save the moving average."""
+    folder = common.MODELS / "blobgan" / setup
+    training = params.blobgan.training
+    module = GanModule(params.blobgan, params.setup(setup), params.run.seed)
+    images = load_images(params, setup, "train")
+
+    def batches(step: int) -> tuple[torch.Tensor]:
+        chosen = batch_indices(step, len(images), training.batch_size * training.accumulate, params.run.seed)
+        return (images[chosen],)
+
+    run_id = resumed_run_id(module, training, common.checkpoints(folder))
+    with tracking.run(params, "blobgan", setup, common.data_root(params), run_id) as tracker:
+        samples = EveryNSteps(params.blobgan.sample_every_n_steps, partial(log_samples, tracker))
+        fit(module, batches, training, params.run, common.checkpoints(folder), tracker, [samples])
+        model = module.average
+        model.compute_mean_w(params.blobgan.mean_latent_samples, torch.Generator().manual_seed(params.run.seed))
+        weights.save(folder, "blobgan", {"setup": setup, **model.config()}, model)
+        common.write_metrics(
+            folder, {"images_seen": training.steps * training.batch_size * training.accumulate}, tracker
+        )
+
+
+def log_samples(tracker: Tracker, step: int, module: Any) -> None:
+    """A grid of the same latents at every step."""
+    z = torch.randn(SAMPLES, module.average.z_dim, generator=torch.Generator().manual_seed(0)).to(module.device)
+    with torch.no_grad():
+        images = module.average.render(module.average.sample(z))
+    tracker.log_image("samples", to_array(make_grid(images, nrow=4)), step)
+
+
+if __name__ == "__main__":
+    common.run_stage(main, "setup")

@@ -1,0 +1,83 @@
+"""What the stages share: their command line, their folders, and how they write measures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from blobex.config import Params, load
+from blobex.errors import BlobexError
+from blobex.training.tracker import Tracker
+
+MODELS = Path("models")
+DATA = Path("data")
+REPORTS = Path("reports")
+
+
+def run_stage(main: Callable[..., None], *names: str, arguments: Sequence[str] | None = None) -> None:
+    """Call `main(params, *values)` with params.yaml and one command-line argument per name.
+
+    A BlobexError becomes one line on stderr and exit code 1.
+    """
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    for name in names:
+        parser.add_argument(name)
+    values = vars(parser.parse_args(arguments))
+    try:
+        main(load(), *values.values())
+    except BlobexError as error:
+        sys.exit(f"blobex: {error}")
+
+
+def checkpoints(folder: Path) -> Path:
+    """Where a stage's unfinished training is kept; DVC leaves this folder alone, so that training can resume."""
+    return folder / "checkpoints"
+
+
+def fid_stats(params: Params, setup: str) -> Path:
+    """The file of real pictures' statistics; its name is lower-cased."""
+    return DATA / "fid_stats" / setup / f"{params.fid_stats.name.lower()}.npz"
+
+
+def inversions(setup: str) -> Path:
+    """The file of inverted pictures."""
+    return DATA / "invert" / setup / "inversions.pt"
+
+
+def explain_results(setup: str) -> Path:
+    """The folder of snapshots, metadata and the table of explanations."""
+    return REPORTS / "explain" / setup / "results"
+
+
+def write_metrics(folder: Path, metrics: Mapping[str, float], tracker: Tracker) -> None:
+    """Write metrics.json, and send the numbers and the config beside it to the tracker."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "metrics.json", json.dumps(dict(metrics), indent=2) + "\n")
+    tracker.log_metrics(metrics)
+    for name in ("metrics.json", "config.yaml", "weights.safetensors"):
+        if (folder / name).exists():
+            tracker.log_artifact(folder / name)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def data_root(params: Params) -> Path:
+    """The data set that stages read and trackers name."""
+    return Path(params.data.root)
+
+
+@torch.no_grad()
+def in_batches(function: Callable[..., Tensor], *tensors: Tensor, size: int = 64) -> Tensor:
+    """`function` of tensors of equal length, `size` samples at a time."""
+    return torch.cat([function(*parts) for parts in zip(*(tensor.split(size) for tensor in tensors), strict=True)])

@@ -1,0 +1,33 @@
+"""Train a decision model: models/decision/<setup>/<variant>, where the variant is plain or biased."""
+
+from __future__ import annotations
+
+from blobex import tracking
+from blobex.config import Params
+from blobex.datasets.datamodule import load_decisions
+from blobex.networks import weights
+from blobex.stages import common
+from blobex.training.decision import DecisionModule, decision_batches, decision_measures
+from blobex.training.fit import fit, resumed_run_id
+
+
+def main(params: Params, setup: str, variant: str) -> None:
+    """Train on actions, measure on the validation pictures, register the model."""
+    folder, training = common.MODELS / "decision" / setup / variant, params.decision.training
+    biased = variant == "biased"
+    data = load_decisions(params, setup, "train", biased)
+    module = DecisionModule(params.decision, params.setup(setup), data, params.run.seed)
+    batches = decision_batches(data, training.batch_size * training.accumulate, params.run.seed)
+    run_id = resumed_run_id(module, training, common.checkpoints(folder))
+    with tracking.run(params, "decision", setup, common.data_root(params), run_id) as tracker:
+        fit(module, batches, training, params.run, common.checkpoints(folder), tracker)
+        model = module.model.eval()
+        weights.save(folder, "decision", {"setup": setup, "variant": variant, **model.config}, model)
+        held_out = load_decisions(params, setup, "val", biased)
+        common.write_metrics(folder, decision_measures(model, held_out, training.batch_size), tracker)
+        name = f"decision-{setup}-{variant}"
+        tracking.register_decision(tracker, params, name, model, *held_out.images.shape[2:])
+
+
+if __name__ == "__main__":
+    common.run_stage(main, "setup", "variant")

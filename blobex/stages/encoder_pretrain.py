@@ -1,0 +1,33 @@
+"""Train a setup's encoder on generated pictures: models/encoder_pretrain/<setup> (phase 1)."""
+
+from __future__ import annotations
+
+import torch
+
+from blobex import tracking
+from blobex.config import Params
+from blobex.networks import weights
+from blobex.networks.blobgan import load_blobgan
+from blobex.stages import common
+from blobex.training.encoder import EncoderPretrainModule, build_encoder, explained_variance
+from blobex.training.fit import fit, resumed_run_id
+
+
+def main(params: Params, setup: str) -> None:
+    """Regress w from generated pictures; the measure is the share of w's variance that is explained."""
+    folder = common.MODELS / "encoder_pretrain" / setup
+    options, training = params.encoder_pretrain, params.encoder_pretrain.training
+    blobgan = load_blobgan(common.MODELS / "blobgan" / setup)
+    encoder = build_encoder(options, params.setup(setup), blobgan, params.run.seed)
+    module = EncoderPretrainModule(encoder, blobgan, training, params.run.seed, {"setup": setup})
+    count = torch.arange(training.batch_size * training.accumulate)
+    run_id = resumed_run_id(module, training, common.checkpoints(folder))
+    source = common.MODELS / "blobgan" / setup / weights.WEIGHTS
+    with tracking.run(params, "encoder_pretrain", setup, source, run_id) as tracker:
+        fit(module, lambda step: (count,), training, params.run, common.checkpoints(folder), tracker)
+        weights.save(folder, "encoder_pretrain", {"setup": setup, **encoder.config}, encoder)
+        common.write_metrics(folder, {"w_explained": explained_variance(module.cpu())}, tracker)
+
+
+if __name__ == "__main__":
+    common.run_stage(main, "setup")

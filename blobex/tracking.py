@@ -1,0 +1,184 @@
+"""MLflow, and nothing else, stands behind this module: one experiment per stage, one run per stage and setup."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from blobex.config import Params, flatten, to_dict
+from blobex.errors import BlobexError
+from blobex.training.tracker import NullTracker, Tracker
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+SQLITE = "sqlite:///"
+OFF = "none"
+ALIAS = "latest-trained"
+
+
+class MlflowTracker:
+    """One MLflow run, as a Tracker."""
+
+    def __init__(self, client: Any, run_id: str) -> None:
+        self.client, self._run_id = client, run_id
+
+    @property
+    def run_id(self) -> str:
+        return self._run_id
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        entries = [Param(key, str(value)) for key, value in params.items()]
+        self.client.log_batch(self._run_id, params=entries, synchronous=True)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        from mlflow.entities import Metric
+        from mlflow.utils.time import get_current_time_millis
+
+        now = get_current_time_millis()
+        entries = [Metric(key, float(value), now, step or 0) for key, value in metrics.items()]
+        self.client.log_batch(self._run_id, metrics=entries, synchronous=True)
+
+    def log_image(self, key: str, image: np.ndarray, step: int) -> None:
+        self.client.log_image(self._run_id, image, key=key, step=step, synchronous=True)
+
+    def log_artifact(self, path: Path) -> None:
+        self.client.log_artifact(self._run_id, str(path))
+
+
+@contextmanager
+def run(
+    params: Params, stage: str, setup: str, data: Path | None = None, run_id: str | None = None
+) -> Iterator[Tracker]:
+    """A tracked run of one stage; it ends FINISHED, or FAILED if the block raises.
+
+    Logged at once: the stage's and the run's parameters, the resolved config, the git commit and, if `data` names what
+    DVC versions, its hash as the run's data set. `run_id` continues a run; `tracking_uri: none` tracks nothing.
+    """
+    if params.run.tracking_uri == OFF:
+        yield NullTracker()
+        return
+    client = connect(params.run.tracking_uri)
+    tracker = MlflowTracker(client, _open_run(client, stage, setup, run_id))
+    if run_id is None:  # parameters of a run cannot be logged twice
+        tracker.log_params(flatten(getattr(params, stage), f"{stage}.") | flatten(params.run, "run."))
+    client.log_text(tracker.run_id, yaml.safe_dump(to_dict(params), sort_keys=False), "params.yaml")
+    if data is not None:
+        _log_dataset(client, tracker.run_id, data)
+    status = "FAILED"
+    try:
+        yield tracker
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        client.set_terminated(tracker.run_id, status)
+
+
+def connect(uri: str) -> Any:
+    """An MLflow client. A local database is created by one process alone; others wait for it."""
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # else each new database and model is announced
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    if not uri.startswith(SQLITE):
+        return MlflowClient(uri)
+    database = Path(uri.removeprefix(SQLITE))
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with (database.parent / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        client = MlflowClient(uri)
+        client.search_experiments(max_results=1)  # the first use of a database creates its tables
+    return client
+
+
+def register_decision(
+    tracker: Tracker, params: Params, name: str, model: torch.nn.Module, height: int, width: int
+) -> None:
+    """Log a decision model to its run and register it as `name` with the alias of the newest one trained."""
+    if not isinstance(tracker, MlflowTracker):
+        return
+    import mlflow
+    import mlflow.pytorch
+
+    mlflow.set_tracking_uri(params.run.tracking_uri)
+    example = np.zeros((2, 3, height, width), dtype=np.float32)
+    with mlflow.start_run(run_id=tracker.run_id):
+        info = mlflow.pytorch.log_model(
+            model.eval(),
+            name=name,
+            input_example=example,
+            pip_requirements=["torch", "torchvision"],
+            registered_model_name=name,
+        )
+    tracker.client.set_registered_model_alias(name, ALIAS, info.registered_model_version)
+
+
+def _open_run(client: Any, stage: str, setup: str, run_id: str | None) -> str:
+    from mlflow.exceptions import MlflowException
+
+    if run_id is not None:
+        try:
+            client.update_run(run_id, status="RUNNING")
+        except MlflowException as error:
+            raise BlobexError(f"MLflow knows no run {run_id}: check resume.run_id or set it to null") from error
+        return run_id
+    experiment = client.get_experiment_by_name(stage)
+    if experiment is None:
+        experiment_id = client.create_experiment(stage, artifact_location=_artifact_location(client, stage))
+    else:
+        experiment_id = experiment.experiment_id
+    tags = {"setup": setup, "mlflow.source.git.commit": _git("rev-parse", "HEAD")}
+    created: str = client.create_run(experiment_id, run_name=f"{stage}-{setup}", tags=tags).info.run_id
+    return created
+
+
+def _artifact_location(client: Any, stage: str) -> str | None:
+    uri = client.tracking_uri
+    if not uri.startswith(SQLITE):
+        return None  # a server knows its own place
+    return (Path(uri.removeprefix(SQLITE)).parent / "artifacts" / stage).resolve().as_uri()
+
+
+def _log_dataset(client: Any, run_id: str, data: Path) -> None:
+    from mlflow.entities import Dataset, DatasetInput
+
+    digest = dvc_hash(data)
+    dataset = Dataset(
+        name=data.name, digest=digest[:36], source_type="dvc", source=str(data), profile=None, schema=None
+    )
+    client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags=[])])
+
+
+def dvc_hash(path: Path) -> str:
+    """The MD5 that dvc.lock holds for an output or a dependency, or "unversioned"."""
+    try:
+        lock = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8")) or {}
+    except OSError:
+        return "unversioned"
+    entries = [
+        entry for stage in lock.get("stages", {}).values() for part in ("outs", "deps") for entry in stage.get(part, [])
+    ]
+    found = next((entry.get("md5") for entry in entries if entry["path"] == path.as_posix()), None)
+    return str(found or "unversioned")
+
+
+def _git(*arguments: str) -> str:
+    try:
+        answer = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "none"
+    return answer.stdout.strip()

@@ -1,0 +1,75 @@
+"""The whole pipeline, as its users run it: `dvc repro` on the smoke profile in a fresh copy of the project."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from imports import ROOT
+
+pytestmark = pytest.mark.slow
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """The project's files in a repository of their own, with the smoke parameters."""
+    folder = tmp_path_factory.mktemp("project")
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split("\n")
+    for name in filter(None, listed):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    shutil.copy(ROOT / "profiles" / "smoke.yaml", folder / "params.yaml")
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    return folder
+
+
+def dvc(folder, *arguments):
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+def test_repro_runs_every_stage_once(project):
+    dvc(project, "repro")
+    assert "up to date" in dvc(project, "repro")
+    assert dvc(project, "status").strip() == "Data and pipelines are up to date."
+    lock = yaml.safe_load((project / "dvc.lock").read_text())["stages"]
+    assert {name.split("@")[0] for name in lock} == set(STAGES)
+
+
+def test_every_stage_is_an_experiment(project):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project}/mlruns/mlflow.db")
+    experiments = {experiment.name: experiment.experiment_id for experiment in client.search_experiments()}
+    assert set(STAGES) <= set(experiments)
+    for name in STAGES:
+        runs = client.search_runs([experiments[name]])
+        setups = {run.data.tags["setup"] for run in runs}
+        assert setups == ({"all"} if name == "scenes" else {"square", "rect"}), name
+        assert {run.info.status for run in runs} == {"FINISHED"}, name
+
+
+def test_outputs_are_whole(project):
+    for setup in ("square", "rect"):
+        results = project / "reports" / "explain" / setup / "results"
+        assert (results / "snapshot_0.png").stat().st_size > 1000
+        metrics = json.loads((project / "reports" / "evaluate" / setup / "metrics.json").read_text())
+        assert 0 <= metrics["flip_rate"] <= 1
+    assert not list(project.rglob("*.part"))

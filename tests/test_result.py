@@ -1,0 +1,194 @@
+"""Explanations as records, rows and files."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch import Tensor
+
+from blobex.config import ExplainSetup, InvertSetup
+from blobex.counterfactual.folder import result_folder
+from blobex.counterfactual.result import Explanation, explanations, read_table, write_metadata, write_table
+from blobex.counterfactual.search import Counterfactuals, search
+from blobex.counterfactual.space import masks
+from blobex.errors import BlobexError
+from blobex.inversion.invert import Inversion, invert
+from blobex.layout.layout import KEYS, BlobLayout
+
+BLOBS = 2
+NAMES = ["a.png", "b.png", "c.png"]
+ATTRIBUTES = {1: "stop", 3: "right"}
+INVERT = InvertSetup(
+    steps=0, learning_rate=0.02, size_lr_multiplier=2, halve_every=0, perceptual=1, l2=1, decision=1, blobs=1
+)
+EXPLAIN = ExplainSetup(
+    steps=30, learning_rate=0.02, size_lr_multiplier=8, lambda_prox=0.0, lambda_key=dict.fromkeys(KEYS, 1.0)
+)
+
+
+class MeanAbsolute:
+    def embed(self, images: Tensor) -> Tensor:
+        return images
+
+    def distance_to(self, embedded: Tensor, images: Tensor) -> Tensor:
+        return (embedded - images).abs().flatten(1).mean(1)
+
+
+def encode(images: Tensor) -> BlobLayout:
+    n = len(images)
+    sizes, features = torch.zeros(n, BLOBS + 1), torch.zeros(n, BLOBS + 1, 2)
+    centres = images.mean((1, 2, 3))[:, None].expand(-1, BLOBS)
+    return BlobLayout(centres, centres, torch.zeros(n, BLOBS, 4), sizes, features, features)
+
+
+def render(layout: BlobLayout) -> Tensor:
+    return layout.xs.mean(1)[:, None, None, None].expand(-1, 3, 4, 8)
+
+
+def decide(images: Tensor) -> Tensor:
+    """Four logits: stop (1) is brightness above 0, right (3) is never reached."""
+    brightness = images.mean((1, 2, 3))
+    return torch.stack([brightness, 5 * brightness, -brightness, brightness * 0.01 - 9], dim=1)
+
+
+@pytest.fixture(scope="module")
+def solved() -> tuple[Tensor, Inversion, Counterfactuals]:
+    queries = torch.tensor([-0.3, -0.1, 0.2])[:, None, None, None].expand(-1, 3, 4, 8).clone()
+    inversion = invert(
+        queries,
+        encode=encode,
+        render=render,
+        decide_features=decide,
+        perceptual=MeanAbsolute(),
+        setup=INVERT,
+        batch_size=2,
+    )
+    found = search(
+        queries,
+        inversion.layout,
+        list(ATTRIBUTES),
+        masks(BLOBS, ("xs", "ys"), None, background=False),
+        render=render,
+        decide=decide,
+        perceptual=MeanAbsolute(),
+        setup=EXPLAIN,
+        batch_size=2,
+    )
+    return queries, inversion, found
+
+
+@pytest.fixture(scope="module")
+def records(solved: tuple[Tensor, Inversion, Counterfactuals]) -> list[Explanation]:
+    return explanations(NAMES, "rect", ATTRIBUTES, *solved)
+
+
+def test_records_tell_each_problem(records: list[Explanation]) -> None:
+    assert [(record.image, record.attribute) for record in records] == [
+        (name, attribute) for name in NAMES for attribute in ("stop", "right")
+    ]
+    assert [record.flipped for record in records] == [True, False] * 3
+    assert [record.from_class for record in records] == [False, False, False, False, True, False]
+    assert [record.verdict for record in records] == ["flipped", "not flipped"] * 3
+    assert records[0].score_before == pytest.approx(1 / (1 + np.exp(1.5)))  # 5 * -0.3
+    assert records[0].score_after > 0.5 > records[4].score_after
+    assert records[0].changed_keys == ["xs"]  # ys may change too, but does nothing
+    assert records[0].changes["xs"] == pytest.approx(0.3, abs=0.025)
+    assert records[0].perceptual == pytest.approx(0.3, abs=0.025)
+    assert all(record.reconstruction_agrees for record in records)
+    # -0.3 in [-1,1] is (1 - 0.3) * 127.5 = 89.25 of 255.
+    assert records[0].query.shape == (4, 8, 3) and (records[0].query == 89).all()
+    assert (records[0].reconstruction == 89).all()
+    torch.testing.assert_close(render(records[0].blobs_before), torch.full((1, 3, 4, 8), -0.3))
+    assert (records[0].counterfactual > 127).all()
+
+
+def test_verdicts(records: list[Explanation]) -> None:
+    assert dataclasses.replace(records[0], reconstruction_agrees=False).verdict == "flipped by the reconstruction"
+    assert dataclasses.replace(records[0], failed=True, flipped=False).verdict == "failed"
+
+
+def test_metadata_has_the_published_keys(tmp_path: Path, solved: tuple[Tensor, Inversion, Counterfactuals]) -> None:
+    queries, inversion, found = solved
+    path = write_metadata(tmp_path, 7, NAMES, inversion.layout, found)
+    assert path.name == "metadata_7.pt"
+    content = torch.load(path, weights_only=True)
+    assert set(content) == {"image_names", "blob_optim", "init_scores", "att_1", "att_3"}
+    assert content["image_names"] == NAMES
+    assert set(content["blob_optim"]) == set(KEYS)
+    torch.testing.assert_close(content["init_scores"], decide(queries).sigmoid())
+    for attribute in (1, 3):
+        part = content[f"att_{attribute}"]
+        assert set(part) == {"final_scores", "blob_cf"}
+        layout = BlobLayout(**part["blob_cf"])
+        torch.testing.assert_close(part["final_scores"], decide(render(layout)).sigmoid())
+    assert (content["att_1"]["final_scores"][:, 1] > 0.5).tolist() == [True, True, False]
+    with_w = torch.load(
+        write_metadata(tmp_path, 8, NAMES, inversion.layout, found, torch.ones(3, 6)), weights_only=True
+    )
+    assert with_w["latent_enc"].shape == (3, 6)
+    assert path.read_bytes() == write_metadata(tmp_path / "again", 7, NAMES, inversion.layout, found).read_bytes()
+
+
+def test_table_round_trip(tmp_path: Path, records: list[Explanation]) -> None:
+    path = write_table(tmp_path, records)
+    rows = read_table(tmp_path)
+    assert len(rows) == len(records)
+    assert rows[0]["image"] == "a.png" and rows[0]["flipped"] is True and rows[0]["changed_keys"] == ["xs"]
+    assert rows[0]["change_xs"] == pytest.approx(records[0].changes["xs"])
+    table = pq.read_table(path)
+    assert table.num_rows == 6
+    assert {f"change_{key}" for key in KEYS} < set(table.column_names)
+    assert [file.name for file in tmp_path.iterdir()] == ["explanations.parquet"]
+
+
+def test_a_failed_write_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: list[Explanation]
+) -> None:
+    def broken(table: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(pq, "write_table", broken)
+    with pytest.raises(OSError, match="disk full"):
+        write_table(tmp_path, records)
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_or_damaged_tables_are_told(tmp_path: Path) -> None:
+    with pytest.raises(BlobexError, match="cannot read"):
+        read_table(tmp_path)
+    (tmp_path / "explanations.parquet").write_text("no table")
+    with pytest.raises(BlobexError, match="cannot read"):
+        read_table(tmp_path)
+
+
+def test_result_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    with pytest.raises(KeyError), result_folder(out) as folder:
+        assert folder is not None
+        (folder / "snapshot_0.png").write_text("half")
+        raise KeyError
+    assert not list((tmp_path / "deep").iterdir())
+
+    for number in (3, 0):  # the second run replaces all that the first one wrote
+        with result_folder(out) as folder:
+            assert folder is not None
+            (folder / f"snapshot_{number}.png").write_text("whole")
+            assert not (out / f"snapshot_{number}.png").exists()
+        assert [path.name for path in out.iterdir()] == [f"snapshot_{number}.png"]
+    with result_folder(None) as folder:
+        assert folder is None
+
+
+def test_result_folder_spares_other_files(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(BlobexError, match=r"thesis\.tex"), result_folder(tmp_path):
+        pass
+    with pytest.raises(BlobexError, match="is a file"), result_folder(tmp_path / "thesis.tex"):
+        pass
+    with pytest.raises(BlobexError, match="cannot write"), result_folder(tmp_path / "thesis.tex" / "out"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]

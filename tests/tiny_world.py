@@ -1,0 +1,87 @@
+"""A road world of five blobs, painted flat, with a decision about it: explanations without any training."""
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from blobex import config
+from blobex.config import Params, Setup
+from blobex.explainer import Explainer
+from blobex.layout.layout import BlobLayout
+from blobex.layout.splat import splat
+
+HEIGHT, WIDTH, BLOBS = 32, 64, 5
+PARAMS = Path(__file__).parents[1] / "profiles" / "synthetic.yaml"
+
+
+def tiny_params(steps: int = 40) -> Params:
+    """The default parameters at 32x64 with few steps."""
+    params = config.load(PARAMS)
+    invert = dataclasses.replace(params.invert.rect, steps=10)
+    explain = dataclasses.replace(params.explain.rect, steps=steps, learning_rate=0.03, lambda_prox=0.01)
+    return dataclasses.replace(
+        params,
+        setups=dataclasses.replace(params.setups, rect=Setup(HEIGHT, 2)),
+        invert=dataclasses.replace(params.invert, rect=invert),
+        explain=dataclasses.replace(params.explain, rect=explain, batch_size=4),
+    )
+
+
+def scenes(count: int, seed: int = 0) -> BlobLayout:
+    """Grey ground, a road, two cars, a tree and a light (blob 4), which is red in every other picture."""
+    random = torch.Generator().manual_seed(seed)
+    shift = torch.rand(count, BLOBS, generator=random) * 0.1 - 0.05
+    xs = torch.tensor([0.5, 0.3, 0.75, 0.1, 0.5]) + shift
+    ys = torch.tensor([0.9, 0.65, 0.7, 0.4, 0.2]) + shift.flip(1)
+    covs = torch.tensor([[2.0, -1, 1, 0], [1, 0, 1, 0], [1, 0, 1, 0], [0, 1, 1, 0], [0, 0, 1, 0]])
+    sizes = torch.tensor([0.0, 9, 4, 4, 5, 3])
+    colours = torch.tensor(
+        [[0.1, 0.2, 0.4], [-0.4, -0.4, -0.4], [0, 0.4, 0.9], [0.8, 0.8, 0], [-0.5, 0.3, -0.5], [0.9, -0.8, -0.8]]
+    ).repeat(count, 1, 1)
+    colours[1::2, 5] = torch.tensor([-0.8, 0.9, -0.5])
+    styles = torch.zeros(count, BLOBS + 1, 2)
+    return BlobLayout(xs, ys, covs.repeat(count, 1, 1), sizes.repeat(count, 1), colours, styles)
+
+
+def render(layout: BlobLayout) -> Tensor:
+    """Each blob painted in the colour that its features are."""
+    return torch.einsum("nkhw,nkc->nchw", splat(layout, HEIGHT, WIDTH), layout.features)
+
+
+def decide(images: Tensor) -> Tensor:
+    """Logits of forward, stop, left, right: stop is red in the upper middle, left and right are blue at the sides."""
+    light = images[:, :, 2:12, 26:38].mean((2, 3))
+    red = light[:, 0] - light[:, 1]
+    blue = (images[:, 2] - images[:, 0]).mean(1)
+    return torch.stack([-8 * red, 8 * red, 9 * blue[:, :20].mean(1) - 3, 9 * blue[:, 44:].mean(1) - 3], dim=1)
+
+
+class MeanAbsolute:
+    def embed(self, images: Tensor) -> Tensor:
+        return images
+
+    def distance_to(self, embedded: Tensor, images: Tensor) -> Tensor:
+        return (embedded - images).abs().flatten(1).mean(1)
+
+
+def tiny_explainer(params: Params | None = None) -> Explainer:
+    known = scenes(8)
+    pictures = render(known)
+
+    def encode(images: Tensor) -> BlobLayout:
+        """The layout of the most similar known picture, a little off."""
+        nearest = (images[:, None] - pictures).square().flatten(2).mean(2).argmin(1)
+        return known[nearest].map(lambda tensor: tensor + 0.01)
+
+    return Explainer(
+        setup="rect",
+        params=params or tiny_params(),
+        device=torch.device("cpu"),
+        render=render,
+        encode=encode,
+        decide=decide,
+        decide_features=decide,
+        perceptual=MeanAbsolute(),
+    )

@@ -31,7 +31,7 @@ demo: $(READY) ## train a short model (at most 10 minutes) and explain photos wi
 	@mkdir -p demo && cp -r blobex dvc.yaml demo/ && cp profiles/demo.yaml demo/params.yaml
 	@cd demo && { [ -d .dvc ] || dvc init --quiet --no-scm; } && dvc config core.analytics false
 	@echo "No reference weights are here yet: training a short model, at most 10 minutes. Its pictures are rough."
-	cd demo && dvc repro --quiet explain@$(SETUP)
+	cd demo && dvc repro explain@$(SETUP)
 	@echo "Query, reconstruction and counterfactuals: demo/reports/explain/$(SETUP)/snapshot_0.png"
 
 test: $(READY) ## lint, type-check and test

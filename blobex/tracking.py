@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import subprocess
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,13 +73,13 @@ def run(
         return
     client = connect(params.run.tracking_uri)
     tracker = MlflowTracker(client, _open_run(client, stage, setup, run_id))
-    if run_id is None:  # parameters of a run cannot be logged twice
-        tracker.log_params(flatten(getattr(params, stage), f"{stage}.") | flatten(params.run, "run."))
-    client.log_text(tracker.run_id, yaml.safe_dump(to_dict(params), sort_keys=False), "params.yaml")
-    if data is not None:
-        _log_dataset(client, tracker.run_id, data)
     status = "FAILED"
     try:
+        if run_id is None:  # parameters of a run cannot be logged twice
+            tracker.log_params(flatten(getattr(params, stage), f"{stage}.") | flatten(params.run, "run."))
+        client.log_text(tracker.run_id, yaml.safe_dump(to_dict(params), sort_keys=False), "params.yaml")
+        if data is not None:
+            _log_dataset(client, tracker.run_id, data)
         yield tracker
         status = "FINISHED"
     except KeyboardInterrupt:
@@ -89,20 +90,34 @@ def run(
 
 
 def connect(uri: str) -> Any:
-    """An MLflow client. A local database is created by one process alone; others wait for it."""
+    """An MLflow client of a store that answers; BlobexError if `uri` names none."""
     from mlflow import MlflowClient
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # else each new database and model is announced
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    try:
+        with _alone(uri):
+            client = MlflowClient(uri)
+            client.search_experiments(max_results=1)  # the first use of a database creates its tables
+    except Exception as error:  # each kind of store has errors of its own
+        reason = textwrap.shorten(str(error), 200)
+        raise BlobexError(
+            f"run.tracking_uri {uri} cannot be used ({reason}): set it to {SQLITE}mlruns/mlflow.db, a server or {OFF}"
+        ) from error
+    return client
+
+
+@contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """A local database is created by one process; others wait for it."""
     if not uri.startswith(SQLITE):
-        return MlflowClient(uri)
+        yield
+        return
     database = Path(uri.removeprefix(SQLITE))
     database.parent.mkdir(parents=True, exist_ok=True)
     with (database.parent / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        client = MlflowClient(uri)
-        client.search_experiments(max_results=1)  # the first use of a database creates its tables
-    return client
+        yield
 
 
 def register_decision(
@@ -164,11 +179,13 @@ def _log_dataset(client: Any, run_id: str, data: Path) -> None:
 
 
 def dvc_hash(path: Path) -> str:
-    """The MD5 that dvc.lock holds for an output or a dependency, or "unversioned"."""
+    """The MD5 that dvc.lock holds for an output or a dependency, or "unversioned"; BlobexError if it is damaged."""
     try:
         lock = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8")) or {}
     except OSError:
         return "unversioned"
+    except yaml.YAMLError as error:
+        raise BlobexError("dvc.lock is not valid YAML: take it from git again, or run `dvc repro`") from error
     entries = [
         entry for stage in lock.get("stages", {}).values() for part in ("outs", "deps") for entry in stage.get(part, [])
     ]

@@ -12,8 +12,10 @@ from PIL import Image
 from blobex.datasets import bdd
 from blobex.datasets.images import fit_mask, load_image
 from blobex.errors import BlobexError
-from blobex.scenes import Box, actions, biased_actions, reasons, render, sample
 from blobex.scenes.labels import PANOPTIC, SEMANTIC
+from blobex.scenes.render import Box, render
+from blobex.scenes.rules import actions, biased_actions, reasons
+from blobex.scenes.sample import sample
 from blobex.scenes.write import DatasetCounts, picture_name, scene_of, seed_ranges, write_dataset
 
 COUNTS = DatasetCounts(6, 3, 4, 2, 5, 3, 2)

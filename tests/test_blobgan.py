@@ -50,23 +50,22 @@ def test_layout_network_against_its_definition(model):
     blobs, feature, style = TINY.blobs, TINY.feature_dim, TINY.style_dim
     torch.testing.assert_close(layout.sizes, output[:, : blobs + 1], rtol=1e-4, atol=1e-4)
 
-    def normalised(x):
-        return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    def same(found, raw):
+        wanted = raw / (raw.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
 
     position = blobs + 1
-    background, background_style = output[:, position : position + feature], output[:, position + feature :][:, :style]
-    torch.testing.assert_close(layout.features[:, 0], normalised(background), rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(layout.spatial_style[:, 0], normalised(background_style), rtol=1e-3, atol=1e-4)
-    position += feature + style
+    same(layout.features[:, 0], output[:, position : position + feature])
+    position += feature
+    same(layout.spatial_style[:, 0], output[:, position : position + style])
+    position += style
     for k in range(blobs):
         part = output[:, position : position + 6 + feature + style]
         torch.testing.assert_close(layout.xs[:, k], part[:, 0].sigmoid(), rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(layout.ys[:, k], part[:, 1].sigmoid(), rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(layout.covs[:, k], part[:, 2:6], rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(layout.features[:, k + 1], normalised(part[:, 6 : 6 + feature]), rtol=1e-3, atol=1e-4)
-        torch.testing.assert_close(
-            layout.spatial_style[:, k + 1], normalised(part[:, 6 + feature :]), rtol=1e-3, atol=1e-4
-        )
+        same(layout.features[:, k + 1], part[:, 6 : 6 + feature])
+        same(layout.spatial_style[:, k + 1], part[:, 6 + feature :])
         position += 6 + feature + style
     assert position == output.shape[1]
 
@@ -202,7 +201,9 @@ def test_damaged_config_is_refused(change, words):
     ],
 )
 def test_levels_that_do_not_fit_the_picture(channels, smallest, height):
-    with pytest.raises(BlobexError, match=rf"channels has the levels .* {smallest} and its doubles up to {height}, the height"):
+    with pytest.raises(
+        BlobexError, match=rf"channels has the levels .* {smallest} and its doubles up to {height}, the height"
+    ):
         check_levels(channels, smallest, height, "channels")
 
 

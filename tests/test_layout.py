@@ -99,7 +99,7 @@ def test_jitter_turns_the_direction_and_leaves_the_shape():
     expected = torch.stack([3 * (angle(covs) + turned).cos(), 3 * (angle(covs) + turned).sin()], dim=-1)
     torch.testing.assert_close(moved.covs[..., 2:], expected)
     assert torch.equal(moved.covs[..., :2], covs[..., :2])
-    assert 0 < turned.abs().min() and turned.abs().max() <= 0.1
+    assert turned.abs().min() > 0 and turned.abs().max() <= 0.1
 
 
 def test_jittered_axis_aligned_directions_are_numbers():

@@ -3,8 +3,9 @@ from dataclasses import replace
 import pytest
 
 from blobex.errors import BlobexError
-from blobex.scenes import Cause, Thing, actions, biased_actions, causes, reasons, remove, sample
-from blobex.scenes.rules import NEAR, REASONS
+from blobex.scenes.rules import NEAR, REASONS, Cause, actions, biased_actions, causes, reasons, remove
+from blobex.scenes.sample import sample
+from blobex.scenes.scene import Thing
 
 PLAIN = replace(sample(0), things=(), light="none", stop_sign=False, line_left="dashed", line_right="dashed")
 

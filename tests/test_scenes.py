@@ -7,11 +7,12 @@ import pytest
 from PIL import Image
 
 from blobex.errors import BlobexError
-from blobex.scenes import ACTIONS, REASONS, Scene, Thing, actions, cause_mask, causes, reasons, render, sample
 from blobex.scenes.canvas import CAMERA_HEIGHT
 from blobex.scenes.labels import PANOPTIC, SEMANTIC
-from blobex.scenes.rules import NEAR
-from blobex.scenes.scene import LANE_WIDTH, View
+from blobex.scenes.render import cause_mask, render
+from blobex.scenes.rules import ACTIONS, NEAR, REASONS, actions, causes, reasons
+from blobex.scenes.sample import sample
+from blobex.scenes.scene import LANE_WIDTH, Scene, Thing, View
 
 SEEDS = range(150)
 

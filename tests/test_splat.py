@@ -74,9 +74,7 @@ def full(*sizes: float) -> BlobLayout:
     """Blobs in the middle of the picture with these size logits."""
     layout = random_layout(1, len(sizes), 2)
     middle = torch.full_like(layout.xs, 0.5)
-    return layout.replace(
-        {"xs": middle, "ys": middle, "sizes": torch.tensor([[99.0, *sizes]], dtype=torch.float64)}
-    )
+    return layout.replace({"xs": middle, "ys": middle, "sizes": torch.tensor([[99.0, *sizes]], dtype=torch.float64)})
 
 
 def test_background_is_first_and_fills_an_empty_picture():

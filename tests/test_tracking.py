@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from mlflow import MlflowClient
 
 from blobex import tracking
 from blobex.config import flatten, load, to_dict
@@ -42,7 +41,7 @@ def params(store):
 
 @pytest.fixture(scope="module")
 def client(params):
-    return MlflowClient(params.run.tracking_uri)
+    return connect(params.run.tracking_uri)
 
 
 @pytest.fixture(autouse=True)
@@ -137,9 +136,9 @@ def test_run_is_continued(params, client, locked):
 
 @pytest.mark.parametrize("run_id", ["0" * 32, "no such run"])
 def test_unknown_run_is_named(params, run_id):
-    with pytest.raises(BlobexError, match=rf"knows no run {run_id}.*resume\.run_id"):
-        with tracking.run(params, "blobgan", "rect", run_id=run_id):
-            pass
+    words = rf"knows no run {run_id}.*resume\.run_id"
+    with pytest.raises(BlobexError, match=words), tracking.run(params, "blobgan", "rect", run_id=run_id):
+        pass
 
 
 def test_tracking_can_be_off(params, elsewhere):
@@ -224,12 +223,9 @@ def test_several_processes_may_start_at_once(tmp_path_factory):
     """The first use of a database makes its tables; two that do so together would crash."""
     store = tmp_path_factory.mktemp("together") / "mlflow.db"
     command = f"from blobex.tracking import connect; print(len(connect('sqlite:///{store}').search_experiments()))"
-    root = str(Path(__file__).parents[1])
-    environment = {"PYTHONPATH": root, "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen([sys.executable, "-c", command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for _ in range(2)
-    ]
+    environment = {"PYTHONPATH": str(Path(__file__).parents[1]), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+    options = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    processes = [subprocess.Popen([sys.executable, "-c", command], **options) for _ in range(2)]
     for process in processes:
         out, error = process.communicate(timeout=120)
         assert process.returncode == 0 and out.split()[-1] == b"1", error.decode()

@@ -62,7 +62,7 @@ def test_same_weights_have_the_same_bytes(saved, tmp_path):
 
 
 def test_missing_folder_says_what_to_run(tmp_path):
-    with pytest.raises(BlobexError, match="no blobgan weights in .*`dvc repro blobgan`"):
+    with pytest.raises(BlobexError, match=r"no blobgan weights in .*`dvc repro blobgan`"):
         weights.read_config(tmp_path / "nowhere", "blobgan")
     with pytest.raises(BlobexError, match="cannot read the blobgan weights"):
         weights.load_state(tmp_path / "nowhere", "blobgan", Toy())
@@ -86,7 +86,9 @@ def test_binary_config_is_refused(saved):
         weights.read_config(saved[0], "parser")
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-10], lambda data: data[:20], lambda data: b"", lambda data: b"x" * 99])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-10], lambda data: data[:20], lambda data: b"", lambda data: b"x" * 99]
+)
 def test_damaged_weights_are_refused(saved, damage):
     path = saved[0] / "weights.safetensors"
     path.write_bytes(damage(path.read_bytes()))

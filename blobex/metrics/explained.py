@@ -15,7 +15,9 @@ MEANS = ("perceptual", "l2", "proximity", "reconstruction_perceptual", "reconstr
 def explanation_measures(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Flip rate in all and per attribute, the share of reconstructions that agree, and mean distances.
 
-    A failed explanation counts as not flipped, and its distances, which need not be finite, are left out of the means.
+    `flipped_by_change` counts only those flips whose reconstruction was still decided as the query is: the others may
+    be the reconstruction's doing. A failed explanation counts as not flipped, and its distances, which need not be
+    finite, are left out of the means.
     """
     if not rows:
         raise BlobexError("the table of explanations is empty: run `dvc repro explain` again")
@@ -24,6 +26,7 @@ def explanation_measures(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         "explanations": float(len(rows)),
         "failed": 1 - len(sound) / len(rows),
         "flip_rate": _share(rows, "flipped"),
+        "flipped_by_change": sum(row["flipped"] and row["reconstruction_agrees"] for row in rows) / len(rows),
         "reconstruction_agrees": _share(rows, "reconstruction_agrees"),
     }
     for attribute in sorted({row["attribute"] for row in rows}):

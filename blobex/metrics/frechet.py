@@ -86,6 +86,11 @@ def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:
     return max(((a.mean - b.mean).square().sum() + spread).item(), 0.0)
 
 
+def frechet_name(network: str) -> str:
+    """What a Frechet distance of this feature network is called: only Inception's is the FID."""
+    return "fid" if network == "inception" else f"fd_{network}"
+
+
 def save_statistics(path: Path, values: GaussianStatistics) -> None:
     """Write the statistics as .npz; the file appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from blobex.config import Network, Setup, parse
+from blobex.datasets.images import to_uint8
 from blobex.errors import BlobexError
 from blobex.layout.layout import BlobLayout
 from blobex.layout.splat import Canvas
@@ -86,6 +88,16 @@ class BlobGAN(nn.Module):
             "aspect_ratio": self.aspect_ratio,
             "network": dataclasses.asdict(self.network),
         }
+
+
+@torch.no_grad()
+def sample_pictures(
+    model: BlobGAN, count: int, batch_size: int, seed: int, truncation: float = 0.0
+) -> Iterator[Tensor]:
+    """`count` random pictures, uint8 (N,3,height,width), in batches; each is the same whatever the batch size."""
+    z = torch.randn(count, model.z_dim, generator=torch.Generator().manual_seed(seed))
+    for part in z.to(model.mean_w.device).split(batch_size):
+        yield to_uint8(model.render(model.sample(part, truncation)))
 
 
 def from_config(config: dict[str, Any]) -> BlobGAN:

@@ -12,7 +12,9 @@ from blobex import tracking
 from blobex.config import Params
 from blobex.datasets.datamodule import batch_indices, load_images
 from blobex.datasets.images import to_array
+from blobex.metrics.frechet import frechet_distance, frechet_name, load_features, load_statistics, statistics
 from blobex.networks import weights
+from blobex.networks.blobgan import sample_pictures
 from blobex.stages import common
 from blobex.training.fit import fit, resumed_run_id
 from blobex.training.gan import EveryNSteps, GanModule
@@ -35,7 +37,8 @@ def main(params: Params, setup: str) -> None:
     run_id = resumed_run_id(module, training, common.checkpoints(folder))
     with tracking.run(params, "blobgan", setup, common.data_root(params), run_id) as tracker:
         samples = EveryNSteps(params.blobgan.sample_every_n_steps, partial(log_samples, tracker))
-        fit(module, batches, training, params.run, common.checkpoints(folder), tracker, [samples])
+        distances = EveryNSteps(params.blobgan.fid_every_n_steps, partial(log_distance, params, setup, tracker))
+        fit(module, batches, training, params.run, common.checkpoints(folder), tracker, [samples, distances])
         model = module.average
         model.compute_mean_w(params.blobgan.mean_latent_samples, torch.Generator().manual_seed(params.run.seed))
         weights.save(folder, "blobgan", {"setup": setup, **model.config()}, model)
@@ -50,6 +53,16 @@ def log_samples(tracker: Tracker, step: int, module: Any) -> None:
     with torch.no_grad():
         images = module.average.render(module.average.sample(z))
     tracker.log_image("samples", to_array(make_grid(images, nrow=4)), step)
+
+
+def log_distance(params: Params, setup: str, tracker: Tracker, step: int, module: Any) -> None:
+    """The Frechet distance of `fid_images` pictures to the statistics of `fid_stats`, which must have run before."""
+    network, options = params.data.frechet, params.blobgan
+    features = load_features(network, common.MODELS / "parser" / setup, module.device)
+    pictures = sample_pictures(module.average, options.fid_images, options.training.batch_size, params.run.seed)
+    found = statistics(pictures, features, network, setup)
+    module.scores[frechet_name(network)] = frechet_distance(load_statistics(common.fid_stats(params, setup)), found)
+    tracker.log_metrics({frechet_name(network): module.scores[frechet_name(network)]}, step)
 
 
 if __name__ == "__main__":

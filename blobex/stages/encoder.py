@@ -8,6 +8,7 @@ from blobex import tracking
 from blobex.config import Params
 from blobex.datasets.datamodule import batch_indices, load_images
 from blobex.datasets.images import to_float
+from blobex.device import resolve_device
 from blobex.metrics.flips import agreement_measures
 from blobex.networks import weights
 from blobex.networks.blobgan import load_blobgan
@@ -25,8 +26,9 @@ def main(params: Params, setup: str) -> None:
     folder, training = common.MODELS / "encoder" / setup, params.encoder.training
     blobgan = load_blobgan(common.MODELS / "blobgan" / setup)
     encoder = load_encoder(common.MODELS / "encoder_pretrain" / setup, "encoder_pretrain")
-    decision = load_decision(common.MODELS / "decision" / setup / "plain")
-    perceptual = load_perceptual(params.data.perceptual, common.MODELS / "parser" / setup)
+    device = resolve_device(params.run.device)
+    decision = load_decision(common.MODELS / "decision" / setup / "plain").to(device)
+    perceptual = load_perceptual(params.data.perceptual, common.MODELS / "parser" / setup).to(device)
     judges = Judges(perceptual, decision.features)
     module = EncoderModule(encoder, blobgan, judges, params.encoder, params.run.seed)
     images = load_images(params, setup, "train")
@@ -39,8 +41,9 @@ def main(params: Params, setup: str) -> None:
     with tracking.run(params, "encoder", setup, common.data_root(params), run_id) as tracker:
         fit(module, batches, training, params.run, common.checkpoints(folder), tracker)
         weights.save(folder, "encoder", {"setup": setup, **encoder.config}, encoder)
-        originals = to_float(load_images(params, setup, "val"))
-        remade = common.in_batches(module.cpu().reconstruct, originals)
+        encoder.eval()
+        originals = to_float(load_images(params, setup, "val")).to(device)
+        remade = common.in_batches(module.to(device).reconstruct, originals)
         measures = {"l2": (remade - originals).square().mean().item()}
         measures["perceptual"] = common.in_batches(perceptual.distance, originals, remade).mean().item()
         before, after = common.in_batches(decision, originals), common.in_batches(decision, remade)

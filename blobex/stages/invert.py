@@ -9,11 +9,11 @@ from torchvision.utils import make_grid
 from blobex import tracking
 from blobex.config import Params
 from blobex.datasets.datamodule import decode, explained_paths
-from blobex.datasets.images import to_array, to_float, to_uint8, write_png
+from blobex.datasets.images import to_array, to_float, write_png
 from blobex.explainer import Explainer
 from blobex.inversion.store import save_inversion
 from blobex.metrics.flips import agreement_measures
-from blobex.networks.blobgan import load_blobgan
+from blobex.networks.blobgan import load_blobgan, sample_pictures
 from blobex.scenes.rules import ACTIONS
 from blobex.stages import common
 
@@ -45,13 +45,11 @@ def real(params: Params, setup: str) -> tuple[list[str], Tensor]:
     return [str(path) for path in paths], to_float(decode(paths, params.setup(setup)))
 
 
-@torch.no_grad()
 def generated(params: Params, setup: str) -> tuple[list[str], Tensor]:
     """Pictures of the BlobGAN itself, rounded to bytes as files are."""
-    blobgan = load_blobgan(common.MODELS / "blobgan" / setup)
-    z = torch.randn(params.invert.images, blobgan.z_dim, generator=torch.Generator().manual_seed(params.run.seed))
-    images = blobgan.render(blobgan.sample(z, params.invert.truncation))
-    return [f"generated_{index}" for index in range(len(z))], to_float(to_uint8(images))
+    blobgan, options = load_blobgan(common.MODELS / "blobgan" / setup), params.invert
+    batches = sample_pictures(blobgan, options.images, options.batch_size, params.run.seed, options.truncation)
+    return [f"generated_{index}" for index in range(options.images)], to_float(torch.cat(list(batches)))
 
 
 if __name__ == "__main__":

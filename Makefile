@@ -2,6 +2,7 @@
 PYTHON ?= python3
 SETUP ?= rect
 PROFILE ?= synthetic
+DIR ?= .
 VENV := .venv
 READY := $(VENV)/ready
 
@@ -43,8 +44,10 @@ test-slow: $(READY) ## the tests that take minutes
 
 check: test ## the same as test
 
-profile: ## copy profiles/PROFILE.yaml onto params.yaml (PROFILE=smoke|synthetic|bdd100k)
+profile: ## copy profiles/PROFILE.yaml onto params.yaml (PROFILE=smoke|demo|synthetic|bdd100k)
 	@test -f profiles/$(PROFILE).yaml || { echo "there is no profile $(PROFILE): choose one of $$(ls profiles | sed 's/.yaml//' | tr '\n' ' ')"; exit 1; }
+	@for file in profiles/*.yaml; do cmp -s $$file params.yaml && known=yes; done; \
+	if [ -z "$$known" ]; then cp params.yaml params.yaml.saved && echo "your params.yaml is kept as params.yaml.saved"; fi
 	@cp profiles/$(PROFILE).yaml params.yaml && echo "params.yaml is now the profile $(PROFILE)"
 
 repro: $(READY) ## run every stage whose code, data or parameters changed
@@ -53,8 +56,8 @@ repro: $(READY) ## run every stage whose code, data or parameters changed
 dag: $(READY) ## draw the pipeline
 	dvc dag
 
-ui: $(READY) ## open MLflow's pages on http://127.0.0.1:5000
-	mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --default-artifact-root mlruns/artifacts --host 127.0.0.1 --port 5000
+ui: $(READY) ## serve MLflow's pages on http://127.0.0.1:5000 (DIR=demo: those of `make demo`)
+	cd $(DIR) && mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --default-artifact-root mlruns/artifacts --host 127.0.0.1 --port 5000
 
 requirements: $(READY) ## pin the newest versions that pyproject.toml allows
 	uv pip compile pyproject.toml --extra dev --python-version 3.11 --no-annotate --no-header --quiet --output-file requirements.txt

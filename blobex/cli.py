@@ -57,7 +57,7 @@ def explain(
     lambda_prox: Annotated[float | None, typer.Option(help="Price of change.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of all keys but sizes.")] = None,
     decision: Annotated[str | None, typer.Option(help="Decision model to explain: plain or biased.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     models: Annotated[Path, typer.Option(help="Folder of the trained networks.")] = Path("models"),
     params: Annotated[Path, typer.Option(help="Parameter file; gives what no option says.")] = Path("params.yaml"),
 ) -> None:

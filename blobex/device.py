@@ -1,6 +1,8 @@
-"""Which device computes."""
+"""Which device computes, and which of several processes writes."""
 
 from __future__ import annotations
+
+import os
 
 import torch
 
@@ -14,3 +16,8 @@ def resolve_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise BlobexError("device is cuda but this machine has no CUDA device: choose auto or cpu")
     return torch.device("cpu" if name == "cpu" or not torch.cuda.is_available() else "cuda")
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes files (the only one, unless training runs on several devices)."""
+    return int(os.environ.get("LOCAL_RANK", "0")) == 0

@@ -63,20 +63,20 @@ class Explainer:
         setup: str = "rect",
         models: str | Path = "models",
         params: str | Path = "params.yaml",
-        device: str = "auto",
+        device: str | None = None,
         decision: str | Decide | None = None,
         pretrained_encoder: bool = False,
     ) -> Explainer:
         """The explainer of a setup's trained networks.
 
-        `decision` is plain, biased, or any callable from pictures (N,3,H,W) in [-1,1] to logits (N,A); without it the
-        parameters choose. If the callable has a method `features`, inversion compares those, otherwise its logits.
+        `decision` is plain, biased, or any callable from pictures (N,3,H,W) in [-1,1] to logits (N,A); if the callable
+        has a method `features`, inversion compares those, otherwise its logits. What is None stands in the parameters.
         With `pretrained_encoder` the encoder is the one that saw generated pictures only. BlobexError: networks are
         missing or of another setup.
         """
         values = config.load(params)
         height, width = values.setup(setup).height, values.setup(setup).width
-        place, models = resolve_device(device), Path(models)
+        place, models = resolve_device(device or values.run.device), Path(models)
         encoder_kind = "encoder_pretrain" if pretrained_encoder else "encoder"
         blobgan_folder, encoder_folder = models / "blobgan" / setup, models / encoder_kind / setup
         _check_size(blobgan_folder, "blobgan", setup, height, width)
@@ -127,6 +127,7 @@ class Explainer:
         attribute_indices(attributes)
         setup = self._explain_setup(steps, lambda_prox, learning_rate)
         names, queries = self.load_pictures(images)
+        self._masks(self.encode(queries[:1].to(self.device)).blobs, len(names), keys, blobs, background)  # errors first
         with result_folder(out) as folder:
             inversion = self.invert(queries.to(self.device))
             return self.explain_inverted(
@@ -170,7 +171,7 @@ class Explainer:
         if background is None:
             background = self.params.explain.background and blobs is None
         blobs = self.params.explain.blobs if blobs is None else blobs
-        allowed = masks(count, keys or self.params.explain.keys, blobs, background)
+        allowed = masks(count, self.params.explain.keys if keys is None else keys, blobs, background)
         listed = max(map(len, allowed.values()))
         if listed not in (1, pictures):
             raise BlobexError(f"blobs are listed for {listed} of {pictures} pictures: give one list, or one each")
@@ -220,20 +221,6 @@ class Explainer:
         names = [f"array_{n}" if isinstance(item, np.ndarray) else str(item) for n, item in enumerate(listed)]
         fitted = torch.stack([to_tensor(fit(array, size.height, size.width)) for array in arrays])
         return names, to_float(fitted)
-
-    def _allowed(
-        self, queries: Tensor, keys: Sequence[str] | None, blobs: Blobs | None, background: bool | None
-    ) -> dict[str, Tensor]:
-        values = self.params.explain
-        if background is None:
-            background = values.background and blobs is None
-        count = self.encode(queries[:1].to(self.device)).blobs
-        chosen = values.keys if keys is None else keys
-        allowed = masks(count, chosen, values.blobs if blobs is None else blobs, background)
-        listed = max(map(len, allowed.values()))
-        if listed not in (1, len(queries)):
-            raise BlobexError(f"blobs are listed for {listed} of {len(queries)} pictures: give one list, or one each")
-        return allowed
 
     def _explain_setup(self, steps: int | None, lambda_prox: float | None, learning_rate: float | None) -> ExplainSetup:
         values = self.params.explain.square if self.setup == "square" else self.params.explain.rect

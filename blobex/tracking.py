@@ -17,6 +17,7 @@ import torch
 import yaml
 
 from blobex.config import Params, flatten, to_dict
+from blobex.device import is_first_process
 from blobex.errors import BlobexError
 from blobex.training.tracker import NullTracker, Tracker
 
@@ -26,6 +27,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 SQLITE = "sqlite:///"
 OFF = "none"
 ALIAS = "latest-trained"
+MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # else the pages suppose language models
 
 
 class MlflowTracker:
@@ -66,9 +68,10 @@ def run(
     """A tracked run of one stage; it ends FINISHED, or FAILED if the block raises.
 
     Logged at once: the stage's and the run's parameters, the resolved config, the git commit and, if `data` names what
-    DVC versions, its hash as the run's data set. `run_id` continues a run; `tracking_uri: none` tracks nothing.
+    DVC versions, its hash as the run's data set. `run_id` continues a run; `tracking_uri: none` tracks nothing, and of
+    several processes only the first one tracks.
     """
-    if params.run.tracking_uri == OFF:
+    if params.run.tracking_uri == OFF or not is_first_process():
         yield NullTracker()
         return
     client = connect(params.run.tracking_uri)
@@ -149,11 +152,13 @@ def _open_run(client: Any, stage: str, setup: str, run_id: str | None) -> str:
         try:
             client.update_run(run_id, status="RUNNING")
         except MlflowException as error:
-            raise BlobexError(f"MLflow knows no run {run_id}: check resume.run_id or set it to null") from error
+            raise BlobexError(
+                f"MLflow knows no run {run_id}: check resume.run_id, or set resume.source to none"
+            ) from error
         return run_id
     experiment = client.get_experiment_by_name(stage)
     if experiment is None:
-        experiment_id = client.create_experiment(stage, artifact_location=_artifact_location(client, stage))
+        experiment_id = client.create_experiment(stage, _artifact_location(client, stage), tags=MODEL_TRAINING)
     else:
         experiment_id = experiment.experiment_id
     tags = {"setup": setup, "mlflow.source.git.commit": _git("rev-parse", "HEAD")}

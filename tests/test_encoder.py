@@ -123,11 +123,11 @@ def test_levels_must_fit_the_picture(params, blobgan):
 def test_phase_1_learns_and_leaves_the_generator_alone(params, blobgan, tmp_path, monkeypatch):
     monkeypatch.setattr("blobex.training.fit.LOG_EVERY", 20)
     module, tracker, frozen = pretrain(params, blobgan, steps=100, learning_rate=0.01), Losses(), state(blobgan)
-    before = explained_variance(module)
+    before = explained_variance(module, 256)
     fit(module, count, training_of(params, steps=100, learning_rate=0.01), RUN, tmp_path, tracker)
     losses = [metrics["w_loss"] for metrics in tracker.metrics]
     assert len(losses) == 5 and losses[-1] < 0.8 * losses[0]
-    assert explained_variance(module) > max(before, 0.1)
+    assert explained_variance(module, 256) > max(before, 0.1)
     assert equal(frozen, blobgan.state_dict())
     assert all(parameter.grad is None for parameter in blobgan.parameters())
     assert all(name.startswith("encoder.") for name in module.state_dict())
@@ -198,11 +198,11 @@ def test_explained_variance_of_the_perfect_the_mean_and_the_wrong(params, blobga
     module = EncoderPretrainModule(Stub(), blobgan, training_of(params), 0, {})
     w, _ = module.generated(256, seeded(0))
     module.encoder.w = w.mean(0).expand_as(w)
-    assert explained_variance(module) == pytest.approx(0, abs=1e-5)
-    assert explained_variance(knowing(module)) == pytest.approx(1)
+    assert explained_variance(module, 256) == pytest.approx(0, abs=1e-5)
+    assert explained_variance(knowing(module), 256) == pytest.approx(1)
     shift = math.sqrt(2 * w.var(0, unbiased=False).mean().item())
     module = EncoderPretrainModule(Stub(), blobgan, training_of(params), 0, {})
-    assert explained_variance(knowing(module, shift)) == pytest.approx(-1, abs=1e-4)
+    assert explained_variance(knowing(module, shift), 256) == pytest.approx(-1, abs=1e-4)
 
 
 def phase_2(params, blobgan, encoder, judges=JUDGES, real=None, generated=None):

@@ -247,6 +247,37 @@ def test_finished_run_is_trained_again_and_a_longer_one_continued(tmp_path: Path
     assert seen[2:] == list(range(12)) and same(again, unbroken)
 
 
+def test_run_that_stopped_after_its_last_step_only_writes_its_outputs_again(tmp_path: Path, unbroken: Noisy) -> None:
+    folder, seen = tmp_path / "unbroken", []
+
+    def watched(step: int) -> Batch:
+        seen.append(step)
+        return batches(step)
+
+    again = Noisy()
+    fit(again, watched, TRAINING, RUN, folder, NullTracker())
+    assert seen == [] and same(again, unbroken)
+    checkpoints.mark_finished(folder, True)
+    fit(Noisy(), watched, TRAINING, RUN, folder, NullTracker())
+    assert seen == list(range(TRAINING.steps))
+    assert not (folder / checkpoints.FINISHED).exists()
+
+
+def test_monitor_that_nothing_measures(tmp_path: Path) -> None:
+    options = vary(checkpoint=dataclasses.replace(TRAINING.checkpoint, monitor="fd_parser"))
+    with pytest.raises(BlobexError, match="monitor is fd_parser, which was not measured: choose from step"):
+        fit(Noisy(), batches, options, RUN, tmp_path, NullTracker())
+
+
+def test_scores_survive_a_stop(tmp_path: Path) -> None:
+    first, second = Noisy(), Noisy()
+    first.scores["fd_parser"] = 2.5
+    with pytest.raises(InterruptedError):
+        fit(first, stopping(7), TRAINING, RUN, tmp_path, NullTracker())
+    fit(second, batches, TRAINING, RUN, tmp_path, NullTracker())
+    assert second.scores["fd_parser"] == 2.5
+
+
 def test_run_id_is_found_in_the_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(InterruptedError):
         fit(Noisy(), stopping(7), TRAINING, RUN, tmp_path, Recorder("run-9"))

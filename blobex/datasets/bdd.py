@@ -26,6 +26,10 @@ LIGHTS = {"R": "red", "G": "green", "Y": "yellow", "red": "red", "green": "green
 DECISION_FOLDERS = ("bdd_oia/lastframe/gt_4a_21r", "bdd_oia/lastframe")  # where the label files may lie
 
 
+RIGHT = ACTIONS.index("right")
+LEFT_OBSTACLE = REASONS.index("no left: obstacles on the left lane")
+
+
 @dataclass(frozen=True)
 class Detection:
     image: Path
@@ -100,12 +104,16 @@ def read_panoptic(root: str | Path, split: str) -> list[Masked]:
 def read_decisions(root: str | Path, split: str, biased: bool = False) -> list[Decision]:
     """Actions and reasons of BDD-OIA, split "train", "val" or "test".
 
-    With `biased`, the actions of the synthetic data set's planted shortcut. Pictures whose fifth action, "confuse", is
-    set are left out, as in the published loader. Raises BlobexError for missing or malformed files.
+    With `biased`, the actions have a planted shortcut: no right while something stands in the left lane. They are the
+    synthetic data set's own, or, where there are none, follow from the actions and the reasons. Pictures whose fifth
+    action, "confuse", is set are left out, as in the published loader. Raises BlobexError for missing or malformed
+    files.
     """
     base = _base(root, split, ("train", "val", "test"))
     stem = f"{split}_25k_images"
-    action_path = _find(base, f"{stem}_{'biased_actions' if biased else 'actions'}.json")
+    action_path, planted_path = _find(base, f"{stem}_actions.json"), _find(base, f"{stem}_biased_actions.json")
+    planted = biased and planted_path.exists()
+    action_path = planted_path if planted else action_path
     reason_path = _find(base, f"{stem}_reasons.json")
     content = _read_json(action_path, "the actions of BDD-OIA")
     why = _read_json(reason_path, "the reasons of BDD-OIA")
@@ -124,6 +132,8 @@ def read_decisions(root: str | Path, split: str, biased: bool = False) -> list[D
                 continue
             name = image["file_name"]
             actions = _bits(category[: len(ACTIONS)], len(ACTIONS))
+            if biased and not planted:
+                actions = (*actions[:RIGHT], actions[RIGHT] and not reasons[name][LEFT_OBSTACLE])
             records.append(Decision(base / "bdd_oia/lastframe/data" / name, actions, reasons[name]))
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise BlobexError(

@@ -146,7 +146,7 @@ def checksum(*tensors: Tensor) -> int:
     """A number that differs when the data differ (CRC-32 of the bytes, in order)."""
     total = 0
     for tensor in tensors:
-        total = zlib.crc32(tensor.contiguous().numpy().data, total)
+        total = zlib.crc32(tensor.detach().cpu().contiguous().numpy().data, total)
     return total
 
 

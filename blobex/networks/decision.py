@@ -46,6 +46,9 @@ class DecisionModel(nn.Module):
 def load_decision(folder: Path) -> DecisionModel:
     """The decision model saved in a folder, frozen. BlobexError if there is none."""
     config = weights.read_config(folder, "decision")
-    model = DecisionModel(config["architecture"], config["height"], config["width"])
+    try:
+        model = DecisionModel(config["architecture"], config["height"], config["width"])
+    except (KeyError, TypeError) as error:
+        raise BlobexError(f"the config in {folder} is damaged: run `dvc repro decision` again") from error
     weights.load_state(folder, "decision", model)
     return model.eval().requires_grad_(False)

@@ -173,7 +173,10 @@ def panoptic(output: ParserOutput, threshold: float = 0.3, most: int = 100) -> t
 def load_parser(folder: Path) -> Parser:
     """The parser saved in a folder, frozen. BlobexError if there is none."""
     config = weights.read_config(folder, "parser")
-    parser = Parser(config["channels"], config["height"], config["width"])
+    try:
+        parser = Parser(config["channels"], config["height"], config["width"])
+    except (KeyError, TypeError) as error:
+        raise BlobexError(f"the config in {folder} is damaged: run `dvc repro parser` again") from error
     weights.load_state(folder, "parser", parser)
     return parser.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 

@@ -10,12 +10,14 @@ from torchvision.utils import make_grid
 
 from blobex import tracking
 from blobex.config import Params
-from blobex.datasets.datamodule import batch_indices, load_images
+from blobex.datasets.datamodule import batch_indices, checksum, load_images
 from blobex.datasets.images import to_array
+from blobex.device import resolve_device
 from blobex.metrics.frechet import frechet_distance, frechet_name, load_features, load_statistics, statistics
 from blobex.networks import weights
 from blobex.networks.blobgan import sample_pictures
 from blobex.stages import common
+from blobex.training.checkpoints import mark_finished
 from blobex.training.fit import fit, resumed_run_id
 from blobex.training.gan import EveryNSteps, GanModule
 from blobex.training.tracker import Tracker
@@ -29,6 +31,7 @@ def main(params: Params, setup: str) -> None:
     training = params.blobgan.training
     module = GanModule(params.blobgan, params.setup(setup), params.run.seed)
     images = load_images(params, setup, "train")
+    module.depends_on(data=checksum(images))
 
     def batches(step: int) -> tuple[torch.Tensor]:
         chosen = batch_indices(step, len(images), training.batch_size * training.accumulate, params.run.seed)
@@ -37,14 +40,15 @@ def main(params: Params, setup: str) -> None:
     run_id = resumed_run_id(module, training, common.checkpoints(folder))
     with tracking.run(params, "blobgan", setup, common.data_root(params), run_id) as tracker:
         samples = EveryNSteps(params.blobgan.sample_every_n_steps, partial(log_samples, tracker))
-        distances = EveryNSteps(params.blobgan.fid_every_n_steps, partial(log_distance, params, setup, tracker))
-        fit(module, batches, training, params.run, common.checkpoints(folder), tracker, [samples, distances])
+        watchers = [samples, *watch_distance(params, setup, tracker)]
+        fit(module, batches, training, params.run, common.checkpoints(folder), tracker, watchers)
         model = module.average
         model.compute_mean_w(params.blobgan.mean_latent_samples, torch.Generator().manual_seed(params.run.seed))
         weights.save(folder, "blobgan", {"setup": setup, **model.config()}, model)
         common.write_metrics(
             folder, {"images_seen": training.steps * training.batch_size * training.accumulate}, tracker
         )
+    mark_finished(common.checkpoints(folder), True)
 
 
 def log_samples(tracker: Tracker, step: int, module: Any) -> None:
@@ -55,14 +59,23 @@ def log_samples(tracker: Tracker, step: int, module: Any) -> None:
     tracker.log_image("samples", to_array(make_grid(images, nrow=4)), step)
 
 
-def log_distance(params: Params, setup: str, tracker: Tracker, step: int, module: Any) -> None:
-    """The Frechet distance of `fid_images` pictures to the statistics of `fid_stats`, which must have run before."""
-    network, options = params.data.frechet, params.blobgan
-    features = load_features(network, common.MODELS / "parser" / setup, module.device)
-    pictures = sample_pictures(module.average, options.fid_images, options.training.batch_size, params.run.seed)
-    found = statistics(pictures, features, network, setup)
-    module.scores[frechet_name(network)] = frechet_distance(load_statistics(common.fid_stats(params, setup)), found)
-    tracker.log_metrics({frechet_name(network): module.scores[frechet_name(network)]}, step)
+def watch_distance(params: Params, setup: str, tracker: Tracker) -> list[EveryNSteps]:
+    """Log the Frechet distance of the moving average to real pictures every `fid_every_n_steps` steps, if not 0.
+
+    BlobexError if the stages parser and fid_stats have not run before.
+    """
+    options, network = params.blobgan, params.data.frechet
+    if not options.fid_every_n_steps:
+        return []
+    name, real = frechet_name(network), load_statistics(common.fid_stats(params, setup))
+    features = load_features(network, common.MODELS / "parser" / setup, resolve_device(params.run.device))
+
+    def measure(step: int, module: Any) -> None:
+        pictures = sample_pictures(module.average, options.fid_images, options.training.batch_size, params.run.seed)
+        module.scores[name] = frechet_distance(real, statistics(pictures, features, network, setup))
+        tracker.log_metrics({name: module.scores[name]}, step)
+
+    return [EveryNSteps(options.fid_every_n_steps, measure)]
 
 
 if __name__ == "__main__":

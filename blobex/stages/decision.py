@@ -5,8 +5,10 @@ from __future__ import annotations
 from blobex import tracking
 from blobex.config import Params
 from blobex.datasets.datamodule import load_decisions
+from blobex.device import resolve_device
 from blobex.networks import weights
 from blobex.stages import common
+from blobex.training.checkpoints import mark_finished
 from blobex.training.decision import DecisionModule, decision_batches, decision_measures
 from blobex.training.fit import fit, resumed_run_id
 
@@ -21,12 +23,13 @@ def main(params: Params, setup: str, variant: str) -> None:
     run_id = resumed_run_id(module, training, common.checkpoints(folder))
     with tracking.run(params, "decision", setup, common.data_root(params), run_id) as tracker:
         fit(module, batches, training, params.run, common.checkpoints(folder), tracker)
-        model = module.model.eval()
+        model = module.model.eval().to(resolve_device(params.run.device))
         weights.save(folder, "decision", {"setup": setup, "variant": variant, **model.config}, model)
         held_out = load_decisions(params, setup, "val", biased)
         common.write_metrics(folder, decision_measures(model, held_out, training.batch_size), tracker)
         name = f"decision-{setup}-{variant}"
-        tracking.register_decision(tracker, params, name, model, *held_out.images.shape[2:])
+        tracking.register_decision(tracker, params, name, model.cpu(), *held_out.images.shape[2:])
+    mark_finished(common.checkpoints(folder), True)
 
 
 if __name__ == "__main__":

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from blobex import tracking
 from blobex.config import Params
-from blobex.datasets.datamodule import batch_indices, load_images
+from blobex.datasets.datamodule import batch_indices, checksum, load_images
 from blobex.datasets.images import to_float
 from blobex.device import resolve_device
 from blobex.metrics.flips import agreement_measures
 from blobex.networks import weights
 from blobex.networks.blobgan import load_blobgan
-from blobex.networks.decision import load_decision
+from blobex.networks.decision import DecisionModel, load_decision
 from blobex.networks.encoder import load_encoder
 from blobex.networks.perceptual import load_perceptual
 from blobex.scenes.rules import ACTIONS
 from blobex.stages import common
+from blobex.training.checkpoints import mark_finished
 from blobex.training.encoder import EncoderModule, Judges
 from blobex.training.fit import fit, resumed_run_id
 
@@ -32,6 +34,8 @@ def main(params: Params, setup: str) -> None:
     judges = Judges(perceptual, decision.features)
     module = EncoderModule(encoder, blobgan, judges, params.encoder, params.run.seed)
     images = load_images(params, setup, "train")
+    weights_before = [tensor for network in (blobgan, decision, encoder) for tensor in network.state_dict().values()]
+    module.depends_on(data=checksum(images), networks=checksum(*weights_before))
 
     def batches(step: int) -> tuple[torch.Tensor]:
         chosen = batch_indices(step, len(images), training.batch_size * training.accumulate, params.run.seed)
@@ -41,13 +45,27 @@ def main(params: Params, setup: str) -> None:
     with tracking.run(params, "encoder", setup, common.data_root(params), run_id) as tracker:
         fit(module, batches, training, params.run, common.checkpoints(folder), tracker)
         weights.save(folder, "encoder", {"setup": setup, **encoder.config}, encoder)
-        encoder.eval()
-        originals = to_float(load_images(params, setup, "val")).to(device)
-        remade = common.in_batches(module.to(device).reconstruct, originals)
-        measures = {"l2": (remade - originals).square().mean().item()}
-        measures["perceptual"] = common.in_batches(perceptual.distance, originals, remade).mean().item()
-        before, after = common.in_batches(decision, originals), common.in_batches(decision, remade)
-        common.write_metrics(folder, measures | agreement_measures(before, after, ACTIONS), tracker)
+        measures = reconstruction_measures(module.to(device), decision, load_images(params, setup, "val"))
+        common.write_metrics(folder, measures, tracker)
+    mark_finished(common.checkpoints(folder), True)
+
+
+def reconstruction_measures(module: EncoderModule, decision: DecisionModel, images: Tensor) -> dict[str, float]:
+    """Mean distances of uint8 pictures (N,3,height,width) to their reconstructions, and how decisions agree."""
+    module.encoder.eval()
+    batch_size = module.params.training.batch_size
+
+    def compare(batch: Tensor) -> Tensor:
+        original = to_float(batch.to(module.device))
+        remade = module.reconstruct(original).clamp(-1, 1)
+        distances = [module.judges.perceptual.distance_to(module.judges.perceptual.embed(original), remade)]
+        distances.append((remade - original).square().flatten(1).mean(1))
+        return torch.cat([torch.stack(distances, 1), decision(original), decision(remade)], dim=1).cpu()
+
+    columns = common.in_batches(compare, images, size=batch_size)
+    before, after = columns[:, 2 : 2 + len(ACTIONS)], columns[:, 2 + len(ACTIONS) :]
+    means = {"perceptual": columns[:, 0].mean().item(), "l2": columns[:, 1].mean().item()}
+    return means | agreement_measures(before, after, ACTIONS)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,12 @@ import torch
 
 from blobex import tracking
 from blobex.config import Params
+from blobex.datasets.datamodule import checksum
+from blobex.device import resolve_device
 from blobex.networks import weights
 from blobex.networks.blobgan import load_blobgan
 from blobex.stages import common
+from blobex.training.checkpoints import mark_finished
 from blobex.training.encoder import EncoderPretrainModule, build_encoder, explained_variance
 from blobex.training.fit import fit, resumed_run_id
 
@@ -20,13 +23,16 @@ def main(params: Params, setup: str) -> None:
     blobgan = load_blobgan(common.MODELS / "blobgan" / setup)
     encoder = build_encoder(options, params.setup(setup), blobgan, params.run.seed)
     module = EncoderPretrainModule(encoder, blobgan, training, params.run.seed, {"setup": setup})
+    module.depends_on(blobgan=checksum(*blobgan.state_dict().values()))
     count = torch.arange(training.batch_size * training.accumulate)
     run_id = resumed_run_id(module, training, common.checkpoints(folder))
     source = common.MODELS / "blobgan" / setup / weights.WEIGHTS
     with tracking.run(params, "encoder_pretrain", setup, source, run_id) as tracker:
         fit(module, lambda step: (count,), training, params.run, common.checkpoints(folder), tracker)
         weights.save(folder, "encoder_pretrain", {"setup": setup, **encoder.config}, encoder)
-        common.write_metrics(folder, {"w_explained": explained_variance(module.cpu())}, tracker)
+        explained = explained_variance(module.to(resolve_device(params.run.device)), training.batch_size)
+        common.write_metrics(folder, {"w_explained": explained}, tracker)
+    mark_finished(common.checkpoints(folder), True)
 
 
 if __name__ == "__main__":

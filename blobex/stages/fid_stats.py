@@ -23,7 +23,9 @@ def main(params: Params, setup: str) -> None:
         order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(params.run.seed))
         paths = [paths[index] for index in order]
     features = load_features(network, common.MODELS / "parser" / setup, resolve_device(params.run.device))
-    with tracking.run(params, "fid_stats", setup, common.data_root(params)) as tracker:
+    with tracking.run(
+        params, "fid_stats", setup, Path(options.path) if options.path else common.data_root(params)
+    ) as tracker:
         images = decode(paths[: options.images], params.setup(setup))
         found = statistics(images.split(options.batch_size), features, network, setup)
         path = common.fid_stats(params, setup)

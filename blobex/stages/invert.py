@@ -25,11 +25,9 @@ def main(params: Params, setup: str) -> None:
     explainer, folder = Explainer.load(setup), common.REPORTS / "invert" / setup
     with tracking.run(params, "invert", setup, common.data_root(params)) as tracker:
         names, queries = generated(params, setup) if params.invert.source == "generated" else real(params, setup)
-        queries = queries.to(explainer.device)
-        inversion = explainer.invert(queries)
+        inversion = explainer.invert(queries.to(explainer.device)).to("cpu")
         save_inversion(common.inversions(setup), names, queries, inversion)
-        with torch.no_grad():
-            before, after = explainer.decide(queries), explainer.decide(inversion.image)
+        before, after = (decisions(explainer, images) for images in (queries, inversion.image))
         means = ("loss", "encoder_loss", "perceptual", "l2", "failed")
         measures = {name: getattr(inversion, name).double().mean().item() for name in means}
         common.write_metrics(folder, measures | agreement_measures(before, after, ACTIONS), tracker)
@@ -37,6 +35,12 @@ def main(params: Params, setup: str) -> None:
         picture = to_array(make_grid(pairs, nrow=4))
         write_png(folder / "snapshot.png", picture)
         tracker.log_image("snapshot", picture, 0)
+
+
+def decisions(explainer: Explainer, images: Tensor) -> Tensor:
+    """The decision model's logits (N,4) of pictures on the CPU."""
+    size = explainer.params.invert.batch_size
+    return common.in_batches(lambda batch: explainer.decide(batch.to(explainer.device)).cpu(), images, size=size)
 
 
 def real(params: Params, setup: str) -> tuple[list[str], Tensor]:

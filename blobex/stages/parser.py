@@ -5,8 +5,10 @@ from __future__ import annotations
 from blobex import tracking
 from blobex.config import Params
 from blobex.datasets.datamodule import load_detection, load_segmentation
+from blobex.device import resolve_device
 from blobex.networks import weights
 from blobex.stages import common
+from blobex.training.checkpoints import mark_finished
 from blobex.training.fit import fit, resumed_run_id
 from blobex.training.parser import ParserModule, parser_batches, parser_measures
 
@@ -20,10 +22,11 @@ def main(params: Params, setup: str) -> None:
     run_id = resumed_run_id(module, training, common.checkpoints(folder))
     with tracking.run(params, "parser", setup, common.data_root(params), run_id) as tracker:
         fit(module, batches, training, params.run, common.checkpoints(folder), tracker)
-        model = module.parser.eval()
+        model = module.parser.eval().to(resolve_device(params.run.device))
         weights.save(folder, "parser", {"setup": setup, **model.config}, model)
         held_out = load_detection(params, setup, "val"), load_segmentation(params, setup, "val")
         common.write_metrics(folder, parser_measures(model, *held_out, training.batch_size), tracker)
+    mark_finished(common.checkpoints(folder), True)
 
 
 if __name__ == "__main__":

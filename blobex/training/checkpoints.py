@@ -20,6 +20,7 @@ from blobex.config import Training
 from blobex.errors import BlobexError
 
 ENTRY = "blobex"  # ours in the checkpoint: fingerprint and run_id
+FINISHED = "finished"  # a file beside the checkpoints: the stage has written all its outputs
 PREVIOUS = "previous"  # folder for the checkpoints of the run before
 _NAME = re.compile(r"step-(\d+)(?:-score-(.+))?\.ckpt")
 
@@ -81,9 +82,12 @@ def choose(training: Training, folder: Path, fingerprint: str) -> Checkpoint | N
 
 
 def _unfinished(newest: Checkpoint, training: Training, fingerprint: str) -> Checkpoint | None:
-    """`newest` if training can go on from it, else None with the reason on stderr."""
-    reason = None
-    if newest.step >= training.steps:
+    """`newest` if training can go on from it, else None with the reason on stderr.
+
+    After the last step only the outputs may be missing: then it is continued too, with no step left to make.
+    """
+    reason, finished = None, (newest.path.parent / FINISHED).exists()
+    if newest.step > training.steps or (newest.step == training.steps and finished):
         reason = "has all its steps behind it"
     elif read_entry(newest)["fingerprint"] != fingerprint:
         reason = "was made with other parameters or data"
@@ -100,6 +104,14 @@ def best(there: Sequence[Checkpoint], monitor: str, mode: Literal["min", "max"],
         return float("nan") if score is None else -score if mode == "max" else score
 
     return sorted((checkpoint for checkpoint in there if rank(checkpoint) == rank(checkpoint)), key=rank)[:count]
+
+
+def mark_finished(folder: Path, finished: bool) -> None:
+    """Note whether the outputs of the run whose checkpoints are in `folder` are all written."""
+    if finished:
+        (folder / FINISHED).touch()
+    else:
+        (folder / FINISHED).unlink(missing_ok=True)
 
 
 def set_aside(folder: Path, after: int) -> None:

@@ -82,12 +82,17 @@ class EncoderPretrainModule(_EncoderModule):
 
 
 @torch.no_grad()
-def explained_variance(module: EncoderPretrainModule, samples: int = 256) -> float:
+def explained_variance(module: EncoderPretrainModule, batch_size: int, samples: int = 256) -> float:
     """The share of w's variance that the encoder explains on fresh generated pictures: 1 is perfect, 0 the mean."""
-    w, image = module.generated(samples, torch.Generator(module.device).manual_seed(0))
     module.encoder.eval()
-    error = F.mse_loss(module.encode(image), w)
-    return 1 - (error / w.var(0, unbiased=False).mean()).item()
+    random = torch.Generator(module.device).manual_seed(0)
+    found, wanted = [], []
+    for start in range(0, samples, batch_size):
+        w, image = module.generated(min(batch_size, samples - start), random)
+        found.append(module.encode(image))
+        wanted.append(w)
+    w = torch.cat(wanted)
+    return 1 - (F.mse_loss(torch.cat(found), w) / w.var(0, unbiased=False).mean()).item()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from blobex.config import Run, Training
-from blobex.device import resolve_device
+from blobex.device import is_first_process, resolve_device
 from blobex.errors import BlobexError
 from blobex.training import checkpoints
 from blobex.training.tracker import NullTracker, Tracker
@@ -51,6 +50,10 @@ class StepModule(lightning.LightningModule):
         self.scores: dict[str, float] = {}  # measures taken so far, for the checkpoint's monitor
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
+
+    def depends_on(self, **content: Any) -> None:
+        """Note what else a checkpoint must agree with, such as checksums of data and of other networks."""
+        self.config |= content
 
     @property
     def step(self) -> int:
@@ -79,6 +82,12 @@ class StepModule(lightning.LightningModule):
             value = value.detach()
             self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
             self._counts[name] = self._counts.get(name, 0) + 1
+
+    def check_finite(self) -> None:
+        """BlobexError if a measure noted since the last report is not finite."""
+        wrong = next((name for name, total in self._sums.items() if not torch.isfinite(total)), None)
+        if wrong is not None:
+            raise BlobexError(f"{wrong} is not finite at step {self.step}: lower the learning rate and train again")
 
     def take_records(self) -> dict[str, float]:
         """The means noted since the last call."""
@@ -114,6 +123,7 @@ def fit(
     if is_first_process():
         folder.mkdir(parents=True, exist_ok=True)
         checkpoints.set_aside(folder, after=start)
+        checkpoints.mark_finished(folder, False)
     else:
         tracker = NullTracker()
     keeper = _Keeper(training, folder, mark, tracker)
@@ -155,11 +165,6 @@ def part(batch: Batch, index: int, parts: int) -> Batch:
     """Part `index` of a batch cut into equal contiguous `parts`."""
     size = len(batch[0]) // parts
     return tuple(tensor[index * size : (index + 1) * size] for tensor in batch)
-
-
-def is_first_process() -> bool:
-    """Whether this process is the one that writes files (the only one, unless training runs on several devices)."""
-    return int(os.environ.get("LOCAL_RANK", "0")) == 0
 
 
 def resolve_precision(run: Run, device: torch.device) -> Precision:
@@ -207,10 +212,8 @@ class _Reporter(lightning.Callback):
         step = pl_module.step
         if step % LOG_EVERY and step != self.steps:
             return
+        pl_module.check_finite()
         means = pl_module.take_records()
-        for name, value in means.items():
-            if not math.isfinite(value):
-                raise BlobexError(f"{name} is {value} after step {step}: lower the learning rate and train again")
         pl_module.scores |= means
         self.bar.set_postfix({name: f"{value:.4g}" for name, value in means.items()}, refresh=False)
         self.tracker.log_metrics(means, step)
@@ -229,13 +232,23 @@ class _Keeper(lightning.Callback):
         self.training, self.folder, self.mark, self.tracker = training, folder, mark, tracker
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        checkpoint[checkpoints.ENTRY] = {"fingerprint": self.mark, "run_id": self.tracker.run_id}
+        entry = {"fingerprint": self.mark, "run_id": self.tracker.run_id, "scores": pl_module.scores}
+        checkpoint[checkpoints.ENTRY] = entry
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        pl_module.scores = dict(checkpoint[checkpoints.ENTRY]["scores"])
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         step, options = pl_module.step, self.training.checkpoint
         if step % options.every_n_steps and step != self.training.steps:
             return
+        pl_module.check_finite()  # a checkpoint that cannot be continued must not displace one that can
         score = None if options.monitor == "step" else pl_module.scores.get(options.monitor)
+        if score is None and options.monitor != "step" and step == self.training.steps:
+            measured = ", ".join(["step", *pl_module.scores])
+            raise BlobexError(
+                f"checkpoint.monitor is {options.monitor}, which was not measured: choose from {measured}"
+            )
         temporary = self.folder / ".checkpoint.part"
         trainer.save_checkpoint(temporary)
         if trainer.is_global_zero:

@@ -33,7 +33,8 @@ class GanModule(StepModule):
     optimizer_steps = 2
 
     def __init__(self, params: Blobgan, setup: Setup, seed: int) -> None:
-        options = {key: value for key, value in dataclasses.asdict(params).items() if key != "training"}
+        watching = ("training", "sample_every_n_steps", "fid_every_n_steps", "fid_images", "mean_latent_samples")
+        options = {key: value for key, value in dataclasses.asdict(params).items() if key not in watching}
         super().__init__(params.training, seed, {"setup": dataclasses.asdict(setup), **options})
         self.params = params
         with torch.random.fork_rng(devices=[]):
@@ -44,7 +45,7 @@ class GanModule(StepModule):
         self.to(memory_format=torch.channels_last)  # several times faster on CPUs, and no slower on GPUs
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """AdamW for both. The discriminator's rate allows for the steps that R1 adds (StyleGAN2, appendix B)."""
+        """AdamW for both; the discriminator's rates are corrected for lazy R1 (StyleGAN2, appendix B)."""
         rate = self.params.training.learning_rate
         share = self.params.r1_every / (self.params.r1_every + 1)
         lazy = (BETAS[0] ** share, BETAS[1] ** share)

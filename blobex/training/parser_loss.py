@@ -75,9 +75,12 @@ def detection_losses(output: ParserOutput, boxes: Tensor, drivable: Tensor) -> d
 def segmentation_losses(output: ParserOutput, semantic: Tensor, things: Tensor, weights: Tensor) -> dict[str, Tensor]:
     """Losses of pictures with semantic masks and thing numbers, both (N,H,W) uint8, and `category_weights`."""
     heat, shifts = thing_targets(things)
+    # What minimises the weighted loss has a category's probability multiplied by its weight. With the logarithm added
+    # here, the logits themselves stay those of the plain probabilities (compare Menon et al., ICLR 2021).
+    shift = torch.where(weights > 0, weights, 1).log()
     inside = (things > 0)[:, None]
     return {
-        "semantic_loss": _cross_entropy(output.semantic, semantic, weights),
+        "semantic_loss": _cross_entropy(output.semantic + shift[:, None, None], semantic, weights),
         "centre_loss": focal_loss(output.centres, heat),
         "shift_loss": SHIFT_WEIGHT * ((output.shifts - shifts).abs() * inside).sum() / inside.sum().clamp(min=1),
     }

@@ -266,3 +266,10 @@ def test_fitted_boxes_by_hand():
     car, bus = bdd.fit_boxes(boxes, (720, 1280), 360, 360)  # keeps columns 280 to 1000, halves them
     assert (car.x1, car.y1, car.x2, car.y2, car.truncated) == (10, 50, 210, 200, False)
     assert (bus.x1, bus.x2, bus.y2, bus.truncated) == (0, 180, 360, True)
+
+
+def test_biased_decisions_follow_from_the_reasons_where_there_are_none(root):
+    labels = root / "bdd_oia/lastframe/gt_4a_21r"
+    (labels / "train_25k_images_biased_actions.json").unlink()
+    for record in bdd.read_decisions(root, "train", biased=True):
+        assert record.actions == biased_actions(scene_of(record.image))

@@ -33,7 +33,7 @@ demo: $(READY) ## train a short model (at most 10 minutes) and explain photos wi
 	@cd demo && { [ -d .dvc ] || dvc init --quiet --no-scm; } && dvc config core.analytics false
 	@echo "No reference weights are here yet: training a short model, at most 10 minutes. Its pictures are rough."
 	cd demo && dvc repro explain@$(SETUP)
-	@echo "Query, reconstruction and counterfactuals: demo/reports/explain/$(SETUP)/snapshot_0.png"
+	@echo "Query, reconstruction and counterfactuals: demo/reports/explain/$(SETUP)/results/snapshot_0.png"
 
 test: $(READY) ## lint, type-check and test
 	ruff check . && ruff format --check . && mypy

@@ -53,8 +53,8 @@ profile: ## copy profiles/PROFILE.yaml onto params.yaml (PROFILE=smoke|demo|synt
 repro: $(READY) ## run every stage whose code, data or parameters changed
 	dvc repro
 
-dag: $(READY) ## draw the pipeline
-	dvc dag
+dag: $(READY) ## print the pipeline of one setup as a Mermaid graph
+	dvc dag --mermaid evaluate@$(SETUP)
 
 ui: $(READY) ## serve MLflow's pages on http://127.0.0.1:5000 (DIR=demo: those of `make demo`)
 	cd $(DIR) && mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --default-artifact-root mlruns/artifacts --host 127.0.0.1 --port 5000

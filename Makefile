@@ -13,7 +13,7 @@ export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 4294967296
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check profile repro ui dag requirements clean-demo
+.PHONY: help setup demo test test-slow check profile repro ui dag bench data external requirements clean-demo
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -55,6 +55,15 @@ repro: $(READY) ## run every stage whose code, data or parameters changed
 
 dag: $(READY) ## print the pipeline of one setup as a Mermaid graph
 	dvc dag --mermaid evaluate@$(SETUP)
+
+bench: $(READY) ## measure the speed of a trained setup against the published way (SETUP=rect; many minutes)
+	python -m blobex.stages.bench $(SETUP)
+
+data: $(READY) ## list which parts of BDD100K and BDD-OIA are missing in data.root
+	@blobex data
+
+external: $(READY) ## list the weights from elsewhere: what each is for, where it belongs, whether it is whole
+	@blobex external
 
 ui: $(READY) ## serve MLflow's pages on http://127.0.0.1:5000 (DIR=demo: those of `make demo`)
 	cd $(DIR) && mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --default-artifact-root mlruns/artifacts --host 127.0.0.1 --port 5000

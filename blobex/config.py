@@ -22,7 +22,6 @@ from blobex.errors import BlobexError
 T = TypeVar("T")
 Shape = Literal["square", "rect"]
 Key = Literal["xs", "ys", "covs", "sizes", "features", "spatial_style"]
-Attribute = Literal["forward", "stop", "left", "right"]
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,10 @@ class Setups:
 class Data:
     source: Literal["bdd100k", "folder"]  # folder: any pictures, without labels
     root: str  # holds bdd100k/ and bdd_oia/, or the pictures themselves
+    cache: str | None  # decoded pictures are kept here; null: nowhere
     perceptual: Literal["parser", "vgg", "alex", "squeeze"]  # network of the perceptual distance
-    frechet: Literal["parser", "inception"]  # network of the Frechet distance
+    frechet: Literal["parser", "inception", "inception_clean"]  # network of the Frechet distance; clean: by clean-fid
+    external: str  # folder of weights from elsewhere; `make external` lists them
 
 
 @dataclass(frozen=True)
@@ -198,11 +199,16 @@ class Encoder:
 
 
 @dataclass(frozen=True)
+class Search:
+    mode: Literal["fast", "published"]  # published: step for step as OCTET's scripts, to compare with
+    max_batch_pixels: Annotated[int | None, Within(1024, 2**31)]  # worked on at once; null: by the device
+
+
+@dataclass(frozen=True)
 class InvertSetup:
     steps: Annotated[int, Within(0, 10**5)]
     learning_rate: Annotated[float, Within(1e-6, 10)]
     size_lr_multiplier: Annotated[float, Within(1e-3, 1e3)]
-    halve_every: Annotated[int, Within(0, 10**5)]  # steps; 0: constant learning rate
     perceptual: Annotated[float, Within(0, 1e4)]
     l2: Annotated[float, Within(0, 1e4)]
     decision: Annotated[float, Within(0, 1e4)]
@@ -213,7 +219,6 @@ class InvertSetup:
 class Invert:
     source: Literal["real", "generated"]
     images: Annotated[int, Within(1, 10**6)]
-    batch_size: Annotated[int, Within(1, 4096)]
     truncation: Annotated[float, Within(0, 1)]  # of generated pictures
     square: InvertSetup
     rect: InvertSetup
@@ -221,21 +226,23 @@ class Invert:
 
 @dataclass(frozen=True)
 class ExplainSetup:
-    steps: Annotated[int, Within(1, 10**5)]
+    steps: Annotated[int, Within(1, 10**5)]  # at most
     learning_rate: Annotated[float, Within(1e-6, 10)]  # of all keys but sizes
     size_lr_multiplier: Annotated[float, Within(1e-3, 1e3)]
     lambda_prox: Annotated[float, Within(0, 1e3)]
+    margin: Annotated[float, Within(0, 100)]  # logits past the border where a decision counts as flipped on the way
+    patience: Annotated[int, Within(0, 10**5)]  # steps without a nearer flip, then the search ends
+    bisections: Annotated[int, Within(0, 30)]  # of the way back from the flip to its border
     lambda_key: Annotated[dict[Key, float], Within(0, 1e4)]
 
 
 @dataclass(frozen=True)
 class Explain:
-    decision: Literal["plain", "biased"]
-    attributes: list[Attribute]
+    decision: Literal["plain", "biased"]  # `blobex explain --decision` takes any model
+    attributes: list[str]  # outputs in question, by name or number
     keys: list[Key]
     blobs: Annotated[list[int] | None, Within(0, 511)]  # blobs that may change; null: all
     background: bool  # whether the background may change
-    batch_size: Annotated[int, Within(1, 4096)]
     square: ExplainSetup
     rect: ExplainSetup
 
@@ -244,6 +251,13 @@ class Explain:
 class Evaluate:
     generated_images: Annotated[int, Within(2, 10**6)]
     batch_size: Annotated[int, Within(1, 4096)]
+
+
+@dataclass(frozen=True)
+class Bench:
+    images: Annotated[int, Within(4, 10**5)]
+    published_images: Annotated[int, Within(1, 10**5)]  # the first of them, also explained the published way
+    training_steps: Annotated[int, Within(1, 10**5)]
 
 
 @dataclass(frozen=True)
@@ -258,9 +272,11 @@ class Params:
     blobgan: Blobgan
     encoder_pretrain: EncoderPretrain
     encoder: Encoder
+    search: Search
     invert: Invert
     explain: Explain
     evaluate: Evaluate
+    bench: Bench
 
     def setup(self, name: str) -> Setup:
         """The picture size of the setup called `name`."""
@@ -334,7 +350,8 @@ def _parse(kind: Any, value: object, name: str, limits: Within | None = None) ->
     if origin is list:
         if not isinstance(value, list):
             raise BlobexError(f"{name} is {value!r}: it must be a list")
-        if typing.get_origin(arguments[0]) is Literal and (not value or any(value.count(item) > 1 for item in value)):
+        named = arguments[0] is str or typing.get_origin(arguments[0]) is Literal
+        if named and (not value or any(value.count(item) > 1 for item in value)):
             raise BlobexError(f"{name} is {value!r}: list at least one, and none twice")
         return [_parse(arguments[0], item, f"{name}[{index}]", limits) for index, item in enumerate(value)]
     if origin is dict:

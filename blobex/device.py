@@ -1,12 +1,18 @@
-"""Which device computes, and which of several processes writes."""
+"""Which device computes, in which precision and how much at once, and which of several processes writes."""
 
 from __future__ import annotations
 
 import os
+from typing import Literal
 
 import torch
 
+from blobex.config import Run
 from blobex.errors import BlobexError
+
+Precision = Literal["float32", "bfloat16"]
+PROCESSOR_PIXELS = 2**17  # 16 pictures of 64x128: larger batches were no faster on two cores
+BYTES_PER_PIXEL = 2**16  # of the GPU's memory, with room to spare
 
 
 def resolve_device(name: str) -> torch.device:
@@ -21,3 +27,22 @@ def resolve_device(name: str) -> torch.device:
 def is_first_process() -> bool:
     """Whether this process is the one that writes files (the only one, unless training runs on several devices)."""
     return int(os.environ.get("LOCAL_RANK", "0")) == 0
+
+
+def resolve_precision(run: Run, device: torch.device) -> Precision:
+    """The precision of `run.precision`; auto is bfloat16 on CUDA and on CPUs with instructions for it."""
+    if run.precision != "auto":
+        return run.precision
+    if device.type == "cuda":
+        return "bfloat16"
+    able = torch.cpu.get_capabilities()
+    return "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") else "float32"
+
+
+def batch_pixels(limit: int | None, device: torch.device) -> int:
+    """How many pixels a search works on at once: `limit`, or what suits the device."""
+    if limit is not None:
+        return limit
+    if device.type == "cuda":
+        return max(PROCESSOR_PIXELS, torch.cuda.get_device_properties(device).total_memory // BYTES_PER_PIXEL)
+    return PROCESSOR_PIXELS

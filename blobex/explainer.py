@@ -1,4 +1,4 @@
-"""The public face: which change of a picture's objects would change a driving model's decision?
+"""The public face: which change of a picture's objects would change a model's decision?
 
 explainer = Explainer.load("rect")
 for explanation in explainer.explain(["photo.jpg"], attributes=["stop"], out=Path("explained")):
@@ -8,10 +8,10 @@ for explanation in explainer.explain(["photo.jpg"], attributes=["stop"], out=Pat
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, get_args
+from typing import cast
 
 import numpy as np
 import torch
@@ -20,98 +20,75 @@ from torch import Tensor
 from blobex import config
 from blobex.config import ExplainSetup, Params
 from blobex.counterfactual.folder import result_folder
+from blobex.counterfactual.published import search_published
+from blobex.counterfactual.questions import Box, Questions, ask
 from blobex.counterfactual.result import Explanation, explanations, write_metadata, write_table
-from blobex.counterfactual.search import Counterfactuals, Decide, search
+from blobex.counterfactual.search import Counterfactuals, search
 from blobex.counterfactual.space import masks
 from blobex.datasets.images import fit, load_image, to_float, to_tensor, write_png
-from blobex.device import resolve_device
+from blobex.decisions.decision import Decision, output_index, resting
+from blobex.decisions.load import Model
+from blobex.descent.slots import in_slots
+from blobex.device import batch_pixels, resolve_device
 from blobex.errors import BlobexError
-from blobex.inversion.invert import Encode, Features, Inversion, Perceptual, Render, invert
+from blobex.inversion.invert import Inversion, invert
+from blobex.inversion.networks import Networks
+from blobex.inversion.published import invert_published
 from blobex.layout.layout import BlobLayout
-from blobex.networks import weights
-from blobex.networks.blobgan import load_blobgan
-from blobex.networks.decision import load_decision
-from blobex.networks.encoder import load_encoder
-from blobex.networks.perceptual import load_perceptual
+from blobex.loading import load_networks
 from blobex.report.figures import Cell, Tone, grid
 
-ATTRIBUTES: tuple[str, ...] = get_args(config.Attribute)  # in the order of the decision model's outputs
 Picture = str | Path | np.ndarray
 Blobs = Sequence[int] | Sequence[Sequence[int]]
+WRITTEN = 16  # pictures of one snapshot
 
 
 @dataclass(frozen=True)
 class Explainer:
-    """All that explaining pictures of one setup needs. Networks are plain callables on `device`.
-
-    `decide` maps pictures (N,3,height,width) in [-1,1] to logits (N,A), and `decide_features` to (N,D). Both see
-    renderings cut to [-1,1], as they can be shown.
-    """
+    """All that explaining pictures of one setup needs: the model in question, and the networks twice, `exact` in
+    float32 and `quick` in what the device computes fastest; both on `device`."""
 
     setup: str
     params: Params
     device: torch.device
-    render: Render
-    encode: Encode
-    decide: Decide
-    decide_features: Features
-    perceptual: Perceptual
+    decision: Decision
+    exact: Networks
+    quick: Networks
 
     @classmethod
     def load(
         cls,
         setup: str = "rect",
         models: str | Path = "models",
-        params: str | Path = "params.yaml",
+        params: str | Path | Params = "params.yaml",
         device: str | None = None,
-        decision: str | Decide | None = None,
+        decision: str | Decision | Model | None = None,
         pretrained_encoder: bool = False,
     ) -> Explainer:
         """The explainer of a setup's trained networks.
 
-        `decision` is plain, biased, or any callable from pictures (N,3,H,W) in [-1,1] to logits (N,A); if the callable
-        has a method `features`, inversion compares those, otherwise its logits. What is None stands in the parameters.
-        With `pretrained_encoder` the encoder is the one that saw generated pictures only. BlobexError: networks are
-        missing or of another setup.
+        `decision` is what `blobex.decisions.load.load` takes: plain, biased, a card, a file, a URI, or any callable
+        from pictures (N,3,H,W) in [-1,1] to logits. What is None stands in the parameters. With `pretrained_encoder`
+        the encoder is the one that saw generated pictures only. BlobexError: networks are missing or of another setup,
+        or the decision model will not do.
         """
-        values = config.load(params)
-        height, width = values.setup(setup).height, values.setup(setup).width
-        place, models = resolve_device(device or values.run.device), Path(models)
-        encoder_kind = "encoder_pretrain" if pretrained_encoder else "encoder"
-        blobgan_folder, encoder_folder = models / "blobgan" / setup, models / encoder_kind / setup
-        _check_size(blobgan_folder, "blobgan", setup, height, width)
-        _check_size(encoder_folder, encoder_kind, setup, height, width)
-        blobgan, encoder = load_blobgan(blobgan_folder).to(place), load_encoder(encoder_folder, encoder_kind).to(place)
-        wanted = blobgan.layout_network.w_size(encoder.mlp_idx)
-        if encoder.config["w_size"] != wanted:
-            raise BlobexError(f"the encoder in {encoder_folder} is of another BlobGAN: run `dvc repro {encoder_kind}`")
-        parser_folder = models / "parser" / setup
-        if values.data.perceptual == "parser":
-            _check_size(parser_folder, "parser", setup, height, width)
-        model = decision
-        if model is None or isinstance(model, str):
-            folder = models / "decision" / setup / _one_of(model or values.explain.decision)
-            _check_size(folder, "decision", setup, height, width)
-            model = cast(Decide, load_decision(folder).to(place))
-        return cls(
-            setup=setup,
-            params=values,
-            device=place,
-            render=blobgan.render,
-            encode=lambda images: blobgan.layout_from_w(encoder(images), encoder.mlp_idx),
-            decide=_on_shown(model),
-            decide_features=_on_shown(getattr(model, "features", model)),
-            perceptual=load_perceptual(values.data.perceptual, parser_folder).to(place),
-        )
+        values = params if isinstance(params, Params) else config.load(params)
+        place = resolve_device(device or values.run.device)
+        kind = "encoder_pretrain" if pretrained_encoder else "encoder"
+        model = values.explain.decision if decision is None else decision
+        loaded = load_networks(setup, Path(models), values, place, model, kind)
+        return cls(setup, values, place, loaded.decision, loaded.exact, loaded.quick)
 
     def explain(
         self,
         images: Picture | Sequence[Picture],
-        attributes: Sequence[str] = ("stop",),
+        attributes: Sequence[str] | None = None,
         keys: Sequence[str] | None = None,
         blobs: Blobs | None = None,
         background: bool | None = None,
         out: str | Path | None = None,
+        region: Box | None = None,
+        replaced: str | None = None,
         steps: int | None = None,
         lambda_prox: float | None = None,
         learning_rate: float | None = None,
@@ -119,19 +96,22 @@ class Explainer:
         """One explanation per picture and attribute, in that order.
 
         `images` are files of any size, or uint8 arrays (H,W) or (H,W,3); they are cropped about their centre and
-        resized. `keys` are keys of the layout or position, size, shape, appearance, style; `blobs` are numbers, or one
-        list of numbers per picture. What is None stands in the parameters, except that the background stays as it is
-        where blobs are named. With `out`, that folder is written when all is done: explanations.parquet, and
-        snapshot_<i>.png and metadata_<i>.pt per batch. BlobexError: bad input, and `out` holding other files.
+        resized. `attributes` are outputs of the model: attributes that should become what they are not (stop, if None
+        are named), classes that should win (the runner-up, if None), or classes that `region` (left, top, right,
+        bottom, as shares of the picture) should take instead of `replaced`, or of what is commonest there. `keys` are
+        keys of the layout or position, size, shape, appearance, style; `blobs` are numbers, or one list of numbers per
+        picture. What is None stands in the parameters, except that the background stays as it is where blobs are named.
+        With `out`, that folder is written when all is done: explanations.parquet, and snapshot_<i>.png and
+        metadata_<i>.pt per 16 pictures. BlobexError: bad input, and `out` holding other files.
         """
-        attribute_indices(attributes)
+        self.columns(attributes)
         setup = self._explain_setup(steps, lambda_prox, learning_rate)
         names, queries = self.load_pictures(images)
-        self._masks(self.encode(queries[:1].to(self.device)).blobs, len(names), keys, blobs, background)  # errors first
+        self._masks(self._blobs(queries), len(names), keys, blobs, background)  # errors first
         with result_folder(out) as folder:
             inversion = self.invert(queries.to(self.device))
             return self.explain_inverted(
-                names, queries, inversion, attributes, keys, blobs, background, folder=folder, setup=setup
+                names, queries, inversion, attributes, keys, blobs, background, folder, region, replaced, setup
             )
 
     def explain_inverted(
@@ -139,31 +119,56 @@ class Explainer:
         names: Sequence[str],
         queries: Tensor,
         inversion: Inversion,
-        attributes: Sequence[str],
+        attributes: Sequence[str] | None = None,
         keys: Sequence[str] | None = None,
         blobs: Blobs | None = None,
         background: bool | None = None,
         folder: Path | None = None,
+        region: Box | None = None,
+        replaced: str | None = None,
         setup: ExplainSetup | None = None,
     ) -> list[Explanation]:
         """As `explain`, for pictures (N,3,height,width) in [-1,1] whose inversion is known; files go into `folder`."""
-        indices = attribute_indices(attributes)
-        named = {index: ATTRIBUTES[index] for index in indices}
+        queries, inversion = queries.to(self.device), inversion.to(self.device)
         allowed = self._masks(inversion.layout.blobs, len(names), keys, blobs, background)
-        records: list[Explanation] = []
-        for number, chosen in enumerate(torch.arange(len(names)).split(self.params.explain.batch_size)):
-            part, batch_names = inversion[chosen].to(self.device), [names[index] for index in chosen]
-            batch = queries[chosen].to(self.device)
-            masked = {key: mask[chosen] if len(mask) > 1 else mask for key, mask in allowed.items()}
-            found = self.search(batch, part.layout, indices, masked, setup)
-            batch_records = explanations(batch_names, self.setup, named, batch, part, found)
-            records += batch_records
-            if folder:
-                write_metadata(folder, number, batch_names, part.layout, found)
-                write_png(folder / f"snapshot_{number}.png", snapshot(batch_records))
+        old = None if replaced is None else output_index(self.decision, replaced)
+        columns, model = self.columns(attributes), self.decision
+        questions = ask(model.kind, model.outputs, self.outputs(queries), columns, region, old)
+        found = self.search(queries, inversion.layout, questions, allowed, setup)
+        records = explanations(names, self.setup, questions, queries, inversion, found)
         if folder:
+            each = len(records) // len(names)
+            for number, chosen in enumerate(torch.arange(len(names)).split(WRITTEN)):
+                first, last = int(chosen[0]), int(chosen[-1]) + 1
+                part = records[first * each : last * each]
+                write_metadata(folder, number, part)
+                write_png(folder / f"snapshot_{number}.png", snapshot(part))
             write_table(folder, records)
         return records
+
+    @property
+    def slots(self) -> int:
+        """How many pictures are worked on at once."""
+        size = self.params.setup(self.setup)
+        return max(1, batch_pixels(self.params.search.max_batch_pixels, self.device) // (size.height * size.width))
+
+    def outputs(self, queries: Tensor) -> Tensor:
+        """What the model says of pictures (N,3,height,width): (N,A), or (N,A,height,width) for segmentation."""
+        with resting(self.decision), torch.no_grad():
+            return in_slots(lambda part: {"said": self.exact.decide(part)}, self.slots, queries.to(self.device))["said"]
+
+    def columns(self, attributes: Sequence[str] | None) -> list[int]:
+        """The model's outputs of these names, each once; BlobexError if a name is unknown or none is given."""
+        if attributes is None:
+            attributes = ["stop"] if "stop" in self.decision.outputs else []
+            attributes = attributes or (list(self.decision.outputs) if self.decision.kind == "attributes" else [])
+        elif not attributes:
+            raise BlobexError(f"no attribute to explain: choose from {', '.join(self.decision.outputs)}")
+        return list(dict.fromkeys(output_index(self.decision, name) for name in attributes))
+
+    def _blobs(self, queries: Tensor) -> int:
+        with torch.no_grad():
+            return self.exact.encode(queries[:1].to(self.device)).blobs
 
     def _masks(
         self, count: int, pictures: int, keys: Sequence[str] | None, blobs: Blobs | None, background: bool | None
@@ -179,36 +184,28 @@ class Explainer:
 
     def invert(self, queries: Tensor) -> Inversion:
         """The blobs of pictures (N,3,height,width) in [-1,1], with the parameters' settings."""
-        return invert(
-            queries,
-            encode=self.encode,
-            render=self.render,
-            decide_features=self.decide_features,
-            perceptual=self.perceptual,
-            setup=self.params.invert.square if self.setup == "square" else self.params.invert.rect,
-            batch_size=self.params.invert.batch_size,
-        )
+        values = self.params.invert.square if self.setup == "square" else self.params.invert.rect
+        queries = queries.to(self.device)
+        if self.params.search.mode == "published":
+            return invert_published(queries, self.exact)
+        with resting(self.decision):
+            return invert(queries, quick=self.quick, exact=self.exact, setup=values, slots=self.slots)
 
     def search(
         self,
         queries: Tensor,
         start: BlobLayout,
-        attributes: Sequence[int],
+        questions: Questions,
         allowed: dict[str, Tensor],
         setup: ExplainSetup | None = None,
     ) -> Counterfactuals:
         """The counterfactuals of inverted pictures; see `blobex.counterfactual.search.search`."""
-        return search(
-            queries,
-            start,
-            attributes,
-            allowed,
-            render=self.render,
-            decide=self.decide,
-            perceptual=self.perceptual,
-            setup=setup or self._explain_setup(None, None, None),
-            batch_size=self.params.explain.batch_size,
-        )
+        problems = (queries, start, questions.image_index, questions.target, allowed)
+        setup = setup or self._explain_setup(None, None, None)
+        if self.params.search.mode == "published":
+            return search_published(*problems, self.exact, setup)
+        with resting(self.decision):
+            return search(*problems, quick=self.quick, exact=self.exact, setup=setup, slots=self.slots)
 
     def load_pictures(self, images: Picture | Sequence[Picture]) -> tuple[list[str], Tensor]:
         """Names and pictures (N,3,height,width) in [-1,1] on the CPU; arrays are named array_0, array_1, ..."""
@@ -227,15 +224,6 @@ class Explainer:
         given = {"steps": steps, "lambda_prox": lambda_prox, "learning_rate": learning_rate}
         tree = dataclasses.asdict(values) | {key: value for key, value in given.items() if value is not None}
         return config.parse(ExplainSetup, tree, f"explain.{self.setup}")
-
-
-def attribute_indices(names: Sequence[str]) -> list[int]:
-    """The decision model's outputs of these names, each once; BlobexError if a name is unknown."""
-    unknown = [name for name in names if name not in ATTRIBUTES]
-    if unknown or not names:
-        wrong = f"unknown attribute {unknown[0]!r}" if unknown else "no attribute to explain"
-        raise BlobexError(f"{wrong}: choose from {', '.join(ATTRIBUTES)}")
-    return [ATTRIBUTES.index(name) for name in dict.fromkeys(names)]
 
 
 def snapshot(records: Sequence[Explanation]) -> np.ndarray:
@@ -258,11 +246,6 @@ def _counterfactual_cell(record: Explanation) -> Cell:
     return Cell(record.counterfactual, f"{scores}\n{record.verdict}", tone)
 
 
-def _on_shown(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """The network on pictures as they can be shown: a decision about brighter than white explains nothing."""
-    return lambda images: network(images.clamp(-1, 1))
-
-
 def _rgb(array: np.ndarray) -> np.ndarray:
     """(H,W) or (H,W,3) uint8 as (H,W,3)."""
     if array.ndim == 2:
@@ -272,21 +255,3 @@ def _rgb(array: np.ndarray) -> np.ndarray:
             f"a picture array must be uint8 (H,W) or (H,W,3), not {array.dtype} {array.shape}: convert it"
         )
     return array
-
-
-def _one_of(decision: str) -> str:
-    if decision not in ("plain", "biased"):
-        raise BlobexError(f"unknown decision model {decision!r}: choose plain or biased")
-    return decision
-
-
-def _check_size(folder: Path, kind: str, setup: str, height: int, width: int) -> None:
-    """BlobexError unless the network in `folder` is for the setup's pictures."""
-    saved = weights.read_config(folder, kind)
-    found_height = saved.get("height", height)
-    found_width = saved.get("width", found_height * saved.get("aspect_ratio", width // height))
-    if (found_height, found_width, saved.get("setup", setup)) != (height, width, setup):
-        raise BlobexError(
-            f"the {kind} in {folder} is for {found_height}x{found_width} pictures but {setup} has {height}x{width}: "
-            "give the models and parameters of one run"
-        )

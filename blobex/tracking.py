@@ -145,6 +145,26 @@ def register_decision(
     tracker.client.set_registered_model_alias(name, ALIAS, info.registered_model_version)
 
 
+def load_model(uri: str, tracking_uri: str, device: torch.device) -> torch.nn.Module:
+    """The PyTorch model of `models:/<name>@<alias>`, `models:/<name>/<version>` or `runs:/<run>/<model>`, on `device`.
+
+    A model that was saved by pickle runs its code as it is opened. BlobexError: MLflow is off, or has no such model.
+    """
+    if tracking_uri == OFF:
+        raise BlobexError(f"{uri} needs MLflow's store, but run.tracking_uri is {OFF}: set it to the store")
+    connect(tracking_uri)
+    import mlflow
+    import mlflow.pytorch
+
+    mlflow.set_tracking_uri(tracking_uri)
+    try:
+        model: torch.nn.Module = mlflow.pytorch.load_model(uri)
+    except Exception as error:  # MLflow's own, and what opening a file may raise
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
+        raise BlobexError(f"MLflow gives no model {uri} ({reason}): check its name and run.tracking_uri") from error
+    return model.to(device)
+
+
 def _open_run(client: Any, stage: str, setup: str, run_id: str | None) -> str:
     from mlflow.exceptions import MlflowException
 

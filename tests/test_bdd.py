@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from blobex.datasets import bdd
+from blobex.datasets import bdd, masks
 from blobex.datasets.images import fit_mask, load_image
 from blobex.errors import BlobexError
 from blobex.scenes.labels import PANOPTIC, SEMANTIC
@@ -40,13 +40,13 @@ def fingerprint(root: Path) -> dict[str, str]:
 
 def test_detection_and_drivable_round_trip(written):
     for split, count in (("train", 6), ("val", 3)):
-        detections, masks = bdd.read_detection(written, split), bdd.read_drivable(written, split)
-        assert len(detections) == len(masks) == count
-        for detection, masked in zip(detections, masks, strict=True):
+        detections, drivable = bdd.read_detection(written, split), bdd.read_drivable(written, split)
+        assert len(detections) == len(drivable) == count
+        for detection, masked in zip(detections, drivable, strict=True):
             rendering = render(scene_of(detection.image), 32)
             assert detection.boxes == rendering.boxes
             assert detection.image == masked.image
-            assert np.array_equal(bdd.load_mask(masked.mask, 3), rendering.drivable)
+            assert np.array_equal(masks.load_mask(masked.mask, 3), rendering.drivable)
             assert np.abs(load_image(detection.image).astype(int) - rendering.image).mean() < 3
 
 
@@ -55,8 +55,8 @@ def test_semantic_and_panoptic_round_trip(written):
         bdd.read_semantic(written, "train"), bdd.read_panoptic(written, "train"), strict=True
     ):
         rendering = render(scene_of(semantic.image), 32)
-        assert np.array_equal(bdd.load_mask(semantic.mask, 19), rendering.semantic)
-        decoded = bdd.load_bitmask(panoptic.mask)
+        assert np.array_equal(masks.load_mask(semantic.mask, 19), rendering.semantic)
+        decoded = masks.load_bitmask(panoptic.mask)
         assert np.array_equal(decoded.category, rendering.panoptic)
         counted = rendering.instance > 0
         assert np.array_equal(decoded.instance[counted], rendering.instance[counted])
@@ -151,6 +151,73 @@ def test_missing_parts_are_named(root, part, reader, words):
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
+def remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def test_missing_parts_one_by_one(root):
+    assert bdd.missing_parts(root) == []
+    for number, (part, _, words) in enumerate(READERS, 1):
+        remove(root / part)
+        lines = bdd.missing_parts(root)
+        found = [line for line in lines if f" at {root / part} (unpack " in line and ".zip in " in line]
+        assert len(found) == 1 and len(lines) == number
+        assert "pictures" in words or words in found[0]
+
+
+def test_an_error_names_all_missing_parts_and_their_archives(root):
+    for part in ("bdd100k/labels/drivable/masks/train", "bdd100k/images/10k/val", "bdd_oia/lastframe/data"):
+        remove(root / part)
+    (root / "bdd100k/images/100k/train").rename(root / "elsewhere")
+    (root / "bdd100k/images/100k/train").mkdir()  # empty
+    lines = bdd.missing_parts(root)
+    assert len(lines) == 4
+    calls = (bdd.read_drivable, bdd.read_detection, bdd.list_pictures, bdd.read_decisions)
+    for call in calls:
+        with pytest.raises(BlobexError) as caught:
+            call(root, "train")
+        assert all(line in str(caught.value) for line in lines) and "\n" not in str(caught.value)
+    for archive in (
+        "bdd100k_drivable_labels_trainval.zip",
+        "10k_images_val.zip",
+        "100k_images_train.zip",
+        "lastframe.zip",
+    ):
+        assert f"unpack {archive} in {root}" in str(caught.value)
+    with pytest.raises(BlobexError, match=r"no folder .*nowhere: run .*data\.root"):
+        bdd.read_drivable(root / "nowhere", "train")
+
+
+def test_pictures_may_lie_in_folders_within(root):
+    plain = [bdd.read_detection(root, "train"), bdd.read_semantic(root, "val"), bdd.read_decisions(root, "test")]
+    for place in ("bdd100k/images/100k/train", "bdd100k/images/10k/val", "bdd_oia/lastframe/data"):
+        for number, path in enumerate(sorted((root / place).iterdir())):
+            if number % 2:
+                (path.parent / "more").mkdir(exist_ok=True)
+                path.rename(path.parent / "more" / path.name)
+    moved = [bdd.read_detection(root, "train"), bdd.read_semantic(root, "val"), bdd.read_decisions(root, "test")]
+    for before, after in zip(plain, moved, strict=True):
+        assert {record.image.name: record.image.is_file() for record in after} == {
+            record.image.name: True for record in before
+        }
+    assert [replace(record, image=Path(record.image.name)) for record in moved[0]] == [
+        replace(record, image=Path(record.image.name)) for record in plain[0]
+    ]
+    assert len(bdd.list_pictures(root, "train")) == 6
+
+
+def test_the_archive_of_decisions_may_lie_a_level_higher(root):
+    wanted = [replace(record, image=Path(record.image.name)) for record in bdd.read_decisions(root, "val")]
+    folder = root / "bdd_oia"
+    for file in (folder / "lastframe/gt_4a_21r").iterdir():
+        file.rename(folder / file.name)
+    (folder / "lastframe/data").rename(folder / "data")
+    shutil.rmtree(folder / "lastframe")
+    found = bdd.read_decisions(root, "val")
+    assert [replace(record, image=Path(record.image.name)) for record in found] == wanted
+    assert bdd.missing_parts(root) == []
+
+
 @pytest.mark.parametrize("content", ["{", "[1]", "{}", '[{"name": 3}]', '[{"file_name": "a", "reason": [1]}]', "\x00"])
 @pytest.mark.parametrize(("part", "reader", "_"), [case for case in READERS if case[0].endswith("json")])
 def test_malformed_json_is_one_sentence(root, part, reader, _, content):
@@ -221,7 +288,7 @@ def test_a_bitmask_by_hand(tmp_path):
     # BDD100K's documentation: G = (truncated << 3) + (occluded << 2) + (crowd << 1) + ignore, number = (B << 8) + A.
     car, sky = PANOPTIC.index("car"), PANOPTIC.index("sky")
     Image.fromarray(np.array([[[car, 0b1010, 1, 2], [sky, 0b0101, 0, 0]]], dtype=np.uint8)).save(tmp_path / "a.png")
-    decoded = bdd.load_bitmask(tmp_path / "a.png")
+    decoded = masks.load_bitmask(tmp_path / "a.png")
     assert (car, sky) == (35, 30)
     assert decoded.category.tolist() == [[35, 30]] and decoded.instance.tolist() == [[258, 0]]
     assert decoded.truncated.tolist() == [[True, False]] and decoded.occluded.tolist() == [[False, True]]
@@ -231,9 +298,9 @@ def test_a_bitmask_by_hand(tmp_path):
 def test_wrong_label_maps_are_refused(tmp_path):
     Image.fromarray(np.array([[0, 18, 19, 255]], dtype=np.uint8)).save(tmp_path / "a.png")
     with pytest.raises(BlobexError, match="label 19"):
-        bdd.load_mask(tmp_path / "a.png", len(SEMANTIC))
-    assert bdd.load_mask(tmp_path / "a.png", 20).tolist() == [[0, 18, 19, 255]]
-    for load in (bdd.load_bitmask, lambda path: bdd.load_mask(path, 3)):
+        masks.load_mask(tmp_path / "a.png", len(SEMANTIC))
+    assert masks.load_mask(tmp_path / "a.png", 20).tolist() == [[0, 18, 19, 255]]
+    for load in (masks.load_bitmask, lambda path: masks.load_mask(path, 3)):
         Image.new("RGB", (2, 2)).save(tmp_path / "rgb.png")
         with pytest.raises(BlobexError, match="RGB"):
             load(tmp_path / "rgb.png")
@@ -244,7 +311,7 @@ def test_wrong_label_maps_are_refused(tmp_path):
             load(tmp_path / "text.png")
     Image.fromarray(np.full((1, 1, 4), 77, dtype=np.uint8)).save(tmp_path / "b.png")
     with pytest.raises(BlobexError, match="category 77"):
-        bdd.load_bitmask(tmp_path / "b.png")
+        masks.load_bitmask(tmp_path / "b.png")
 
 
 def test_fitted_boxes_frame_the_fitted_masks():

@@ -37,7 +37,7 @@ def with_data(root: Path, source: str = "bdd100k", height: int = 32) -> Params:
     params = config.load(PROFILE)
     setups = config.Setups(square=config.Setup(height, 1), rect=config.Setup(height, 2))
     return dataclasses.replace(
-        params, setups=setups, data=dataclasses.replace(params.data, root=str(root), source=source)
+        params, setups=setups, data=dataclasses.replace(params.data, root=str(root), source=source, cache=None)
     )
 
 

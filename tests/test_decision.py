@@ -70,7 +70,7 @@ def test_saved_model_is_the_same_and_frozen(tmp_path: Path) -> None:
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
     loaded(x).sum().backward()
     assert x.grad is not None and (x.grad != 0).any()
-    assert loaded.config == {"architecture": "densenet_small", "height": 32, "width": 64}
+    assert loaded.config == {"architecture": "densenet_small", "height": 32, "width": 64, "outputs": 4}
     with pytest.raises(BlobexError, match="no decision weights"):
         load_decision(tmp_path / "none")
 

@@ -18,21 +18,21 @@ def test_counts_and_means():
         row("left", flipped=False, value=5.0),
         row("left", flipped=False, agrees=False, failed=True, value=float("nan")),
     ]
-    measures = explanation_measures(rows)
+    measures = explanation_measures(rows, "pd_parser")
     assert measures["explanations"] == 4
     assert measures["flip_rate"] == 0.5
     assert measures["flipped_by_change"] == 0.25
     assert measures["reconstruction_agrees"] == 0.5
     assert (measures["flip_rate_stop"], measures["flip_rate_left"]) == (1.0, 0.0)
     assert measures["failed"] == 0.25
-    assert measures["perceptual"] == 3.0  # the failed one's NaN is left out
+    assert measures["pd_parser"] == measures["reconstruction_pd_parser"] == 3.0  # the failed one's NaN is left out
 
 
 def test_all_failed_has_no_means():
-    measures = explanation_measures([row(flipped=False, failed=True)])
-    assert measures["flip_rate"] == 0 and "perceptual" not in measures
+    measures = explanation_measures([row(flipped=False, failed=True)], "pd_parser")
+    assert measures["flip_rate"] == 0 and "pd_parser" not in measures
 
 
 def test_empty_table():
     with pytest.raises(BlobexError, match="empty"):
-        explanation_measures([])
+        explanation_measures([], "pd_parser")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from blobex.metrics.frechet import (
     GaussianAccumulator,
     GaussianStatistics,
     frechet_distance,
+    frechet_name,
     inception_features,
     load_features,
     load_statistics,
@@ -120,11 +122,16 @@ def test_parser_features_tell_pictures_apart(tmp_path: Path) -> None:
 
 
 class Layers(nn.Module):
+    """A stand-in for Inception's layers: the means and the corners of pictures of 299x299 in [-1,1]."""
+
     def forward(self, x: Tensor) -> Tensor:
-        return x.mean((2, 3), keepdim=True)
+        assert x.shape[1:] == (3, 299, 299)
+        return torch.cat([x.mean((2, 3)), x[:, :, 0, 0]], dim=1)
 
 
-class FakeInception(nn.Module):
+class StandIn(nn.Module):
+    """The interface of NVIDIA's file: its `layers` take resized and scaled pictures."""
+
     def __init__(self) -> None:
         super().__init__()
         self.layers = Layers()
@@ -133,21 +140,52 @@ class FakeInception(nn.Module):
         return self.layers(x)
 
 
-def test_inception_reads_its_file_and_names_a_missing_one(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(BlobexError, match=r"put NVIDIA's inception-2015-12-05\.pt at .*hub/checkpoints"):
-        load_features("inception", tmp_path, torch.device("cpu"))
-    path = tmp_path / "inception.pt"
+@pytest.fixture
+def external(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a stand-in for Inception; torch's own downloads are empty."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    folder = tmp_path / "external"
+    folder.mkdir()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.jit.script(FakeInception()).save(str(path))
+        torch.jit.script(StandIn()).save(str(folder / "inception-2015-12-05.pt"))
+    return folder
+
+
+@pytest.mark.parametrize("network", ["inception", "inception_clean"])
+def test_inception_is_read_from_the_folder(network: str, external: Path) -> None:
+    load = partial(load_features, network, external, torch.device("cpu"), external)
     images = torch.full((2, 3, 16, 32), 192, dtype=torch.uint8)
-    for resize in ("clean", "fast"):
-        found = inception_features(path, torch.device("cpu"), resize)(images)
-        torch.testing.assert_close(found, torch.full((2, 3), 0.5))
-    path.write_bytes(b"nothing")
-    with pytest.raises(BlobexError, match="damaged"):
-        inception_features(path, torch.device("cpu"), "clean")
+    torch.testing.assert_close(load()(images), torch.full((2, 6), 0.5))
+    file = external / "inception-2015-12-05.pt"
+    file.write_bytes(b"nothing")
+    with pytest.raises(BlobexError, match=f"{file} is damaged or another network: put NVIDIA's TorchScript file"):
+        load()
+    file.unlink()
+    with pytest.raises(
+        BlobexError, match=rf"is missing: put NVIDIA's TorchScript file .* at {file}, or set data\.frechet to parser"
+    ):
+        load()
+
+
+def test_clean_features_are_those_that_clean_fid_feeds(external: Path) -> None:
+    from cleanfid.inception_torchscript import InceptionV3W
+
+    images = torch.randint(0, 256, (3, 3, 20, 36), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs, resize = InceptionV3W(str(external), download=False), make_resizer("PIL", False, "bicubic", (299, 299))
+        resized = [torch.from_numpy(resize(image.permute(1, 2, 0).numpy())).permute(2, 0, 1) for image in images]
+    network = inception_features(external / "inception-2015-12-05.pt", torch.device("cpu"), resize_clean)
+    torch.testing.assert_close(network(images), theirs.layers((torch.stack(resized) - 128) / 128))
+
+
+def test_names_tell_the_networks_apart() -> None:
+    names = {network: frechet_name(network) for network in ("parser", "inception", "inception_clean")}
+    assert names == {"parser": "fd_parser", "inception": "fid", "inception_clean": "fid_clean"}
+    a = measured(features(1))
+    with pytest.raises(BlobexError, match="inception/rect and inception_clean/rect cannot be compared"):
+        frechet_distance(gaussian(a.mean, a.covariance, "inception"), gaussian(a.mean, a.covariance, "inception_clean"))
 
 
 def test_resizing_is_that_of_clean_fid() -> None:

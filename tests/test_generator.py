@@ -36,12 +36,12 @@ def zero_stuffed(x):
 
 
 def naive_conv(conv, x, scores, style):
-    """One picture: x (C,h,w), scores (h,w,K+1), style (K+1,D); no bias.
+    """One picture: x (C,h,w), scores (K+1,h,w), style (K+1,D); no bias.
 
     The style of a point is the mean of the blobs' styles, weighted by their scores; where the layer demodulates, it is
     divided by its root mean square over channels and each filter by its norm.
     """
-    styles = torch.einsum("hwk,kc->chw", scores, linear(conv.modulation.affine, style))
+    styles = torch.einsum("khw,kc->chw", scores, linear(conv.modulation.affine, style))
     weight = conv.weight / math.sqrt(conv.weight[0].numel())
     if conv.demodulate:
         styles = styles / (styles.square().mean(0, keepdim=True) + 1e-8).sqrt()
@@ -72,7 +72,7 @@ def naive_generator(generator, layout, noise):
     for n in range(len(layout)):
         style, maps = layout.spatial_style[n], [noise_map[n, 0] for noise_map in noise]
         scores = pyramid[generator.heights[0]][n]
-        x = torch.einsum("hwk,kc->chw", scores, layout.features[n])
+        x = torch.einsum("khw,kc->chw", scores, layout.features[n])
         x = naive_layer(generator.first, x, scores, style, maps[0])
         image = naive_rgb(generator.first_rgb, x, scores, style, None)
         for level, height in enumerate(generator.heights[1:]):
@@ -103,10 +103,10 @@ def test_picture_against_the_naive_implementation(aspect_ratio, rectangle, chann
 
 def test_style_map_of_a_point_that_one_blob_covers_is_that_blobs_style():
     modulation = SpatialModulation(5, 7, normalise=False).double()
-    scores = F.one_hot(torch.tensor([[[0, 2], [1, 2]]]), 3).double()
+    scores = F.one_hot(torch.tensor([[[0, 2], [1, 2]]]), 3).double().permute(0, 3, 1, 2)
     style = normal(1, 3, 5)
     expected = linear(modulation.affine, style[0])
-    maps = modulation(scores, style)[0]
+    maps = modulation(torch.ones(1, 7, 2, 2).double(), scores, style)[0]
     for (row, column), blob in {(0, 0): 0, (0, 1): 2, (1, 0): 1, (1, 1): 2}.items():
         torch.testing.assert_close(maps[:, row, column], expected[blob])
 
@@ -114,14 +114,14 @@ def test_style_map_of_a_point_that_one_blob_covers_is_that_blobs_style():
 def test_demodulated_styles_have_unit_mean_square():
     """Whatever the scores and the number of blobs."""
     modulation = SpatialModulation(5, 7, normalise=True).double()
-    scores = normal(2, 4, 6, 9).softmax(-1)
-    power = modulation(scores, 10 * normal(2, 9, 5)).square().mean(1)
+    scores = normal(2, 9, 4, 6).softmax(1)
+    power = modulation(torch.ones(2, 7, 4, 6).double(), scores, 10 * normal(2, 9, 5)).square().mean(1)
     torch.testing.assert_close(power, torch.ones_like(power), rtol=1e-6, atol=1e-6)
 
 
 def test_demodulation_forgets_the_strength_of_weights_and_styles():
     conv = ModulatedConv(4, 3, 3, 5, demodulate=True, up=False).double()
-    x, scores, style, bias = normal(2, 4, 6, 6), normal(2, 6, 6, 3).softmax(-1), normal(2, 3, 5), normal(3)
+    x, scores, style, bias = normal(2, 4, 6, 6), normal(2, 3, 6, 6).softmax(1), normal(2, 3, 5), normal(3)
     before = conv(x, scores, style, bias)
     with torch.no_grad():
         for tensor in (conv.weight, conv.modulation.affine.weight, conv.modulation.affine.bias):
@@ -193,3 +193,10 @@ def test_bfloat16_stays_near_float32():
         rough = model.render(layout)
     assert rough.dtype == torch.float32
     assert ((rough - exact).norm() / exact.norm()).item() < 0.03
+
+
+def test_gradients_of_the_normalised_style_in_closed_form():
+    modulation = SpatialModulation(3, 4, normalise=True).double()
+    x, scores, style = normal(2, 4, 3, 5), normal(2, 3, 3, 5).softmax(1), normal(2, 3, 3)
+    inputs = [tensor.requires_grad_() for tensor in (x, scores, style)]
+    assert torch.autograd.gradcheck(modulation, inputs)

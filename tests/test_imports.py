@@ -5,8 +5,9 @@ import yaml
 from imports import ROOT, imported, name_of, reachable
 
 ORDER = [
-    *("errors", "config", "device", "scenes", "layout", "datasets", "networks", "losses", "training", "inversion"),
-    *("counterfactual", "metrics", "report", "tracking", "sweeps", "explainer", "stages", "cli"),
+    *("errors", "files", "config", "device", "scenes", "layout", "datasets", "networks", "decisions", "losses"),
+    *("training", "descent", "inversion", "counterfactual", "metrics", "report", "tracking", "sweeps", "importing"),
+    *("loading", "explainer", "benchmark", "stages", "cli"),
 ]
 MODULES = sorted((ROOT / "blobex").rglob("*.py"))
 # package: the top-level packages that it must not know

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from blobex.errors import BlobexError
 from blobex.networks import weights
+from blobex.networks.external import FILES
 from blobex.networks.parser import Parser
-from blobex.networks.perceptual import BACKBONES, PerceptualDistance, load_perceptual
+from blobex.networks.perceptual import BACKBONES, PerceptualDistance, load_perceptual, perceptual_name
 
 
 @pytest.fixture(scope="module")
@@ -68,16 +69,19 @@ def test_by_hand() -> None:
     assert layer(a, b).item() == pytest.approx((2 * 0.16 + 0.64) / 2, abs=1e-6)
 
 
-@pytest.mark.parametrize("network", ["alex", "squeeze"])
-def test_equals_the_package_lpips(network: str, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize(("network", "parent"), [("alex", "models/external"), ("squeeze", "hub/checkpoints")])
+def test_equals_the_package_lpips(network: str, parent: str, tmp_path: Path, monkeypatch) -> None:
     import lpips
 
+    external = tmp_path / "models" / "external"
+    place = tmp_path / parent / FILES[network].name
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(BlobexError, match=rf"{BACKBONES[network].file} is missing: put torchvision's weights"):
-        load_perceptual(network, tmp_path)
+    with pytest.raises(
+        BlobexError, match=rf"{FILES[network].name} is missing: put torchvision's weights .* at {external}"
+    ):
+        load_perceptual(network, tmp_path, external)
     torch.manual_seed(0)
     body = BACKBONES[network].build(weights=None)
-    place = tmp_path / "hub" / "checkpoints" / BACKBONES[network].file
     place.parent.mkdir(parents=True)
     torch.save(body.state_dict(), place)
     with warnings.catch_warnings():
@@ -85,19 +89,30 @@ def test_equals_the_package_lpips(network: str, tmp_path: Path, monkeypatch) -> 
         theirs = lpips.LPIPS(net=network, pnet_rand=True, verbose=False)
     names = list(theirs.net.state_dict())
     theirs.net.load_state_dict(dict(zip(names, body.get_submodule("features").state_dict().values(), strict=True)))
-    ours = load_perceptual(network, tmp_path)
+    ours = load_perceptual(network, tmp_path, external)
     a, b = pictures(0, 2, 64, 64), pictures(1, 2, 64, 64)
     torch.testing.assert_close(ours(a, b), theirs(a, b).flatten(), rtol=1e-3, atol=1e-6)
 
 
 def test_damaged_and_unknown_networks_are_named(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    place = tmp_path / "hub" / "checkpoints" / BACKBONES["vgg"].file
-    place.parent.mkdir(parents=True)
+    place = tmp_path / FILES["vgg"].name
     place.write_text("nothing")
     with pytest.raises(BlobexError, match="is damaged"):
-        load_perceptual("vgg", tmp_path)
+        load_perceptual("vgg", tmp_path, tmp_path)
+    torch.save({"features.0.weight": torch.zeros(1)}, place)
+    with pytest.raises(BlobexError, match="does not hold the weights of vgg: put torchvision's weights of vgg there"):
+        load_perceptual("vgg", tmp_path, tmp_path)
     with pytest.raises(BlobexError, match="unknown perceptual network"):
         load_perceptual("resnet", tmp_path)
     with pytest.raises(BlobexError, match="no parser weights"):
         load_perceptual("parser", tmp_path)
+
+
+def test_only_lpips_is_called_lpips() -> None:
+    assert [perceptual_name(network) for network in ("parser", *BACKBONES)] == [
+        "pd_parser",
+        "lpips_vgg",
+        "lpips_alex",
+        "lpips_squeeze",
+    ]

@@ -1,105 +1,25 @@
-"""Published checkpoints: of other sizes than the golden ones, damaged, or dangerous."""
+"""Published checkpoints: of other sizes than the golden ones, and damaged."""
 
-import os
 import re
 
 import pytest
 import torch
+import torchvision
+from published_form import NETWORKS, checkpoint_of, published_decision, published_residual
 from tiny_networks import TINY, random_blobgan, randomise, tiny_network
 
 from blobex.errors import BlobexError
 from blobex.networks import published
+from blobex.networks.decision import DecisionModel
 from blobex.networks.encoder import Encoder
 from blobex.networks.residual import ResidualNetwork
-
-
-def published_generator(model):
-    """The generator's tensors as the published code would save them."""
-    renamed = {}
-    for name, tensor in model.generator.state_dict().items():
-        block, rest = name.split(".", 1) if name.startswith("first") else re.match(r"(\w+\.\d+)\.(.*)", name).groups()
-        kind, _, index = block.partition(".")
-        number = int(index or 0)
-        place = {
-            "first": "conv1",
-            "first_rgb": "to_rgb1",
-            "ups": f"convs.{2 * number}",
-            "layers": f"convs.{2 * number + 1}",
-            "rgbs": f"to_rgbs.{number}",
-        }[kind]
-        if rest == "bias" and "rgb" in kind:
-            tensor = tensor.view(1, 3, 1, 1)
-        elif rest == "bias":
-            rest = "activate.bias"
-        elif rest == "conv.weight":
-            tensor = tensor[None]
-        rest = rest.replace("affine.", "").replace("noise_weight", "noise.weight")
-        renamed[f"{place}.{rest}"] = tensor
-    for index, _ in enumerate(model.generator.ups):
-        renamed[f"convs.{2 * index}.conv.blur.kernel"] = torch.ones(4, 4)
-        renamed[f"to_rgbs.{index}.upsample.kernel"] = torch.ones(4, 4)
-    renamed["noises.noise_0"] = torch.zeros(1, 1, 4, 4)
-    return renamed
-
-
-def published_residual(network):
-    """A discriminator's or encoder's tensors as the published code would save them."""
-    places = {
-        "from_rgb.weight": "convs.0.0.weight",
-        "from_rgb.bias": "convs.0.1.bias",
-        "final_conv.weight": "final_conv.0.weight",
-        "final_conv.bias": "final_conv.1.bias",
-        "hidden.weight": "final_linear.0.weight",
-        "hidden.bias": "final_linear.0.bias",
-        "output.weight": "final_linear.1.weight",
-        "output.bias": "final_linear.1.bias",
-    }
-    for index, _ in enumerate(network.blocks):
-        ours, theirs = f"blocks.{index}", f"convs.{index + 1}"
-        places |= {
-            f"{ours}.conv1.weight": f"{theirs}.conv1.0.weight",
-            f"{ours}.conv1.bias": f"{theirs}.conv1.1.bias",
-            f"{ours}.conv2.weight": f"{theirs}.conv2.1.weight",
-            f"{ours}.conv2.bias": f"{theirs}.conv2.2.bias",
-            f"{ours}.skip.weight": f"{theirs}.skip.1.weight",
-        }
-    renamed = {places[name]: tensor for name, tensor in network.state_dict().items()}
-    return renamed | {"convs.1.conv2.0.kernel": torch.ones(4, 4), "convs.1.skip.0.kernel": torch.ones(4, 4)}
-
-
-def checkpoint_of(model):
-    layers = model.layout_network.state_dict()
-    layout = {
-        re.sub(r"layers\.(\d+)", lambda match: f"mlp.{int(match[1]) + 1}", name): tensor
-        for name, tensor in layers.items()
-    }
-    state = {f"generator_ema.{name}": tensor for name, tensor in published_generator(model).items()}
-    state |= {f"layout_net_ema.{name}": tensor for name, tensor in layout.items()}
-    state |= {f"generator.{name}": torch.zeros(1) for name in published_generator(model)}  # the raw one is not wanted
-    settings = {
-        "resolution": model.height,
-        "aspect_ratio": model.aspect_ratio,
-        "layout_net": {"norm_features": model.network.norm_features},
-    }
-    return {"state_dict": state, "hyper_parameters": settings, "epoch": 3}
-
-
-NETWORKS = [
-    (tiny_network(rectangle="legacy"), 16, 2),
-    (tiny_network(blobs=1, layout_layers=8, norm_features=False), 16, 1),
-    (tiny_network(blobs=40, feature_dim=4, style_dim=9), 16, 1),
-    (tiny_network(channels={8: 32, 16: 32, 32: 32, 64: 32}, blobs=7, rectangle="legacy"), 64, 2),  # c_model 4
-    (tiny_network(channels={16: 6, 32: 5}, size_in=16, blobs=2, rectangle="legacy"), 32, 3),
-    (tiny_network(channels={4: 6, 8: 6, 16: 5, 32: 4}, size_in=4, z_dim=5), 32, 1),
-]
+from blobex.scenes.rules import ACTIONS, REASONS
 
 
 @pytest.mark.parametrize(("network", "height", "aspect_ratio"), NETWORKS)
-def test_generator_of_any_size(tmp_path, network, height, aspect_ratio):
+def test_generator_of_any_size(network, height, aspect_ratio):
     model = random_blobgan(network, height, aspect_ratio, seed=7)
-    path = tmp_path / "blobgan.ckpt"
-    torch.save(checkpoint_of(model), path)
-    imported = published.generator_from_checkpoint(published.read_checkpoint(path))
+    imported = published.generator_from_checkpoint(checkpoint_of(model))
     z = torch.randn(2, network.z_dim, generator=torch.Generator().manual_seed(0))
     layout = model.sample(z)
     assert torch.equal(imported.sample(z).features, layout.features)
@@ -145,11 +65,12 @@ DAMAGES = [
     (lambda checkpoint: checkpoint.update(state_dict=[1]), "no state_dict"),
     (lambda checkpoint: checkpoint.pop("hyper_parameters"), "resolution"),
     (lambda checkpoint: checkpoint["hyper_parameters"].pop("resolution"), "resolution"),
-    (lambda checkpoint: checkpoint["hyper_parameters"].update(resolution="big"), "big"),
+    (lambda checkpoint: checkpoint["hyper_parameters"].update(resolution="big"), "name no resolution"),
     (lambda checkpoint: checkpoint["hyper_parameters"].update(resolution=0), "published form"),
     (lambda checkpoint: checkpoint["hyper_parameters"].update(resolution=1), "up to 1, the height"),
     (lambda checkpoint: checkpoint["hyper_parameters"].update(resolution=17), "up to 17, the height"),
-    (lambda checkpoint: checkpoint.update(hyper_parameters=None), "published form"),
+    (lambda checkpoint: checkpoint.update(hyper_parameters=None), "name no resolution"),
+    (lambda checkpoint: checkpoint["hyper_parameters"].update(ab_norm=0.03), "ab_norm 0.03"),
     (without("generator_ema.conv1.conv.weight"), "conv1.conv.weight"),
     (without("generator_ema.to_rgbs.0.bias"), "rgbs.0.bias"),
     (without("generator_ema.convs.1.noise.weight"), "noise_weight"),
@@ -186,39 +107,142 @@ def test_encoder_is_no_discriminator():
         published.discriminator_from_state(state)
 
 
-class Payload:
-    """Runs a command where it is unpickled without care."""
+def test_settings_that_the_tensors_do_not_tell():
+    model = random_blobgan(tiny_network(norm_features=False))
+    bare = checkpoint_of(model)
+    z = torch.randn(2, model.z_dim, generator=torch.Generator().manual_seed(0))
 
-    def __init__(self, command):
-        self.command = command
+    def imported(**settings):
+        return published.generator_from_checkpoint({**bare, "hyper_parameters": settings})
 
-    def __reduce__(self):
-        return os.system, (self.command,)
-
-
-def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path, checkpoint):
-    proof, path = tmp_path / "executed", tmp_path / "bad.ckpt"
-    checkpoint["callbacks"] = Payload(f"touch {proof}")
-    torch.save(checkpoint, path)
-    with pytest.raises(BlobexError, match=r"bad\.ckpt is not a safe PyTorch checkpoint") as caught:
-        published.read_checkpoint(path)
-    assert not proof.exists()
-    assert "\n" not in str(caught.value) and "system" in str(caught.value)
+    plain = {"layout_net": {"norm_features": False}}
+    for settings in (
+        {"resolution": "${generator.size}", "generator": {"size": 16}},
+        {"generator": {"size_in": 8}},
+        {"resolution": 16, "ab_norm": 0.02},
+    ):
+        again = imported(**settings, **plain)
+        assert torch.equal(again.sample(z).features, model.sample(z).features)
+        assert (again.height, again.aspect_ratio) == (16, 1)
+    assert imported(resolution=16).network.norm_features
 
 
-def test_file_that_is_no_checkpoint(tmp_path, checkpoint):
-    torch.save(checkpoint, tmp_path / "whole.ckpt")
-    content = (tmp_path / "whole.ckpt").read_bytes()
-    files = {"cut.ckpt": content[: len(content) // 2], "text.ckpt": b"hello there\n", "empty.ckpt": b""}
-    for name, data in files.items():
-        (tmp_path / name).write_bytes(data)
-        with pytest.raises(BlobexError, match=f"{name} is not a safe PyTorch checkpoint") as caught:
-            published.read_checkpoint(tmp_path / name)
-        assert "\n" not in str(caught.value)
-    with pytest.raises(BlobexError, match="there is no checkpoint"):
-        published.read_checkpoint(tmp_path / "missing.ckpt")
-    with pytest.raises(BlobexError):
-        published.read_checkpoint(tmp_path)
-    torch.save([1, 2], tmp_path / "list.ckpt")
-    with pytest.raises(BlobexError, match="holds a list"):
-        published.read_checkpoint(tmp_path / "list.ckpt")
+def test_learning_rate_multiplier_is_a_factor_of_the_layout_networks_weights():
+    """A layer uses weight times multiplier, so twice the multiplier needs half the weight."""
+    model = random_blobgan()
+    checkpoint = checkpoint_of(model)
+    for name, tensor in checkpoint["state_dict"].items():
+        if name.startswith("layout_net_ema."):
+            checkpoint["state_dict"][name] = tensor / 2
+    checkpoint["hyper_parameters"]["layout_net"]["mlp_lr_mul"] = 0.02
+    z = torch.randn(2, model.z_dim, generator=torch.Generator().manual_seed(0))
+    again = published.generator_from_checkpoint(checkpoint)
+    torch.testing.assert_close(again.sample(z).features, model.sample(z).features)
+
+
+def test_noise_maps_are_kept_where_they_fit():
+    model = random_blobgan()
+    checkpoint = checkpoint_of(model)
+    maps = model.generator.random_noise(1, torch.Generator().manual_seed(5))
+    names = [f"generator_ema.noises.noise_{index}" for index in range(len(maps))]
+    checkpoint["state_dict"] |= dict(zip(names, maps, strict=True))
+    again = published.generator_from_checkpoint(checkpoint)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(again.fixed_noise(), maps, strict=True))
+    checkpoint["state_dict"][names[1]] = maps[1][..., :-1]
+    again = published.generator_from_checkpoint(checkpoint)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(again.fixed_noise(), model.fixed_noise(), strict=True))
+    assert not published.noise_maps(checkpoint, again)
+
+
+@pytest.mark.parametrize("holder", ["", "module.", "encoder.", "module.encoder."])
+@pytest.mark.parametrize("place", ["model", "state_dict", None])
+def test_encoder_is_found_wherever_it_lies(holder, place):
+    network = randomise(ResidualNetwork(TINY.discriminator_channels, 1, 11, standard_deviation=False))
+    state = {f"{holder}{name}": tensor for name, tensor in published_residual(network).items()}
+    checkpoint = state if place is None else {place: state, "optim": {}}
+    assert published.kinds(checkpoint) == ["encoder"]
+    image = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(published.encoder_from_checkpoint(checkpoint)(image), network(image))
+
+
+def test_two_encoders_are_not_guessed_between():
+    state = published_residual(ResidualNetwork(TINY.discriminator_channels, 1, 11, standard_deviation=False))
+    both = {f"{holder}{name}": tensor for name, tensor in state.items() for holder in ("encoder.", "module.encoder.")}
+    with pytest.raises(BlobexError, match="more than one encoder"):
+        published.encoder_from_checkpoint({"state_dict": both})
+
+
+@pytest.mark.parametrize("place", ["", "args", "config", "hyper_parameters"])
+def test_mlp_idx_of_the_file(place):
+    state = published_residual(ResidualNetwork(TINY.discriminator_channels, 1, 11, standard_deviation=False))
+    settings = {"mlp_idx": -3}
+    assert (
+        published.encoder_from_checkpoint({"model": state, **({place: settings} if place else settings)}).mlp_idx == -3
+    )
+    assert published.encoder_from_checkpoint({"model": state, "args": {"mlp_idx": None}}).mlp_idx == -1
+
+
+def random_decision(outputs=4):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = DecisionModel("densenet_small", 32, 32, outputs)
+    return randomise(model, spread=0.1).eval().requires_grad_(False)
+
+
+IMAGE = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+@pytest.mark.parametrize("holder", ["", "module."])
+@pytest.mark.parametrize("body", ["feat_extract.feat_extract.", "feat_extract.features.", "features.", ""])
+@pytest.mark.parametrize("outputs", [4, 25])
+def test_decision_model(holder, body, outputs):
+    model = random_decision(outputs)
+    checkpoint = published_decision(model, body, holder)
+    assert published.kinds(checkpoint) == ["decision"]
+    imported = published.decision_from_checkpoint(checkpoint, 32, 32)
+    assert torch.equal(imported(IMAGE), model(IMAGE)) and not imported.training
+    assert imported.output_names == (ACTIONS if outputs == 4 else ACTIONS + REASONS)
+
+
+def test_reasons_of_a_classifier_of_their_own():
+    model = random_decision(25)
+    checkpoint = published_decision(model)
+    state = checkpoint["model_state_dict"]
+    for part in ("weight", "bias"):
+        rows = state.pop(f"classifier.{part}")
+        state |= {f"classifier.{part}": rows[:4], f"reason_classifier.{part}": rows[4:]}
+    assert torch.equal(published.decision_from_checkpoint(checkpoint, 32, 32)(IMAGE), model(IMAGE))
+
+
+def test_densenet121_is_torchvisions_also_under_its_first_names():
+    torch.manual_seed(0)
+    densenet = torchvision.models.densenet121(num_classes=4).eval()
+    old = {
+        re.sub(r"(norm|conv)([12])", r"\1.\2", name) if "denselayer" in name else name: tensor
+        for name, tensor in densenet.state_dict().items()
+    }
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    for state in (densenet.state_dict(), old):
+        imported = published.decision_from_checkpoint({"model_state_dict": state}, 32, 64)
+        assert imported.config["architecture"] == "densenet121"
+        torch.testing.assert_close(imported(IMAGE), densenet(IMAGE))
+
+
+DECISION_DAMAGES = [
+    (lambda state: state.pop("classifier.bias"), "classifier.bias"),
+    (lambda state: state.pop("feat_extract.feat_extract.norm5.weight"), "norm5.weight"),
+    (lambda state: state.pop("feat_extract.feat_extract.conv0.weight"), "holds no decision"),
+    (lambda state: state.pop("feat_extract.feat_extract.denseblock2.denselayer3.conv1.weight"), r"\[2, 3, 8, 4\]"),
+    (lambda state: state.update({"attention.weight": torch.zeros(1)}), "unknown tensor attention.weight"),
+    (lambda state: state.update({"classifier.0.weight": torch.zeros(1)}), "more than one tensor"),
+    (lambda state: state.update({"classifier.weight": torch.zeros(7, 10)}), "cannot have 7 outputs"),
+]
+
+
+@pytest.mark.parametrize(("damage", "words"), DECISION_DAMAGES, ids=range(len(DECISION_DAMAGES)))
+def test_damaged_decision_model_is_refused(damage, words):
+    checkpoint = published_decision(random_decision())
+    damage(checkpoint["model_state_dict"])
+    with pytest.raises(BlobexError, match=words) as caught:
+        published.decision_from_checkpoint(checkpoint, 32, 32)
+    assert "\n" not in str(caught.value)

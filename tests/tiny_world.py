@@ -1,6 +1,7 @@
 """A road world of five blobs, painted flat, with a decision about it: explanations without any training."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -8,7 +9,10 @@ from torch import Tensor
 
 from blobex import config
 from blobex.config import Params, Setup
+from blobex.decisions.decision import Decision
+from blobex.decisions.source import from_callable
 from blobex.explainer import Explainer
+from blobex.inversion.networks import Networks
 from blobex.layout.layout import BlobLayout
 from blobex.layout.splat import splat
 
@@ -25,7 +29,8 @@ def tiny_params(steps: int = 40) -> Params:
         params,
         setups=dataclasses.replace(params.setups, rect=Setup(HEIGHT, 2)),
         invert=dataclasses.replace(params.invert, rect=invert),
-        explain=dataclasses.replace(params.explain, rect=explain, batch_size=4),
+        explain=dataclasses.replace(params.explain, rect=explain),
+        search=dataclasses.replace(params.search, max_batch_pixels=4 * HEIGHT * WIDTH),
     )
 
 
@@ -59,14 +64,18 @@ def decide(images: Tensor) -> Tensor:
 
 
 class MeanAbsolute:
-    def embed(self, images: Tensor) -> Tensor:
-        return images
+    def embed(self, images: Tensor) -> list[Tensor]:
+        return [images]
 
-    def distance_to(self, embedded: Tensor, images: Tensor) -> Tensor:
-        return (embedded - images).abs().flatten(1).mean(1)
+    def distance_to(self, embedded: Sequence[Tensor], images: Tensor) -> Tensor:
+        return (embedded[0] - images).abs().flatten(1).mean(1)
 
 
-def tiny_explainer(params: Params | None = None) -> Explainer:
+OUTPUTS = ("forward", "stop", "left", "right")
+PLAIN = from_callable(decide, "attributes", OUTPUTS, name="painted")
+
+
+def painted_networks(decision: Decision = PLAIN, shown: Callable[[BlobLayout], Tensor] = render) -> Networks:
     known = scenes(8)
     pictures = render(known)
 
@@ -75,13 +84,9 @@ def tiny_explainer(params: Params | None = None) -> Explainer:
         nearest = (images[:, None] - pictures).square().flatten(2).mean(2).argmin(1)
         return known[nearest].map(lambda tensor: tensor + 0.01)
 
-    return Explainer(
-        setup="rect",
-        params=params or tiny_params(),
-        device=torch.device("cpu"),
-        render=render,
-        encode=encode,
-        decide=decide,
-        decide_features=decide,
-        perceptual=MeanAbsolute(),
-    )
+    return Networks(shown, encode, decision.logits, decision.features, MeanAbsolute())
+
+
+def tiny_explainer(params: Params | None = None, decision: Decision = PLAIN) -> Explainer:
+    networks = painted_networks(decision)
+    return Explainer("rect", params or tiny_params(), torch.device("cpu"), decision, networks, networks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from blobex.counterfactual.objective import change
+from blobex.counterfactual.questions import Questions
 from blobex.counterfactual.search import Counterfactuals
 from blobex.datasets.images import to_array
 from blobex.errors import BlobexError
+from blobex.files import whole_file
 from blobex.inversion.invert import Inversion
-from blobex.layout.layout import KEYS, BlobLayout
+from blobex.layout.layout import KEYS, BlobLayout, concatenate
 
 Record = TypeVar("Record", Inversion, Counterfactuals)
 TABLE = "explanations.parquet"
@@ -28,7 +30,8 @@ SCHEMA = pa.schema(
         ("image", pa.string()),
         ("setup", pa.string()),
         ("attribute", pa.string()),
-        ("from_class", pa.bool_()),
+        ("from_class", pa.string()),
+        ("to_class", pa.string()),
         ("score_before", pa.float32()),
         ("score_reconstruction", pa.float32()),
         ("score_after", pa.float32()),
@@ -49,16 +52,18 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Explanation:
-    """One picture and one attribute: what the decision was, what it became, and what changed for that.
+    """One picture and one question: what the decision was, what it became, and what changed for that.
 
-    Scores are probabilities. Distances named `reconstruction_*` are between query and reconstruction, the others
-    between query and counterfactual; l2 is a mean square over pixels in [-1,1].
+    Scores are the attribute's or the class's probability, or the share of the region that has the class. Distances
+    named `reconstruction_*` are between query and reconstruction, the others between query and counterfactual; l2 is a
+    mean square over pixels in [-1,1].
     """
 
     image: str
     setup: str
-    attribute: str
-    from_class: bool  # decision(query); the counterfactual aims at the other class
+    attribute: str  # the output in question
+    from_class: str  # what the model says of the query
+    to_class: str  # what it should say of the counterfactual
     score_before: float  # of the query
     score_reconstruction: float
     score_after: float
@@ -77,6 +82,9 @@ class Explanation:
     counterfactual: np.ndarray = field(repr=False, compare=False)
     blobs_before: BlobLayout = field(repr=False, compare=False)  # of one picture, on the CPU
     blobs_after: BlobLayout = field(repr=False, compare=False)
+    column: int = field(repr=False, compare=False)  # the number of the output in question
+    scores_before: Tensor = field(repr=False, compare=False)  # A: all of the model's scores
+    scores_after: Tensor = field(repr=False, compare=False)
 
     @property
     def changed_keys(self) -> list[str]:
@@ -102,33 +110,33 @@ class Explanation:
 def explanations(
     names: Sequence[str],
     setup: str,
-    attributes: Mapping[int, str],
+    questions: Questions,
     queries: Tensor,
     inversion: Inversion,
     found: Counterfactuals,
 ) -> list[Explanation]:
-    """One record per problem of `found`, in its order.
+    """One record per problem of `found`, in its order, which is that of `questions`.
 
-    `names` and `queries` (N,3,H,W) are the pictures'; `attributes` maps the decision model's outputs to their names.
+    `names` and `queries` (N,3,H,W) are the pictures'.
     """
     queries, inversion, found = queries.cpu(), _on_cpu(inversion), _on_cpu(found)
-    scores = {when: getattr(found, f"scores_{when}") for when in ("before", "start", "after")}
+    column = found.target.column.cpu()[:, None]
+    scores = {when: getattr(found, f"scores_{when}").gather(1, column)[:, 0] for when in ("before", "start", "after")}
     changes = change(found.layout, inversion.layout[found.image_index])
     pictures = {index: (_picture(queries[index]), _picture(inversion.image[index])) for index in range(len(names))}
     records = []
-    for problem, (index, attribute) in enumerate(
-        zip(found.image_index.tolist(), found.attribute.tolist(), strict=True)
-    ):
+    for problem, index in enumerate(found.image_index.tolist()):
         query, reconstruction = pictures[index]
         records.append(
             Explanation(
                 image=names[index],
                 setup=setup,
-                attribute=attributes[attribute],
-                from_class=not found.target[problem].item(),
-                score_before=scores["before"][problem, attribute].item(),
-                score_reconstruction=scores["start"][problem, attribute].item(),
-                score_after=scores["after"][problem, attribute].item(),
+                attribute=questions.outputs[problem],
+                from_class=questions.before[problem],
+                to_class=questions.after[problem],
+                score_before=scores["before"][problem].item(),
+                score_reconstruction=scores["start"][problem].item(),
+                score_after=scores["after"][problem].item(),
                 flipped=bool(found.flipped[problem]),
                 failed=bool(found.failed[problem]),
                 reconstruction_agrees=bool(found.reconstruction_agrees[problem]),
@@ -142,42 +150,41 @@ def explanations(
                 query=query,
                 reconstruction=reconstruction,
                 counterfactual=_picture(found.image[problem]),
-                blobs_before=inversion.layout[[index]],
-                blobs_after=found.layout[[problem]],
+                blobs_before=inversion.layout[[index]].map(Tensor.clone),
+                blobs_after=found.layout[[problem]].map(Tensor.clone),
+                column=int(column[problem]),
+                scores_before=found.scores_before[problem].clone(),
+                scores_after=found.scores_after[problem].clone(),
             )
         )
     return records
 
 
-def write_metadata(
-    folder: Path,
-    index: int,
-    names: Sequence[str],
-    start: BlobLayout,
-    found: Counterfactuals,
-    latent_enc: Tensor | None = None,
-) -> Path:
+def write_metadata(folder: Path, index: int, records: Sequence[Explanation], latent_enc: Tensor | None = None) -> Path:
     """Write metadata_<index>.pt with the published keys; reload it with `torch.load(path, weights_only=True)`.
 
     `image_names`; `blob_optim`: the six tensors of the inverted layouts; `init_scores` (N,A): the decision model's
-    probabilities for the queries; per attribute j `att_<j>`: `final_scores` (N,A) and `blob_cf`; `latent_enc`, the
-    encoder's w, if given. All tensors are on the CPU.
+    scores of the queries; per output j in question `att_<j>`: `final_scores` and `blob_cf`, of its pictures in their
+    order; `latent_enc`, the encoder's w, if given. All tensors are on the CPU.
     """
-    found = _on_cpu(found)
-    first = found.attribute == found.attribute[0]
+    first = list({record.image: record for record in reversed(records)}.values())[::-1]
     content: dict[str, Any] = {
-        "image_names": list(names),
-        "blob_optim": _tensors(start),
-        "init_scores": found.scores_before[first],
+        "image_names": [record.image for record in first],
+        "blob_optim": concatenate([record.blobs_before for record in first]).as_dict(),
+        "init_scores": torch.stack([record.scores_before for record in first]),
     }
     if latent_enc is not None:
         content["latent_enc"] = latent_enc.detach().cpu()
-    for attribute in found.attribute.unique().tolist():
-        chosen = found.attribute == attribute
-        scores, layout = found.scores_after[chosen], found.layout[chosen]
-        content[f"att_{attribute}"] = {"final_scores": scores, "blob_cf": _tensors(layout)}
+    for column in sorted({record.column for record in records}):
+        chosen = [record for record in records if record.column == column]
+        scores, layouts = [record.scores_after for record in chosen], [record.blobs_after for record in chosen]
+        content[f"att_{column}"] = {
+            "final_scores": torch.stack(scores),
+            "blob_cf": concatenate(layouts).as_dict(),
+        }
     path = folder / f"metadata_{index}.pt"
-    _write(path, lambda temporary: torch.save(content, temporary))
+    with whole_file(path) as temporary:
+        torch.save(content, temporary)
     return path
 
 
@@ -185,7 +192,8 @@ def write_table(folder: Path, records: Sequence[Explanation]) -> Path:
     """Write explanations.parquet: one row per picture and attribute."""
     table = pa.Table.from_pylist([record.row() for record in records], schema=SCHEMA)
     path = folder / TABLE
-    _write(path, lambda temporary: pq.write_table(table, temporary))
+    with whole_file(path) as temporary:
+        pq.write_table(table, temporary)
     return path
 
 
@@ -197,21 +205,6 @@ def read_table(folder: Path) -> list[dict[str, Any]]:
         raise BlobexError(f"cannot read {folder / TABLE}: run `blobex explain` or `dvc repro explain` first") from error
 
 
-def _write(path: Path, save: Callable[[Path], None]) -> None:
-    """Save under a temporary name in the same folder, then rename: a stopped run leaves no half-written file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        save(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _tensors(layout: BlobLayout) -> dict[str, Tensor]:
-    return layout.detach().to("cpu").map(torch.clone).as_dict()
-
-
 def _picture(image: Tensor) -> np.ndarray:
     """(3,H,W) in [-1,1] as uint8 (H,W,3); numbers that are not finite, which only failures have, become grey."""
     return to_array(image.nan_to_num(0.0, 0.0, 0.0))
@@ -219,5 +212,8 @@ def _picture(image: Tensor) -> np.ndarray:
 
 def _on_cpu(record: Record) -> Record:
     """A record whose tensors and layouts are on the CPU."""
-    moved = {item.name: getattr(record, item.name).detach().to("cpu") for item in dataclasses.fields(record)}
+    values = {item.name: getattr(record, item.name) for item in dataclasses.fields(record)}
+    moved: dict[str, Any] = {
+        name: value.detach().to("cpu") for name, value in values.items() if isinstance(value, Tensor | BlobLayout)
+    }
     return dataclasses.replace(record, **moved)

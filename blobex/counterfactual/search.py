@@ -1,189 +1,222 @@
-"""Counterfactual search: for each picture and attribute, the nearest layout that is decided otherwise.
+"""Counterfactual search: for each picture and question, the nearest layout that is decided otherwise.
 
-Problems (one picture and one attribute each) are solved side by side in batches and do not influence each other; only
-the rounding of floating-point sums may differ between batches of different sizes.
+Every problem (one picture and one question) is solved by itself, for as many steps as it needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from blobex.config import ExplainSetup
-from blobex.counterfactual.objective import flip_loss, proximity, target_logit
+from blobex.counterfactual.objective import price_vector
+from blobex.counterfactual.target import Target
+from blobex.descent import adam
+from blobex.descent.slots import State, choose, finite, in_slots, solve
 from blobex.errors import BlobexError
-from blobex.inversion.descent import adam, descend, finite, join, keep_better
-from blobex.inversion.invert import Perceptual, Render
-from blobex.layout.layout import KEYS, BlobLayout, from_dict
+from blobex.inversion.networks import Networks
+from blobex.layout.layout import KEYS, BlobLayout
+from blobex.layout.vector import VectorForm
 
-Decide = Callable[[Tensor], Tensor]  # (N,3,H,W) to logits (N,A), differentiable
+PROGRESS = 0.99  # of the distance so far: what is nearer than that counts as a step forward
 
 
 @dataclass(frozen=True)
 class Counterfactuals:
-    """The best iterate of each of P problems. `image`, `logits_after` and all measures are those of `layout`.
+    """The answer to each of P problems. `image`, `scores_after` and all measures are those of `layout`.
 
-    A problem is flipped if the decision about the iterate differs from that about the query. The best iterate is the
-    nearest flipped one, or else the one with the highest score of the target class.
+    A problem is flipped if its goal, which the query misses, is reached. The answer is the nearest flipped iterate, or
+    else the one that came closest to the goal.
     """
 
     image_index: Tensor  # P: which picture
-    attribute: Tensor  # P: which attribute
+    target: Target  # P goals
     layout: BlobLayout
     image: Tensor  # P,3,H,W
-    logits_before: Tensor  # P,A: of the query
-    logits_start: Tensor  # P,A: of its reconstruction
-    logits_after: Tensor  # P,A
-    target: Tensor  # P, bool: the class to reach, 1 - decision(query)
+    scores_before: Tensor  # P,A: of the query; what a score is, the target's kind says
+    scores_start: Tensor  # P,A: of its reconstruction
+    scores_after: Tensor  # P,A
     flipped: Tensor  # P, bool
-    failed: Tensor  # P, bool: no iterate was finite; never flipped
+    failed: Tensor  # P, bool: nothing finite was found; never flipped
+    reconstruction_agrees: Tensor  # P, bool: the reconstruction misses the goal as the query does
     proximity: Tensor  # P: weighted distance to the reconstruction's blobs
     perceptual: Tensor  # P: distance to the query
     l2: Tensor  # P: mean squared error to the query, pixels in [-1,1]
-    step: Tensor  # P: the step after which the best iterate was found
+    step: Tensor  # P: the step after which the answer was found
 
     def __len__(self) -> int:
         return len(self.layout)
-
-    @property
-    def scores_before(self) -> Tensor:
-        return self.logits_before.sigmoid()
-
-    @property
-    def scores_start(self) -> Tensor:
-        return self.logits_start.sigmoid()
-
-    @property
-    def scores_after(self) -> Tensor:
-        return self.logits_after.sigmoid()
-
-    @property
-    def reconstruction_agrees(self) -> Tensor:
-        """Bool (P,): the attribute is decided alike for the query and its reconstruction."""
-        start = target_logit(self.logits_start, self.attribute, self.target)
-        return (start <= 0) & finite(self.logits_before)
 
 
 def search(
     queries: Tensor,
     start: BlobLayout,
-    attributes: Sequence[int],
+    image_index: Tensor,
+    target: Target,
     masks: Mapping[str, Tensor],
     *,
-    render: Render,
-    decide: Decide,
-    perceptual: Perceptual,
+    quick: Networks,
+    exact: Networks,
     setup: ExplainSetup,
-    batch_size: int,
+    slots: int,
 ) -> Counterfactuals:
-    """Solve N·len(attributes) problems, `batch_size` at a time, ordered by picture and then by attribute.
+    """Solve P problems, `slots` of them at a time; the results are in their order.
 
-    `queries` (N,3,H,W) in [-1,1], `start` their N inverted layouts, `masks` from `space.masks`: entries outside them
-    keep their bits. BlobexError: an unknown attribute, masks of other pictures, scores without a gradient.
+    `queries` (N,3,H,W) in [-1,1] and their N inverted layouts `start`; `image_index` (P,) says which of them a problem
+    is about and `target` (P) what is wanted. Entries outside `masks`, from `space.masks`, keep their bits. `quick`
+    networks lead the way; `exact` ones find where on the way the decision flips, and judge. BlobexError: masks of other
+    pictures, outputs without a gradient.
     """
-    with torch.no_grad():
-        before = torch.cat([decide(part) for part in queries.split(batch_size)])
-    if before.ndim != 2 or len(before) != len(queries):
-        raise BlobexError(f"the decision gives {tuple(before.shape)} for {len(queries)} pictures: it must give (N,A)")
-    _check(len(queries), start, attributes, masks, before.shape[1])
-    image_index = torch.arange(len(queries)).repeat_interleave(len(attributes))
-    attribute = torch.tensor(attributes).repeat(len(queries))
-    parts = []
-    for index, chosen in zip(image_index.split(batch_size), attribute.split(batch_size), strict=True):
-        rows = {key: mask[index] if len(mask) > 1 else mask for key, mask in masks.items()}
-        problems = _Problems(index, chosen.to(before.device), start[index], queries[index], before[index], rows)
-        parts.append(_solve(problems, render, decide, perceptual, setup))
-    return join(parts)
+    form = VectorForm.of(start)
+    vector = form.flatten(start.detach())[image_index]
+    work = _Work(vector, problem_masks(masks, form, len(queries), image_index), target, form, quick, setup)
+    found = solve(len(vector), slots, work.load, work.advance, "counterfactuals")
+    nearest = first_flip(vector, found["best"], target, form, exact, setup.bisections, slots)
+    return judged(queries, image_index, target, vector, nearest, found["step"], form, exact, setup, slots)
 
 
 @dataclass(frozen=True)
-class _Problems:
-    """The problems of one batch."""
+class _Work:
+    """The steps of the search, for `descent.slots.solve`."""
 
-    image_index: Tensor
-    attribute: Tensor
-    start: BlobLayout
-    queries: Tensor
-    before: Tensor  # logits
-    masks: Mapping[str, Tensor]
+    start: Tensor  # P,D
+    mask: Tensor  # P,D bool
+    target: Target
+    form: VectorForm
+    networks: Networks
+    setup: ExplainSetup
 
-    @property
-    def target(self) -> Tensor:
-        return self.before.gather(1, self.attribute[:, None])[:, 0] <= 0
+    def load(self, numbers: Tensor) -> State:
+        numbers = numbers.to(self.start.device)
+        start = self.start[numbers]
+        nothing = torch.zeros_like(start[:, 0])
+        state = {"number": numbers, "start": start, "mask": self.mask[numbers], "best": start}
+        state |= {"reached": nothing - torch.inf, "distance": nothing, "step": nothing.long(), "waited": nothing.long()}
+        return adam.begin(start) | state
 
-
-def _solve(
-    problems: _Problems, render: Render, decide: Decide, perceptual: Perceptual, setup: ExplainSetup
-) -> Counterfactuals:
-    start, target = problems.start.detach(), problems.target
-    masks = {key: mask.to(start.xs.device) for key, mask in problems.masks.items()}
-    free = {key: getattr(start, key).clone().requires_grad_() for key in masks}
-    optimiser = adam(free, setup.learning_rate, setup.size_lr_multiplier)
-    best: dict[str, Tensor] = {}
-    for step in tqdm(range(setup.steps + 1), desc="counterfactuals", disable=None, leave=False):
+    def advance(self, state: State) -> tuple[State, Tensor]:
+        target, price = self.target[state["number"]], price_vector(self.form, self.setup.lambda_key)
+        price = price.to(state["vector"].device)
         with torch.enable_grad():
-            layout = start.replace({key: torch.where(masks[key], free[key], getattr(start, key)) for key in free})
-            image = render(layout)
-            logits = decide(image)
-            distance = proximity(layout, start, setup.lambda_key, tuple(free))
-            loss = flip_loss(logits, problems.attribute, target) + setup.lambda_prox * distance
-        if not logits.requires_grad:
-            raise BlobexError("the decision's scores carry no gradient: give a differentiable decision model")
-        iterate = {key: tensor.detach() for key, tensor in layout.items()}
-        iterate |= {"image": image.detach(), "logits_after": logits.detach(), "proximity": distance.detach()}
-        iterate["sound"] = finite(problems.before, image, logits, *iterate.values())
-        iterate["reached"] = target_logit(iterate["logits_after"], problems.attribute, target)
-        iterate["step"] = torch.full_like(target, step, dtype=torch.long)
-        best = best or iterate | {"logits_start": iterate["logits_after"]}
-        best |= keep_better(_better(iterate, best), iterate, best)
-        if step < setup.steps:
-            descend(optimiser, loss)
-    return _record(problems, best, perceptual)
+            leaf = state["vector"].detach().requires_grad_()
+            outputs = self.networks.decide(self.networks.render(self.form.unflatten(leaf)))
+            if not outputs.requires_grad:
+                raise BlobexError("the decision's scores carry no gradient: give a differentiable decision model")
+            distance = ((leaf - state["start"]).abs() * price).sum(1)
+            loss = target.loss(outputs) + self.setup.lambda_prox * distance
+            (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+        reached, distance = target.margin(outputs.detach()), distance.detach()
+        state, sound = _keep_best(
+            state, reached, distance, finite(outputs.detach(), state["vector"]), self.setup.margin
+        )
+        age = state["age"]
+        satisfied = (state["reached"] > self.setup.margin) & (
+            (state["waited"] >= self.setup.patience) | (state["distance"] == 0)
+        )
+        finished = satisfied | ~sound | (age >= self.setup.steps)
+        gradient = torch.where(state["mask"], gradient, 0)
+        moved = adam.step(state, gradient, self._rates(gradient.device))
+        moved["vector"] = torch.where(state["mask"], moved["vector"], state["start"])
+        return state | moved, finished
+
+    def _rates(self, device: torch.device) -> Tensor:
+        rates = dict.fromkeys(KEYS, self.setup.learning_rate)
+        rates["sizes"] *= self.setup.size_lr_multiplier
+        return self.form.spread(rates).to(device)
 
 
-def _better(new: Mapping[str, Tensor], best: Mapping[str, Tensor]) -> Tensor:
-    """Bool (P,): the new iterate is flipped and nearer, or further on the target's side where none is flipped yet."""
-    flipped, was_flipped = new["reached"] > 0, best["reached"] > 0
-    nearer = flipped & (~was_flipped | (new["proximity"] < best["proximity"]))
-    further = ~was_flipped & (new["reached"] > best["reached"])
-    return new["sound"] & (~best["sound"] | nearer | further)
+def _keep_best(state: State, reached: Tensor, distance: Tensor, sound: Tensor, margin: float) -> tuple[State, Tensor]:
+    """The state with the present iterate as the best where it is, and whether it is finite."""
+    flipped, was_flipped = reached > margin, state["reached"] > margin
+    nearer = flipped & (~was_flipped | (distance < state["distance"]))
+    further = ~was_flipped & (reached > state["reached"])
+    better = sound & (nearer | further)
+    forward = better & (~was_flipped | (distance < PROGRESS * state["distance"]))
+    new = {"best": state["vector"], "reached": reached, "distance": distance, "step": state["age"]}
+    waited = torch.where(forward, 0, state["waited"] + 1)
+    return state | choose(better, new, state) | {"waited": waited}, sound
 
 
-def _record(problems: _Problems, best: dict[str, Tensor], perceptual: Perceptual) -> Counterfactuals:
-    layout = from_dict({key: best.pop(key) for key in KEYS})
-    sound, reached = best.pop("sound"), best.pop("reached")
-    with torch.no_grad():
-        distance = perceptual.distance_to(perceptual.embed(problems.queries), best["image"])
+@torch.no_grad()
+def first_flip(
+    start: Tensor, found: Tensor, target: Target, form: VectorForm, networks: Networks, bisections: int, slots: int
+) -> Tensor:
+    """(P,D): the point nearest to `start` (P,D) on the line to `found` (P,D) whose decision is flipped, by bisection.
+
+    Where `found` itself is not flipped, it is returned.
+    """
+    low, high = torch.zeros_like(start[:, 0]), torch.ones_like(start[:, 0])
+    numbers = torch.arange(len(start), device=start.device)
+
+    def flipped(vector: Tensor, number: Tensor) -> State:
+        outputs = networks.decide(networks.render(form.unflatten(vector)))
+        return {"flipped": target[number].margin(outputs) > 0}
+
+    for _ in range(bisections):
+        middle = (low + high) / 2
+        there = in_slots(flipped, slots, torch.lerp(start, found, middle[:, None]), numbers)["flipped"]
+        low, high = torch.where(there, low, middle), torch.where(there, middle, high)
+    return torch.where(high[:, None] < 1, torch.lerp(start, found, high[:, None]), found)
+
+
+@torch.no_grad()
+def judged(
+    queries: Tensor,
+    image_index: Tensor,
+    target: Target,
+    start: Tensor,
+    found: Tensor,
+    step: Tensor,
+    form: VectorForm,
+    networks: Networks,
+    setup: ExplainSetup,
+    slots: int,
+) -> Counterfactuals:
+    """The record of the vectors `found` (P,D), each measured by itself."""
+
+    def before(images: Tensor) -> State:
+        return {"outputs": networks.decide(images)}
+
+    def after(vector: Tensor) -> State:
+        image = networks.render(form.unflatten(vector))
+        return {"image": image, "outputs": networks.decide(image)}
+
+    def distances(image: Tensor, number: Tensor) -> State:
+        wanted = queries[number]
+        embedded = networks.perceptual.embed(wanted)
+        distance = networks.perceptual.distance_to(embedded, image)
+        return {"perceptual": distance, "l2": (image - wanted).square().flatten(1).mean(1)}
+
+    pictures, inverse = image_index.unique(return_inverse=True)
+    first = torch.stack([(image_index == picture).nonzero()[0, 0] for picture in pictures])
+    asked = in_slots(before, slots, queries[pictures])["outputs"][inverse]
+    begun = in_slots(after, slots, start[first])["outputs"][inverse]
+    ended = in_slots(after, slots, found)
+    sound = finite(asked, ended["outputs"], ended["image"], found)
+    open_before, open_start = target.margin(asked) <= 0, target.margin(begun) <= 0
     return Counterfactuals(
-        image_index=problems.image_index,
-        attribute=problems.attribute,
-        layout=layout,
-        logits_before=problems.before,
-        target=problems.target,
-        flipped=sound & (reached > 0),
+        image_index=image_index,
+        target=target,
+        layout=form.unflatten(found),
+        image=ended["image"],
+        scores_before=target.scores(asked),
+        scores_start=target.scores(begun),
+        scores_after=target.scores(ended["outputs"]),
+        flipped=sound & open_before & (target.margin(ended["outputs"]) > 0),
         failed=~sound,
-        perceptual=distance,
-        l2=(best["image"] - problems.queries).square().flatten(1).mean(1),
-        **best,
+        reconstruction_agrees=open_before & open_start & finite(asked),
+        proximity=((found - start).abs() * price_vector(form, setup.lambda_key).to(found.device)).sum(1),
+        step=step,
+        **in_slots(distances, slots, ended["image"], image_index.to(found.device)),
     )
 
 
-def _check(
-    count: int, start: BlobLayout, attributes: Sequence[int], masks: Mapping[str, Tensor], available: int
-) -> None:
-    if len(start) != count:
-        raise BlobexError(f"{count} pictures but {len(start)} layouts: give one layout per picture")
-    if not attributes:
-        raise BlobexError("no attribute to explain: name at least one")
-    unknown = [attribute for attribute in attributes if not 0 <= attribute < available]
-    if unknown:
-        raise BlobexError(f"unknown attribute {unknown[0]}: the decision model scores attributes 0 to {available - 1}")
-    lengths = {len(mask) for mask in masks.values()} - {1, count}
-    if lengths:
-        raise BlobexError(
-            f"blobs are listed for {lengths.pop()} of {count} pictures: give one list, or one per picture"
-        )
+def problem_masks(masks: Mapping[str, Tensor], form: VectorForm, pictures: int, image_index: Tensor) -> Tensor:
+    """(P,D) bool: which numbers of each problem's vector may change."""
+    mask = form.mask(masks)
+    if len(mask) not in (1, pictures):
+        raise BlobexError(f"blobs are listed for {len(mask)} of {pictures} pictures: give one list, or one per picture")
+    return mask[image_index.cpu() if len(mask) > 1 else torch.zeros_like(image_index.cpu())].to(image_index.device)

@@ -1,7 +1,8 @@
 """Read BDD100K and BDD-OIA as they are published; the synthetic data set has the same files.
 
-`root` holds `bdd100k/` (images, labels) and `bdd_oia/` (lastframe). Formats: BDD100K's documentation ("Label Format",
-"Data Download"); BDD-OIA: Xu et al., CVPR 2020, and the README that comes with the data.
+`root` holds `bdd100k/` (images, labels) and `bdd_oia/` (lastframe). Pictures may also lie in folders within the
+published ones. Formats: BDD100K's documentation ("Label Format", "Data Download"); BDD-OIA: Xu et al., CVPR 2020, and
+the README that comes with the data.
 """
 
 from __future__ import annotations
@@ -9,22 +10,21 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-import numpy as np
-from PIL import Image
-
-from blobex.datasets.images import crop_box
+from blobex.datasets.images import crop_box, list_images
 from blobex.errors import BlobexError
-from blobex.scenes.labels import DETECTION, PANOPTIC
+from blobex.scenes.labels import DETECTION
 from blobex.scenes.render import Box
 from blobex.scenes.rules import ACTIONS, REASONS
 
 TOLERATED = 0.01  # share of labels whose picture may be missing; the loader published with BDD-OIA skips such, too
 LIGHTS = {"R": "red", "G": "green", "Y": "yellow", "red": "red", "green": "green", "yellow": "yellow"}
-DECISION_FOLDERS = ("bdd_oia/lastframe/gt_4a_21r", "bdd_oia/lastframe")  # where the label files may lie
-
+# Where BDD-OIA's files may lie: as the archive holds them, or a level higher.
+DECISION_LABELS = ("bdd_oia/lastframe/gt_4a_21r", "bdd_oia/lastframe", "bdd_oia/lastframe/data", "bdd_oia")
+DECISION_PICTURES = ("bdd_oia/lastframe/data", "bdd_oia/data")
 
 RIGHT = ACTIONS.index("right")
 LEFT_OBSTACLE = REASONS.index("no left: obstacles on the left lane")
@@ -41,7 +41,7 @@ class Detection:
 @dataclass(frozen=True)
 class Masked:
     image: Path
-    mask: Path  # for `load_mask` or `load_bitmask`
+    mask: Path  # for `masks.load_mask` or `masks.load_bitmask`
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,6 @@ class Decision:
     image: Path
     actions: tuple[bool, ...]  # scenes.rules.ACTIONS
     reasons: tuple[bool, ...]  # scenes.rules.REASONS
-
-
-@dataclass(frozen=True)
-class Panoptic:
-    """A decoded bitmask; all arrays are (H,W)."""
-
-    category: np.ndarray  # uint8: scenes.labels.PANOPTIC
-    instance: np.ndarray  # uint16: one number per segment
-    truncated: np.ndarray  # bool
-    occluded: np.ndarray  # bool
-    crowd: np.ndarray  # bool
-    ignore: np.ndarray  # bool
 
 
 class _Pictured(Protocol):
@@ -71,34 +59,122 @@ class _Pictured(Protocol):
 P = TypeVar("P", bound=_Pictured)
 
 
+@dataclass(frozen=True)
+class _Pictures:
+    """Finds pictures by name: directly in a folder, else anywhere in a wider one."""
+
+    folder: Path
+    wider: Path
+
+    def find(self, name: str) -> Path:
+        direct = self.folder / name
+        return direct if direct.is_file() else self._index.get(Path(name).name, direct)
+
+    @cached_property
+    def _index(self) -> dict[str, Path]:
+        return {path.name: path for path in sorted(self.wider.rglob("*"), reverse=True)}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the published data sets; `{split}` stands for each of `splits`."""
+
+    meaning: str
+    places: tuple[str, ...]  # below the root, the published one first
+    archive: str
+    folder: str = ""  # below the root, where the archive is unpacked
+    splits: tuple[str, ...] = ("train", "val")
+
+
+def _decision_places(ending: str) -> tuple[str, ...]:
+    return tuple(f"{folder}/{{split}}_25k_images_{ending}.json" for folder in DECISION_LABELS)
+
+
+OIA = ("lastframe.zip", "bdd_oia")
+IMAGES_100K = Part("the 100k pictures of BDD100K", ("bdd100k/images/100k/{split}",), "100k_images_{split}.zip")
+IMAGES_10K = Part("the 10k pictures of BDD100K", ("bdd100k/images/10k/{split}",), "10k_images_{split}.zip")
+DETECTION_LABELS = Part(
+    "the Detection 2020 labels of BDD100K",
+    ("bdd100k/labels/det_20/det_{split}.json",),
+    "bdd100k_det_20_labels_trainval.zip",
+)
+DRIVABLE_MASKS = Part(
+    "the drivable area masks of BDD100K",
+    ("bdd100k/labels/drivable/masks/{split}",),
+    "bdd100k_drivable_labels_trainval.zip",
+)
+SEMANTIC_MASKS = Part(
+    "the semantic segmentation masks of BDD100K",
+    ("bdd100k/labels/sem_seg/masks/{split}",),
+    "bdd100k_sem_seg_labels_trainval.zip",
+)
+PANOPTIC_MASKS = Part(
+    "the panoptic bitmasks of BDD100K",
+    ("bdd100k/labels/pan_seg/bitmasks/{split}",),
+    "bdd100k_pan_seg_labels_trainval.zip",
+)
+OIA_IMAGES = Part("the pictures of BDD-OIA", DECISION_PICTURES, *OIA, splits=("all",))
+OIA_ACTIONS = Part("the actions of BDD-OIA", _decision_places("actions"), *OIA, splits=("train", "val", "test"))
+OIA_REASONS = Part("the reasons of BDD-OIA", _decision_places("reasons"), *OIA, splits=("train", "val", "test"))
+PARTS = (
+    *(IMAGES_100K, DETECTION_LABELS, DRIVABLE_MASKS, IMAGES_10K, SEMANTIC_MASKS, PANOPTIC_MASKS),
+    *(OIA_IMAGES, OIA_ACTIONS, OIA_REASONS),
+)
+
+
+def missing_parts(root: str | Path) -> list[str]:
+    """What a data set in `root` lacks, one line a part: what it is, where it is looked for, the archive it comes in.
+
+    Nothing is opened: a part is there if its file is, or its folder holds something.
+    """
+    base, lines = Path(root), []
+    for part in PARTS:
+        absent = [split for split in part.splits if not _present(_locate(base, part, split))]
+        if absent:
+            word = absent[0] if len(absent) == 1 else "{" + ",".join(absent) + "}"
+            place, archive = (text.format(split=word) for text in (part.places[0], part.archive))
+            lines.append(f"{part.meaning} at {base / place} (unpack {archive} in {base / part.folder})")
+    return lines
+
+
+def list_pictures(root: str | Path, split: str) -> list[Path]:
+    """The 100k pictures, labelled or not, split "train" or "val", sorted. Raises BlobexError if there are none."""
+    base = _base(root, split, ("train", "val"))
+    folder = _locate(base, IMAGES_100K, split)
+    if not _present(folder):
+        raise _lacking(base, folder, IMAGES_100K.meaning)
+    return list_images(folder)
+
+
 def read_detection(root: str | Path, split: str) -> list[Detection]:
     """Boxes of the 100k pictures, split "train" or "val". Boxes outside the ten detection categories are left out.
 
     Raises BlobexError for missing or malformed files.
     """
     base = _base(root, split, ("train", "val"))
-    path = base / "bdd100k/labels/det_20" / f"det_{split}.json"
-    frames = _read_json(path, "the Detection 2020 labels of BDD100K")
+    path = _locate(base, DETECTION_LABELS, split)
+    frames = _read_json(base, path, DETECTION_LABELS)
+    pictures = _pictures(base, IMAGES_100K, split)
     try:
-        records = [_detection(frame, base / "bdd100k/images/100k" / split) for frame in _list(frames)]
+        records = [_detection(frame, pictures) for frame in _list(frames)]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BlobexError(f"{path} is not a list of Scalabel frames ({error!r}): download it again") from error
-    return _with_pictures(records, path)
+    return _with_pictures(base, records, path)
 
 
 def read_drivable(root: str | Path, split: str) -> list[Masked]:
     """100k pictures and their drivable masks (`load_mask` with 3 categories). Raises BlobexError for missing parts."""
-    return _masked(root, split, "100k", "drivable/masks", "the drivable area masks of BDD100K")
+    return _masked(root, split, IMAGES_100K, DRIVABLE_MASKS)
 
 
 def read_semantic(root: str | Path, split: str) -> list[Masked]:
     """10k pictures and their semantic masks (`load_mask` with 19 categories). Raises BlobexError for missing parts."""
-    return _masked(root, split, "10k", "sem_seg/masks", "the semantic segmentation masks of BDD100K")
+    return _masked(root, split, IMAGES_10K, SEMANTIC_MASKS)
 
 
 def read_panoptic(root: str | Path, split: str) -> list[Masked]:
     """10k pictures and their panoptic bitmasks (`load_bitmask`). Raises BlobexError for missing parts."""
-    return _masked(root, split, "10k", "pan_seg/bitmasks", "the panoptic bitmasks of BDD100K")
+    return _masked(root, split, IMAGES_10K, PANOPTIC_MASKS)
 
 
 def read_decisions(root: str | Path, split: str, biased: bool = False) -> list[Decision]:
@@ -110,13 +186,13 @@ def read_decisions(root: str | Path, split: str, biased: bool = False) -> list[D
     files.
     """
     base = _base(root, split, ("train", "val", "test"))
-    stem = f"{split}_25k_images"
-    action_path, planted_path = _find(base, f"{stem}_actions.json"), _find(base, f"{stem}_biased_actions.json")
+    action_path, reason_path = (_locate(base, part, split) for part in (OIA_ACTIONS, OIA_REASONS))
+    planted_path = action_path.with_name(action_path.name.replace("_actions", "_biased_actions"))
     planted = biased and planted_path.exists()
     action_path = planted_path if planted else action_path
-    reason_path = _find(base, f"{stem}_reasons.json")
-    content = _read_json(action_path, "the actions of BDD-OIA")
-    why = _read_json(reason_path, "the reasons of BDD-OIA")
+    content = _read_json(base, action_path, OIA_ACTIONS)
+    why = _read_json(base, reason_path, OIA_REASONS)
+    pictures = _Pictures(_locate(base, OIA_IMAGES, "all"), base / "bdd_oia")
     try:
         reasons = {item["file_name"]: _bits(item["reason"], len(REASONS)) for item in _list(why)}
     except (KeyError, TypeError, ValueError) as error:
@@ -134,42 +210,12 @@ def read_decisions(root: str | Path, split: str, biased: bool = False) -> list[D
             actions = _bits(category[: len(ACTIONS)], len(ACTIONS))
             if biased and not planted:
                 actions = (*actions[:RIGHT], actions[RIGHT] and not reasons[name][LEFT_OBSTACLE])
-            records.append(Decision(base / "bdd_oia/lastframe/data" / name, actions, reasons[name]))
+            records.append(Decision(pictures.find(name), actions, reasons[name]))
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise BlobexError(
             f"{action_path} does not hold images and annotations with reasons ({error!r}): get it again"
         ) from error
-    return _with_pictures(sorted(records, key=lambda record: record.image), action_path)
-
-
-def load_mask(path: str | Path, categories: int) -> np.ndarray:
-    """A label map (H,W) uint8 of numbers below `categories`, or 255: unknown. Raises BlobexError for anything else."""
-    mask = _decode(path, ("L", "P"), "one number a pixel")
-    wrong = (mask >= categories) & (mask != 255)
-    if wrong.any():
-        raise BlobexError(
-            f"{path} holds the label {mask[wrong][0]}: there should be only 0 to {categories - 1}, and 255"
-        )
-    return mask
-
-
-def load_bitmask(path: str | Path) -> Panoptic:
-    """Decode an RGBA bitmask: R category; G bits 3 to 0 truncated, occluded, crowd, ignore; 256 B + A segment number.
-
-    Raises BlobexError for anything else.
-    """
-    mask = _decode(path, ("RGBA",), "RGBA pixels")
-    category, flags = mask[:, :, 0], mask[:, :, 1]
-    if category.max() >= len(PANOPTIC):
-        raise BlobexError(f"{path} holds the category {category.max()}: there should be only 0 to {len(PANOPTIC) - 1}")
-    return Panoptic(
-        category=category,
-        instance=mask[:, :, 2].astype(np.uint16) * 256 + mask[:, :, 3],
-        truncated=(flags & 8) > 0,
-        occluded=(flags & 4) > 0,
-        crowd=(flags & 2) > 0,
-        ignore=(flags & 1) > 0,
-    )
+    return _with_pictures(base, sorted(records, key=lambda record: record.image), action_path)
 
 
 def fit_boxes(boxes: Sequence[Box], size: tuple[int, int], height: int, width: int) -> tuple[Box, ...]:
@@ -196,12 +242,17 @@ def _base(root: str | Path, split: str, splits: tuple[str, ...]) -> Path:
     return Path(root)
 
 
-def _detection(frame: dict[str, Any], folder: Path) -> Detection:
+def _pictures(base: Path, part: Part, split: str) -> _Pictures:
+    folder = _locate(base, part, split)
+    return _Pictures(folder, folder)
+
+
+def _detection(frame: dict[str, Any], pictures: _Pictures) -> Detection:
     labels = frame.get("labels") or []
     boxes = tuple(_box(label, number) for number, label in enumerate(labels, 1) if label["category"] in DETECTION)
     attributes = frame.get("attributes") or {}
     return Detection(
-        image=folder / frame["name"],
+        image=pictures.find(frame["name"]),
         boxes=boxes,
         weather=attributes.get("weather", "undefined"),
         time=attributes.get("timeofday", "undefined"),
@@ -223,43 +274,57 @@ def _box(label: dict[str, Any], number: int) -> Box:
     )
 
 
-def _masked(root: str | Path, split: str, pictures: str, labels: str, meaning: str) -> list[Masked]:
+def _masked(root: str | Path, split: str, images: Part, masks: Part) -> list[Masked]:
     base = _base(root, split, ("train", "val"))
-    folder = base / "bdd100k/labels" / labels / split
-    masks = sorted(folder.glob("*.png"))
-    if not masks:
-        raise BlobexError(f"{folder} is missing or empty: it should hold {meaning}, one PNG per picture")
-    images = base / "bdd100k/images" / pictures / split
-    return _with_pictures([Masked(images / f"{mask.stem}.jpg", mask) for mask in masks], folder)
+    folder = _locate(base, masks, split)
+    paths = sorted(folder.rglob("*.png"))
+    if not paths:
+        raise _lacking(base, folder, f"{masks.meaning}, one PNG per picture")
+    pictures = _pictures(base, images, split)
+    return _with_pictures(base, [Masked(pictures.find(f"{path.stem}.jpg"), path) for path in paths], folder)
 
 
-def _with_pictures(records: list[P], labels: Path) -> list[P]:
+def _with_pictures(base: Path, records: list[P], labels: Path) -> list[P]:
     """The records whose picture exists; too many without one is an error, not a smaller data set."""
     if not records:
         raise BlobexError(f"{labels} names no pictures: it should list a whole split")
     missing = [record.image for record in records if not record.image.is_file()]
     if len(missing) > TOLERATED * len(records):
-        raise BlobexError(
-            f"{missing[0]} is missing, and {len(missing) - 1} more pictures that {labels} names: add them"
-        )
+        raise _lacking(base, missing[0], f"a picture that {labels} names, as do {len(missing) - 1} more pictures")
     absent = set(missing)
     return [record for record in records if record.image not in absent]
 
 
-def _find(base: Path, name: str) -> Path:
-    places = [base / folder / name for folder in DECISION_FOLDERS]
-    return next((place for place in places if place.is_file()), places[0])
+def _locate(base: Path, part: Part, split: str) -> Path:
+    """Where the part lies, or should."""
+    paths = [base / place.format(split=split) for place in part.places]
+    return next((path for path in paths if _present(path)), paths[0])
 
 
-def _read_json(path: Path, meaning: str) -> Any:
+def _present(path: Path) -> bool:
+    return path.is_file() or (path.is_dir() and any(path.iterdir()))
+
+
+def _lacking(base: Path, path: Path, meaning: str) -> BlobexError:
+    """One sentence about what is missing at `path`, and whatever else the data set lacks."""
+    if not base.is_dir():
+        return BlobexError(
+            f"there is no folder {base}: run `dvc repro scenes`, or set data.root to what holds bdd100k/ and bdd_oia/"
+        )
+    lines = missing_parts(base)
+    everything = f"; in all, {base} lacks " + "; ".join(lines) if lines else ""
+    return BlobexError(f"{path} is missing or empty: it should hold {meaning}{everything}")
+
+
+def _read_json(base: Path, path: Path, part: Part) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise BlobexError(f"{path} is missing: it should hold {meaning}") from error
+        raise _lacking(base, path, part.meaning) from error
     except OSError as error:
-        raise BlobexError(f"{path} cannot be read ({error.strerror}): it should hold {meaning}") from error
+        raise BlobexError(f"{path} cannot be read ({error.strerror}): it should hold {part.meaning}") from error
     except ValueError as error:
-        raise BlobexError(f"{path} is not valid JSON ({error}): it should hold {meaning}") from error
+        raise BlobexError(f"{path} is not valid JSON ({error}): it should hold {part.meaning}") from error
 
 
 def _list(content: object) -> list[Any]:
@@ -272,19 +337,3 @@ def _bits(values: Sequence[Any], count: int) -> tuple[bool, ...]:
     if len(values) != count or any(value not in (0, 1) for value in values):
         raise ValueError(f"not {count} zeros and ones: {values}")
     return tuple(bool(value) for value in values)
-
-
-def _decode(path: str | Path, modes: tuple[str, ...], meaning: str) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            if image.mode not in modes:
-                raise BlobexError(f"{path} is a {image.mode} picture: the label map should have {meaning}")
-            return np.array(image)
-    except BlobexError:
-        raise
-    except FileNotFoundError as error:
-        raise BlobexError(f"there is no label map {path}: check the path") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise BlobexError(
-            f"{path} cannot be decoded ({' '.join(str(error).split())}): it is damaged, replace it"
-        ) from error

@@ -1,38 +1,36 @@
-"""Data sets in memory, cropped and resized for a setup, and the order in which training sees them."""
+"""Data sets in memory or mapped into it, cropped and resized for a setup, and the order that training sees them in."""
 
 from __future__ import annotations
 
-import os
+import logging
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from blobex.config import Params, Setup
 from blobex.datasets.bdd import (
     fit_boxes,
-    load_bitmask,
-    load_mask,
+    list_pictures,
     read_decisions,
     read_detection,
     read_drivable,
     read_panoptic,
     read_semantic,
 )
+from blobex.datasets.cache import Cache, decode_cached
 from blobex.datasets.folder import folder_images
-from blobex.datasets.images import fit, fit_mask, list_images, load_image
+from blobex.datasets.images import decode_image, fit, fit_mask
+from blobex.datasets.masks import load_bitmask, load_mask
+from blobex.datasets.pictures import Pictures, Recipe, Size, decode
 from blobex.errors import BlobexError
 from blobex.scenes.labels import DETECTION, DRIVABLE, FIRST_THING, SEMANTIC
 from blobex.scenes.render import Box
 
-T = TypeVar("T")
 NO_BOX = -1  # category of the rows that pad a picture's boxes
 
 
@@ -58,16 +56,49 @@ class DecisionSet:
 
 
 def image_paths(params: Params, split: str) -> list[Path]:
-    """The unlabelled pictures of split "train" or "val", in the order of `load_images`: BDD100K's 100k, or a folder."""
-    root = Path(params.data.root)
+    """The unlabelled pictures of split "train" or "val", sorted: BDD100K's 100k, or a folder."""
     if params.data.source == "folder":
-        return folder_images(root, split)
-    return list_images(root / "bdd100k/images/100k" / split)
+        return folder_images(Path(params.data.root), split)
+    return list_pictures(params.data.root, split)
 
 
 def load_images(params: Params, setup_name: str, split: str) -> Tensor:
-    """The pictures of `image_paths` as uint8 (N,3,H,W). BlobexError for missing or damaged files."""
-    return decode(image_paths(params, split), params.setup(setup_name))
+    """The pictures of `image_paths` as uint8 (N,3,H,W); those of a folder that cannot be read are left out.
+
+    How many are left out is logged. BlobexError for missing or damaged files of BDD100K, and for an empty folder.
+    """
+    found = load_pictures(params, setup_name, image_paths(params, split), split)
+    if found.skipped:
+        count, reason = len(found.skipped), found.skipped[0].reason
+        logging.getLogger(__name__).warning(
+            "blobex: %d of %d files in %s (%s) are skipped; the first: %s",
+            *(count, found.found, params.data.root, split, reason),
+        )
+    return found.images
+
+
+def load_pictures(
+    params: Params,
+    setup_name: str,
+    paths: Sequence[Path],
+    part: str,
+    limit: int | None = None,
+    skip: bool | None = None,
+) -> Pictures:
+    """The first `limit` pictures (None: all) of a list of files, as uint8 (N,3,H,W).
+
+    `part` names the list in the cache. With `skip`, files that cannot be read are left out, else they are a
+    BlobexError; None: left out where `data.source` is a folder.
+    """
+    setup = params.setup(setup_name)
+
+    def read(path: Path) -> tuple[np.ndarray, Size]:
+        picture = decode_image(path)
+        return fit(picture, setup.height, setup.width).transpose(2, 0, 1), picture.shape[:2]
+
+    recipe = Recipe("pictures", (3, setup.height, setup.width), read)
+    skip = params.data.source == "folder" if skip is None else skip
+    return _decode(params, setup_name, paths, recipe, part, skip, limit)
 
 
 def explained_paths(params: Params) -> list[Path]:
@@ -84,12 +115,15 @@ def load_detection(params: Params, setup_name: str, split: str) -> DetectionSet:
     records = [record for record in read_detection(root, split) if record.image in masks]
     if not records:
         raise BlobexError(f"no picture of {root} has both boxes and a drivable mask: check the names of the files")
-    pictures, sizes = _decode_sized([record.image for record in records], setup)
+    part = f"detection {split}"
+    pictures = load_pictures(params, setup_name, [record.image for record in records], part)
     boxes = [
-        fit_boxes(record.boxes, size, setup.height, setup.width) for record, size in zip(records, sizes, strict=True)
+        fit_boxes(record.boxes, size, setup.height, setup.width)
+        for record, size in zip(records, pictures.sizes, strict=True)
     ]
-    drivable = _label_maps([masks[record.image] for record in records], len(DRIVABLE), setup)
-    return DetectionSet(pictures, box_rows(boxes), drivable)
+    recipe = _label_maps("drivable", len(DRIVABLE), setup)
+    drivable = _decode(params, setup_name, [masks[record.image] for record in records], recipe, part)
+    return DetectionSet(pictures.images, box_rows(boxes), drivable.images)
 
 
 def load_segmentation(params: Params, setup_name: str, split: str) -> SegmentationSet:
@@ -99,23 +133,22 @@ def load_segmentation(params: Params, setup_name: str, split: str) -> Segmentati
     records = [record for record in read_semantic(root, split) if record.image in bitmasks]
     if not records:
         raise BlobexError(f"no picture of {root} has both a semantic and a panoptic mask: check the names of the files")
-    semantic = _label_maps([record.mask for record in records], len(SEMANTIC), setup)
-    things = _each(lambda path: _thing_map(path, setup), [bitmasks[record.image] for record in records])
-    pictures = decode([record.image for record in records], setup)
-    return SegmentationSet(pictures, semantic, torch.from_numpy(np.stack(list(things))))
+    part = f"segmentation {split}"
+    pictures = load_pictures(params, setup_name, [record.image for record in records], part)
+    recipe = _label_maps("semantic", len(SEMANTIC), setup)
+    semantic = _decode(params, setup_name, [record.mask for record in records], recipe, part)
+    things = _decode(params, setup_name, [bitmasks[record.image] for record in records], _thing_maps(setup), part)
+    return SegmentationSet(pictures.images, semantic.images, things.images)
 
 
 def load_decisions(params: Params, setup_name: str, split: str, biased: bool = False) -> DecisionSet:
     """BDD-OIA's pictures, actions and reasons; `biased`: with the planted shortcut of the synthetic data."""
     records = read_decisions(_labelled_root(params), split, biased)
-    images = decode([record.image for record in records], params.setup(setup_name))
+    pictures = load_pictures(params, setup_name, [record.image for record in records], f"decisions {split}")
     actions = torch.tensor([record.actions for record in records], dtype=torch.float32)
-    return DecisionSet(images, actions, torch.tensor([record.reasons for record in records], dtype=torch.float32))
-
-
-def decode(paths: Sequence[Path], setup: Setup) -> Tensor:
-    """Picture files, each cropped and resized to the setup, as uint8 (N,3,H,W)."""
-    return _decode_sized(paths, setup)[0]
+    return DecisionSet(
+        pictures.images, actions, torch.tensor([record.reasons for record in records], dtype=torch.float32)
+    )
 
 
 def box_rows(boxes: Sequence[Sequence[Box]]) -> Tensor:
@@ -156,38 +189,44 @@ def _labelled_root(params: Params) -> str:
     return params.data.root
 
 
-def _decode_sized(paths: Sequence[Path], setup: Setup) -> tuple[Tensor, list[tuple[int, int]]]:
-    """The pictures at the setup's size, and their (rows, columns) before."""
-
-    def read(path: Path) -> tuple[np.ndarray, tuple[int, int]]:
-        picture = load_image(path)
-        return fit(picture, setup.height, setup.width), (picture.shape[0], picture.shape[1])
-
-    pictures = np.empty((len(paths), 3, setup.height, setup.width), dtype=np.uint8)
-    sizes = []
-    for place, (picture, size) in enumerate(_each(read, paths)):
-        pictures[place] = picture.transpose(2, 0, 1)
-        sizes.append(size)
-    return torch.from_numpy(pictures), sizes
-
-
-def _label_maps(paths: Sequence[Path], categories: int, setup: Setup) -> Tensor:
-    """Label maps (N,H,W) uint8 at the setup's size."""
-    maps = _each(lambda path: fit_mask(load_mask(path, categories), setup.height, setup.width), paths)
-    return torch.from_numpy(np.stack(list(maps)))
+def _decode(
+    params: Params,
+    setup_name: str,
+    paths: Sequence[Path],
+    recipe: Recipe,
+    part: str,
+    skip: bool = False,
+    limit: int | None = None,
+) -> Pictures:
+    """The files at the setup's size, through the cache if there is one."""
+    if limit is not None and limit >= len(paths):
+        limit = None
+    if params.data.cache is None:
+        return decode(paths, recipe, skip, limit)
+    slot = f"{Path(params.data.root).absolute()} {setup_name} {part} {recipe.name}"
+    return decode_cached(paths, recipe, Cache(Path(params.data.cache), slot), skip, limit)
 
 
-def _thing_map(path: Path, setup: Setup) -> np.ndarray:
-    """The things of a bitmask (H,W) uint8, numbered from 1; crowds and the 256th thing on count as stuff."""
-    mask = load_bitmask(path)
-    single = (mask.category >= FIRST_THING) & ~mask.crowd
-    instance = fit_mask(np.where(single, mask.instance, 0), setup.height, setup.width)
-    numbers, places = np.unique(instance, return_inverse=True)
-    order = np.cumsum(numbers > 0) * (numbers > 0)
-    return np.where(order <= 255, order, 0).astype(np.uint8)[places.reshape(instance.shape)]
+def _label_maps(name: str, categories: int, setup: Setup) -> Recipe:
+    """Label maps (H,W) of numbers below `categories`, or 255."""
+
+    def read(path: Path) -> tuple[np.ndarray, Size]:
+        mask = load_mask(path, categories)
+        return fit_mask(mask, setup.height, setup.width), mask.shape[:2]
+
+    return Recipe(name, (setup.height, setup.width), read)
 
 
-def _each(function: Callable[[Path], T], paths: Sequence[Path]) -> Iterator[T]:
-    """`function` of each path, in order; several at a time, with a progress bar on a terminal."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from tqdm(pool.map(function, paths), total=len(paths), desc="reading", unit="file", disable=None)
+def _thing_maps(setup: Setup) -> Recipe:
+    """The things of bitmasks (H,W), numbered from 1; crowds and the 256th thing on count as stuff."""
+
+    def read(path: Path) -> tuple[np.ndarray, Size]:
+        mask = load_bitmask(path)
+        single = (mask.category >= FIRST_THING) & ~mask.crowd
+        instance = fit_mask(np.where(single, mask.instance, 0), setup.height, setup.width)
+        numbers, places = np.unique(instance, return_inverse=True)
+        order = np.cumsum(numbers > 0) * (numbers > 0)
+        things = np.where(order <= 255, order, 0).astype(np.uint8)[places.reshape(instance.shape)]
+        return things, mask.category.shape[:2]
+
+    return Recipe("things", (setup.height, setup.width), read)

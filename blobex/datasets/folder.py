@@ -11,7 +11,7 @@ VAL_EVERY = 10  # of a folder that is not split, every tenth picture is for vali
 
 
 def folder_images(root: str | Path, split: str) -> list[Path]:
-    """The pictures of split "train" or "val", sorted.
+    """The files of split "train" or "val" that end like pictures, sorted; what can be read does not change the split.
 
     A folder may hold folders `train` and `val`; of any other, every tenth picture is for validation. BlobexError: the
     split is another, or it would be empty.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -13,36 +11,45 @@ import torch
 from PIL import Image, ImageOps
 
 from blobex.errors import BlobexError
+from blobex.files import whole_file
 
 MAX_PIXELS = 100_000_000
-ENDINGS = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+# What a folder is searched for. Pillow reads no HEIC: such photos are found, so that they are counted as not read.
+ENDINGS = {
+    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"),
+}
+JUNK = "__MACOSX"  # what macOS puts into archives
 
 
 def load_image(path: str | Path) -> np.ndarray:
     """A picture file as (H,W,3) uint8: turned as its EXIF says, grey made RGB, transparency laid over black.
 
-    Raises BlobexError for what is missing, no picture, cut short, or larger than 100 megapixels.
+    Of several frames it is the first. Raises BlobexError for what is missing, no picture, cut short, or larger than
+    100 megapixels.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise BlobexError(f"there is no picture {path}: check the path")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # broken metadata does not matter, and the size is checked below
+        return decode_image(Path(path))
+
+
+def decode_image(path: Path) -> np.ndarray:
+    """The same, but Pillow's warnings come through: of several threads, only their caller can silence them."""
     try:
-        with warnings.catch_warnings():
-            # Broken metadata does not matter, and the size is checked here before anything is decoded.
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise BlobexError(
-                        f"{path} has {image.width} x {image.height} pixels: make it 100 megapixels or less"
-                    )
-                return _rgb(ImageOps.exif_transpose(image), path)
+        if not path.is_file():
+            raise BlobexError(f"there is no picture {path}: check the path")
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise BlobexError(f"{path} has {image.width} x {image.height} pixels: make it 100 megapixels or less")
+            return _rgb(ImageOps.exif_transpose(image), path)
     except Image.DecompressionBombError as error:
         raise BlobexError(f"{path} has too many pixels: make it 100 megapixels or less") from error
     except Image.UnidentifiedImageError as error:
         raise BlobexError(f"{path} is not a picture: give a PNG or JPEG file") from error
     except BlobexError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+    except Exception as error:  # damaged bytes make Pillow raise nearly anything
+        if isinstance(error, OSError) and error.strerror:
+            raise BlobexError(f"{path} cannot be read ({error.strerror}): check its permissions") from error
         raise BlobexError(
             f"{path} cannot be decoded ({' '.join(str(error).split())}): it is damaged, replace it"
         ) from error
@@ -109,26 +116,38 @@ def to_array(image: torch.Tensor) -> np.ndarray:
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """All picture files in a folder and the folders within, sorted. Raises BlobexError if there are none."""
+    """All files that end like a picture, in a folder and the folders within, sorted; they need not be readable.
+
+    Left out are names that begin with a dot, and `__MACOSX`. Links to folders are followed, and no folder is visited
+    twice, so that links in a circle end. Raises BlobexError if there are no such files or a folder cannot be opened.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise BlobexError(f"there is no folder {folder}: check the path")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
+    found: list[Path] = []
+    visited: set[Path] = set()
+    for place, inner, names in os.walk(folder, onerror=_refuse, followlinks=True):
+        real = Path(place).resolve()
+        if real in visited:
+            inner.clear()
+            continue
+        visited.add(real)
+        inner[:] = sorted(name for name in inner if not name.startswith(".") and name != JUNK)
+        found += [
+            Path(place, name) for name in names if not name.startswith(".") and Path(name).suffix.lower() in ENDINGS
+        ]
     if not found:
         raise BlobexError(f"no pictures in {folder}: it should hold files that end in {', '.join(sorted(ENDINGS))}")
-    return found
+    return sorted(found)
+
+
+def _refuse(error: OSError) -> None:
+    raise BlobexError(
+        f"the folder {error.filename} cannot be opened ({error.strerror}): make it readable, or move it away"
+    ) from error
 
 
 def write_png(path: str | Path, image: np.ndarray) -> None:
     """Write (H,W), (H,W,3) or (H,W,4) uint8; the file appears whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".png", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            Image.fromarray(image).save(file, format="PNG")
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with whole_file(Path(path)) as temporary:
+        Image.fromarray(image).save(temporary, format="PNG")

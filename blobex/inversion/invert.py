@@ -6,32 +6,24 @@ The search starts at the encoder's blobs and stays near them (OCTET, Zemni et al
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from blobex.config import InvertSetup
+from blobex.descent import adam
+from blobex.descent.slots import State, choose, finite, in_slots, solve
 from blobex.errors import BlobexError
-from blobex.inversion.descent import adam, descend, finite, join, keep_better
-from blobex.layout.layout import KEYS, BlobLayout, from_dict
+from blobex.inversion.networks import Networks
+from blobex.layout.layout import KEYS, BlobLayout
+from blobex.layout.vector import VectorForm
 from blobex.losses import blob_distance
 
-Render = Callable[[BlobLayout], Tensor]  # deterministic; (N,3,H,W), about [-1,1]
-Encode = Callable[[Tensor], BlobLayout]
-Features = Callable[[Tensor], Tensor]  # (N,3,H,W) to (N,D)
-
-
-class Perceptual(Protocol):
-    """A perceptual distance whose one side can be prepared once."""
-
-    def embed(self, images: Tensor, /) -> Any: ...
-
-    def distance_to(self, embedded: Any, images: Tensor, /) -> Tensor:
-        """Distances (N,) between the embedded pictures and `images` (N,3,H,W)."""
+LAST_RATE = 0.02  # of the first; the learning rate falls along a half cosine (Loshchilov & Hutter, ICLR 2017)
 
 
 @dataclass(frozen=True)
@@ -63,73 +55,119 @@ class Inversion:
         return Inversion(**{item.name: function(getattr(self, item.name)) for item in dataclasses.fields(self)})
 
 
-def invert(
-    images: Tensor,
-    *,
-    encode: Encode,
-    render: Render,
-    decide_features: Features,
-    perceptual: Perceptual,
-    setup: InvertSetup,
-    batch_size: int,
-) -> Inversion:
-    """The blobs of `images` (N,3,H,W) in [-1,1].
+def invert(images: Tensor, *, quick: Networks, exact: Networks, setup: InvertSetup, slots: int) -> Inversion:
+    """The blobs of `images` (N,3,H,W) in [-1,1], `slots` of them at a time.
 
     Adam over all six keys on perceptual + l2 + decision + blobs, each a mean per picture times its weight in `setup`,
-    so that no picture's result depends on the others of its batch (batches of other sizes may round
-    otherwise). With no steps the result is the encoder's.
+    so that no picture's result depends on the others. `quick` networks lead the way and `exact` ones measure the end.
+    With no steps the result is the encoder's.
     """
     if images.ndim != 4 or not len(images):
         raise BlobexError(f"inversion needs pictures of shape (N,3,H,W) with N at least 1, not {tuple(images.shape)}")
-    networks = (encode, render, decide_features, perceptual)
-    return join([_invert_batch(part, *networks, setup) for part in images.split(batch_size)])
+    start = BlobLayout(**in_slots(lambda part: exact.encode(part).as_dict(), slots, images))
+    form = VectorForm.of(start)
+    work = _Work(images, form.flatten(start), form, quick, setup)
+    found = solve(len(images), slots, work.load, work.advance, "inversion")
+    return measure(images, start, form.unflatten(found["best"]), found["step"], exact, setup, slots)
 
 
-def _invert_batch(
-    images: Tensor,
-    encode: Encode,
-    render: Render,
-    decide_features: Features,
-    perceptual: Perceptual,
-    setup: InvertSetup,
-) -> Inversion:
-    with torch.no_grad():
-        start = encode(images)
-        embedded, features = perceptual.embed(images), decide_features(images)
-    free = {key: tensor.detach().clone().requires_grad_() for key, tensor in start.items()}
-    optimiser = adam(free, setup.learning_rate, setup.size_lr_multiplier)
-    rates = [group["lr"] for group in optimiser.param_groups]
-    best: dict[str, Tensor] = {}
-    for step in tqdm(range(setup.steps + 1), desc="inversion", disable=None, leave=False):
+@dataclass(frozen=True)
+class _Work:
+    """The steps of the optimisation, for `descent.slots.solve`."""
+
+    images: Tensor
+    start: Tensor  # N,D: the encoder's vectors
+    form: VectorForm
+    networks: Networks
+    setup: InvertSetup
+
+    def load(self, numbers: Tensor) -> State:
+        images, start = (tensor[numbers.to(tensor.device)] for tensor in (self.images, self.start))
+        with torch.no_grad():
+            embedded = self.networks.perceptual.embed(images)
+            state = {f"embedded_{layer}": each for layer, each in enumerate(embedded)}
+            state |= {"images": images, "features": self.networks.features(images), "start": start}
+        nothing = torch.zeros_like(start[:, 0])
+        best = {"best": start, "loss": nothing + torch.inf, "step": nothing.long()}
+        return adam.begin(start) | state | best
+
+    def advance(self, state: State) -> tuple[State, Tensor]:
+        vector, start = state["vector"], self.form.unflatten(state["start"])
+        embedded = [state[f"embedded_{layer}"] for layer in range(sum(name.startswith("embedded_") for name in state))]
         with torch.enable_grad():
-            layout = from_dict(free)
-            image = render(layout)
-            terms = {
-                "perceptual": perceptual.distance_to(embedded, image),
-                "l2": _mean_square(image, images),
-                "decision": _mean_square(decide_features(image), features),
-                "blobs": blob_distance(layout, start),
-            }
-            loss = torch.stack([getattr(setup, name) * term for name, term in terms.items()]).sum(0)
-        iterate = {name: tensor.detach().clone() for name, tensor in (free | terms).items()}
-        iterate |= {"image": image.detach(), "loss": loss.detach(), "step": torch.full_like(loss, step).long()}
-        iterate["sound"] = finite(image, loss, *free.values())
-        best = best or iterate | {"encoder_loss": iterate["loss"]}
-        better = iterate["sound"] & (~best["sound"] | (iterate["loss"] < best["loss"]))
-        best |= keep_better(better, iterate, best)
-        if step < setup.steps:
-            _set_rates(optimiser, rates, step, setup.halve_every)
-            descend(optimiser, loss)
-    found = from_dict({key: best.pop(key) for key in KEYS})
-    return Inversion(layout=found, failed=~best.pop("sound"), **best)
+            leaf = vector.detach().requires_grad_()
+            layout = self.form.unflatten(leaf)
+            image = self.networks.render(layout)
+            terms = loss_terms(layout, start, image, state["images"], embedded, state["features"], self.networks)
+            loss = weighted(terms, self.setup)
+            (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+        loss, age = loss.detach(), state["age"]
+        better = finite(image.detach(), loss, vector) & (loss < state["loss"])
+        state = state | choose(better, {"best": vector, "loss": loss, "step": age}, state)
+        steps = self.setup.steps
+        falling = 0.5 * (1 + torch.cos(math.pi * age / max(steps, 1)))
+        rate = (LAST_RATE + (1 - LAST_RATE) * falling)[:, None] * self._rates(vector.device)
+        return state | adam.step(state, gradient, rate), age >= steps
+
+    def _rates(self, device: torch.device) -> Tensor:
+        rates = dict.fromkeys(KEYS, self.setup.learning_rate)
+        rates["sizes"] *= self.setup.size_lr_multiplier
+        return self.form.spread(rates).to(device)
 
 
-def _mean_square(first: Tensor, second: Tensor) -> Tensor:
+def loss_terms(
+    layout: BlobLayout,
+    start: BlobLayout,
+    image: Tensor,
+    wanted: Tensor,
+    embedded: Sequence[Tensor],
+    features: Tensor,
+    networks: Networks,
+) -> dict[str, Tensor]:
+    """The four terms (N,) of the loss: of `image`, the rendering of `layout`, to the pictures `wanted`."""
+    return {
+        "perceptual": networks.perceptual.distance_to(embedded, image),
+        "l2": mean_square(image, wanted),
+        "decision": mean_square(networks.features(image), features),
+        "blobs": blob_distance(layout, start),
+    }
+
+
+def weighted(terms: Mapping[str, Tensor], setup: InvertSetup) -> Tensor:
+    """The loss (N,)."""
+    return torch.stack([getattr(setup, name) * term for name, term in terms.items()]).sum(0)
+
+
+@torch.no_grad()
+def measure(
+    images: Tensor,
+    start: BlobLayout,
+    found: BlobLayout,
+    step: Tensor,
+    networks: Networks,
+    setup: InvertSetup,
+    slots: int,
+) -> Inversion:
+    """The record of the layouts `found`; where it is not finite, or worse than the encoder's, the encoder's instead."""
+    form = VectorForm.of(start)
+
+    def rows(vector: Tensor, first: Tensor, wanted: Tensor) -> State:
+        embedded, features = networks.perceptual.embed(wanted), networks.features(wanted)
+        layout, encoded = form.unflatten(vector), form.unflatten(first)
+        image = networks.render(layout)
+        terms = loss_terms(layout, encoded, image, wanted, embedded, features, networks)
+        return {"vector": vector, "image": image, "loss": weighted(terms, setup), **terms}
+
+    first = form.flatten(start)
+    before = in_slots(rows, slots, first, first, images)
+    after = in_slots(rows, slots, form.flatten(found), first, images) | {"step": step}
+    sound = [finite(each["image"], each["loss"], each["vector"]) for each in (before, after)]
+    better = sound[1] & (~sound[0] | (after["loss"] < before["loss"]))
+    best = choose(better, after, before | {"step": torch.zeros_like(step)})
+    layout = form.unflatten(best.pop("vector"))
+    return Inversion(layout=layout, encoder_loss=before["loss"], failed=~(sound[0] | sound[1]), **best)
+
+
+def mean_square(first: Tensor, second: Tensor) -> Tensor:
     """(N,): the mean squared difference per picture."""
     return (first - second).square().flatten(1).mean(1)
-
-
-def _set_rates(optimiser: torch.optim.Adam, rates: list[float], step: int, halve_every: int) -> None:
-    factor = 0.5 ** (step // halve_every) if halve_every else 1.0
-    for group, rate in zip(optimiser.param_groups, rates, strict=True):
-        group["lr"] = rate * factor

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from blobex.layout.layout import BlobLayout
 
@@ -38,12 +41,35 @@ def splat(layout: BlobLayout, height: int, width: int) -> Tensor:
     Each opacity is sigmoid(size - squared Mahalanobis distance); blobs are alpha-composited, the highest in front.
     Grid point i of `height` lies at i/height; x is counted in heights too and a centre of x = 1 is the right edge.
     """
-    logits = opacity_logits(layout, height, width)
-    hidden = F.softplus(logits)  # -log(1 - opacity): logarithms keep thin products exact
-    behind = hidden.flip(1).cumsum(1).flip(1)  # for each blob, itself and all that stand in front of it
-    blobs = torch.exp(logits - behind)  # opacity * product over those in front of (1 - opacity)
-    background = torch.exp(-behind[:, :1])
-    return torch.cat([background, blobs], dim=1)
+    return cast(Tensor, _Composite.apply(opacity_logits(layout, height, width)))
+
+
+class _Composite(torch.autograd.Function):
+    """Opacity logits (N,K,h,w) to score maps (N,K+1,h,w), once differentiable.
+
+    The gradient in closed form: with p = score * its gradient, logit k gets p_k, less its opacity times the sum of p
+    over the background and the blobs up to k, which it hides.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor) -> Tensor:
+        hidden = F.softplus(logits)  # -log(1 - opacity): logarithms keep thin products exact
+        scores = logits.new_empty(logits.shape[0], logits.shape[1] + 1, *logits.shape[2:])
+        behind = torch.zeros_like(logits[:, 0])  # of all blobs in front, the present one included
+        for blob in reversed(range(logits.shape[1])):
+            behind = behind + hidden[:, blob]
+            torch.exp(logits[:, blob] - behind, out=scores[:, blob + 1])
+        torch.exp(-behind, out=scores[:, 0])
+        ctx.save_for_backward(logits, scores)
+        return scores
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradient: Tensor) -> Tensor:
+        logits, scores = ctx.saved_tensors
+        weighted = gradient[0] * scores
+        hidden = weighted.cumsum(1)[:, 1:]
+        return torch.addcmul(weighted[:, 1:], torch.sigmoid(logits), hidden, value=-1)
 
 
 def opacity_logits(layout: BlobLayout, height: int, width: int) -> Tensor:
@@ -55,16 +81,19 @@ def opacity_logits(layout: BlobLayout, height: int, width: int) -> Tensor:
     dy = y - layout.ys[..., None]  # N,K,height
     direction = F.normalize(layout.covs[..., 2:], dim=-1)
     ux, uy = direction.unbind(-1)  # N,K
-    along, across = half_axes(layout.covs)
+    long, short = half_axes(layout.covs)
     # Both axes are eigenvectors, so the inverse covariance is exact without a solver; expanded to a quadratic form
     # xx dx^2 + 2 xy dx dy + yy dy^2, of which only one term is as large as the picture.
-    xx = ux * ux / along + uy * uy / across
-    yy = uy * uy / along + ux * ux / across
-    xy = ux * uy * (1 / along - 1 / across)
+    xx = ux * ux / long + uy * uy / short
+    yy = uy * uy / long + ux * ux / short
+    xy = ux * uy * (1 / long - 1 / short)
     columns = layout.sizes[:, 1:, None] - xx[..., None] * dx * dx  # N,K,width
-    rows = yy[..., None] * dy * dy  # N,K,height
-    cross = (2 * xy[..., None] * dy)[..., None] * dx[..., None, :]
-    return columns[..., None, :] - rows[..., None] - cross
+    rows = -yy[..., None] * dy * dy  # N,K,height
+    cross = -2 * xy[..., None] * dy
+    # columns + rows + cross dx is a product of rank three: one pass over the maps, and two for the gradient.
+    down = torch.stack([torch.ones_like(rows), rows, cross], dim=-1).flatten(0, 1)
+    along = torch.stack([columns, torch.ones_like(columns), dx], dim=2).flatten(0, 1)
+    return torch.bmm(down, along).unflatten(0, layout.xs.shape)
 
 
 def half_axes(covs: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,18 +102,18 @@ def half_axes(covs: Tensor) -> tuple[Tensor, Tensor]:
     return AREA * torch.exp(ratio) + RIDGE, AREA * torch.exp(-ratio) + RIDGE
 
 
-def score_pyramid(layout: BlobLayout, canvas: Canvas, smallest: int) -> dict[int, Tensor]:
-    """Score maps (N,height,width,K+1) by level height, from `smallest` up to the canvas.
+def score_pyramid(
+    layout: BlobLayout, canvas: Canvas, smallest: int, splat: Callable[[BlobLayout, int, int], Tensor] = splat
+) -> dict[int, Tensor]:
+    """Score maps (N,K+1,height,width) by level height, from `smallest` up to the canvas.
 
-    They are made at full resolution and averaged down by successive halving. Blobs stand last, because the products
-    with styles that follow want it so.
+    They are made at full resolution and averaged down by successive halving.
     """
     scores = splat(layout, canvas.height, canvas.height if canvas.legacy else canvas.width)
     levels: dict[int, Tensor] = {}
     height = canvas.height
     while True:
-        stretched = scores.repeat_interleave(canvas.aspect_ratio, dim=3) if canvas.legacy else scores
-        levels[height] = stretched.permute(0, 2, 3, 1).contiguous()
+        levels[height] = scores.repeat_interleave(canvas.aspect_ratio, dim=3) if canvas.legacy else scores
         if height <= smallest:
             return levels
         scores, height = F.avg_pool2d(scores, 2), height // 2

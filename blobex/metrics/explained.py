@@ -12,8 +12,10 @@ from blobex.errors import BlobexError
 MEANS = ("perceptual", "l2", "proximity", "reconstruction_perceptual", "reconstruction_l2")
 
 
-def explanation_measures(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def explanation_measures(rows: Sequence[Mapping[str, Any]], distance: str) -> dict[str, float]:
     """Flip rate in all and per attribute, the share of reconstructions that agree, and mean distances.
+
+    `distance` is what the perceptual distance is called: it takes the place of `perceptual` in the names.
 
     `flipped_by_change` counts only those flips whose reconstruction was still decided as the query is: the others may
     be the reconstruction's doing. A failed explanation counts as not flipped, and its distances, which need not be
@@ -33,7 +35,7 @@ def explanation_measures(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         some = [row for row in rows if row["attribute"] == attribute]
         measures[f"flip_rate_{attribute}"] = _share(some, "flipped")
     for name in MEANS if sound else ():
-        measures[name] = float(np.mean([row[name] for row in sound], dtype=np.float64))
+        measures[name.replace("perceptual", distance)] = float(np.mean([row[name] for row in sound], dtype=np.float64))
     return measures
 
 

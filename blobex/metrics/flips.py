@@ -23,6 +23,18 @@ def agreement(before: Tensor, after: Tensor) -> Tensor:
     return same.double().mean(0)
 
 
+def kept(kind: str, before: Tensor, after: Tensor, names: tuple[str, ...]) -> dict[str, float]:
+    """How much of what a model of this kind says (see `decisions.decision`) stays: `agreement`, from 0 to 1.
+
+    Attributes: see `agreement_measures`. Classes and segmentation: the share of pictures, or of pixels, whose likeliest
+    class stays; a NaN is a disagreement.
+    """
+    if kind == "attributes":
+        return agreement_measures(before, after, names)
+    sound = ~(before.isnan().any(1) | after.isnan().any(1))
+    return {"agreement": ((before.argmax(1) == after.argmax(1)) & sound).double().mean().item()}
+
+
 def agreement_measures(before: Tensor, after: Tensor, attributes: tuple[str, ...]) -> dict[str, float]:
     """`agreement` by name, and `agreement`: the mean over attributes."""
     shares = agreement(before, after)

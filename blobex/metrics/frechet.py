@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,10 +16,11 @@ from torch import Tensor
 
 from blobex.datasets.images import to_float
 from blobex.errors import BlobexError
+from blobex.files import whole_file
+from blobex.networks.external import EXTERNAL, FILES, require
 from blobex.networks.parser import load_parser
 
 FeatureNetwork = Callable[[Tensor], Tensor]  # pictures (N,3,H,W) uint8 to features (N,D)
-INCEPTION_FILE = "inception-2015-12-05.pt"
 INCEPTION_SIZE = 299
 
 
@@ -31,7 +31,7 @@ class GaussianStatistics:
     mean: Tensor  # D float64
     covariance: Tensor  # D,D float64, unbiased
     images: int
-    network: str  # of the features: "parser" or "inception"
+    network: str  # of the features: "parser", "inception" or "inception_clean"
     setup: str  # the pictures' sizes: "square" or "rect"
 
 
@@ -88,17 +88,14 @@ def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:
 
 def frechet_name(network: str) -> str:
     """What a Frechet distance of this feature network is called: only Inception's is the FID."""
-    return "fid" if network == "inception" else f"fd_{network}"
+    return network.replace("inception", "fid") if network in INCEPTION_RESIZES else f"fd_{network}"
 
 
 def save_statistics(path: Path, values: GaussianStatistics) -> None:
     """Write the statistics as .npz; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("wb") as file:
-        arrays = {name: np.asarray(value) for name, value in vars(values).items()}
+    arrays = {name: np.asarray(value) for name, value in vars(values).items()}
+    with whole_file(path) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
-    temporary.replace(path)
 
 
 def load_statistics(path: Path) -> GaussianStatistics:
@@ -116,43 +113,42 @@ def load_statistics(path: Path) -> GaussianStatistics:
         raise BlobexError(f"no Frechet statistics in {path}: run `dvc repro fid_stats` or `dvc pull` first") from error
 
 
-def load_features(
-    network: str, parser_folder: Path, device: torch.device, resize: Literal["clean", "fast"] = "clean"
-) -> FeatureNetwork:
-    """The feature network "parser" (saved in `parser_folder`) or "inception" (from torch's cache, never downloaded)."""
+def load_features(network: str, parser_folder: Path, device: torch.device, external: Path = EXTERNAL) -> FeatureNetwork:
+    """The feature network "parser" (saved in `parser_folder`), "inception" or "inception_clean".
+
+    The latter two are one network, whose pictures are resized on the device or as clean-fid does it; its file comes
+    from the folder `external`, or torch's downloads. BlobexError if the network is missing; its message says which file
+    belongs where.
+    """
     if network == "parser":
         parser = load_parser(parser_folder).to(device)
         return lambda images: parser.pooled_features(to_float(images.to(device)))
-    if network == "inception":
-        return inception_features(Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE, device, resize)
-    raise BlobexError(f"unknown feature network {network!r}: choose parser or inception")
+    if network in INCEPTION_RESIZES:
+        return inception_features(require("inception", external), device, INCEPTION_RESIZES[network])
+    raise BlobexError(f"unknown feature network {network!r}: choose parser, {' or '.join(INCEPTION_RESIZES)}")
 
 
-def inception_features(path: Path, device: torch.device, resize: Literal["clean", "fast"]) -> FeatureNetwork:
-    """Inception's pooled features (N,2048). BlobexError if the network is not at `path`.
+def inception_features(path: Path, device: torch.device, resize: Callable[[Tensor], Tensor]) -> FeatureNetwork:
+    """Inception's pooled features (N,2048) of pictures that `resize` makes 299x299, from 0 to 255.
 
-    Pictures become 299x299 as clean-fid makes them ("clean": PIL, bicubic, antialiased; Parmar et al., CVPR 2022), or
-    on the device ("fast": torch's counterpart).
+    BlobexError if `path` is not the TorchScript file that clean-fid (Parmar et al., CVPR 2022) uses.
     """
-    if not path.is_file():
-        raise BlobexError(f"the Inception network is missing: put NVIDIA's {INCEPTION_FILE} at {path}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # this file exists in no other format than TorchScript
             layers = torch.jit.load(str(path), map_location=device).eval().layers
     except (RuntimeError, AttributeError) as error:
-        raise BlobexError(f"{path} is damaged or another network: put NVIDIA's {INCEPTION_FILE} there") from error
-    resized = resize_clean if resize == "clean" else resize_fast
+        raise BlobexError(f"{path} is damaged or another network: put {FILES['inception'].content} there") from error
 
     def features(images: Tensor) -> Tensor:
-        x = resized(images).to(device) if resize == "clean" else resized(images.to(device))
+        x = resize(images.to(device)).to(device)
         return layers((x - 128) / 128).flatten(1)
 
     return features
 
 
 def resize_clean(images: Tensor, size: int = INCEPTION_SIZE) -> Tensor:
-    """uint8 (N,3,H,W) to float (N,3,size,size) from 0 to 255, each channel by PIL's bicubic filter in float."""
+    """uint8 (N,3,H,W) to float (N,3,size,size), 0 to 255, on the CPU: PIL's bicubic filter in float, as clean-fid."""
     channels = images.cpu().flatten(0, 1).numpy().astype(np.float32)
     resized = [np.asarray(Image.fromarray(one).resize((size, size), Image.Resampling.BICUBIC)) for one in channels]
     return torch.from_numpy(np.stack(resized)).clamp(0, 255).unflatten(0, (len(images), 3))
@@ -160,6 +156,12 @@ def resize_clean(images: Tensor, size: int = INCEPTION_SIZE) -> Tensor:
 
 def resize_fast(images: Tensor, size: int = INCEPTION_SIZE) -> Tensor:
     """As `resize_clean`, but on the device of the pictures."""
-    return F.interpolate(images.float(), (size, size), mode="bicubic", antialias=True, align_corners=False).clamp(
-        0, 255
-    )
+    resized = F.interpolate(images.float(), (size, size), mode="bicubic", antialias=True, align_corners=False)
+    return resized.clamp(0, 255)
+
+
+# The name of Inception's features by how pictures are resized for it.
+INCEPTION_RESIZES: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "inception": resize_fast,
+    "inception_clean": resize_clean,
+}

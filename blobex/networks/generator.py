@@ -4,40 +4,64 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from blobex.layout.layout import BlobLayout
-from blobex.layout.splat import Canvas, score_pyramid
+from blobex.layout.splat import Canvas, score_pyramid, splat
 from blobex.networks.ops import GAIN, SLOPE, EqualLinear, at_least_float32, blur, upsample
 
 DEMODULATION_EPSILON = 1e-8
 
 
 class SpatialModulation(nn.Module):
-    """One style map per layer: each point takes the styles of the blobs that cover it."""
+    """Multiplies each point's channels by a style: that of the blobs that cover it, each as much as it does."""
 
     def __init__(self, style_dim: int, channels: int, normalise: bool) -> None:
         super().__init__()
         self.affine = EqualLinear(style_dim, channels, bias=1.0)
         self.normalise = normalise
 
-    def forward(self, scores: Tensor, style: Tensor) -> Tensor:
-        """Scores (N,h,w,K+1) and styles (N,K+1,style_dim) to a style map (N,channels,h,w), channels last in memory.
-
-        The power of a point's style is a quadratic form in its scores, so it is divided out of the scores: there are
-        fewer blobs than channels.
-        """
-        batch, height, width, blobs = scores.shape
-        scores = scores.view(batch, height * width, blobs)
+    def forward(self, x: Tensor, scores: Tensor, style: Tensor) -> Tensor:
+        """x (N,channels,h,w), scores (N,K+1,h,w) and styles (N,K+1,style_dim) to (N,channels,h,w), channels last."""
         affine = self.affine(style)
+        points, weights = x.permute(0, 2, 3, 1).flatten(1, 2), scores.flatten(2)
         if self.normalise:
-            gram = torch.bmm(affine, affine.transpose(1, 2)) / affine.shape[2]
-            power = (torch.bmm(scores, gram) * scores).sum(-1, keepdim=True)
-            scores = scores * torch.rsqrt(power + DEMODULATION_EPSILON)
-        return torch.bmm(scores, affine).view(batch, height, width, -1).permute(0, 3, 1, 2)
+            styled = cast(Tensor, _NormalisedStyle.apply(points, weights, affine.to(weights.dtype)))
+        else:
+            styled = points * torch.bmm(weights.transpose(1, 2), affine)
+        return styled.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+
+
+class _NormalisedStyle(torch.autograd.Function):
+    """x (N,P,C) times the style map scores^T affine, divided by its root mean square over channels; scores (N,K+1,P).
+
+    Once differentiable, with the gradient in closed form: for m the normalised map and u = gradient * x, the map gets
+    (u - m * mean(u m)) / rms. Half the passes over the points that automatic differentiation makes.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scores: Tensor, affine: Tensor) -> Tensor:
+        style = torch.bmm(scores.transpose(1, 2), affine)
+        exact = torch.promote_types(style.dtype, torch.float32)
+        length = torch.linalg.vector_norm(style, dim=2, keepdim=True, dtype=exact)
+        scale = (length.square() / style.shape[2] + DEMODULATION_EPSILON).rsqrt().to(style.dtype)
+        style *= scale
+        ctx.save_for_backward(x, scores, affine, style, scale)
+        return x * style
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, scores, affine, style, scale = ctx.saved_tensors
+        towards = gradient[0] * x
+        along = (towards * style).mean(2, keepdim=True)
+        towards = torch.addcmul(towards, style, along, value=-1).mul_(scale)
+        return gradient[0] * style, torch.bmm(affine, towards.transpose(1, 2)), torch.bmm(scores, towards)
 
 
 class ModulatedConv(nn.Module):
@@ -45,6 +69,8 @@ class ModulatedConv(nn.Module):
 
     With `up`, a transposed convolution of stride 2 followed by the binomial filter. The result is times `gain`.
     """
+
+    folded: Tensor | None
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, style_dim: int, demodulate: bool, up: bool, gain: float = 1.0
@@ -54,13 +80,19 @@ class ModulatedConv(nn.Module):
         self.modulation = SpatialModulation(style_dim, inputs, normalise=demodulate)
         self.scale = 1 / math.sqrt(inputs * kernel * kernel)
         self.demodulate, self.up, self.gain = demodulate, up, gain
+        self.register_buffer("folded", None, persistent=False)
 
-    def forward(self, x: Tensor, scores: Tensor, style: Tensor, bias: Tensor) -> Tensor:
+    def effective_weight(self) -> Tensor:
+        """The weight that the convolution uses: no style enters it, so that it can be made once."""
         weight = self.weight * self.scale
         if self.demodulate:
             weight = weight * torch.rsqrt(weight.square().sum((1, 2, 3), keepdim=True) + DEMODULATION_EPSILON)
-        weight, bias = weight * self.gain, bias * self.gain
-        x = x * self.modulation(scores, style)
+        return weight * self.gain
+
+    def forward(self, x: Tensor, scores: Tensor, style: Tensor, bias: Tensor) -> Tensor:
+        weight = self.effective_weight() if self.folded is None else self.folded
+        bias = bias * self.gain
+        x = self.modulation(x, scores, style)
         if self.up:
             return blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2), padding=1, gain=4.0, bias=bias)
         return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
@@ -77,7 +109,7 @@ class StyledLayer(nn.Module):
 
     def forward(self, x: Tensor, scores: Tensor, style: Tensor, noise: Tensor) -> Tensor:
         x = self.conv(x, scores, style, self.bias)
-        return F.leaky_relu(x + (self.noise_weight * GAIN * noise).to(x.dtype), SLOPE)
+        return F.leaky_relu_(x + (self.noise_weight * GAIN * noise).to(x.dtype), SLOPE)
 
 
 class ToRGB(nn.Module):
@@ -101,7 +133,7 @@ class Generator(nn.Module):
 
     def __init__(self, canvas: Canvas, channels: Mapping[int, int], feature_dim: int, style_dim: int) -> None:
         super().__init__()
-        self.canvas = canvas
+        self.canvas, self.splat = canvas, splat
         self.heights = sorted(channels)
         first = channels[self.heights[0]]
         self.first = StyledLayer(feature_dim, first, style_dim)
@@ -115,7 +147,7 @@ class Generator(nn.Module):
     def forward(self, layout: BlobLayout, noise: Sequence[Tensor]) -> Tensor:
         """`noise`: one map (N or 1,1,h,w) per styled layer, in the order of `noise_shapes`."""
         with torch.autocast(layout.xs.device.type, enabled=False):
-            pyramid = score_pyramid(layout, self.canvas, self.heights[0])
+            pyramid = score_pyramid(layout, self.canvas, self.heights[0], self.splat)
         if torch.is_autocast_enabled(layout.xs.device.type):
             precision = torch.get_autocast_dtype(layout.xs.device.type)
             pyramid = {height: scores.to(precision) for height, scores in pyramid.items()}
@@ -131,12 +163,17 @@ class Generator(nn.Module):
             image = self.rgbs[level](x, scores, style, image)
         return at_least_float32(image)
 
+    def fold(self, precision: torch.dtype) -> None:
+        """Make the convolutions' effective weights once, for a network whose weights no longer change."""
+        for module in self.modules():
+            if isinstance(module, ModulatedConv):
+                module.folded = module.effective_weight().detach().to(precision)
+
     @staticmethod
     def feature_grid(layout: BlobLayout, scores: Tensor) -> Tensor:
         """What the blobs write into the input grid: sum over blobs of score times feature, (N,feature_dim,h,w)."""
-        batch, height, width, blobs = scores.shape
-        grid = torch.bmm(scores.view(batch, height * width, blobs), layout.features)
-        return grid.view(batch, height, width, -1).permute(0, 3, 1, 2)
+        grid = torch.bmm(scores.flatten(2).transpose(1, 2), layout.features)
+        return grid.unflatten(1, scores.shape[2:]).permute(0, 3, 1, 2)
 
     def noise_shapes(self) -> list[tuple[int, int]]:
         """Height and width of the noise map of each styled layer."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import torchvision
 from torch import Tensor, nn
 
 from blobex.errors import BlobexError
+from blobex.networks.external import EXTERNAL, FILES, read_tensors, require
 from blobex.networks.parser import load_parser
 
 EPSILON = 1e-10  # keeps the gradient finite where all channels are zero
@@ -21,17 +21,16 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of
 
 @dataclass(frozen=True)
 class Backbone:
-    """A torchvision network, its weights' file, and the layers of its `features` that LPIPS reads."""
+    """A torchvision network, and the layers of its `features` that LPIPS reads."""
 
     build: Callable[..., nn.Module]
-    file: str
     taps: tuple[int, ...]
 
 
 BACKBONES: Mapping[str, Backbone] = {
-    "vgg": Backbone(torchvision.models.vgg16, "vgg16-397923af.pth", (3, 8, 15, 22, 29)),
-    "alex": Backbone(torchvision.models.alexnet, "alexnet-owt-7be5be79.pth", (1, 4, 7, 9, 11)),
-    "squeeze": Backbone(torchvision.models.squeezenet1_1, "squeezenet1_1-b8a52dc0.pth", (1, 4, 7, 9, 10, 11, 12)),
+    "vgg": Backbone(torchvision.models.vgg16, (3, 8, 15, 22, 29)),
+    "alex": Backbone(torchvision.models.alexnet, (1, 4, 7, 9, 11)),
+    "squeeze": Backbone(torchvision.models.squeezenet1_1, (1, 4, 7, 9, 10, 11, 12)),
 }
 
 
@@ -97,23 +96,32 @@ class TappedBackbone(nn.Module):
         return maps
 
 
-def load_perceptual(network: str, parser_folder: Path) -> PerceptualDistance:
+def perceptual_name(network: str) -> str:
+    """What this network's distance is called: only that of a network which LPIPS was fitted to is LPIPS."""
+    return f"lpips_{network}" if network in BACKBONES else f"pd_{network}"
+
+
+def load_perceptual(network: str, parser_folder: Path, external: Path = EXTERNAL) -> PerceptualDistance:
     """The distance of network "parser" (saved in `parser_folder`), or of LPIPS with "vgg", "alex" or "squeeze".
 
-    BlobexError if the network is missing; its message says which file belongs where.
+    LPIPS's networks come from the folder `external`, or torch's downloads. BlobexError if the network is missing; its
+    message says which file belongs where.
     """
     if network == "parser":
         parser = load_parser(parser_folder)
         return PerceptualDistance(parser, parser.features)
     if network not in BACKBONES:
         raise BlobexError(f"unknown perceptual network {network!r}: choose parser, {', '.join(BACKBONES)}")
-    backbone = BACKBONES[network]
-    body = backbone.build(weights=None)
-    state = _read(Path(torch.hub.get_dir()) / "checkpoints" / backbone.file, f"torchvision's weights of {network}")
+    backbone, path = BACKBONES[network], require(network, external)
+    state = read_tensors(path, FILES[network].content)
+    with torch.device("meta"):  # no time and no random numbers for weights that are replaced at once
+        body = backbone.build(weights=None)
     try:
-        body.load_state_dict(state)
+        body.to_empty(device="cpu").load_state_dict(state)
     except RuntimeError as error:
-        raise BlobexError(f"{backbone.file} does not hold the weights of {network}: get it again") from error
+        raise BlobexError(
+            f"{path} does not hold the weights of {network}: put {FILES[network].content} there"
+        ) from error
     tapped = TappedBackbone(body.get_submodule("features"), backbone.taps)
     return PerceptualDistance(tapped, tapped, lpips_weights(network))
 
@@ -123,15 +131,7 @@ def lpips_weights(network: str) -> list[Tensor]:
     package = importlib.util.find_spec("lpips")
     if package is None or package.origin is None:
         raise BlobexError("the package lpips is not installed: install it, or set data.perceptual to parser")
-    state = _read(Path(package.origin).parent / "weights" / "v0.1" / f"{network}.pth", f"LPIPS's weights for {network}")
+    state = read_tensors(
+        Path(package.origin).parent / "weights" / "v0.1" / f"{network}.pth", f"LPIPS's weights for {network}"
+    )
     return [state[f"lin{number}.model.1.weight"].flatten() for number in range(len(BACKBONES[network].taps))]
-
-
-def _read(path: Path, meaning: str) -> dict[str, Tensor]:
-    try:
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise BlobexError(f"{path.name} is missing: put {meaning} at {path}") from error
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise BlobexError(f"{path} is damaged: put {meaning} there again") from error
-    return state

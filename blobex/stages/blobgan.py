@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -68,7 +69,8 @@ def watch_distance(params: Params, setup: str, tracker: Tracker) -> list[EveryNS
     if not options.fid_every_n_steps:
         return []
     name, real = frechet_name(network), load_statistics(common.fid_stats(params, setup))
-    features = load_features(network, common.MODELS / "parser" / setup, resolve_device(params.run.device))
+    device, external = resolve_device(params.run.device), Path(params.data.external)
+    features = load_features(network, common.MODELS / "parser" / setup, device, external)
 
     def measure(step: int, module: Any) -> None:
         pictures = sample_pictures(module.average, options.fid_images, options.training.batch_size, params.run.seed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -15,8 +17,7 @@ from blobex.networks import weights
 from blobex.networks.blobgan import load_blobgan
 from blobex.networks.decision import DecisionModel, load_decision
 from blobex.networks.encoder import load_encoder
-from blobex.networks.perceptual import load_perceptual
-from blobex.scenes.rules import ACTIONS
+from blobex.networks.perceptual import load_perceptual, perceptual_name
 from blobex.stages import common
 from blobex.training.checkpoints import mark_finished
 from blobex.training.encoder import EncoderModule, Judges
@@ -30,7 +31,8 @@ def main(params: Params, setup: str) -> None:
     encoder = load_encoder(common.MODELS / "encoder_pretrain" / setup, "encoder_pretrain")
     device = resolve_device(params.run.device)
     decision = load_decision(common.MODELS / "decision" / setup / "plain").to(device)
-    perceptual = load_perceptual(params.data.perceptual, common.MODELS / "parser" / setup).to(device)
+    external = Path(params.data.external)
+    perceptual = load_perceptual(params.data.perceptual, common.MODELS / "parser" / setup, external).to(device)
     judges = Judges(perceptual, decision.features)
     module = EncoderModule(encoder, blobgan, judges, params.encoder, params.run.seed)
     images = load_images(params, setup, "train")
@@ -45,13 +47,19 @@ def main(params: Params, setup: str) -> None:
     with tracking.run(params, "encoder", setup, common.data_root(params), run_id) as tracker:
         fit(module, batches, training, params.run, common.checkpoints(folder), tracker)
         weights.save(folder, "encoder", {"setup": setup, **encoder.config}, encoder)
-        measures = reconstruction_measures(module.to(device), decision, load_images(params, setup, "val"))
+        distance = perceptual_name(params.data.perceptual)
+        measures = reconstruction_measures(module.to(device), decision, load_images(params, setup, "val"), distance)
         common.write_metrics(folder, measures, tracker)
     mark_finished(common.checkpoints(folder), True)
 
 
-def reconstruction_measures(module: EncoderModule, decision: DecisionModel, images: Tensor) -> dict[str, float]:
-    """Mean distances of uint8 pictures (N,3,height,width) to their reconstructions, and how decisions agree."""
+def reconstruction_measures(
+    module: EncoderModule, decision: DecisionModel, images: Tensor, distance: str
+) -> dict[str, float]:
+    """Mean distances of uint8 pictures (N,3,height,width) to their reconstructions, and how decisions agree.
+
+    `distance` is what the perceptual distance is called.
+    """
     module.encoder.eval()
     batch_size = module.params.training.batch_size
 
@@ -63,9 +71,9 @@ def reconstruction_measures(module: EncoderModule, decision: DecisionModel, imag
         return torch.cat([torch.stack(distances, 1), decision(original), decision(remade)], dim=1).cpu()
 
     columns = common.in_batches(compare, images, size=batch_size)
-    before, after = columns[:, 2 : 2 + len(ACTIONS)], columns[:, 2 + len(ACTIONS) :]
-    means = {"perceptual": columns[:, 0].mean().item(), "l2": columns[:, 1].mean().item()}
-    return means | agreement_measures(before, after, ACTIONS)
+    before, after = columns[:, 2:].chunk(2, dim=1)
+    means = {distance: columns[:, 0].mean().item(), "l2": columns[:, 1].mean().item()}
+    return means | agreement_measures(before, after, decision.output_names)
 
 
 if __name__ == "__main__":

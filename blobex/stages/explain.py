@@ -8,6 +8,7 @@ from blobex.counterfactual.folder import result_folder
 from blobex.explainer import Explainer
 from blobex.inversion.store import load_inversion
 from blobex.metrics.explained import explanation_measures
+from blobex.networks.perceptual import perceptual_name
 from blobex.stages import common
 
 
@@ -18,7 +19,8 @@ def main(params: Params, setup: str) -> None:
         names, queries, inversion = load_inversion(common.inversions(setup))
         with result_folder(results) as folder:
             records = explainer.explain_inverted(names, queries, inversion, params.explain.attributes, folder=folder)
-        common.write_metrics(results.parent, explanation_measures([record.row() for record in records]), tracker)
+        rows, distance = [record.row() for record in records], perceptual_name(params.data.perceptual)
+        common.write_metrics(results.parent, explanation_measures(rows, distance), tracker)
         for path in sorted(results.iterdir()):
             tracker.log_artifact(path)
 

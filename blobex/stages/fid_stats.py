@@ -8,30 +8,48 @@ import torch
 
 from blobex import tracking
 from blobex.config import Params
-from blobex.datasets.datamodule import decode, image_paths
+from blobex.datasets.datamodule import image_paths, load_pictures
 from blobex.datasets.images import list_images
+from blobex.datasets.pictures import Pictures, write_report
 from blobex.device import resolve_device
 from blobex.metrics.frechet import load_features, save_statistics, statistics
 from blobex.stages import common
 
 
 def main(params: Params, setup: str) -> None:
-    """Take the statistics of `fid_stats.images` pictures of `fid_stats.path`, or of the training pictures."""
+    """Take the statistics of `fid_stats.images` pictures of `fid_stats.path`, or of the training pictures.
+
+    What became of each file stands beside them, in pictures.json.
+    """
     options, network = params.fid_stats, params.data.frechet
-    paths = list_images(Path(options.path)) if options.path else image_paths(params, "train")
-    if options.shuffle:
-        order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(params.run.seed))
-        paths = [paths[index] for index in order]
-    features = load_features(network, common.MODELS / "parser" / setup, resolve_device(params.run.device))
+    device, external = resolve_device(params.run.device), Path(params.data.external)
+    features = load_features(network, common.MODELS / "parser" / setup, device, external)
     with tracking.run(
         params, "fid_stats", setup, Path(options.path) if options.path else common.data_root(params)
     ) as tracker:
-        images = decode(paths[: options.images], params.setup(setup))
-        found = statistics(images.split(options.batch_size), features, network, setup)
+        pictures = real_pictures(params, setup)
+        found = statistics(pictures.images.split(options.batch_size), features, network, setup)
         path = common.fid_stats(params, setup)
         save_statistics(path, found)
-        tracker.log_metrics({"images": found.images})
-        tracker.log_artifact(path)
+        print(write_report(path.with_name("pictures.json"), pictures))
+        tracker.log_metrics({"images": found.images, "skipped": len(pictures.skipped)})
+        for name in (path.name, "pictures.json"):
+            tracker.log_artifact(path.with_name(name))
+
+
+def real_pictures(params: Params, setup: str) -> Pictures:
+    """The first `fid_stats.images` pictures that can be read, in sorted or shuffled order.
+
+    The order does not depend on which files are damaged.
+    """
+    options = params.fid_stats
+    paths = list_images(options.path) if options.path else image_paths(params, "train")
+    if options.shuffle and options.images < len(paths):
+        order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(params.run.seed))
+        paths = [paths[index] for index in order]
+    part = f"fid_stats {Path(options.path).absolute()}" if options.path else "fid_stats"
+    skip = True if options.path else None
+    return load_pictures(params, setup, paths, part, options.images, skip)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as lightning
@@ -24,14 +24,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from blobex.config import Run, Training
-from blobex.device import is_first_process, resolve_device
+from blobex.device import is_first_process, resolve_device, resolve_precision
 from blobex.errors import BlobexError
 from blobex.training import checkpoints
 from blobex.training.tracker import NullTracker, Tracker
 
 Batch = tuple[Tensor, ...]  # tensors of equal length: sample i is entry i of each
 LOG_EVERY = 50  # steps between two reports to the tracker
-Precision = Literal["float32", "bfloat16"]
 
 
 class StepModule(lightning.LightningModule):
@@ -165,16 +164,6 @@ def part(batch: Batch, index: int, parts: int) -> Batch:
     """Part `index` of a batch cut into equal contiguous `parts`."""
     size = len(batch[0]) // parts
     return tuple(tensor[index * size : (index + 1) * size] for tensor in batch)
-
-
-def resolve_precision(run: Run, device: torch.device) -> Precision:
-    """The precision of `run.precision`; auto is bfloat16 on CUDA and on CPUs with instructions for it."""
-    if run.precision != "auto":
-        return run.precision
-    if device.type == "cuda":
-        return "bfloat16"
-    able = torch.cpu.get_capabilities()
-    return "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") else "float32"
 
 
 class _Steps:

@@ -1,0 +1,77 @@
+"""The published search, step for step, to compare with (OCTET, Zemni et al., CVPR 2023)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from blobex.config import ExplainSetup, Key
+from blobex.counterfactual.objective import price_vector
+from blobex.counterfactual.search import Counterfactuals, judged, problem_masks
+from blobex.counterfactual.target import Target
+from blobex.inversion.networks import Networks
+from blobex.inversion.published import draw_blobs
+from blobex.layout.layout import KEYS, BlobLayout
+from blobex.layout.vector import VectorForm
+
+BATCH = 8
+STEPS = 200
+RATE, SIZE_RATE = 0.01, 0.08
+LAMBDA_PROX = 0.1
+LAMBDA_KEY: dict[Key, float] = {
+    "xs": 6.0,
+    "ys": 6.0,
+    "covs": 1.0,
+    "sizes": 1.0,
+    "features": 20.0,
+    "spatial_style": 20.0,
+}
+
+
+def search_published(
+    queries: Tensor,
+    start: BlobLayout,
+    image_index: Tensor,
+    target: Target,
+    masks: Mapping[str, Tensor],
+    networks: Networks,
+    setup: ExplainSetup,
+) -> Counterfactuals:
+    """As `search.search`: where 200 steps of Adam end, whatever they passed on the way.
+
+    One question after another, eight pictures at a time; the blobs are drawn at every step, and every weight's gradient
+    is computed too where the networks ask for it. Of `setup` only the measure of distance is used.
+    """
+    form = VectorForm.of(start)
+    vector = form.flatten(start.detach())[image_index]
+    mask = problem_masks(masks, form, len(queries), image_index)
+    found = torch.empty_like(vector)
+    for column in target.column.unique():
+        problems = (target.column == column).nonzero()[:, 0]
+        for chosen in tqdm(problems.split(BATCH), desc="published search", disable=None, leave=False):
+            found[chosen] = _descend(vector[chosen], mask[chosen], target[chosen], form, networks)
+    step = torch.full_like(image_index, STEPS)
+    price = dataclasses.replace(setup, lambda_key=LAMBDA_KEY)
+    return judged(queries, image_index, target, vector, found, step, form, networks, price, BATCH)
+
+
+def _descend(start: Tensor, mask: Tensor, target: Target, form: VectorForm, networks: Networks) -> Tensor:
+    begun = form.unflatten(start)
+    free = {key: tensor.clone().requires_grad_() for key, tensor in begun.items()}
+    rates = {key: SIZE_RATE if key == "sizes" else RATE for key in KEYS}
+    optimiser = torch.optim.Adam([{"params": [tensor], "lr": rates[key]} for key, tensor in free.items()])
+    price = price_vector(form, LAMBDA_KEY).to(start.device)
+    for _ in range(STEPS):
+        vector = torch.where(mask, form.flatten(BlobLayout(**free)), start)
+        layout = form.unflatten(vector)
+        image = networks.render(layout)
+        draw_blobs(layout, *image.shape[2:])
+        loss = target.loss(networks.decide(image)) + LAMBDA_PROX * ((vector - start).abs() * price).sum(1)
+        optimiser.zero_grad()
+        loss.sum().backward()
+        optimiser.step()
+    return torch.where(mask, form.flatten(BlobLayout(**free)).detach(), start)

@@ -1,0 +1,64 @@
+"""A decision card: a YAML file that says which model is explained, and how pictures are brought to it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+
+from blobex import config
+from blobex.config import Within
+from blobex.decisions.decision import Input, Kind, Resize
+from blobex.errors import BlobexError
+
+
+@dataclass(frozen=True)
+class Card:
+    """The keys of a card. All but `model` may be left out: null is what the model's reference says itself."""
+
+    model: str  # a reference as `load` takes it; file names are relative to the card
+    kind: Kind | None
+    outputs: list[str] | None  # one name per logit
+    height: Annotated[int | None, Within(1, 8192)]  # of the pictures that the model reads
+    width: Annotated[int | None, Within(1, 8192)]
+    mean: Annotated[list[float] | None, Within(-10, 10)]  # of colours in 0..1: red, green, blue
+    std: Annotated[list[float] | None, Within(1e-4, 10)]
+    resize: Resize | None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the card says nothing but the model."""
+        return all(getattr(self, field.name) is None for field in dataclasses.fields(self) if field.name != "model")
+
+    def input(self, default: Input) -> Input:
+        """What the model reads, where the card says nothing `default`; one size alone sets the other in proportion."""
+        sized = self.height is not None or self.width is not None
+        return Input(
+            height=self.height if sized else default.height,
+            width=self.width if sized else default.width,
+            mean=tuple(self.mean or default.mean),
+            std=tuple(self.std or default.std),
+            resize=self.resize or default.resize,
+        )
+
+
+def read_card(path: Path) -> Card:
+    """The card in a YAML file; BlobexError names what is wrong with it."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+        raise BlobexError(f"cannot read the card {path}: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict) or "model" not in tree:
+        raise BlobexError(f"the card {path} names no model: write `model:` and a reference")
+    empty = dict.fromkeys(field.name for field in dataclasses.fields(Card))
+    try:
+        card = config.parse(Card, empty | tree, "card")
+        card.input(Input())  # its own errors
+    except BlobexError as error:
+        raise BlobexError(f"{path}: {error}") from error
+    if card.model.endswith((".yaml", ".yml")):
+        raise BlobexError(f"{path} names another card: write into it what that one says")
+    return card

@@ -1,0 +1,1 @@
+"""Many independent problems solved side by side, each by its own steps."""

@@ -1,0 +1,99 @@
+"""Many independent problems, a bounded number of them at a time.
+
+A problem that is finished makes room for one that waits, so that none pays for another's steps. Every row of the work
+is a problem of its own: on a processor, whatever shares its batch leaves its result alone to the last bit, because
+pictures lie in memory with channels last and no batch has fewer than four rows (both measured).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+State = dict[str, Tensor]  # one row per problem
+
+SMALLEST = 4  # rows; with fewer, a processor's kernels may round otherwise
+
+
+def solve(
+    count: int,
+    slots: int,
+    load: Callable[[Tensor], State],
+    advance: Callable[[State], tuple[State, Tensor]],
+    title: str,
+) -> State:
+    """The last rows of `count` problems, in their order, at most `slots` of them (at least 4) at work at once.
+
+    `load(numbers)` gives the first rows of problems; `advance(rows)` gives their next rows and, as bool (rows,), which
+    of them are finished. Rows keep their problem's number as `number`. Both must treat every row on its own.
+    """
+    slots = max(slots, SMALLEST)
+    waiting, work, done = torch.arange(count), dict[str, Tensor](), list[State]()
+    with tqdm(total=count, desc=title, disable=None, leave=False) as bar:
+        while len(waiting) or _rows(work):
+            free = slots - _rows(work)
+            if len(waiting) and 4 * free >= slots:  # a quarter at least: few rows at a time are slow to load
+                new, waiting = waiting[:free], waiting[free:]
+                work = _join([work, _cut(load(_fill(new)), len(new)) | {"number": new}])
+            rows = _rows(work)
+            work, finished = advance(_filled(work))
+            work, finished = _cut(work, rows), finished[:rows].cpu()
+            if finished.any():
+                done.append(select(work, finished.nonzero()[:, 0]))
+                work = select(work, (~finished).nonzero()[:, 0])
+                bar.update(int(finished.sum()))
+    whole = _join(done)
+    return select(whole, whole["number"].argsort())
+
+
+def in_slots(function: Callable[..., State], slots: int, *tensors: Tensor) -> State:
+    """`function` of tensors (P,...), at most `slots` rows at a time; it gives a State with as many rows."""
+    parts = []
+    for numbers in torch.arange(len(tensors[0])).split(max(slots, SMALLEST)):
+        filled = _fill(numbers)
+        parts.append(_cut(function(*(tensor[filled.to(tensor.device)] for tensor in tensors)), len(numbers)))
+    return _join(parts)
+
+
+def select(rows: Mapping[str, Tensor], index: Tensor) -> State:
+    """Some of the rows."""
+    return {name: tensor[index.to(tensor.device)] for name, tensor in rows.items()}
+
+
+def choose(which: Tensor, new: Mapping[str, Tensor], old: Mapping[str, Tensor]) -> State:
+    """`new` where `which` (rows,) is True, `old` elsewhere."""
+    return {
+        name: torch.where(which.view(-1, *[1] * (tensor.ndim - 1)), tensor, old[name]) for name, tensor in new.items()
+    }
+
+
+def finite(*tensors: Tensor) -> Tensor:
+    """Bool (rows,): where every number of each tensor (rows,...) is finite."""
+    return torch.stack([tensor.isfinite().reshape(len(tensor), -1).all(1) for tensor in tensors]).all(0)
+
+
+def _join(states: Sequence[State]) -> State:
+    """The rows of several states as one; a state may have none."""
+    some = [state for state in states if _rows(state)] or states[:1]
+    return {name: torch.cat([state[name] for state in some]) for name in some[0]}
+
+
+def _rows(state: Mapping[str, Tensor]) -> int:
+    return len(next(iter(state.values()))) if state else 0
+
+
+def _fill(numbers: Tensor) -> Tensor:
+    """The last one repeated, up to the smallest number of rows."""
+    return numbers[torch.arange(max(len(numbers), SMALLEST)).clamp(max=len(numbers) - 1)]
+
+
+def _filled(state: State) -> State:
+    rows = _rows(state)
+    return state if rows >= SMALLEST else select(state, _fill(torch.arange(rows)))
+
+
+def _cut(state: Mapping[str, Tensor], rows: int) -> State:
+    return {name: tensor[:rows] for name, tensor in state.items()}

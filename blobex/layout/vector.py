@@ -1,0 +1,70 @@
+"""A layout as one vector per picture: what optimisers work on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from blobex.layout.layout import KEYS, BlobLayout
+
+
+@dataclass(frozen=True)
+class VectorForm:
+    """Where each key of a layout stands in the vector: its shape per picture, in the order of KEYS."""
+
+    shapes: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, layout: BlobLayout) -> VectorForm:
+        return cls(tuple(tuple(tensor.shape[1:]) for _, tensor in layout.items()))
+
+    @property
+    def lengths(self) -> list[int]:
+        """How many numbers each key has."""
+        return [math.prod(shape) for shape in self.shapes]
+
+    def flatten(self, layout: BlobLayout) -> Tensor:
+        """(N,D): the six tensors, one after the other."""
+        return torch.cat([tensor.flatten(1) for _, tensor in layout.items()], dim=1)
+
+    def unflatten(self, vector: Tensor) -> BlobLayout:
+        """The layout of vectors (N,D)."""
+        parts = vector.split(self.lengths, dim=1)
+        return BlobLayout(
+            **{key: part.unflatten(1, shape) for key, part, shape in zip(KEYS, parts, self.shapes, strict=True)}
+        )
+
+    def spread(self, numbers: Mapping[str, float]) -> Tensor:
+        """(D,) float32: the number of each entry's key; 0 for keys that are not named and for the unread size."""
+        vector = torch.cat(
+            [
+                torch.full((length,), float(numbers.get(key, 0.0)))
+                for key, length in zip(KEYS, self.lengths, strict=True)
+            ]
+        )
+        vector[self._start("sizes")] = 0.0
+        return vector
+
+    def mean_weights(self, numbers: Mapping[str, float]) -> Tensor:
+        """(D,): what turns a sum over all entries into the sum over keys of number times the key's mean.
+
+        The unread entry 0 of `sizes` does not count.
+        """
+        read = {key: length - (key == "sizes") for key, length in zip(KEYS, self.lengths, strict=True)}
+        return self.spread({key: number / read[key] for key, number in numbers.items()})
+
+    def mask(self, masks: Mapping[str, Tensor]) -> Tensor:
+        """(1 or N, D) bool: `space.masks` as one vector each; keys that are not named may not change."""
+        rows = max(len(mask) for mask in masks.values())
+        parts = [
+            masks[key].expand(rows, *shape).flatten(1) if key in masks else torch.zeros(rows, length, dtype=torch.bool)
+            for key, shape, length in zip(KEYS, self.shapes, self.lengths, strict=True)
+        ]
+        return torch.cat(parts, dim=1)
+
+    def _start(self, key: str) -> int:
+        return sum(self.lengths[: KEYS.index(key)])

@@ -1,0 +1,170 @@
+"""The trained networks of a setup, put together for inversion and search."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from blobex import tracking
+from blobex.config import Params
+from blobex.decisions.decision import Decision
+from blobex.decisions.load import Model, load
+from blobex.decisions.source import from_callable
+from blobex.device import resolve_precision
+from blobex.errors import BlobexError
+from blobex.inversion.networks import Networks, Perceptual
+from blobex.layout.solver import splat_by_solver
+from blobex.networks import weights
+from blobex.networks.blobgan import BlobGAN, load_blobgan
+from blobex.networks.decision import DecisionModel
+from blobex.networks.encoder import Encoder, load_encoder
+from blobex.networks.perceptual import PerceptualDistance, load_perceptual
+
+Module = TypeVar("Module", bound=nn.Module)
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The model to explain, and all networks twice: `exact` in float32, `quick` to find the way."""
+
+    decision: Decision
+    exact: Networks
+    quick: Networks
+
+
+def load_networks(
+    setup: str, models: Path, params: Params, device: torch.device, decision: str | Decision | Model, encoder_kind: str
+) -> Loaded:
+    """The networks of `setup` saved in `models`; BlobexError: some are missing, or not of the parameters' sizes."""
+    size = params.setup(setup)
+    folders = {kind: models / kind / setup for kind in ("blobgan", encoder_kind, "parser")}
+    if params.data.perceptual != "parser":
+        del folders["parser"]
+    for kind, folder in folders.items():
+        check_size(folder, kind, setup, size.height, size.width)
+    blobgan, encoder = load_blobgan(folders["blobgan"]), load_encoder(folders[encoder_kind], encoder_kind)
+    if encoder.config["w_size"] != blobgan.layout_network.w_size(encoder.mlp_idx):
+        raise BlobexError(
+            f"the encoder in {folders[encoder_kind]} is of another BlobGAN: run `dvc repro {encoder_kind}`"
+        )
+    perceptual = load_perceptual(params.data.perceptual, models / "parser" / setup, Path(params.data.external))
+    store = partial(tracking.load_model, tracking_uri=params.run.tracking_uri, device=device)
+    model = load(decision, size.height, size.width, device, models, setup, mlflow_loader=store)
+    networks = _placed(blobgan, device), _placed(encoder, device), _placed(perceptual, device)
+    if params.search.mode == "published":
+        exact = _published(*networks, model)
+        return Loaded(model, exact, exact)
+    exact = assemble(*networks, model)
+    blobgan.generator.fold(torch.float32)
+    if resolve_precision(params.run, device) == "float32":
+        return Loaded(model, exact, exact)
+    return Loaded(model, exact, _quick(*networks, model, device.type))
+
+
+def assemble(blobgan: BlobGAN, encoder: Encoder, perceptual: PerceptualDistance, model: Decision) -> Networks:
+    """The networks as callables. Pictures come to them with channels last, as their weights are."""
+    return Networks(
+        render=blobgan.render,
+        encode=lambda images: blobgan.layout_from_w(encoder(_channels_last(images)), encoder.mlp_idx),
+        decide=lambda images: model.logits(_shown(images)),
+        features=lambda images: model.features(_shown(images)),
+        perceptual=perceptual,
+    )
+
+
+def check_size(folder: Path, kind: str, setup: str, height: int, width: int) -> None:
+    """BlobexError unless the network in `folder` is for the setup's pictures."""
+    saved = weights.read_config(folder, kind)
+    found_height = saved.get("height", height)
+    found_width = saved.get("width", found_height * saved.get("aspect_ratio", width // height))
+    if (found_height, found_width, saved.get("setup", setup)) != (height, width, setup):
+        raise BlobexError(
+            f"the {kind} in {folder} is for {found_height}x{found_width} pictures but {setup} has {height}x{width}: "
+            "give the models and parameters of one run"
+        )
+
+
+def _placed(network: Module, device: torch.device) -> Module:
+    return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _channels_last(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _shown(images: Tensor) -> Tensor:
+    """Pictures as they can be shown: a decision about brighter than white explains nothing."""
+    return _channels_last(images.clamp(-1, 1))
+
+
+def _quick(blobgan: BlobGAN, encoder: Encoder, perceptual: PerceptualDistance, model: Decision, kind: str) -> Networks:
+    """The networks in bfloat16, as far as they are ours; somebody else's model stays as it is."""
+    if model.modules and isinstance(model.modules[0], DecisionModel):
+        model = from_callable(_lowered(model.modules[0]), model.kind, model.outputs)
+    painter = copy.deepcopy(blobgan)
+    painter.generator.fold(torch.bfloat16)
+    networks = assemble(painter, encoder, _lowered(perceptual), model)
+    return Networks(
+        **{name: _autocast(getattr(networks, name), kind) for name in ("render", "encode", "decide", "features")},
+        perceptual=_LoweredPerceptual(networks.perceptual, kind),
+    )
+
+
+def _lowered(module: Module) -> Module:
+    """A copy whose convolutions and linear layers hold bfloat16; what normalises stays in float32."""
+    lowered = copy.deepcopy(module)
+    for part in lowered.modules():
+        if isinstance(part, nn.Conv2d | nn.Linear):
+            part.to(torch.bfloat16)
+    return lowered
+
+
+def _autocast(function: Callable[[T], U], kind: str) -> Callable[[T], U]:
+    def lowered(argument: T) -> U:
+        with torch.autocast(kind, torch.bfloat16):
+            return function(argument)
+
+    return lowered
+
+
+@dataclass(frozen=True)
+class _LoweredPerceptual:
+    """A perceptual distance whose network computes in bfloat16."""
+
+    distance: Perceptual
+    kind: str
+
+    def embed(self, images: Tensor) -> list[Tensor]:
+        with torch.autocast(self.kind, torch.bfloat16):
+            return self.distance.embed(images)
+
+    def distance_to(self, embedded: Sequence[Tensor], images: Tensor) -> Tensor:
+        with torch.autocast(self.kind, torch.bfloat16):
+            return self.distance.distance_to(embedded, images)
+
+
+def _published(blobgan: BlobGAN, encoder: Encoder, perceptual: PerceptualDistance, model: Decision) -> Networks:
+    """The networks as the published scripts run them: rows in memory, a linear solver for the blobs, and weights that
+    ask for gradients although nobody reads them."""
+    if model.modules and isinstance(model.modules[0], DecisionModel):  # another's is left as it is
+        model = from_callable(copy.deepcopy(model.modules[0]), model.kind, model.outputs)
+        model.modules[0].to(memory_format=torch.contiguous_format).requires_grad_(True)
+    for module in (blobgan, perceptual):
+        module.to(memory_format=torch.contiguous_format).requires_grad_(True)
+    blobgan.generator.splat = splat_by_solver
+    return Networks(
+        render=blobgan.render,
+        encode=lambda images: blobgan.layout_from_w(encoder(images), encoder.mlp_idx),
+        decide=lambda images: model.logits(images.clamp(-1, 1)),
+        features=lambda images: model.features(images.clamp(-1, 1)),
+        perceptual=perceptual,
+    )

@@ -1,0 +1,109 @@
+"""Measure how fast a setup's networks and searches run: reports/bench/<setup>. Run by `make bench`, never by DVC."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Literal
+
+import torch
+
+from blobex import tracking
+from blobex.benchmark.machine import peak_flops
+from blobex.benchmark.search import search_cost, step_flops
+from blobex.benchmark.training import feature_rate, scene_rate, training_rates
+from blobex.config import Params
+from blobex.datasets.datamodule import explained_paths, load_pictures
+from blobex.datasets.images import to_float
+from blobex.device import resolve_device
+from blobex.explainer import Explainer
+from blobex.metrics.frechet import load_features
+from blobex.stages import common
+
+COMPARED = (
+    *("seconds_per_picture", "invert_seconds_per_picture", "explain_seconds_per_picture"),
+    *("invert_renderings_per_picture", "explain_renderings_per_picture", "peak_gigabytes"),
+    *("reconstruction_perceptual", "reconstruction_l2", "reconstruction_agrees"),
+    *("flip_rate", "flipped_by_change", "perceptual", "l2", "proximity"),
+)
+
+
+def main(params: Params, setup: str) -> None:
+    """One table: the search against the published way on the same pictures, then every network's speed."""
+    folder, options, device = common.REPORTS / "bench" / setup, params.bench, resolve_device(params.run.device)
+    with tracking.run(params, "bench", setup, common.data_root(params)) as tracker:
+        rates = other_rates(params, setup, device)
+        measures = rates | search_measures(params, setup, device)
+        folder.mkdir(parents=True, exist_ok=True)
+        common.write_text(folder / "metrics.json", json.dumps(measures, indent=2) + "\n")
+        table = comparison(measures, options.published_images) + rows(rates)
+        common.write_text(folder / "table.txt", table)
+        print(table)
+        tracker.log_metrics(measures)
+        tracker.log_artifact(folder / "table.txt")
+
+
+def search_measures(params: Params, setup: str, device: torch.device) -> dict[str, float]:
+    """Ours on `bench.images` pictures, and both ways on the first `bench.published_images` of them."""
+    options, attributes = params.bench, params.explain.attributes
+    pictures = load_pictures(params, setup, explained_paths(params), "explained", options.images)
+    queries = to_float(pictures.images)
+    fast = load(params, setup, "fast")
+    search_cost(fast, queries[:4], attributes[:1])  # the first call pays for what is set up once
+    many = search_cost(fast, queries, attributes)
+    few = search_cost(fast, queries[: options.published_images], attributes)
+    published = search_cost(load(params, setup, "published"), queries[: options.published_images], attributes)
+    flops, peak = step_flops(fast, queries[:8]), peak_flops(device, torch.bfloat16)
+    renderings = many.invert_renderings + many.explain_renderings
+    seconds = many.invert_seconds + many.explain_seconds
+    return {
+        **{f"fast_{name}": value for name, value in few.measures().items()},
+        **{f"published_{name}": value for name, value in published.measures().items()},
+        "fast_seconds_per_picture_of_many": many.seconds_per_picture,
+        "ratio": published.seconds_per_picture / few.seconds_per_picture,
+        "ratio_of_many": published.seconds_per_picture / many.seconds_per_picture,
+        "step_gigaflop": flops / 1e9,
+        "peak_gigaflops_bfloat16": peak / 1e9,
+        "peak_gigaflops_float32": peak_flops(device, torch.float32) / 1e9,
+        "share_of_peak": renderings * flops / seconds / peak,
+    }
+
+
+def load(params: Params, setup: str, mode: Literal["fast", "published"]) -> Explainer:
+    """The explainer of a setup in one mode of search."""
+    search = dataclasses.replace(params.search, mode=mode)
+    return Explainer.load(setup, common.MODELS, dataclasses.replace(params, search=search))
+
+
+def other_rates(params: Params, setup: str, device: torch.device) -> dict[str, float]:
+    """Pictures per second of training, features and scenes."""
+    size = params.setup(setup)
+    features = load_features(params.data.frechet, common.MODELS / "parser" / setup, device)
+    training = training_rates(params, setup, params.bench.training_steps)
+    return {
+        **{f"{name}_training_images_per_second": rate for name, rate in training.items()},
+        "features_per_second": feature_rate(features, size.height, size.width, params.fid_stats.batch_size, device),
+        "scenes_per_second": scene_rate(size.height),
+    }
+
+
+def comparison(measures: dict[str, float], images: int) -> str:
+    """The table of both ways, as text."""
+    lines = [f"{f'{images} pictures':34}{'fast':>12}{'published':>12}{'published / fast':>18}"]
+    for name in COMPARED:
+        fast, published = measures[f"fast_{name}"], measures[f"published_{name}"]
+        ratio = f"{published / fast:.2f}" if fast else "-"
+        lines.append(f"{name:34}{fast:>12.4f}{published:>12.4f}{ratio:>18}")
+    rest = [
+        name for name in measures if name not in {f"{way}_{one}" for way in ("fast", "published") for one in COMPARED}
+    ]
+    return "\n".join(lines) + "\n" + rows({name: measures[name] for name in rest if "per_second" not in name})
+
+
+def rows(measures: dict[str, float]) -> str:
+    """One line per measure."""
+    return "".join(f"{name:46}{value:>12.4f}\n" for name, value in measures.items())
+
+
+if __name__ == "__main__":
+    common.run_stage(main, "setup")

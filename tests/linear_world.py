@@ -1,0 +1,93 @@
+"""A renderer that adds numbers up and a decision about brightness: what a search must find is known by hand."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from blobex.config import ExplainSetup
+from blobex.counterfactual.search import Counterfactuals, search
+from blobex.counterfactual.space import masks
+from blobex.counterfactual.target import AttributeTarget
+from blobex.inversion.networks import Networks
+from blobex.layout.layout import KEYS, BlobLayout
+
+BLOBS = 3
+LAMBDA_KEY = {"xs": 6.0, "ys": 6.0, "covs": 1.0, "sizes": 1.0, "features": 20.0, "spatial_style": 20.0}
+SETUP = ExplainSetup(
+    steps=60,
+    learning_rate=0.01,
+    size_lr_multiplier=8.0,
+    lambda_prox=0.0,
+    margin=0.1,
+    patience=5,
+    bisections=16,
+    lambda_key=LAMBDA_KEY,
+)
+
+
+class MeanAbsolute:
+    """A stand-in for the perceptual distance."""
+
+    def embed(self, images: Tensor) -> list[Tensor]:
+        return [images]
+
+    def distance_to(self, embedded: Sequence[Tensor], images: Tensor) -> Tensor:
+        return (embedded[0] - images).abs().flatten(1).mean(1)
+
+
+def layouts(count: int, seed: int = 0) -> BlobLayout:
+    """Layouts whose numbers lie in 0..0.4."""
+    random = torch.Generator().manual_seed(seed)
+    shapes = {"xs": (BLOBS,), "ys": (BLOBS,), "covs": (BLOBS, 4), "sizes": (BLOBS + 1,)}
+    shapes |= {"features": (BLOBS + 1, 5), "spatial_style": (BLOBS + 1, 5)}
+    return BlobLayout(**{key: torch.rand(count, *shape, generator=random) * 0.4 for key, shape in shapes.items()})
+
+
+def render_x(layout: BlobLayout) -> Tensor:
+    """Every pixel is the first blob's x."""
+    return layout.xs[:, 0, None, None, None].expand(-1, 3, 2, 2)
+
+
+def render_all(layout: BlobLayout) -> Tensor:
+    """Every pixel is the sum of everything, each number weighted by its place."""
+    parts = [(each.flatten(1) * torch.linspace(0.1, 0.3, each[0].numel())).sum(1) for _, each in layout.items()]
+    return torch.stack(parts).sum(0)[:, None, None, None].expand(-1, 3, 2, 2)
+
+
+def decide(images: Tensor) -> Tensor:
+    """Logits of two attributes: the mean brightness above 0.5, and below 0.45."""
+    brightness = images.mean((1, 2, 3))
+    return torch.stack([10 * (brightness - 0.5), 10 * (0.45 - brightness)], dim=1)
+
+
+def networks(
+    render: Callable[[BlobLayout], Tensor] = render_x, decision: Callable[[Tensor], Tensor] = decide
+) -> Networks:
+    return Networks(render, lambda images: layouts(len(images)), decision, decision, MeanAbsolute())
+
+
+def opposite(queries: Tensor, attributes: Sequence[int]) -> tuple[Tensor, AttributeTarget]:
+    """For every picture and attribute, in this order: become what `decide` does not say of the picture."""
+    index = torch.arange(len(queries)).repeat_interleave(len(attributes))
+    column = torch.tensor(attributes).repeat(len(queries))
+    return index, AttributeTarget(column, decide(queries)[index, column] <= 0)
+
+
+def run(
+    start: BlobLayout,
+    attributes: Sequence[int] = (0,),
+    render: Callable[[BlobLayout], Tensor] = render_x,
+    decision: Callable[[Tensor], Tensor] = decide,
+    setup: ExplainSetup = SETUP,
+    slots: int = 8,
+    allowed: dict[str, Tensor] | None = None,
+    queries: Tensor | None = None,
+    quick: Networks | None = None,
+) -> Counterfactuals:
+    """The search for what `opposite` asks; `quick` networks, if given, beside exact ones of `render` and `decision`."""
+    exact = networks(render, decision)
+    queries = render(start) if queries is None else queries
+    index, target = opposite(queries, attributes)
+    allowed = masks(BLOBS, KEYS, None, background=True) if allowed is None else allowed
+    return search(queries, start, index, target, allowed, quick=quick or exact, exact=exact, setup=setup, slots=slots)

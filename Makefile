@@ -8,9 +8,6 @@ READY := $(VENV)/ready
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
-# Freed memory is kept for the next step instead of going back to the system: measured faster in training.
-export MALLOC_MMAP_MAX_ := 0
-export MALLOC_TRIM_THRESHOLD_ := 4294967296
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow check profile repro ui dag bench data external requirements clean-demo

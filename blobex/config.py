@@ -207,6 +207,7 @@ class Search:
 @dataclass(frozen=True)
 class InvertSetup:
     steps: Annotated[int, Within(0, 10**5)]
+    decision_steps: Annotated[int, Within(0, 10**5)]  # the last ones, which look at the decision too
     learning_rate: Annotated[float, Within(1e-6, 10)]
     size_lr_multiplier: Annotated[float, Within(1e-3, 1e3)]
     perceptual: Annotated[float, Within(0, 1e4)]

@@ -28,8 +28,8 @@ from blobex.counterfactual.space import masks
 from blobex.datasets.images import fit, load_image, to_float, to_tensor, write_png
 from blobex.decisions.decision import Decision, output_index, resting
 from blobex.decisions.load import Model
-from blobex.descent.slots import in_slots
-from blobex.device import batch_pixels, resolve_device
+from blobex.descent.slots import exact_rows, in_slots
+from blobex.device import batch_pixels, keep_freed_memory, resolve_device
 from blobex.errors import BlobexError
 from blobex.inversion.invert import Inversion, invert
 from blobex.inversion.networks import Networks
@@ -73,6 +73,8 @@ class Explainer:
         or the decision model will not do.
         """
         values = params if isinstance(params, Params) else config.load(params)
+        if values.search.mode == "fast":
+            keep_freed_memory()
         place = resolve_device(device or values.run.device)
         kind = "encoder_pretrain" if pretrained_encoder else "encoder"
         model = values.explain.decision if decision is None else decision
@@ -155,7 +157,8 @@ class Explainer:
     def outputs(self, queries: Tensor) -> Tensor:
         """What the model says of pictures (N,3,height,width): (N,A), or (N,A,height,width) for segmentation."""
         with resting(self.decision), torch.no_grad():
-            return in_slots(lambda part: {"said": self.exact.decide(part)}, self.slots, queries.to(self.device))["said"]
+            rows = exact_rows(self.slots, self.device)
+            return in_slots(lambda part: {"said": self.exact.decide(part)}, rows, queries.to(self.device))["said"]
 
     def columns(self, attributes: Sequence[str] | None) -> list[int]:
         """The model's outputs of these names, each once; BlobexError if a name is unknown or none is given."""

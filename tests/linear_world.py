@@ -36,23 +36,28 @@ class MeanAbsolute:
         return (embedded[0] - images).abs().flatten(1).mean(1)
 
 
-def layouts(count: int, seed: int = 0) -> BlobLayout:
+def layouts(count: int, seed: int = 0, blobs: int = BLOBS, dim: int = 5) -> BlobLayout:
     """Layouts whose numbers lie in 0..0.4."""
     random = torch.Generator().manual_seed(seed)
-    shapes = {"xs": (BLOBS,), "ys": (BLOBS,), "covs": (BLOBS, 4), "sizes": (BLOBS + 1,)}
-    shapes |= {"features": (BLOBS + 1, 5), "spatial_style": (BLOBS + 1, 5)}
+    shapes = {"xs": (blobs,), "ys": (blobs,), "covs": (blobs, 4), "sizes": (blobs + 1,)}
+    shapes |= {"features": (blobs + 1, dim), "spatial_style": (blobs + 1, dim)}
     return BlobLayout(**{key: torch.rand(count, *shape, generator=random) * 0.4 for key, shape in shapes.items()})
 
 
 def render_x(layout: BlobLayout) -> Tensor:
     """Every pixel is the first blob's x."""
-    return layout.xs[:, 0, None, None, None].expand(-1, 3, 2, 2)
+    return _flat(layout.xs[:, 0])
 
 
 def render_all(layout: BlobLayout) -> Tensor:
     """Every pixel is the sum of everything, each number weighted by its place."""
-    parts = [(each.flatten(1) * torch.linspace(0.1, 0.3, each[0].numel())).sum(1) for _, each in layout.items()]
-    return torch.stack(parts).sum(0)[:, None, None, None].expand(-1, 3, 2, 2)
+    parts = [each.flatten(1) * torch.linspace(0.1, 0.3, each[0].numel()) for _, each in layout.items()]
+    return _flat(torch.cat(parts, dim=1).sum(1))
+
+
+def _flat(brightness: Tensor) -> Tensor:
+    """Pictures of 2x2, each of one brightness; laid out so that a mean rounds alike wherever in a batch they stand."""
+    return brightness[:, None, None, None].repeat(1, 3, 2, 2)
 
 
 def decide(images: Tensor) -> Tensor:
@@ -67,11 +72,13 @@ def networks(
     return Networks(render, lambda images: layouts(len(images)), decision, decision, MeanAbsolute())
 
 
-def opposite(queries: Tensor, attributes: Sequence[int]) -> tuple[Tensor, AttributeTarget]:
-    """For every picture and attribute, in this order: become what `decide` does not say of the picture."""
+def opposite(
+    queries: Tensor, attributes: Sequence[int], decision: Callable[[Tensor], Tensor] = decide
+) -> tuple[Tensor, AttributeTarget]:
+    """For every picture and attribute, in this order: become what the decision does not say of the picture."""
     index = torch.arange(len(queries)).repeat_interleave(len(attributes))
     column = torch.tensor(attributes).repeat(len(queries))
-    return index, AttributeTarget(column, decide(queries)[index, column] <= 0)
+    return index, AttributeTarget(column, decision(queries)[index, column] <= 0)
 
 
 def run(
@@ -88,6 +95,6 @@ def run(
     """The search for what `opposite` asks; `quick` networks, if given, beside exact ones of `render` and `decision`."""
     exact = networks(render, decision)
     queries = render(start) if queries is None else queries
-    index, target = opposite(queries, attributes)
+    index, target = opposite(queries, attributes, decision)
     allowed = masks(BLOBS, KEYS, None, background=True) if allowed is None else allowed
     return search(queries, start, index, target, allowed, quick=quick or exact, exact=exact, setup=setup, slots=slots)

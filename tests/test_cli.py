@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tiny_world import render, scenes, tiny_explainer, tiny_params
+from tiny_world import OUTPUTS, decide, render, scenes, tiny_explainer, tiny_params
+from torch.nn import functional as F
 from typer.testing import CliRunner
 
 from blobex import __version__, cli, explainer
 from blobex.datasets.images import to_array
+from blobex.decisions.source import from_callable
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def test_explain_prints_and_writes(photos: Path) -> None:
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
     assert len(lines) == 4 * 2 + 1 + 1
-    assert lines[0].startswith(f"{photos / 'photo_0.png'}  stop 1.00 -> 0.")
+    assert lines[0].startswith(f"{photos / 'photo_0.png'}  stop -> not stop  stop 1.00 -> 0.")
     assert lines[0].endswith("  flipped")
     assert lines[8].endswith("of 8 flipped")
     assert lines[9] == str(out / "snapshot_0.png")
@@ -56,25 +58,87 @@ def test_options_reach_the_search(photos: Path, monkeypatch: pytest.MonkeyPatch)
     seen: list[object] = []
 
     def explain(_: object, *arguments: object, **options: object) -> list[object]:
-        seen.append((arguments[1:5], options))
+        seen.append((arguments[1:5], arguments[6:], options))
         return []
 
     monkeypatch.setattr(explainer.Explainer, "explain", explain)
     options = (
-        "--keys size --keys style --blobs 3 --blobs 5 --no-background --steps 7 --lambda-prox 0.2 --learning-rate 0.1"
+        "--keys size --keys style --blobs 3 --blobs 5 --no-background --steps 7 --lambda-prox 0.2 --learning-rate 0.1 "
+        "--region 0.1,0.5,1,0.75 --from road"
     )
     arguments = ["explain", str(photos), "--out", "out", "--attribute", "right", *options.split()]
     assert CliRunner().invoke(cli.app, arguments).exit_code == 0
     assert CliRunner().invoke(cli.app, ["explain", str(photos), "--out", "out"]).exit_code == 0
+    assert (
+        CliRunner().invoke(cli.app, ["explain", str(photos), "--out", "out", "--to", "a", "--to", "b"]).exit_code == 0
+    )
     numbers = {"steps": 7, "lambda_prox": 0.2, "learning_rate": 0.1}
-    assert seen[0] == ((["right"], ["size", "style"], [3, 5], False), numbers)
-    assert seen[1] == ((["stop"], None, None, None), dict.fromkeys(numbers))
+    region = (0.1, 0.5, 1.0, 0.75)
+    assert seen[0] == ((["right"], ["size", "style"], [3, 5], False), (region, "road"), numbers)
+    assert seen[1] == ((None, None, None, None), (None, None), dict.fromkeys(numbers))
+    assert seen[2] == ((["a", "b"], None, None, None), (None, None), dict.fromkeys(numbers))
+
+
+def use(monkeypatch: pytest.MonkeyPatch, kind: str, function: object, *outputs: str) -> None:
+    """Explain this model from now on."""
+    decision = from_callable(function, kind, outputs, name="theirs")  # type: ignore[arg-type]
+    monkeypatch.setattr(explainer.Explainer, "load", lambda *_: tiny_explainer(tiny_params(steps=60), decision))
+
+
+def test_classes_on_the_command_line(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, "classes", decide, *OUTPUTS)
+    arguments = ["explain", str(photos), "--out", str(photos.parent / "out"), "--keys", "appearance"]
+    lines = CliRunner().invoke(cli.app, arguments).stdout.splitlines()
+    assert "  forward -> stop  stop 0." in lines[1] or "  stop -> forward  forward 0." in lines[1]
+    lines = CliRunner().invoke(cli.app, [*arguments, "--to", "forward"]).stdout.splitlines()
+    assert "  stop -> forward  forward 0.00 -> 0." in lines[0] and lines[0].endswith("  flipped")
+    assert lines[3] == "2 of 3 flipped"  # the second is forward already
+
+
+def test_maps_on_the_command_line(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def colours(pictures):
+        half = F.avg_pool2d(pictures, 2)
+        return 10 * half - half.new_tensor([0.0, 0.0, 3.0])[:, None, None]
+
+    use(monkeypatch, "segmentation", colours, "red", "green", "blue")
+    arguments = ["explain", str(photos / "photo_0.png"), "--out", str(photos.parent / "out"), "--keys", "appearance"]
+    arguments += ["--region", "0.42,0.08,0.58,0.36", "--from", "red", "--to", "green"]
+    lines = CliRunner().invoke(cli.app, arguments).stdout.splitlines()
+    assert "  red -> green  green 0.00 -> " in lines[0] and lines[0].endswith("  flipped")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--attribute", "reverse"], "unknown attribute 'reverse'"),
+        (["--region", "0,0,1"], "--region 0,0,1: give left,top,right,bottom, such as"),
+        (["--region", "a,b,c,d"], "--region a,b,c,d: give left,top,right,bottom"),
+        (["--region", "0,0,2,1", "--to", "green"], "give left, top, right, bottom as shares of the picture"),
+        (["--from", "grey", "--to", "green"], "theirs has no output 'grey': choose from red, green, blue"),
+        (["--to", "grey"], "theirs has no output 'grey': choose from red, green, blue"),
+        ([], "no output to change: name one of red, green, blue"),
+        (["--region", "0.47,0.1,0.53,0.3", "--from", "blue", "--to", "green"], "has no blue in the region"),
+    ],
+)
+def test_mistakes_about_maps_are_told_in_one_line(
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    use(monkeypatch, "segmentation", lambda pictures: pictures, "red", "green", "blue")
+    assert run(monkeypatch, "explain", photos, "--out", photos.parent / "out", *arguments) == 1
+    printed = capsys.readouterr()
+    assert printed.err.startswith("blobex: ") and message in printed.err
+    assert printed.err.count("\n") == 1 and printed.out == ""
+    assert not (photos.parent / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--attribute", "reverse"], "painted has no output 'reverse'"),
+        (["--region", "0,0,1,1"], "a region is for segmentation models"),
         (["--keys", "colour"], "unknown key 'colour'"),
         (["--blobs", "99"], "unknown blob 99"),
         (["--steps", "0"], "explain.rect.steps is 0"),

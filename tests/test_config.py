@@ -9,10 +9,12 @@ import yaml
 
 from blobex import config
 from blobex.config import Params, flatten, load, parse, to_dict
+from blobex.counterfactual import published as counterfactual
 from blobex.errors import BlobexError
+from blobex.inversion import published as inversion
 
 PROFILES = Path(__file__).parents[1] / "profiles"
-NAMES = ("smoke", "synthetic", "bdd100k")
+NAMES = ("smoke", "demo", "synthetic", "bdd100k")
 DELETED = object()
 
 
@@ -75,8 +77,20 @@ def test_published_values_stand_in_the_published_profile():
     pretrain, encoder = params.encoder_pretrain.training, params.encoder.training
     assert (pretrain.learning_rate, pretrain.halve_every, pretrain.batch_size) == (0.005, 2500, 16)
     assert (encoder.learning_rate, encoder.halve_every) == (0.002, 5000)
-    invert = params.invert.square
-    assert (invert.steps, invert.learning_rate, invert.size_lr_multiplier, invert.halve_every) == (400, 0.02, 2, 100)
+
+
+def test_published_values_stand_in_the_published_search():
+    """OCTET's inversion and its basic search, as its paper gives them; they are in no profile, as they never change."""
+    assert (inversion.STEPS, inversion.RATE, inversion.SIZE_RATE, inversion.HALVE_EVERY) == (400, 0.02, 0.04, 100)
+    assert inversion.WEIGHTS == {"perceptual": 1, "l2": 0.1, "decision": 0.1, "blobs": 0.1}
+    assert (counterfactual.STEPS, counterfactual.RATE, counterfactual.SIZE_RATE) == (200, 0.08 / 8, 0.08)
+    assert counterfactual.LAMBDA_PROX == 0.1
+    weights = {"xs": 6, "ys": 6, "covs": 1, "sizes": 1, "features": 20, "spatial_style": 20}
+    assert weights == counterfactual.LAMBDA_KEY
+    for name in NAMES:
+        params = load(PROFILES / f"{name}.yaml")
+        assert params.search.mode == "fast"
+        assert params.explain.square.lambda_key == params.explain.rect.lambda_key == weights
 
 
 def test_round_trip(tree):
@@ -159,6 +173,16 @@ BAD = [  # key, value, what the message must say
     ("blobgan.r1_weight", float("inf"), ["blobgan.r1_weight is inf", "from 0 to"]),
     ("encoder_pretrain.mlp_idx", 0, ["encoder_pretrain.mlp_idx is 0", "from -32 to -1"]),
     ("invert.truncation", 1.01, ["invert.truncation is 1.01", "from 0 to 1"]),
+    ("search.mode", "slow", ["search.mode is 'slow'", "fast, published"]),
+    ("search.max_batch_pixels", 1000, ["search.max_batch_pixels is 1000", "from 1024 to"]),
+    ("search.batch_size", 8, ["unknown key search.batch_size", "mode, max_batch_pixels"]),
+    ("invert.rect.halve_every", 100, ["unknown key invert.rect.halve_every"]),
+    ("explain.rect.margin", -0.1, ["explain.rect.margin is -0.1", "from 0 to 100"]),
+    ("explain.rect.bisections", 31, ["explain.rect.bisections is 31", "whole number from 0 to 30"]),
+    ("explain.square.patience", 0.5, ["explain.square.patience is 0.5", "whole number"]),
+    ("explain.square.steps", 0, ["explain.square.steps is 0", "from 1 to"]),
+    ("explain.square.margin", DELETED, ["missing key explain.square.margin"]),
+    ("explain.decision", 3, ["explain.decision is 3", "plain, biased"]),
     ("explain.attributes", [], ["explain.attributes", "at least one"]),
     ("explain.attributes", ["stop", "stop"], ["explain.attributes", "none twice"]),
     ("explain.keys", [], ["explain.keys", "at least one"]),

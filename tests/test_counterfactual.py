@@ -6,80 +6,41 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from linear_world import BLOBS, LAMBDA_KEY, SETUP, decide, layouts, networks, opposite, render_all, render_x, run
 from torch import Tensor
 
-from blobex.config import ExplainSetup
-from blobex.counterfactual.objective import change, flip_loss, proximity, target_logit
+from blobex.counterfactual.objective import price_vector
 from blobex.counterfactual.search import Counterfactuals, search
-from blobex.counterfactual.space import masks, resolve_keys
+from blobex.counterfactual.space import masks
+from blobex.counterfactual.target import AttributeTarget, ClassTarget, RegionTarget
 from blobex.errors import BlobexError
 from blobex.layout.layout import KEYS, BlobLayout
+from blobex.layout.vector import VectorForm
 
-BLOBS = 3
-LAMBDA_KEY = {"xs": 6.0, "ys": 6.0, "covs": 1.0, "sizes": 1.0, "features": 20.0, "spatial_style": 20.0}
-SETUP = ExplainSetup(steps=60, learning_rate=0.01, size_lr_multiplier=8.0, lambda_prox=0.0, lambda_key=LAMBDA_KEY)
-
-
-class MeanAbsolute:
-    """A stand-in for the perceptual distance."""
-
-    def embed(self, images: Tensor) -> Tensor:
-        return images
-
-    def distance_to(self, embedded: Tensor, images: Tensor) -> Tensor:
-        return (embedded - images).abs().flatten(1).mean(1)
+ON_THE_WAY = dataclasses.replace(SETUP, margin=0.0, bisections=0)  # the nearest iterate itself
 
 
-def layouts(count: int, seed: int = 0) -> BlobLayout:
-    random = torch.Generator().manual_seed(seed)
-    shapes = {"xs": (BLOBS,), "ys": (BLOBS,), "covs": (BLOBS, 4), "sizes": (BLOBS + 1,)}
-    shapes |= {"features": (BLOBS + 1, 5), "spatial_style": (BLOBS + 1, 5)}
-    return BlobLayout(**{key: torch.rand(count, *shape, generator=random) * 0.4 for key, shape in shapes.items()})
+def proximity(layout: BlobLayout, start: BlobLayout) -> Tensor:
+    form = VectorForm.of(start)
+    return ((form.flatten(layout) - form.flatten(start)).abs() * price_vector(form, LAMBDA_KEY)).sum(1)
 
 
-def render_x(layout: BlobLayout) -> Tensor:
-    """Every pixel is the first blob's x."""
-    return layout.xs[:, 0, None, None, None].expand(-1, 3, 2, 2)
-
-
-def render_all(layout: BlobLayout) -> Tensor:
-    """Every pixel is the sum of everything, each number weighted by its place."""
-    total = sum(tensor.flatten(1) @ torch.linspace(0.1, 0.3, tensor[0].numel()) for _, tensor in layout.items())
-    return torch.as_tensor(total)[:, None, None, None].expand(-1, 3, 2, 2)
-
-
-def decide(images: Tensor) -> Tensor:
-    """Logits of two attributes: the mean brightness above 0.5, and below 0.45."""
-    brightness = images.mean((1, 2, 3))
-    return torch.stack([10 * (brightness - 0.5), 10 * (0.45 - brightness)], dim=1)
-
-
-def run(
-    start: BlobLayout,
-    attributes: tuple[int, ...] = (0,),
-    render: Callable[[BlobLayout], Tensor] = render_x,
-    decision: Callable[[Tensor], Tensor] = decide,
-    setup: ExplainSetup = SETUP,
-    batch_size: int = 8,
-    allowed: dict[str, Tensor] | None = None,
-    queries: Tensor | None = None,
-) -> Counterfactuals:
-    return search(
-        render(start) if queries is None else queries,
-        start,
-        attributes,
-        allowed or masks(BLOBS, KEYS, None, background=True),
-        render=render,
-        decide=decision,
-        perceptual=MeanAbsolute(),
-        setup=setup,
-        batch_size=batch_size,
+def same(first: Counterfactuals, second: Counterfactuals) -> bool:
+    """Whether every tensor of two results is equal to the bit."""
+    names = [field.name for field in dataclasses.fields(Counterfactuals) if field.name not in ("target", "layout")]
+    return all(torch.equal(getattr(first, name), getattr(second, name)) for name in names) and all(
+        torch.equal(tensor, getattr(second.layout, key)) for key, tensor in first.layout.items()
     )
+
+
+def some(result: Counterfactuals, index: list[int]) -> Counterfactuals:
+    chosen = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+    return Counterfactuals(**{name: value[torch.tensor(index)] for name, value in chosen.items()})
 
 
 def test_smallest_change_is_the_one_known_by_hand() -> None:
     start = layouts(4)
-    result = run(start)
+    result = run(start, setup=ON_THE_WAY)
     # The logit 10 (x - 0.5) changes its sign at x = 0.5; Adam's steps are at most about the learning rate long here.
     needed = 0.5 - start.xs[:, 0]
     moved = result.layout.xs[:, 0] - start.xs[:, 0]
@@ -91,6 +52,48 @@ def test_smallest_change_is_the_one_known_by_hand() -> None:
     torch.testing.assert_close(result.perceptual, moved)
     torch.testing.assert_close(result.l2, moved**2)
     torch.testing.assert_close(result.scores_after[:, 0], 1 / (1 + torch.exp(-10 * (result.layout.xs[:, 0] - 0.5))))
+
+
+@pytest.mark.parametrize("bisections", [2, 5, 12, 30])
+@pytest.mark.parametrize("margin", [0.0, 0.3])
+def test_bisections_find_the_border(bisections: int, margin: float) -> None:
+    start = layouts(4)
+    setup = dataclasses.replace(SETUP, bisections=bisections, margin=margin)
+    result, before = run(start, setup=setup), run(start, setup=dataclasses.replace(setup, bisections=0))
+    assert result.flipped.all() and before.flipped.all()
+    length = before.layout.xs[:, 0] - start.xs[:, 0]  # of the way, on which the border is 0.5 + margin / 10
+    beyond = result.layout.xs[:, 0] - 0.5 - margin / 10
+    assert (beyond > -1e-6).all()
+    assert (beyond <= length * 2.0 ** -(bisections // 2) + 1e-6).all()
+    assert (result.proximity <= before.proximity).all()
+
+
+def test_margin_is_kept_on_the_way() -> None:
+    start = layouts(4)
+    for margin in (0.0, 0.1, 0.5):
+        found = run(start, setup=dataclasses.replace(ON_THE_WAY, margin=margin))
+        assert (found.layout.xs[:, 0] > 0.5 + margin / 10).all()
+    unreachable = run(start, setup=dataclasses.replace(SETUP, margin=100.0))
+    assert unreachable.flipped.all()  # the margin is for the way only: the border is passed, and that is a flip
+
+
+def test_patience_ends_the_search() -> None:
+    steps, found = [], []
+    for patience in (0, 5, 1000):
+        seen: list[Tensor] = []
+
+        def recording(layout: BlobLayout, seen: list[Tensor] = seen) -> Tensor:
+            seen.append(layout.xs)
+            return render_all(layout)
+
+        setup = dataclasses.replace(ON_THE_WAY, patience=patience, lambda_prox=0.3)
+        start = layouts(1)
+        found.append(run(start, setup=setup, render=render_all, quick=networks(recording)))
+        steps.append(len(seen))
+    assert steps[0] <= steps[1] <= steps[2] == SETUP.steps + 1
+    assert steps[0] < steps[2]
+    assert all(result.flipped.all() for result in found)
+    assert found[0].proximity >= found[1].proximity >= found[2].proximity
 
 
 def test_only_what_matters_moves() -> None:
@@ -117,46 +120,53 @@ def test_strong_proximity_keeps_the_decision() -> None:
     assert not result.flipped.any()
     assert not result.failed.any()
     assert ((result.layout.xs - start.xs)[:, 0] < 3 * SETUP.learning_rate).all()
-    assert (result.logits_after[:, 0] >= result.logits_start[:, 0]).all()
+    assert (result.scores_after[:, 0] >= result.scores_start[:, 0]).all()
 
 
 def test_picture_scores_and_blobs_belong_together() -> None:
     start = layouts(3)
     result = run(start, (0, 1), render=render_all)
+    queries = render_all(start)
     assert torch.equal(result.image, render_all(result.layout))
-    torch.testing.assert_close(result.logits_after, decide(result.image))
+    torch.testing.assert_close(result.scores_after, decide(result.image).sigmoid())
+    torch.testing.assert_close(result.scores_before, decide(queries).sigmoid()[result.image_index])
+    torch.testing.assert_close(result.scores_start, result.scores_before)
     assert result.image_index.tolist() == [0, 0, 1, 1, 2, 2]
-    assert result.attribute.tolist() == [0, 1] * 3
+    assert result.target.column.tolist() == [0, 1] * 3
     row = torch.arange(6)
-    assert torch.equal(result.target, result.logits_before[row, result.attribute] <= 0)
-    assert torch.equal(result.flipped, (result.logits_after[row, result.attribute] > 0) == result.target)
-    chosen = proximity(result.layout, start[result.image_index], LAMBDA_KEY, KEYS)
-    torch.testing.assert_close(result.proximity, chosen)
+    wanted = result.target.wanted  # type: ignore[attr-defined]
+    assert torch.equal(wanted, result.scores_before[row, result.target.column] <= 0.5)
+    assert torch.equal(result.flipped, (decide(result.image)[row, result.target.column] > 0) == wanted)
+    torch.testing.assert_close(result.proximity, proximity(result.layout, start[result.image_index]))
+    difference = result.image - queries[result.image_index]
+    torch.testing.assert_close(result.perceptual, difference.abs().mean((1, 2, 3)))
+    torch.testing.assert_close(result.l2, difference.square().mean((1, 2, 3)))
 
 
 @pytest.mark.parametrize("lambda_prox", [0.0, 0.05, 10.0])
-def test_best_iterate_is_the_nearest_flipped_or_else_the_highest_score(lambda_prox: float) -> None:
-    seen: list[BlobLayout] = []
-
-    def recording(layout: BlobLayout) -> Tensor:
-        seen.append(layout.detach().map(Tensor.clone))
-        return render_all(layout)
-
-    start = layouts(4).map(lambda tensor: tensor - 0.2)
-    setup = dataclasses.replace(SETUP, lambda_prox=lambda_prox, learning_rate=0.03)
-    result = run(start, render=recording, setup=setup, queries=render_all(start))
-    logits = torch.stack([decide(render_all(layout))[:, 0] for layout in seen])  # steps, problems
-    distances = torch.stack([proximity(layout, start, LAMBDA_KEY, KEYS) for layout in seen])
-    assert len(seen) == setup.steps + 1
+@pytest.mark.parametrize("margin", [0.0, 0.2])
+def test_best_iterate_is_the_nearest_flipped_or_else_the_highest_score(lambda_prox: float, margin: float) -> None:
+    starts = layouts(4).map(lambda tensor: tensor - 0.2)
+    setup = dataclasses.replace(ON_THE_WAY, lambda_prox=lambda_prox, learning_rate=0.03, margin=margin)
     for problem in range(4):
-        sign = 1 if result.target[problem] else -1
-        flipped = sign * logits[:, problem] > 0
-        assert result.flipped[problem] == flipped.any()
-        if flipped.any():
-            best = torch.where(flipped, distances[:, problem], math.inf).argmin()
-        else:
-            best = (sign * logits[:, problem]).argmax()
-        assert result.step[problem] == best
+        seen: list[BlobLayout] = []
+
+        def recording(layout: BlobLayout, seen: list[BlobLayout] = seen) -> Tensor:
+            seen.append(layout.detach()[:1].map(Tensor.clone))
+            return render_all(layout)
+
+        start = starts[[problem]]
+        result = run(start, render=render_all, setup=setup, quick=networks(recording))
+        _, target = opposite(render_all(start), [0])
+        margins = torch.cat([target.margin(decide(render_all(layout))) for layout in seen])
+        distances = torch.cat([proximity(layout, start) for layout in seen])
+        assert len(seen) <= setup.steps + 1
+        reached = margins > margin
+        best = torch.where(reached, distances, math.inf).argmin() if reached.any() else margins.argmax()
+        assert result.step == best
+        assert result.flipped == (margins[best] > 0)
+        for key, tensor in result.layout.items():
+            assert torch.equal(tensor, getattr(seen[int(best)], key))
 
 
 def test_disallowed_entries_keep_their_bits() -> None:
@@ -180,36 +190,54 @@ def test_each_picture_has_its_own_blobs() -> None:
 
 
 @pytest.mark.parametrize("attributes", [(0,), (0, 1)])
-def test_results_do_not_depend_on_the_batch(attributes: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("slots", [1, 4, 5, 7, 33])
+def test_results_do_not_depend_on_the_slots(attributes: tuple[int, ...], slots: int) -> None:
     start = layouts(5)
     setup = dataclasses.replace(SETUP, lambda_prox=0.01)
-    together = run(start, attributes, render=render_all, batch_size=8, setup=setup)
-    alone = run(start, attributes, render=render_all, batch_size=1, setup=setup)
-    for key in KEYS:
-        torch.testing.assert_close(getattr(together.layout, key), getattr(alone.layout, key), rtol=0, atol=1e-5)
-    assert torch.equal(together.flipped, alone.flipped)
-    assert torch.equal(together.step, alone.step)
-    assert torch.equal(together.image_index, alone.image_index)
+    together = run(start, attributes, render=render_all, slots=16, setup=setup)
+    assert same(together, run(start, attributes, render=render_all, slots=slots, setup=setup))
 
 
-def test_other_problems_of_the_batch_do_not_matter() -> None:
+def test_forty_problems_at_once_are_no_other_than_forty() -> None:
+    """Enough rows for the processor to take several numbers at once."""
+    start = layouts(40)
+    assert same(run(start, render=render_all, slots=40), run(start, render=render_all, slots=4))
+
+
+def test_other_problems_do_not_matter() -> None:
     start = layouts(6)
     every = run(start, (1,), render=render_all)
-    some = run(start[[4, 1]], (1,), render=render_all)
-    torch.testing.assert_close(some.layout.xs, every.layout.xs[[4, 1]], rtol=0, atol=1e-6)
-    assert torch.equal(some.step, every.step[[4, 1]])
+    few = run(start[[4, 1]], (1,), render=render_all)
+    assert torch.equal(few.image_index, torch.tensor([0, 1]))
+    both = some(every, [4, 1])
+    assert same(dataclasses.replace(both, image_index=few.image_index), few)
+    asked = run(start, (0, 1), render=render_all)
+    assert same(some(asked, list(range(1, 12, 2))), every)
 
 
 def test_same_call_gives_the_same_bytes() -> None:
     first, second = run(layouts(3), render=render_all), run(layouts(3), render=render_all)
-    assert torch.equal(first.image, second.image)
+    assert same(first, second)
+
+
+def test_what_is_asked_need_not_be_every_picture() -> None:
+    """Questions may leave pictures out and ask others twice, in any order."""
+    start = layouts(4)
+    queries, index = render_all(start), torch.tensor([3, 1, 3])
+    target = AttributeTarget(torch.tensor([0, 1, 1]), decide(queries)[index, torch.tensor([0, 1, 1])] <= 0)
+    allowed = masks(BLOBS, KEYS, None, background=True)
+    both = {"quick": networks(render_all), "exact": networks(render_all), "setup": SETUP, "slots": 8}
+    result = search(queries, start, index, target, allowed, **both)  # type: ignore[arg-type]
+    every = run(start, (0, 1), render=render_all)
+    assert result.image_index.tolist() == [3, 1, 3]
+    assert same(some(every, [6, 3, 7]), result)
 
 
 def test_nan_is_a_failure_and_never_a_flip() -> None:
     start = layouts(3)
     result = run(start, decision=lambda images: decide(images) * math.nan)
     assert result.failed.all()
-    assert not result.flipped.any()
+    assert not result.flipped.any() and not result.reconstruction_agrees.any()
     assert torch.equal(result.layout.xs, start.xs)
 
     infinite = start.replace({"xs": torch.where(torch.arange(3)[:, None] == 1, math.nan, start.xs)})
@@ -224,9 +252,19 @@ def test_nan_after_a_flip_does_not_undo_it() -> None:
     def bad_when_bright(images: Tensor) -> Tensor:
         return torch.where(images.mean((1, 2, 3))[:, None] > 0.52, math.nan, decide(images))
 
-    result = run(start, decision=bad_when_bright)
-    assert result.flipped.all() and not result.failed.any()
-    assert result.logits_after.isfinite().all()
+    for margin in (0.0, 0.1, 0.5):  # the last is reached by nothing finite
+        result = run(start, decision=bad_when_bright, setup=dataclasses.replace(SETUP, margin=margin))
+        assert result.flipped.all() and not result.failed.any()
+        assert result.scores_after.isfinite().all()
+
+
+def test_only_the_exact_networks_may_fail_the_answer() -> None:
+    start = layouts(3)
+    bad = networks(decision=lambda images: decide(images) * math.nan)
+    result = run(start, quick=bad)  # the way is lost at its first step
+    assert not result.failed.any() and not result.flipped.any()
+    assert torch.equal(result.layout.xs, start.xs)
+    assert result.reconstruction_agrees.all()
 
 
 def test_reconstruction_that_disagrees_with_its_query_is_told() -> None:
@@ -235,77 +273,68 @@ def test_reconstruction_that_disagrees_with_its_query_is_told() -> None:
     result = run(start, queries=bright)
     assert not result.reconstruction_agrees.any()
     assert run(start).reconstruction_agrees.all()
-    assert result.target.tolist() == [False, False]
+    assert not result.target.wanted.any()  # type: ignore[attr-defined]
     assert result.step.tolist() == [0, 0]  # already decided otherwise: nothing had to change
+    assert torch.equal(result.layout.xs, start.xs) and not result.proximity.any()
+    assert result.flipped.all()
 
 
-def test_flip_loss_worked_by_hand() -> None:
-    logits = torch.tensor([[0.0, 9.0], [9.0, -2.0], [200.0, 0.0], [-200.0, 0.0]])
-    attribute, target = torch.tensor([0, 1, 0, 0]), torch.tensor([True, True, False, False])
-    expected = torch.tensor([math.log(2), math.log(1 + math.exp(2)), 200.0, 0.0])  # finite where p rounds to 1
-    torch.testing.assert_close(flip_loss(logits, attribute, target), expected)
-    assert target_logit(logits, attribute, target).tolist() == [0, -2, -200, 200]
+def shifted(border: float) -> Callable[[Tensor], Tensor]:
+    return lambda images: decide(images + (0.5 - border))
 
 
-def test_proximity_worked_by_hand() -> None:
-    start = layouts(2)
-    moved = start.replace(
-        {"xs": start.xs + torch.tensor([[0.3, 0, 0], [0.3, 0.3, 0]]), "features": start.features - 0.5}
-    )
-    torch.testing.assert_close(change(moved, start)["xs"], torch.tensor([0.1, 0.2]))
-    torch.testing.assert_close(proximity(moved, start, LAMBDA_KEY, KEYS), torch.tensor([10.6, 11.2]))
-    torch.testing.assert_close(proximity(moved, start, {"xs": 1.0}, ["xs"]), torch.tensor([0.1, 0.2]))
-    with pytest.raises(BlobexError, match="no weight for ys"):
-        proximity(moved, start, {"xs": 1.0}, ["xs", "ys"])
+@pytest.mark.parametrize("border", [0.45, 0.505, 0.512, 0.514, 0.516, 0.53])
+def test_the_flip_is_the_exact_networks(border: float) -> None:
+    """The quick networks see the border at 0.5 and go 0.01 beyond it, by steps of about 0.01."""
+    start, setup = layouts(8), dataclasses.replace(SETUP, bisections=30)
+    result = run(start, decision=shifted(border), quick=networks(decision=decide), setup=setup)
+    passed = run(start, decision=decide, setup=dataclasses.replace(SETUP, bisections=0)).layout.xs[:, 0]
+    assert torch.equal(result.flipped, passed > border)  # what was undone too much is done again
+    undone = result.layout.xs[:, 0] < passed
+    assert torch.equal(result.layout.xs[~undone, 0], passed[~undone])
+    assert ((result.layout.xs[:, 0] - 0.51).abs() < 1e-3)[undone].all()
+    assert (undone[result.flipped] == (border < 0.51)).all()
+    assert not result.failed.any()
+    assert torch.equal(result.image, render_x(result.layout))
+    torch.testing.assert_close(result.scores_after, shifted(border)(result.image).sigmoid())
+    torch.testing.assert_close(result.proximity, proximity(result.layout, start))
 
 
-def test_names_of_keys() -> None:
-    assert resolve_keys(["style", "position", "xs"]) == ("xs", "ys", "spatial_style")
-    assert resolve_keys(["size", "shape", "appearance"]) == ("covs", "sizes", "features")
-    with pytest.raises(BlobexError, match="unknown key 'colour': choose from position"):
-        resolve_keys(["colour"])
-    with pytest.raises(BlobexError, match="no key"):
-        resolve_keys([])
+def test_a_flip_that_only_the_quick_networks_see_is_none() -> None:
+    start = layouts(4)
+    result = run(start, decision=shifted(0.8), quick=networks(decision=decide))
+    assert not result.flipped.any() and not result.failed.any()
+    assert (result.layout.xs[:, 0] > 0.5).all()  # what they found is shown all the same
+    torch.testing.assert_close(result.scores_after, shifted(0.8)(result.image).sigmoid())
 
 
-def test_masks_know_the_background() -> None:
-    allowed = masks(BLOBS, KEYS, [0, 2], background=False)
-    assert allowed["xs"].tolist() == [[True, False, True]]
-    assert allowed["covs"].shape == (1, BLOBS, 1)
-    assert allowed["sizes"].tolist() == [[False, True, False, True]]
-    assert allowed["features"][..., 0].tolist() == [[False, True, False, True]]
-    background = masks(BLOBS, ("features", "sizes"), [], background=True)
-    assert background["features"][..., 0].tolist() == [[True, False, False, False]]
-    assert not background["sizes"].any()
-    assert set(background) == {"features", "sizes"}
+def test_classes_and_regions_are_searched_alike() -> None:
+    """Three classes by brightness: below 0.45, between, above 0.55; and the same for every pixel of a map."""
 
+    def classes(images: Tensor) -> Tensor:
+        x = images.mean(1)
+        return torch.stack([10 * (0.45 - x), 0 * x, 10 * (x - 0.55)], dim=1)
 
-@pytest.mark.parametrize(
-    ("keys", "blobs", "background", "message"),
-    [
-        (("xs",), [3], True, "unknown blob 3: the blobs are numbered 0 to 2"),
-        (("xs",), [-1], True, "unknown blob -1"),
-        (("xs",), [[0], 1], True, "mixes"),
-        (("xs", "sizes"), [], True, "nothing may change"),
-        (("features",), [], False, "nothing may change"),
-        (("features",), [[0], []], False, "nothing may change"),
-    ],
-)
-def test_masks_refuse(keys: tuple[str, ...], blobs: list[int], background: bool, message: str) -> None:
-    with pytest.raises(BlobexError, match=message):
-        masks(BLOBS, keys, blobs, background)
+    start, index = layouts(4), torch.arange(4)
+    last, allowed = torch.full((4,), 2), masks(BLOBS, KEYS, None, background=True)
+    everywhere = torch.ones(4, 2, 2, dtype=torch.bool)
+    region = RegionTarget(last, last[:, None, None].expand(-1, 2, 2), everywhere)
+    cases = {"pixels": (region, classes), "class": (ClassTarget(last), lambda images: classes(images).mean((2, 3)))}
+    for target, decision in cases.values():
+        each = networks(render_x, decision)
+        setup = dataclasses.replace(SETUP, steps=200, margin=0.0, bisections=30)
+        both = {"quick": each, "exact": each, "setup": setup, "slots": 4}
+        result = search(render_x(start), start, index, target, allowed, **both)  # type: ignore[arg-type]
+        assert result.flipped.all() and result.reconstruction_agrees.all()
+        assert ((result.layout.xs[:, 0] - 0.55).abs() < 1e-4).all()
+        assert torch.equal(result.scores_after.argmax(1), last)
 
 
 def test_search_refuses_bad_input() -> None:
     start = layouts(2)
-    for attribute in (2, -1):
-        with pytest.raises(BlobexError, match=f"unknown attribute {attribute}"):
-            run(start, (attribute,))
-    with pytest.raises(BlobexError, match="no attribute"):
-        run(start, ())
-    with pytest.raises(BlobexError, match="2 layouts"):
-        run(start, queries=torch.zeros(3, 3, 2, 2))
     with pytest.raises(BlobexError, match="3 of 2 pictures"):
         run(start, allowed=masks(BLOBS, ("xs",), [[0]] * 3, background=False))
     with pytest.raises(BlobexError, match="differentiable"):
         run(start, decision=lambda images: decide(images).detach())
+    with pytest.raises(BlobexError, match="no weight for covs"):
+        run(start, setup=dataclasses.replace(SETUP, lambda_key={"xs": 1.0, "ys": 1.0}))

@@ -6,36 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
-from tiny_world import BLOBS, HEIGHT, WIDTH, decide, render, scenes, tiny_explainer, tiny_params
+from tiny_models import HEIGHT, WIDTH, save_models, small_encoder
+from tiny_world import BLOBS, OUTPUTS, decide, painted_networks, render, scenes, tiny_explainer, tiny_params
 from torch import Tensor
 
-from blobex import config, explainer
-from blobex.config import Network
 from blobex.counterfactual.result import read_table
 from blobex.datasets.images import load_image, to_array
+from blobex.decisions.source import from_callable
 from blobex.errors import BlobexError
-from blobex.explainer import Explainer, attribute_indices, snapshot
+from blobex.explainer import Explainer, snapshot
 from blobex.networks import weights
-from blobex.networks.blobgan import BlobGAN, load_blobgan
-from blobex.networks.decision import DecisionModel, load_decision
-from blobex.networks.encoder import Encoder, load_encoder
-from blobex.networks.parser import Parser
-
-NETWORK = Network(
-    blobs=3,
-    size_in=8,
-    feature_dim=8,
-    style_dim=8,
-    z_dim=8,
-    layout_hidden=16,
-    layout_layers=3,
-    norm_features=True,
-    channels={8: 8, 16: 8, 32: 8},
-    discriminator_channels={4: 8, 8: 8, 16: 8, 32: 8},
-    rectangle="native",
-)
+from blobex.networks.blobgan import load_blobgan
+from blobex.networks.decision import load_decision
+from blobex.networks.encoder import load_encoder
 
 
 def pictures(count: int) -> list[np.ndarray]:
@@ -45,20 +29,21 @@ def pictures(count: int) -> list[np.ndarray]:
 def test_the_light_is_found_as_the_cause(tmp_path: Path) -> None:
     records = tiny_explainer().explain(pictures(6), ["stop"], keys=["appearance"], blobs=[4], out=tmp_path / "out")
     assert [record.verdict for record in records] == ["flipped"] * 6
-    assert [record.from_class for record in records] == [True, False] * 3  # red, green, red, ...
+    assert [record.from_class for record in records] == ["stop", "not stop"] * 3  # red, green, red, ...
+    assert [record.to_class for record in records] == ["not stop", "stop"] * 3
     for record in records:
         before, after = record.blobs_before, record.blobs_after
         changed = (before.features != after.features).any(2)[0]
         assert changed.tolist() == [False] * BLOBS + [True]  # blob 4 stands at entry 5, behind the background
         assert record.changed_keys == ["features"]
         redness = (after.features - before.features)[0, 5]
-        assert redness[0] * (-1 if record.from_class else 1) > 0  # less red, or more
+        assert redness[0] * (-1 if record.from_class == "stop" else 1) > 0  # less red, or more
         assert record.score_after == pytest.approx(decide(render(after)).sigmoid()[0, 1].item(), abs=1e-5)
 
 
 def test_files_and_records_tell_the_same(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    records = tiny_explainer().explain(pictures(6), ["stop", "left"], out=out)
+    out, shown = tmp_path / "out", pictures(8) * 2 + pictures(2)
+    records = tiny_explainer(tiny_params(steps=5)).explain(shown, ["stop", "left"], out=out)
     names = ["explanations.parquet", "metadata_0.pt", "metadata_1.pt", "snapshot_0.png", "snapshot_1.png"]
     assert sorted(path.name for path in out.iterdir()) == names
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -66,12 +51,15 @@ def test_files_and_records_tell_the_same(tmp_path: Path) -> None:
     assert [(row["image"], row["attribute"], row["flipped"]) for row in rows] == [
         (record.image, record.attribute, record.flipped) for record in records
     ]
+    assert [(row["from_class"], row["to_class"]) for row in rows] == [
+        (record.from_class, record.to_class) for record in records
+    ]
     metadata = [torch.load(out / f"metadata_{index}.pt", weights_only=True) for index in range(2)]
-    assert metadata[0]["image_names"] + metadata[1]["image_names"] == [f"array_{index}" for index in range(6)]
+    assert metadata[0]["image_names"] + metadata[1]["image_names"] == [f"array_{index}" for index in range(18)]
     after = torch.cat([part["att_1"]["final_scores"][:, 1] for part in metadata]).tolist()
     assert after == pytest.approx([record.score_after for record in records[::2]])
     height, width = load_image(out / "snapshot_1.png").shape[:2]
-    assert width > 4 * 256 and height > 2 * 128  # two pictures of the second batch, four columns
+    assert width > 4 * 256 and height > 2 * 128  # two pictures after the first sixteen, four columns
 
 
 def test_named_blobs_leave_the_background_alone() -> None:
@@ -83,8 +71,8 @@ def test_named_blobs_leave_the_background_alone() -> None:
     assert not torch.equal(record.blobs_before.features[:, 0], record.blobs_after.features[:, 0])
 
 
-def test_each_picture_may_have_its_own_blobs_across_batches() -> None:
-    listed = [[4], [0], [4], [1], [4], [2]]  # batches hold four pictures
+def test_each_picture_may_have_its_own_blobs() -> None:
+    listed = [[4], [0], [4], [1], [4], [2]]  # four pictures are worked on at once
     records = tiny_explainer().explain(pictures(6), ["stop"], keys=["appearance"], blobs=listed)
     for record, allowed in zip(records, listed, strict=True):
         changed = (record.blobs_before.features != record.blobs_after.features).any(2)[0].nonzero()[:, 0] - 1
@@ -110,33 +98,24 @@ def test_pictures_of_any_kind(tmp_path: Path) -> None:
     assert tiny.explain(tmp_path / "big.jpg")[0].attribute == "stop"
 
 
-def test_result_does_not_depend_on_the_batch() -> None:
+def test_result_does_not_depend_on_how_many_are_worked_on_at_once() -> None:
     params = tiny_params()
-    single = dataclasses.replace(
-        params,
-        explain=dataclasses.replace(params.explain, batch_size=1),
-        invert=dataclasses.replace(params.invert, batch_size=1),
-    )
-    together, alone = tiny_explainer(params).explain(pictures(3)), tiny_explainer(single).explain(pictures(3))
-    for first, second in zip(together, alone, strict=True):
+    wide = dataclasses.replace(params, search=dataclasses.replace(params.search, max_batch_pixels=40 * HEIGHT * WIDTH))
+    assert (tiny_explainer(params).slots, tiny_explainer(wide).slots) == (4, 40)
+    few, many = tiny_explainer(params).explain(pictures(6)), tiny_explainer(wide).explain(pictures(6))
+    for first, second in zip(few, many, strict=True):
         assert first.score_after == pytest.approx(second.score_after, abs=1e-3)
         assert first.step == second.step
-
-
-def test_the_decision_sees_what_can_be_shown() -> None:
-    seen: list[float] = []
-
-    def recording(images: Tensor) -> Tensor:
-        seen.append(images.abs().max().item())
-        return decide(images)
-
-    shown = explainer._on_shown(recording)
-    assert torch.equal(shown(torch.full((1, 3, HEIGHT, WIDTH), 3.0)), decide(torch.ones(1, 3, HEIGHT, WIDTH)))
-    assert seen == [1.0]
+    assert (
+        tiny_explainer(
+            dataclasses.replace(params, search=dataclasses.replace(params.search, max_batch_pixels=1024))
+        ).slots
+        == 1
+    )
 
 
 def test_options_override_parameters() -> None:
-    record = tiny_explainer().explain(pictures(1)[0], steps=1, learning_rate=0.05, keys=["xs"])[0]
+    record = tiny_explainer().explain(pictures(1)[0], ["stop"], steps=1, learning_rate=0.05, keys=["xs"])[0]
     assert record.step <= 1
     assert max(record.changes.values()) <= 0.0501
     with pytest.raises(BlobexError, match=r"explain\.rect\.steps is 0"):
@@ -148,8 +127,10 @@ def test_options_override_parameters() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"attributes": ["reverse"]}, "unknown attribute 'reverse': choose from forward, stop, left, right"),
-        ({"attributes": []}, "no attribute"),
+        ({"attributes": ["reverse"]}, "painted has no output 'reverse': choose from forward, stop, left, right"),
+        ({"attributes": []}, "no attribute to explain: choose from forward, stop, left, right"),
+        ({"region": (0, 0, 1, 1)}, "a region is for segmentation models, and this one gives attributes"),
+        ({"replaced": "road"}, "painted has no output 'road'"),
         ({"keys": ["colour"]}, "unknown key 'colour'"),
         ({"blobs": [BLOBS]}, f"unknown blob {BLOBS}"),
         ({"images": []}, "no pictures"),
@@ -165,38 +146,26 @@ def test_bad_input_is_refused_and_leaves_nothing(tmp_path: Path, arguments: dict
 
 
 def test_snapshot_shows_failures_too() -> None:
-    params = tiny_params(steps=2)
-    broken = dataclasses.replace(tiny_explainer(params), decide=lambda images: decide(images) * float("nan"))
-    records = broken.explain(pictures(2))
+    broken = from_callable(lambda images: decide(images) * float("nan"), "attributes", OUTPUTS)
+    records = tiny_explainer(tiny_params(steps=2), broken).explain(pictures(2))
     assert [record.verdict for record in records] == ["failed"] * 2
     assert snapshot(records).shape[2] == 3
 
 
 def test_attribute_names() -> None:
-    assert attribute_indices(["right", "forward", "right"]) == [3, 0]
+    tiny = tiny_explainer()
+    assert tiny.columns(["right", "forward", "right"]) == [3, 0]
+    assert tiny.columns(["1", "stop"]) == [1]
+    assert tiny.columns(None) == [1]  # stop, where there is one
+    other = from_callable(decide, "attributes", ["a", "b", "c", "d"])
+    assert tiny_explainer(decision=other).columns(None) == [0, 1, 2, 3]
+    assert tiny_explainer(decision=from_callable(decide, "classes", ["a", "b", "c", "d"])).columns(None) == []
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     """Random networks for 32x64 pictures, and the parameter file that goes with them."""
-    torch.manual_seed(0)
-    models = tmp_path / "models"
-    blobgan = BlobGAN(NETWORK, HEIGHT, 2)
-    weights.save(models / "blobgan/rect", "blobgan", blobgan.config(), blobgan)
-    for kind in ("encoder", "encoder_pretrain"):
-        encoder = small_encoder(w_size=16)
-        weights.save(models / kind / "rect", kind, encoder.config, encoder)
-    parser = Parser([8, 8], HEIGHT, WIDTH)
-    weights.save(models / "parser/rect", "parser", parser.config, parser)
-    for kind in ("plain", "biased"):
-        decision = DecisionModel("densenet_small", HEIGHT, WIDTH)
-        weights.save(models / "decision/rect" / kind, "decision", decision.config, decision)
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(config.to_dict(tiny_params(steps=1))))
-    return tmp_path
-
-
-def small_encoder(w_size: int) -> Encoder:
-    return Encoder("stylegan", {4: 8, 8: 8, 16: 8, 32: 8}, HEIGHT, 2, w_size, mlp_idx=-1)
+    return save_models(tmp_path)
 
 
 def load(saved: Path, setup: str = "rect", **options: object) -> Explainer:
@@ -212,19 +181,30 @@ def test_loaded_networks_are_those_that_were_saved(saved: Path) -> None:
     ):
         loaded = load(saved, **options)
         images = torch.linspace(-1, 1, 2 * 3 * HEIGHT * WIDTH).view(2, 3, HEIGHT, WIDTH)
-        w = load_encoder(folder / encoder / "rect", encoder)(images)
-        layout = load_blobgan(folder / "blobgan/rect").layout_from_w(w)
-        assert torch.equal(loaded.encode(images).xs, layout.xs)
-        logits = load_decision(folder / "decision/rect" / decision)(images)
-        assert torch.equal(loaded.decide(images), logits)
-        assert torch.equal(loaded.render(layout), loaded.render(layout))
+        images = images.contiguous(memory_format=torch.channels_last)  # as the explainer's pictures lie in memory
+        network = load_encoder(folder / encoder / "rect", encoder).to(memory_format=torch.channels_last)
+        layout = load_blobgan(folder / "blobgan/rect").layout_from_w(network(images))
+        assert torch.equal(loaded.exact.encode(images).xs, layout.xs)
+        model = load_decision(folder / "decision/rect" / decision).to(memory_format=torch.channels_last)
+        assert torch.equal(loaded.exact.decide(images), model(images))
+        assert torch.equal(loaded.exact.render(layout), loaded.exact.render(layout))
 
 
-def test_photo_to_explanation_through_real_networks(saved: Path) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("mode", ["fast", "published"])
+def test_photo_to_explanation_through_real_networks(
+    tmp_path: Path, precision: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blobex.inversion.published.STEPS", 3)
+    monkeypatch.setattr("blobex.counterfactual.published.STEPS", 3)
+    saved = save_models(tmp_path, precision=precision)
+    path = saved / "params.yaml"
+    path.write_text(path.read_text().replace("mode: fast", f"mode: {mode}"))
     record = load(saved).explain(np.full((50, 70, 3), 99, np.uint8), ["left"])[0]
     assert not record.failed
     assert record.counterfactual.shape == (HEIGHT, WIDTH, 3)
     assert np.isfinite([record.perceptual, record.proximity, record.score_after]).all()
+    assert (record.step == 3) == (mode == "published")
 
 
 def test_features_of_a_decision_are_used_where_there_are_some(saved: Path) -> None:
@@ -236,8 +216,8 @@ def test_features_of_a_decision_are_used_where_there_are_some(saved: Path) -> No
             return images.flatten(1)
 
     images = torch.zeros(2, 3, HEIGHT, WIDTH)
-    assert load(saved, decision=Decision()).decide_features(images).shape == (2, 3 * HEIGHT * WIDTH)
-    assert load(saved, decision=lambda x: x.mean((2, 3))).decide_features(images).shape == (2, 3)
+    assert load(saved, decision=Decision()).exact.features(images).shape == (2, 3 * HEIGHT * WIDTH)
+    assert load(saved, decision=lambda x: x.mean((2, 3))).exact.features(images).shape == (2, 3)
 
 
 @pytest.mark.parametrize("kind", ["blobgan", "encoder", "parser", "decision"])
@@ -268,7 +248,7 @@ def test_encoder_of_another_blobgan_is_refused(saved: Path) -> None:
     ("options", "message"),
     [
         ({"setup": "round"}, "unknown setup 'round'"),
-        ({"decision": "best"}, "unknown decision model 'best'"),
+        ({"decision": "best"}, "best is no decision model"),
     ],
 )
 def test_wrong_choices_are_refused(saved: Path, options: dict[str, str], message: str) -> None:
@@ -282,3 +262,88 @@ def test_unknown_devices_are_refused(saved: Path) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(BlobexError, match="no CUDA device"):
             Explainer.load("rect", saved / "models", saved / "params.yaml", device="cuda")
+
+
+CLASSES = """
+import torch
+from torch import nn
+
+
+class Lights(nn.Module):  # red, green or none, by the colour of the light; left in training mode
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(8.0))
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, pictures):
+        light = pictures[:, :, 2:12, 26:38].mean((2, 3))
+        redness = self.scale * (light[:, 0] - light[:, 1])
+        return torch.stack([redness, -redness, torch.zeros_like(redness) - 20], dim=1)
+
+
+def road(pictures):  # a map of dark, red and green, at half the size
+    half = nn.functional.avg_pool2d(pictures, 2)
+    return {"out": 10 * torch.stack([-half.amax(1) - 0.3, half[:, 0] - half[:, 1], half[:, 1] - half[:, 0]], dim=1)}
+
+
+lights = Lights()
+"""
+
+
+@pytest.fixture
+def theirs(saved: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> tuple[Path, str]:
+    """The saved networks, and a Python module beside them in which somebody has two models."""
+    name = f"somebodys_{abs(hash(request.node.nodeid))}"  # a module is imported once
+    (saved / f"{name}.py").write_text(CLASSES)
+    monkeypatch.chdir(saved)
+    return saved, name
+
+
+def painted(explainer: Explainer) -> Explainer:
+    """The explainer with the painted world as its generator, and its own decision."""
+    networks = painted_networks(explainer.decision)
+    return dataclasses.replace(explainer, params=tiny_params(steps=60), exact=networks, quick=networks)
+
+
+def test_classes_are_explained(theirs: tuple[Path, str]) -> None:
+    saved, module = theirs
+    (saved / "lights.yaml").write_text(f"model: {module}:lights\nkind: classes\noutputs: [red, green, none]\n")
+    explainer = load(saved, decision=str(saved / "lights.yaml"))
+    model = explainer.decision.modules[0]
+    before = {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()}
+    assert (explainer.decision.kind, explainer.decision.outputs) == ("classes", ("red", "green", "none"))
+    records = painted(explainer).explain(pictures(4), keys=["appearance"], blobs=[4])
+    assert [record.from_class for record in records] == ["red", "green"] * 2
+    assert [record.to_class for record in records] == ["green", "red"] * 2  # the runner-up
+    assert [record.verdict for record in records] == ["flipped"] * 4
+    for record in records:
+        assert record.score_before < 0.5 < record.score_after
+        assert record.scores_after.argmax() == ["red", "green", "none"].index(record.to_class)
+    named = painted(explainer).explain(pictures(2), ["none", "green"], steps=2)
+    assert [record.attribute for record in named] == ["none", "green"] * 2
+    assert named[3].verdict == "already so" and named[3].from_class == named[3].to_class == "green"
+    explainer.explain(pictures(1), ["none"])  # and through the saved networks
+    assert before == {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()}
+    assert model.training and model.scale.requires_grad and model.scale.grad is None
+
+
+def test_maps_are_explained(theirs: tuple[Path, str]) -> None:
+    saved, module = theirs
+    explainer = painted(load(saved, decision=f"{module}:road"))
+    assert (explainer.decision.kind, explainer.decision.outputs) == ("segmentation", ("0", "1", "2"))
+    light = (0.42, 0.08, 0.58, 0.36)
+    red = pictures(4)[::2]
+    records = explainer.explain(red, ["2"], keys=["appearance"], blobs=[4], region=light, replaced="1")
+    assert [record.from_class for record in records] == ["1"] * 2 and [record.to_class for record in records] == [
+        "2"
+    ] * 2
+    for record in records:
+        assert record.verdict == "flipped"
+        assert record.score_before == 0 and record.score_after > 0.5  # shares of the region
+        assert record.scores_after.sum() == pytest.approx(1, abs=1e-5)
+        left = np.abs(record.counterfactual[:, :16].astype(int) - record.reconstruction[:, :16]).max()
+        assert left <= 2  # what is far from the light stays
+    with pytest.raises(BlobexError, match="picture 1 has no 1 in the region"):
+        explainer.explain(pictures(2), ["2"], region=light, replaced="1")
+    with pytest.raises(BlobexError, match="no output to change: name one of 0, 1, 2"):
+        explainer.explain(pictures(2))

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from blobex.config import Checkpoints, Resume, Run, Training
+from blobex.device import PROCESSOR_PIXELS, batch_pixels, resolve_precision
 from blobex.errors import BlobexError
 from blobex.training import checkpoints
-from blobex.training.fit import Batch, StepModule, fit, resolve_precision, resumed_run_id, seed_of
+from blobex.training.fit import Batch, StepModule, fit, resumed_run_id, seed_of
 from blobex.training.tracker import NullTracker
 
 RUN = Run(seed=3, device="cpu", devices=1, precision="float32", tracking_uri="none")
@@ -322,6 +323,32 @@ def test_precision() -> None:
     assert resolve_precision(RUN, cpu) == "float32"
     assert resolve_precision(automatic, torch.device("cuda")) == "bfloat16"
     assert resolve_precision(automatic, cpu) in ("float32", "bfloat16")
+    assert resolve_precision(dataclasses.replace(RUN, precision="bfloat16"), cpu) == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("able", "expected"),
+    [({}, "float32"), ({"avx512_bf16": True}, "bfloat16"), ({"amx_bf16": True, "avx512_bf16": False}, "bfloat16")],
+)
+def test_precision_of_a_processor(monkeypatch, able, expected) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert resolve_precision(dataclasses.replace(RUN, precision="auto"), torch.device("cpu")) == expected
+
+
+def test_pixels_of_a_search() -> None:
+    """The limit where there is one; a processor's otherwise, and a GPU's by its memory, but never less."""
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert batch_pixels(5000, cpu) == batch_pixels(5000, cuda) == 5000
+    assert batch_pixels(None, cpu) == PROCESSOR_PIXELS
+
+
+@pytest.mark.parametrize(("memory", "pixels"), [(2**20, PROCESSOR_PIXELS), (2**34, 2**18), (2**37, 2**21)])
+def test_pixels_of_a_gpu(monkeypatch, memory, pixels) -> None:
+    class Properties:
+        total_memory = memory
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Properties)
+    assert batch_pixels(None, torch.device("cuda")) == pixels
 
 
 def test_modules_are_trained_in_training_mode(tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from torchmetrics.functional.classification import multilabel_accuracy
+from torchmetrics.functional.classification import multiclass_accuracy, multilabel_accuracy
 
-from blobex.metrics.flips import agreement, agreement_measures, flip_rate, flipped
+from blobex.metrics.flips import agreement, agreement_measures, flip_rate, flipped, kept
 
 NAN, INF = math.nan, math.inf
 TABLE = [  # logit before, logit after, flips, agrees
@@ -68,3 +68,32 @@ def test_agreement_is_the_accuracy_per_attribute():
     assert list(measures) == ["agreement", *(f"agreement_{name}" for name in names)]
     assert measures["agreement_left"] == pytest.approx(expected[2].item())
     assert measures["agreement"] == pytest.approx(expected.mean().item())
+
+
+def test_kept_classes_are_the_accuracy():
+    random = torch.Generator().manual_seed(0)
+    before, after = torch.randn(2, 200, 5, generator=random)
+    expected = multiclass_accuracy(after, before.argmax(1), num_classes=5, average="micro")
+    assert kept("classes", before, after, tuple("abcde")) == {"agreement": pytest.approx(expected.item())}
+    before, after = torch.randn(2, 6, 5, 8, 16, generator=random)
+    expected = multiclass_accuracy(after, before.argmax(1), num_classes=5, average="micro")
+    assert kept("segmentation", before, after, tuple("abcde")) == {"agreement": pytest.approx(expected.item())}
+
+
+def test_kept_attributes_are_told_by_name():
+    random = torch.Generator().manual_seed(0)
+    before, after = torch.randn(2, 50, 2, generator=random)
+    assert kept("attributes", before, after, ("a", "b")) == agreement_measures(before, after, ("a", "b"))
+    assert set(kept("attributes", before, after, ("a", "b"))) == {"agreement", "agreement_a", "agreement_b"}
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 2, 2)])
+def test_what_is_kept_of_the_same_and_of_nan(shape):
+    logits = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    kind = "classes" if len(shape) == 2 else "segmentation"
+    assert kept(kind, logits, logits * 2, tuple("abc")) == {"agreement": 1.0}
+    assert kept(kind, logits, -logits, tuple("abc"))["agreement"] == 0.0
+    broken = logits.clone()
+    broken[0, 1] = NAN
+    assert kept(kind, logits, broken, tuple("abc")) == {"agreement": 0.75}
+    assert kept(kind, broken, broken, tuple("abc")) == {"agreement": 0.75}

@@ -50,7 +50,7 @@ def test_the_commonest_class_of_the_picture_is_replaced() -> None:
     questions = regions()
     assert isinstance(questions.target, RegionTarget)
     assert questions.before == ("sky", "car") and questions.after == questions.outputs == ("car", "car")
-    assert torch.equal(questions.target.region, MAP == torch.tensor([2, 1])[:, None, None])
+    assert torch.equal(questions.target.region, torch.tensor([2, 1])[:, None, None] == MAP)
     assert questions.target.labels[0].tolist() == [[1, 1, 1, 1], [0, 0, 1, 0]]
 
 

@@ -7,34 +7,36 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from linear_world import MeanAbsolute
 from torch import Tensor
 
 from blobex.config import ExplainSetup, InvertSetup
 from blobex.counterfactual.folder import result_folder
+from blobex.counterfactual.questions import Questions, ask
 from blobex.counterfactual.result import Explanation, explanations, read_table, write_metadata, write_table
 from blobex.counterfactual.search import Counterfactuals, search
 from blobex.counterfactual.space import masks
 from blobex.errors import BlobexError
 from blobex.inversion.invert import Inversion, invert
+from blobex.inversion.networks import Networks
 from blobex.layout.layout import KEYS, BlobLayout
 
 BLOBS = 2
 NAMES = ["a.png", "b.png", "c.png"]
-ATTRIBUTES = {1: "stop", 3: "right"}
+OUTPUTS = ("forward", "stop", "left", "right")
 INVERT = InvertSetup(
-    steps=0, learning_rate=0.02, size_lr_multiplier=2, halve_every=0, perceptual=1, l2=1, decision=1, blobs=1
+    steps=0, decision_steps=0, learning_rate=0.02, size_lr_multiplier=2, perceptual=1, l2=1, decision=1, blobs=1
 )
 EXPLAIN = ExplainSetup(
-    steps=30, learning_rate=0.02, size_lr_multiplier=8, lambda_prox=0.0, lambda_key=dict.fromkeys(KEYS, 1.0)
+    steps=30,
+    learning_rate=0.02,
+    size_lr_multiplier=8,
+    lambda_prox=0.0,
+    margin=0.0,
+    patience=0,
+    bisections=4,
+    lambda_key=dict.fromkeys(KEYS, 1.0),
 )
-
-
-class MeanAbsolute:
-    def embed(self, images: Tensor) -> Tensor:
-        return images
-
-    def distance_to(self, embedded: Tensor, images: Tensor) -> Tensor:
-        return (embedded - images).abs().flatten(1).mean(1)
 
 
 def encode(images: Tensor) -> BlobLayout:
@@ -54,35 +56,24 @@ def decide(images: Tensor) -> Tensor:
     return torch.stack([brightness, 5 * brightness, -brightness, brightness * 0.01 - 9], dim=1)
 
 
+Solved = tuple[Questions, Tensor, Inversion, Counterfactuals]
+NETWORKS = Networks(render, encode, decide, decide, MeanAbsolute())
+
+
 @pytest.fixture(scope="module")
-def solved() -> tuple[Tensor, Inversion, Counterfactuals]:
+def solved() -> Solved:
     queries = torch.tensor([-0.3, -0.1, 0.2])[:, None, None, None].expand(-1, 3, 4, 8).clone()
-    inversion = invert(
-        queries,
-        encode=encode,
-        render=render,
-        decide_features=decide,
-        perceptual=MeanAbsolute(),
-        setup=INVERT,
-        batch_size=2,
-    )
-    found = search(
-        queries,
-        inversion.layout,
-        list(ATTRIBUTES),
-        masks(BLOBS, ("xs", "ys"), None, background=False),
-        render=render,
-        decide=decide,
-        perceptual=MeanAbsolute(),
-        setup=EXPLAIN,
-        batch_size=2,
-    )
-    return queries, inversion, found
+    inversion = invert(queries, quick=NETWORKS, exact=NETWORKS, setup=INVERT, slots=4)
+    questions = ask("attributes", OUTPUTS, decide(queries), [1, 3])
+    allowed = masks(BLOBS, ("xs", "ys"), None, background=False)
+    problems = queries, inversion.layout, questions.image_index, questions.target, allowed
+    found = search(*problems, quick=NETWORKS, exact=NETWORKS, setup=EXPLAIN, slots=4)
+    return questions, queries, inversion, found
 
 
 @pytest.fixture(scope="module")
-def records(solved: tuple[Tensor, Inversion, Counterfactuals]) -> list[Explanation]:
-    return explanations(NAMES, "rect", ATTRIBUTES, *solved)
+def records(solved: Solved) -> list[Explanation]:
+    return explanations(NAMES, "rect", *solved)
 
 
 def test_records_tell_each_problem(records: list[Explanation]) -> None:
@@ -90,7 +81,9 @@ def test_records_tell_each_problem(records: list[Explanation]) -> None:
         (name, attribute) for name in NAMES for attribute in ("stop", "right")
     ]
     assert [record.flipped for record in records] == [True, False] * 3
-    assert [record.from_class for record in records] == [False, False, False, False, True, False]
+    assert [record.from_class for record in records] == ["not stop", "not right"] * 2 + ["stop", "not right"]
+    assert [record.to_class for record in records] == ["stop", "right"] * 2 + ["not stop", "right"]
+    assert [record.column for record in records] == [1, 3] * 3
     assert [record.verdict for record in records] == ["flipped", "not flipped"] * 3
     assert records[0].score_before == pytest.approx(1 / (1 + np.exp(1.5)))  # 5 * -0.3
     assert records[0].score_after > 0.5 > records[4].score_after
@@ -110,14 +103,15 @@ def test_verdicts(records: list[Explanation]) -> None:
     assert dataclasses.replace(records[0], failed=True, flipped=False).verdict == "failed"
 
 
-def test_metadata_has_the_published_keys(tmp_path: Path, solved: tuple[Tensor, Inversion, Counterfactuals]) -> None:
-    queries, inversion, found = solved
-    path = write_metadata(tmp_path, 7, NAMES, inversion.layout, found)
+def test_metadata_has_the_published_keys(tmp_path: Path, solved: Solved, records: list[Explanation]) -> None:
+    _, queries, inversion, _ = solved
+    path = write_metadata(tmp_path, 7, records)
     assert path.name == "metadata_7.pt"
     content = torch.load(path, weights_only=True)
     assert set(content) == {"image_names", "blob_optim", "init_scores", "att_1", "att_3"}
     assert content["image_names"] == NAMES
     assert set(content["blob_optim"]) == set(KEYS)
+    assert torch.equal(content["blob_optim"]["xs"], inversion.layout.xs)
     torch.testing.assert_close(content["init_scores"], decide(queries).sigmoid())
     for attribute in (1, 3):
         part = content[f"att_{attribute}"]
@@ -125,11 +119,18 @@ def test_metadata_has_the_published_keys(tmp_path: Path, solved: tuple[Tensor, I
         layout = BlobLayout(**part["blob_cf"])
         torch.testing.assert_close(part["final_scores"], decide(render(layout)).sigmoid())
     assert (content["att_1"]["final_scores"][:, 1] > 0.5).tolist() == [True, True, False]
-    with_w = torch.load(
-        write_metadata(tmp_path, 8, NAMES, inversion.layout, found, torch.ones(3, 6)), weights_only=True
-    )
+    with_w = torch.load(write_metadata(tmp_path, 8, records, torch.ones(3, 6)), weights_only=True)
     assert with_w["latent_enc"].shape == (3, 6)
-    assert path.read_bytes() == write_metadata(tmp_path / "again", 7, NAMES, inversion.layout, found).read_bytes()
+    (tmp_path / "again").mkdir()
+    assert path.read_bytes() == write_metadata(tmp_path / "again", 7, records).read_bytes()
+
+
+def test_metadata_of_questions_that_differ_by_picture(tmp_path: Path, records: list[Explanation]) -> None:
+    """As with the runners-up of classes: each output's part is of its own pictures, in their order."""
+    content = torch.load(write_metadata(tmp_path, 0, [records[1], records[2], records[5]]), weights_only=True)
+    assert content["image_names"] == NAMES
+    assert content["att_3"]["final_scores"].shape == (2, 4) and content["att_1"]["final_scores"].shape == (1, 4)
+    assert torch.equal(content["att_3"]["blob_cf"]["xs"][1], records[5].blobs_after.xs[0])
 
 
 def test_table_round_trip(tmp_path: Path, records: list[Explanation]) -> None:
@@ -137,6 +138,7 @@ def test_table_round_trip(tmp_path: Path, records: list[Explanation]) -> None:
     rows = read_table(tmp_path)
     assert len(rows) == len(records)
     assert rows[0]["image"] == "a.png" and rows[0]["flipped"] is True and rows[0]["changed_keys"] == ["xs"]
+    assert (rows[0]["from_class"], rows[0]["to_class"]) == ("not stop", "stop")
     assert rows[0]["change_xs"] == pytest.approx(records[0].changes["xs"])
     table = pq.read_table(path)
     assert table.num_rows == 6

@@ -1,10 +1,21 @@
 """Many problems a few at a time: their order, how many are at work, and that none disturbs another."""
 
+import dataclasses
+from pathlib import Path
+
 import pytest
 import torch
+from tiny_models import WIDER, pictures, save_models
 from torch import Tensor
 
-from blobex.descent.slots import SMALLEST, State, choose, finite, in_slots, select, solve
+from blobex.counterfactual.questions import ask
+from blobex.counterfactual.search import Counterfactuals, search
+from blobex.counterfactual.space import masks
+from blobex.decisions.decision import resting
+from blobex.descent.slots import MULTIPLE, State, choose, finite, in_slots, select, solve
+from blobex.explainer import Explainer
+from blobex.inversion.invert import Inversion, invert
+from blobex.layout.layout import KEYS
 
 
 class Countdown:
@@ -17,7 +28,7 @@ class Countdown:
         self.at_work: list[set[int]] = []
 
     def load(self, numbers: Tensor) -> State:
-        assert len(numbers) >= SMALLEST
+        assert len(numbers) % MULTIPLE == 0
         assert ((numbers >= 0) & (numbers < len(self.lengths))).all()
         self.loaded += numbers.unique().tolist()
         return {"left": self.lengths[numbers], "steps": torch.zeros_like(numbers), "sum": torch.zeros(len(numbers), 2)}
@@ -54,8 +65,8 @@ def test_every_problem_takes_its_own_steps(lengths: list[int], slots: int) -> No
     expected = torch.tensor([[length * (number + 1.0)] * 2 for number, length in enumerate(lengths)])
     assert torch.equal(rows["sum"], expected)
     assert sorted(work.loaded) == list(range(count))  # each once
-    slots = max(slots, SMALLEST)
-    assert all(SMALLEST <= rows <= slots for rows in work.rows)
+    slots = max(slots // MULTIPLE, 1) * MULTIPLE
+    assert all(MULTIPLE <= rows <= slots and rows % MULTIPLE == 0 for rows in work.rows)
     assert max(len(numbers) for numbers in work.at_work) <= slots
 
 
@@ -82,7 +93,7 @@ def test_rows_beyond_the_work_are_of_no_account() -> None:
 
     rows = solve(1, 1, load, advance, "one")
     assert rows["value"].tolist() == [0.0] and len(rows["number"]) == 1
-    assert all(numbers.tolist() == [0] * SMALLEST for numbers in seen)
+    assert all(numbers.tolist() == [0] * MULTIPLE for numbers in seen)
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 9, 12, 13])
@@ -99,7 +110,7 @@ def test_in_slots_is_the_direct_call(count: int, slots: int) -> None:
     parts, direct = in_slots(function, slots, first, second), function(first, second)
     assert list(parts) == list(direct)
     assert all(torch.equal(parts[name], direct[name]) for name in direct)
-    assert all(SMALLEST <= size <= max(slots, SMALLEST) for size in sizes[:-1])
+    assert all(MULTIPLE <= size <= max(slots, MULTIPLE) for size in sizes[:-1])
 
 
 def test_rows_are_chosen_one_by_one() -> None:
@@ -116,3 +127,65 @@ def test_rows_that_are_finite() -> None:
     maps = torch.zeros(3, 2, 2)
     maps[1, 0, 1] = float("nan")
     assert finite(maps).tolist() == [True, False, True]
+
+
+# Real networks. On one thread, torch computes 1x1 convolutions of float32 otherwise from 16 rows on.
+SLOTS = {"float32": [4, 5, 7, 15], "bfloat16": [4, 5, 7, 15, 16, 32]}
+
+
+def loaded(folder: Path, precision: str, architecture: str) -> Explainer:
+    save_models(folder, WIDER, precision, architecture=architecture)
+    return Explainer.load("rect", folder / "models", folder / "params.yaml", device="cpu")
+
+
+def inverted(explainer: Explainer, queries: Tensor, slots: int) -> Inversion:
+    setup = dataclasses.replace(explainer.params.invert.rect, steps=4, decision_steps=2)
+    with resting(explainer.decision):
+        return invert(queries, quick=explainer.quick, exact=explainer.exact, setup=setup, slots=slots)
+
+
+def searched(
+    explainer: Explainer, queries: Tensor, found: Inversion, columns: list[int], slots: int
+) -> Counterfactuals:
+    setup = dataclasses.replace(explainer.params.explain.rect, steps=8, learning_rate=0.2, margin=0.02, patience=1)
+    decision, networks = explainer.decision, {"quick": explainer.quick, "exact": explainer.exact}
+    asked = ask("attributes", decision.outputs, explainer.outputs(queries), columns)
+    allowed = masks(WIDER.blobs, KEYS, None, background=True)
+    problems = queries, found.layout, asked.image_index, asked.target, allowed
+    with resting(decision):
+        return search(*problems, **networks, setup=setup, slots=slots)
+
+
+def differing(first: Inversion | Counterfactuals, second: Inversion | Counterfactuals, index: list[int]) -> list[str]:
+    """The fields in which rows `index` of the first are not the second to the bit."""
+    fields = {item.name: (getattr(first, item.name), getattr(second, item.name)) for item in dataclasses.fields(first)}
+    layouts = {key: (tensor, getattr(second.layout, key)) for key, tensor in first.layout.items()}
+    tensors = {name: both for name, both in (fields | layouts).items() if isinstance(both[0], Tensor)}
+    names = [name for name, (one, other) in tensors.items() if not torch.equal(one[index], other)]
+    return [name for name in names if name != "image_index"]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_an_inversion_is_the_same_to_the_bit_whatever_is_beside_it(tmp_path: Path, precision: str) -> None:
+    explainer, queries = loaded(tmp_path, precision, "densenet_small"), pictures(9)
+    assert (explainer.quick is explainer.exact) == (precision == "float32")
+    whole = inverted(explainer, queries, 12)
+    for slots in SLOTS[precision]:
+        assert differing(whole, inverted(explainer, queries, slots), list(range(9))) == [], slots
+    for few in ([0], [7], [8, 2, 5]):
+        assert differing(whole, inverted(explainer, queries[few], 12), few) == [], few
+    assert (whole.loss < whole.encoder_loss).any()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_search_is_the_same_to_the_bit_whatever_is_beside_it(tmp_path: Path, precision: str) -> None:
+    explainer, queries = loaded(tmp_path, precision, "densenet_small"), pictures(3)
+    start = inverted(explainer, queries, 12)
+    whole = searched(explainer, queries, start, [1, 3], 12)
+    for slots in SLOTS[precision]:
+        assert differing(whole, searched(explainer, queries, start, [1, 3], slots), list(range(6))) == [], slots
+    alone = searched(explainer, queries, start, [3], 12)
+    assert differing(whole, alone, [1, 3, 5]) == []
+    one = searched(explainer, queries[[2]], start[torch.tensor([2])], [1, 3], 12)
+    assert differing(whole, one, [4, 5]) == []
+    assert len(whole.step.unique()) > 1  # problems of different lengths

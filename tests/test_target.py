@@ -101,7 +101,9 @@ def test_region_worked_by_hand() -> None:
 
 def test_a_region_that_is_the_whole_picture() -> None:
     maps = logits(1, 3, 2, 2)
-    whole = RegionTarget(torch.tensor([1]), torch.ones(1, 2, 2, dtype=torch.long), torch.ones(1, 2, 2, dtype=torch.bool))
+    whole = RegionTarget(
+        torch.tensor([1]), torch.ones(1, 2, 2, dtype=torch.long), torch.ones(1, 2, 2, dtype=torch.bool)
+    )
     expected = 0.5 * F.cross_entropy(maps, whole.labels, reduction="mean")
     torch.testing.assert_close(whole.loss(maps), expected[None])
 

@@ -35,7 +35,13 @@ def small_encoder(w_size: int = 16) -> Encoder:
     return Encoder("stylegan", {4: 8, 8: 8, 16: 8, 32: 8}, HEIGHT, 2, w_size, mlp_idx=-1)
 
 
-def save_models(folder: Path, network: Network = NETWORK, precision: str = "float32", steps: int = 1) -> Path:
+def save_models(
+    folder: Path,
+    network: Network = NETWORK,
+    precision: str = "float32",
+    steps: int = 1,
+    architecture: str = "densenet_small",
+) -> Path:
     """Write `models/` and `params.yaml` into the folder, which is given back."""
     torch.manual_seed(0)
     models = folder / "models"
@@ -47,7 +53,7 @@ def save_models(folder: Path, network: Network = NETWORK, precision: str = "floa
     parser = Parser([8, 8], HEIGHT, WIDTH)
     weights.save(models / "parser/rect", "parser", parser.config, parser)
     for seed, kind in enumerate(("plain", "biased")):
-        decision = randomise(DecisionModel("densenet_small", HEIGHT, WIDTH), seed, spread=0.02)
+        decision = randomise(DecisionModel(architecture, HEIGHT, WIDTH), seed, spread=0.02)
         weights.save(models / "decision/rect" / kind, "decision", decision.config, decision)
     tree = config.to_dict(tiny_params(steps))
     tree["run"] |= {"precision": precision, "tracking_uri": "none"}

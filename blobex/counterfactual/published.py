@@ -56,7 +56,7 @@ def search_published(
             found[chosen] = _descend(vector[chosen], mask[chosen], target[chosen], form, networks)
     step = torch.full_like(image_index, STEPS)
     price = dataclasses.replace(setup, lambda_key=LAMBDA_KEY)
-    return judged(queries, image_index, target, vector, found, step, form, networks, price, BATCH)
+    return judged(found, queries, image_index, target, vector, step, form, networks, price, BATCH)
 
 
 def _descend(start: Tensor, mask: Tensor, target: Target, form: VectorForm, networks: Networks) -> Tensor:

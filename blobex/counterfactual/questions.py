@@ -92,6 +92,8 @@ def _classes(names: Sequence[str], said: Tensor, columns: Sequence[int]) -> Ques
 def _regions(
     names: Sequence[str], said: Tensor, columns: Sequence[int], region: Box, replaced: int | None
 ) -> Questions:
+    if replaced is not None and replaced in columns:
+        raise BlobexError(f"{names[replaced]} should become {names[replaced]}: name two classes")
     inside = _inside(region, *said.shape[2:]).to(said.device)
     index, column = _pairs(said, columns)
     map_ = said.argmax(1)

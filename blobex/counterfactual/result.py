@@ -96,6 +96,8 @@ class Explanation:
         """What became of the decision, in a few words."""
         if self.failed:
             return "failed"
+        if self.from_class == self.to_class:
+            return "already so"
         if not self.flipped:
             return "not flipped"
         return "flipped" if self.reconstruction_agrees else "flipped by the reconstruction"

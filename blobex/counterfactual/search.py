@@ -5,8 +5,10 @@ Every problem (one picture and one question) is solved by itself, for as many st
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,12 +17,13 @@ from blobex.config import ExplainSetup
 from blobex.counterfactual.objective import price_vector
 from blobex.counterfactual.target import Target
 from blobex.descent import adam
-from blobex.descent.slots import State, choose, finite, in_slots, solve
+from blobex.descent.slots import State, choose, exact_rows, finite, in_slots, solve
 from blobex.errors import BlobexError
 from blobex.inversion.networks import Networks
 from blobex.layout.layout import KEYS, BlobLayout
 from blobex.layout.vector import VectorForm
 
+BETAS = (0.8, 0.9)  # of Adam: a search is over after a few steps
 PROGRESS = 0.99  # of the distance so far: what is nearer than that counts as a step forward
 
 
@@ -67,15 +70,21 @@ def search(
 
     `queries` (N,3,H,W) in [-1,1] and their N inverted layouts `start`; `image_index` (P,) says which of them a problem
     is about and `target` (P) what is wanted. Entries outside `masks`, from `space.masks`, keep their bits. `quick`
-    networks lead the way; `exact` ones find where on the way the decision flips, and judge. BlobexError: masks of other
-    pictures, outputs without a gradient.
+    networks find the way and `exact` ones judge where it ends. BlobexError: masks of other pictures, outputs without a
+    gradient.
+
+    Adam goes down the target's loss + lambda_prox * distance until the goal is reached by `margin` and nothing nearer
+    was found for `patience` steps. Then what the flip does not need is undone, and the rest moved back towards the
+    start as far as the flip bears.
     """
     form = VectorForm.of(start)
     vector = form.flatten(start.detach())[image_index]
     work = _Work(vector, problem_masks(masks, form, len(queries), image_index), target, form, quick, setup)
     found = solve(len(vector), slots, work.load, work.advance, "counterfactuals")
-    nearest = first_flip(vector, found["best"], target, form, exact, setup.bisections, slots)
-    return judged(queries, image_index, target, vector, nearest, found["step"], form, exact, setup, slots)
+    way = Way(vector, target, form, quick, setup, slots)
+    nearest = way.back(way.pruned(found["best"], found["slope"]))
+    arguments = (queries, image_index, target, vector, found["step"], form, exact, setup, slots)
+    return fallen_back(judged(nearest, *arguments), lambda: judged(found["best"], *arguments))
 
 
 @dataclass(frozen=True)
@@ -94,6 +103,7 @@ class _Work:
         start = self.start[numbers]
         nothing = torch.zeros_like(start[:, 0])
         state = {"number": numbers, "start": start, "mask": self.mask[numbers], "best": start}
+        state["slope"] = torch.zeros_like(start)
         state |= {"reached": nothing - torch.inf, "distance": nothing, "step": nothing.long(), "waited": nothing.long()}
         return adam.begin(start) | state
 
@@ -105,70 +115,110 @@ class _Work:
             outputs = self.networks.decide(self.networks.render(self.form.unflatten(leaf)))
             if not outputs.requires_grad:
                 raise BlobexError("the decision's scores carry no gradient: give a differentiable decision model")
-            distance = ((leaf - state["start"]).abs() * price).sum(1)
-            loss = target.loss(outputs) + self.setup.lambda_prox * distance
-            (gradient,) = torch.autograd.grad(loss.sum(), leaf)
-        reached, distance = target.margin(outputs.detach()), distance.detach()
-        state, sound = _keep_best(
-            state, reached, distance, finite(outputs.detach(), state["vector"]), self.setup.margin
-        )
-        age = state["age"]
-        satisfied = (state["reached"] > self.setup.margin) & (
-            (state["waited"] >= self.setup.patience) | (state["distance"] == 0)
-        )
-        finished = satisfied | ~sound | (age >= self.setup.steps)
-        gradient = torch.where(state["mask"], gradient, 0)
-        moved = adam.step(state, gradient, self._rates(gradient.device))
-        moved["vector"] = torch.where(state["mask"], moved["vector"], state["start"])
-        return state | moved, finished
+            (slope,) = torch.autograd.grad(target.loss(outputs).sum(), leaf)
+        outputs, moved = outputs.detach(), state["vector"] - state["start"]
+        sound = finite(outputs, state["vector"])
+        new = {"best": state["vector"], "slope": slope, "step": state["age"]}
+        new |= {"reached": target.margin(outputs), "distance": (moved.abs() * price).sum(1)}
+        state = self._keep_best(state, new, sound)
+        satisfied = (state["reached"] > self.setup.margin) & (state["waited"] >= self.setup.patience)
+        begun_flipped = (state["reached"] > 0) & (state["distance"] == 0)
+        finished = satisfied | begun_flipped | ~sound | (state["age"] >= self.setup.steps)
+        gradient = slope + self.setup.lambda_prox * price * moved.sign()
+        stepped = adam.step(state, torch.where(state["mask"], gradient, 0), self._rates(price.device), BETAS)
+        stepped["vector"] = torch.where(state["mask"], stepped["vector"], state["start"])
+        return state | stepped, finished
 
     def _rates(self, device: torch.device) -> Tensor:
         rates = dict.fromkeys(KEYS, self.setup.learning_rate)
         rates["sizes"] *= self.setup.size_lr_multiplier
         return self.form.spread(rates).to(device)
 
-
-def _keep_best(state: State, reached: Tensor, distance: Tensor, sound: Tensor, margin: float) -> tuple[State, Tensor]:
-    """The state with the present iterate as the best where it is, and whether it is finite."""
-    flipped, was_flipped = reached > margin, state["reached"] > margin
-    nearer = flipped & (~was_flipped | (distance < state["distance"]))
-    further = ~was_flipped & (reached > state["reached"])
-    better = sound & (nearer | further)
-    forward = better & (~was_flipped | (distance < PROGRESS * state["distance"]))
-    new = {"best": state["vector"], "reached": reached, "distance": distance, "step": state["age"]}
-    waited = torch.where(forward, 0, state["waited"] + 1)
-    return state | choose(better, new, state) | {"waited": waited}, sound
+    def _keep_best(self, state: State, new: State, sound: Tensor) -> State:
+        """The state with the new iterate as the best where it is."""
+        margin = self.setup.margin
+        flipped, was_flipped = new["reached"] > margin, state["reached"] > margin
+        nearer = flipped & (~was_flipped | (new["distance"] < state["distance"]))
+        further = ~was_flipped & (new["reached"] > state["reached"])
+        better = sound & (nearer | further)
+        forward = better & (~was_flipped | (new["distance"] < PROGRESS * state["distance"]))
+        return state | choose(better, new, state) | {"waited": torch.where(forward, 0, state["waited"] + 1)}
 
 
-@torch.no_grad()
-def first_flip(
-    start: Tensor, found: Tensor, target: Target, form: VectorForm, networks: Networks, bisections: int, slots: int
-) -> Tensor:
-    """(P,D): the point nearest to `start` (P,D) on the line to `found` (P,D) whose decision is flipped, by bisection.
+@dataclass(frozen=True)
+class Way:
+    """The way from P starting points to flipped layouts, along which nearer ones are looked for without gradients."""
 
-    Where `found` itself is not flipped, it is returned.
-    """
-    low, high = torch.zeros_like(start[:, 0]), torch.ones_like(start[:, 0])
-    numbers = torch.arange(len(start), device=start.device)
+    start: Tensor  # P,D
+    target: Target
+    form: VectorForm
+    networks: Networks
+    setup: ExplainSetup
+    slots: int
 
-    def flipped(vector: Tensor, number: Tensor) -> State:
-        outputs = networks.decide(networks.render(form.unflatten(vector)))
-        return {"flipped": target[number].margin(outputs) > 0}
+    def pruned(self, found: Tensor, slope: Tensor) -> Tensor:
+        """`found` (P,D) with as many changes undone as the flip bears.
 
-    for _ in range(bisections):
-        middle = (low + high) / 2
-        there = in_slots(flipped, slots, torch.lerp(start, found, middle[:, None]), numbers)["flipped"]
-        low, high = torch.where(there, low, middle), torch.where(there, middle, high)
-    return torch.where(high[:, None] < 1, torch.lerp(start, found, high[:, None]), found)
+        To first order a change is worth its `slope` (the loss's gradient at `found`) per unit of price. Bisection finds
+        how many of the worthiest are enough; the changes that work against the flip are undone first. Where the flip
+        bears nothing, or there is none, `found` stays.
+        """
+        price = price_vector(self.form, self.setup.lambda_key).to(found.device)
+        helps = (slope * (found - self.start) < 0) & (price > 0)
+        worth = torch.where(helps, slope.abs() / price.clamp(min=torch.finfo(price.dtype).tiny), 0)
+        rank = worth.argsort(dim=1, descending=True, stable=True).argsort(1)
+        low, high = torch.zeros_like(found[:, 0]), helps.sum(1).clamp(min=1).log2()
+        best = found
+        for _ in range(self.setup.bisections):
+            middle = (low + high) / 2
+            some = torch.where(helps & (rank < middle.exp2()[:, None]), found, self.start)
+            enough = self.flipped(some)
+            best = torch.where(enough[:, None], some, best)
+            low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
+        return best
+
+    def back(self, found: Tensor) -> Tensor:
+        """The point nearest to `start` on the straight way to `found` (P,D) that is still flipped, by bisection."""
+        low, high = torch.zeros_like(found[:, 0]), torch.ones_like(found[:, 0])
+        for _ in range(self.setup.bisections // 2):
+            middle = (low + high) / 2
+            there = self.flipped(torch.lerp(self.start, found, middle[:, None]))
+            low, high = torch.where(there, low, middle), torch.where(there, middle, high)
+        return torch.where(high[:, None] < 1, torch.lerp(self.start, found, high[:, None]), found)
+
+    @torch.no_grad()
+    def flipped(self, vector: Tensor) -> Tensor:
+        """Bool (P,): which of the vectors (P,D) reach their goal by the margin."""
+
+        def reached(part: Tensor, numbers: Tensor) -> State:
+            outputs = self.networks.decide(self.networks.render(self.form.unflatten(part)))
+            return {"reached": self.target[numbers].margin(outputs)}
+
+        numbers = torch.arange(len(vector), device=vector.device)
+        return in_slots(reached, self.slots, vector, numbers)["reached"] > self.setup.margin
+
+
+def fallen_back(found: Counterfactuals, other: Callable[[], Counterfactuals]) -> Counterfactuals:
+    """`found`, but the `other` answer where only that is flipped; it is asked for if any is not."""
+    if found.flipped.all():
+        return found
+    instead = other()
+    worse = ~found.flipped & instead.flipped
+    values = {item.name: getattr(found, item.name) for item in dataclasses.fields(found)}
+    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    chosen: dict[str, Any] = choose(worse, {name: getattr(instead, name) for name in tensors}, tensors)
+    form = VectorForm.of(found.layout)
+    vectors = torch.where(worse[:, None], form.flatten(instead.layout), form.flatten(found.layout))
+    return dataclasses.replace(found, layout=form.unflatten(vectors), **chosen)
 
 
 @torch.no_grad()
 def judged(
+    found: Tensor,
     queries: Tensor,
     image_index: Tensor,
     target: Target,
     start: Tensor,
-    found: Tensor,
     step: Tensor,
     form: VectorForm,
     networks: Networks,
@@ -190,11 +240,12 @@ def judged(
         distance = networks.perceptual.distance_to(embedded, image)
         return {"perceptual": distance, "l2": (image - wanted).square().flatten(1).mean(1)}
 
+    rows = exact_rows(slots, found.device)
     pictures, inverse = image_index.unique(return_inverse=True)
     first = torch.stack([(image_index == picture).nonzero()[0, 0] for picture in pictures])
-    asked = in_slots(before, slots, queries[pictures])["outputs"][inverse]
-    begun = in_slots(after, slots, start[first])["outputs"][inverse]
-    ended = in_slots(after, slots, found)
+    asked = in_slots(before, rows, queries[pictures])["outputs"][inverse]
+    begun = in_slots(after, rows, start[first])["outputs"][inverse]
+    ended = in_slots(after, rows, found)
     sound = finite(asked, ended["outputs"], ended["image"], found)
     open_before, open_start = target.margin(asked) <= 0, target.margin(begun) <= 0
     return Counterfactuals(
@@ -210,7 +261,7 @@ def judged(
         reconstruction_agrees=open_before & open_start & finite(asked),
         proximity=((found - start).abs() * price_vector(form, setup.lambda_key).to(found.device)).sum(1),
         step=step,
-        **in_slots(distances, slots, ended["image"], image_index.to(found.device)),
+        **in_slots(distances, rows, ended["image"], image_index.to(found.device)),
     )
 
 

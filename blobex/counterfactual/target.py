@@ -48,9 +48,10 @@ class AttributeTarget:
     def loss(self, outputs: Tensor) -> Tensor:
         """Binary cross-entropy of logits (P,A).
 
-        Taken on logits: on probabilities it is infinite or NaN where the model is sure.
+        Taken on logits: on probabilities it is infinite or NaN where the model is sure. Unlike softplus and sigmoid,
+        logsigmoid and exp round alike wherever in a batch a number stands.
         """
-        return F.softplus(-self.margin(outputs))
+        return -F.logsigmoid(self.margin(outputs))
 
     def margin(self, outputs: Tensor) -> Tensor:
         chosen = outputs.gather(1, self.column[:, None])[:, 0]
@@ -58,7 +59,7 @@ class AttributeTarget:
 
     def scores(self, outputs: Tensor) -> Tensor:
         """The attributes' probabilities (P,A)."""
-        return outputs.sigmoid()
+        return F.logsigmoid(outputs).exp()
 
 
 @dataclass(frozen=True)

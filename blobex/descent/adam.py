@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,11 @@ def step(state: State, gradient: Tensor, rate: Tensor, betas: tuple[float, float
     first = state["first"].lerp(gradient, 1 - slow)
     second = state["second"].lerp(gradient.square(), 1 - slower)
     power = age[:, None].to(gradient.dtype)
-    spread = (second / (1 - slower**power)).sqrt().add_(EPSILON)
-    vector = state["vector"] - rate * (first / (1 - slow**power)) / spread
+    spread = (second / _share(slower, power)).sqrt().add_(EPSILON)
+    vector = state["vector"] - rate * (first / _share(slow, power)) / spread
     return {"vector": vector, "first": first, "second": second, "age": age}
+
+
+def _share(beta: float, power: Tensor) -> Tensor:
+    """1 - beta**power. Unlike a power, an exponential rounds alike wherever in a batch it stands."""
+    return -torch.expm1(power * math.log(beta))

@@ -16,13 +16,15 @@ from torch import Tensor
 
 from blobex.config import InvertSetup
 from blobex.descent import adam
-from blobex.descent.slots import State, choose, finite, in_slots, solve
+from blobex.descent.slots import State, choose, exact_rows, finite, in_slots, solve
 from blobex.errors import BlobexError
 from blobex.inversion.networks import Networks
 from blobex.layout.layout import KEYS, BlobLayout
 from blobex.layout.vector import VectorForm
 from blobex.losses import blob_distance
 
+BETAS = (0.7, 0.8)  # of Adam: with few steps there is little to average over
+RELATIVE_RATES = {"xs": 0.05, "ys": 0.05, "covs": 3.0, "spatial_style": 2.0}  # places lie between 0 and 1
 LAST_RATE = 0.02  # of the first; the learning rate falls along a half cosine (Loshchilov & Hutter, ICLR 2017)
 
 
@@ -59,12 +61,13 @@ def invert(images: Tensor, *, quick: Networks, exact: Networks, setup: InvertSet
     """The blobs of `images` (N,3,H,W) in [-1,1], `slots` of them at a time.
 
     Adam over all six keys on perceptual + l2 + decision + blobs, each a mean per picture times its weight in `setup`,
-    so that no picture's result depends on the others. `quick` networks lead the way and `exact` ones measure the end.
-    With no steps the result is the encoder's.
+    so that no picture's result depends on the others. The decision term costs as much as all the rest: it enters for
+    the last `decision_steps`. `quick` networks lead the way and `exact` ones measure the end. With no steps the result
+    is the encoder's.
     """
     if images.ndim != 4 or not len(images):
         raise BlobexError(f"inversion needs pictures of shape (N,3,H,W) with N at least 1, not {tuple(images.shape)}")
-    start = BlobLayout(**in_slots(lambda part: exact.encode(part).as_dict(), slots, images))
+    start = BlobLayout(**in_slots(lambda part: exact.encode(part).as_dict(), exact_rows(slots, images.device), images))
     form = VectorForm.of(start)
     work = _Work(images, form.flatten(start), form, quick, setup)
     found = solve(len(images), slots, work.load, work.advance, "inversion")
@@ -88,47 +91,49 @@ class _Work:
             state = {f"embedded_{layer}": each for layer, each in enumerate(embedded)}
             state |= {"images": images, "features": self.networks.features(images), "start": start}
         nothing = torch.zeros_like(start[:, 0])
-        best = {"best": start, "loss": nothing + torch.inf, "step": nothing.long()}
+        best = {"best": start, "loss": nothing + torch.inf, "step": nothing.long(), "late": nothing > 0}
         return adam.begin(start) | state | best
 
     def advance(self, state: State) -> tuple[State, Tensor]:
-        vector, start = state["vector"], self.form.unflatten(state["start"])
+        vector, start, age = state["vector"], self.form.unflatten(state["start"]), state["age"]
         embedded = [state[f"embedded_{layer}"] for layer in range(sum(name.startswith("embedded_") for name in state))]
+        late = age >= self.setup.steps - self.setup.decision_steps
         with torch.enable_grad():
             leaf = vector.detach().requires_grad_()
             layout = self.form.unflatten(leaf)
             image = self.networks.render(layout)
-            terms = loss_terms(layout, start, image, state["images"], embedded, state["features"], self.networks)
+            terms = look_terms(layout, start, image, state["images"], embedded, self.networks)
             loss = weighted(terms, self.setup)
+            if late.any():
+                terms["decision"] = mean_square(self.networks.features(image), state["features"])
+                loss = torch.where(late, weighted(terms, self.setup), loss)
             (gradient,) = torch.autograd.grad(loss.sum(), leaf)
-        loss, age = loss.detach(), state["age"]
-        better = finite(image.detach(), loss, vector) & (loss < state["loss"])
-        state = state | choose(better, {"best": vector, "loss": loss, "step": age}, state)
-        steps = self.setup.steps
-        falling = 0.5 * (1 + torch.cos(math.pi * age / max(steps, 1)))
+        loss = loss.detach()
+        sound = finite(image.detach(), loss, vector)
+        better = sound & ((late & ~state["late"]) | (loss < state["loss"]))  # with the new term losses begin anew
+        state = state | choose(better, {"best": vector, "loss": loss, "step": age}, state) | {"late": late}
+        falling = 0.5 * (1 + torch.cos(math.pi * age / max(self.setup.steps, 1)))
         rate = (LAST_RATE + (1 - LAST_RATE) * falling)[:, None] * self._rates(vector.device)
-        return state | adam.step(state, gradient, rate), age >= steps
+        return state | adam.step(state, gradient, rate, BETAS), (age >= self.setup.steps) | ~sound
 
     def _rates(self, device: torch.device) -> Tensor:
-        rates = dict.fromkeys(KEYS, self.setup.learning_rate)
+        rates = {key: self.setup.learning_rate * RELATIVE_RATES.get(key, 1.0) for key in KEYS}
         rates["sizes"] *= self.setup.size_lr_multiplier
         return self.form.spread(rates).to(device)
 
 
-def loss_terms(
+def look_terms(
     layout: BlobLayout,
     start: BlobLayout,
     image: Tensor,
     wanted: Tensor,
     embedded: Sequence[Tensor],
-    features: Tensor,
     networks: Networks,
 ) -> dict[str, Tensor]:
-    """The four terms (N,) of the loss: of `image`, the rendering of `layout`, to the pictures `wanted`."""
+    """Three of the four terms (N,) of the loss: of `image`, the rendering of `layout`, to the pictures `wanted`."""
     return {
         "perceptual": networks.perceptual.distance_to(embedded, image),
         "l2": mean_square(image, wanted),
-        "decision": mean_square(networks.features(image), features),
         "blobs": blob_distance(layout, start),
     }
 
@@ -151,19 +156,27 @@ def measure(
     """The record of the layouts `found`; where it is not finite, or worse than the encoder's, the encoder's instead."""
     form = VectorForm.of(start)
 
-    def rows(vector: Tensor, first: Tensor, wanted: Tensor) -> State:
+    def rows(encoded: Tensor, vector: Tensor, wanted: Tensor) -> State:
         embedded, features = networks.perceptual.embed(wanted), networks.features(wanted)
-        layout, encoded = form.unflatten(vector), form.unflatten(first)
-        image = networks.render(layout)
-        terms = loss_terms(layout, encoded, image, wanted, embedded, features, networks)
-        return {"vector": vector, "image": image, "loss": weighted(terms, setup), **terms}
+        state: State = {}
+        for name, each in (("before", encoded), ("after", vector)):
+            layout = form.unflatten(each)
+            image = networks.render(layout)
+            terms = look_terms(layout, form.unflatten(encoded), image, wanted, embedded, networks)
+            terms["decision"] = mean_square(networks.features(image), features)
+            measured = {"vector": each, "image": image, "loss": weighted(terms, setup), **terms}
+            state |= {f"{name} {key}": value for key, value in measured.items()}
+        return state
 
-    first = form.flatten(start)
-    before = in_slots(rows, slots, first, first, images)
-    after = in_slots(rows, slots, form.flatten(found), first, images) | {"step": step}
+    measures = in_slots(rows, exact_rows(slots, images.device), form.flatten(start), form.flatten(found), images)
+    before, after = (
+        {key.removeprefix(f"{name} "): value for key, value in measures.items() if key.startswith(name)}
+        for name in ("before", "after")
+    )
+    before, after = before | {"step": torch.zeros_like(step)}, after | {"step": step}
     sound = [finite(each["image"], each["loss"], each["vector"]) for each in (before, after)]
     better = sound[1] & (~sound[0] | (after["loss"] < before["loss"]))
-    best = choose(better, after, before | {"step": torch.zeros_like(step)})
+    best = choose(better, after, before)
     layout = form.unflatten(best.pop("vector"))
     return Inversion(layout=layout, encoder_loss=before["loss"], failed=~(sound[0] | sound[1]), **best)
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from blobex.config import InvertSetup
-from blobex.inversion.invert import Inversion, loss_terms, measure, weighted
+from blobex.inversion.invert import Inversion, look_terms, mean_square, measure, weighted
 from blobex.inversion.networks import Networks
 from blobex.layout.layout import BlobLayout, concatenate, from_dict
 from blobex.layout.solver import splat_by_solver
@@ -26,7 +26,8 @@ def invert_published(images: Tensor, networks: Networks) -> Inversion:
     gradient is computed too where the networks ask for it. Unlike the published script, blobs and picture are of one
     step, the last.
     """
-    setup = InvertSetup(steps=STEPS, learning_rate=RATE, size_lr_multiplier=SIZE_RATE / RATE, **WEIGHTS)
+    rates = {"learning_rate": RATE, "size_lr_multiplier": SIZE_RATE / RATE}
+    setup = InvertSetup(steps=STEPS, decision_steps=STEPS, **rates, **WEIGHTS)
     with torch.no_grad():
         start = concatenate([networks.encode(part) for part in images.split(BATCH)])
     found = []
@@ -46,7 +47,8 @@ def _descend(images: Tensor, start: BlobLayout, networks: Networks, setup: Inver
         image = networks.render(layout)
         draw_blobs(layout, *image.shape[2:])
         embedded, features = networks.perceptual.embed(images), networks.features(images)
-        terms = loss_terms(layout, start, image, images, embedded, features, networks)
+        terms = look_terms(layout, start, image, images, embedded, networks)
+        terms["decision"] = mean_square(networks.features(image), features)
         optimiser.zero_grad()
         weighted(terms, setup).sum().backward()
         optimiser.step()
@@ -56,5 +58,5 @@ def _descend(images: Tensor, start: BlobLayout, networks: Networks, setup: Inver
 
 def draw_blobs(layout: BlobLayout, height: int, width: int) -> Tensor:
     """The blob picture (N,3,height,width) that the published scripts draw at every step: a colour for each blob."""
-    colours = torch.rand(layout.blobs + 1, 3, generator=torch.Generator().manual_seed(0)).to(layout.xs.device)
+    colours = torch.rand(layout.blobs + 1, 3, generator=torch.Generator().manual_seed(0)).to(layout.xs)
     return torch.einsum("nkhw,kc->nchw", splat_by_solver(layout, height, width), colours)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from blobex.errors import BlobexError
+from blobex.files import whole_file
 from blobex.inversion.invert import Inversion
 from blobex.layout.layout import from_dict
 
@@ -20,10 +21,8 @@ def save_inversion(path: Path, names: Sequence[str], queries: Tensor, inversion:
     fields = {item.name: getattr(inversion, item.name) for item in dataclasses.fields(Inversion)}
     tensors = {name: value.detach().cpu() for name, value in fields.items() if isinstance(value, Tensor)}
     layout = inversion.layout.detach().to("cpu").as_dict()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    torch.save({"names": list(names), "queries": queries.cpu(), "layout": layout, **tensors}, temporary)
-    temporary.replace(path)
+    with whole_file(path) as temporary:
+        torch.save({"names": list(names), "queries": queries.cpu(), "layout": layout, **tensors}, temporary)
 
 
 def load_inversion(path: Path) -> tuple[list[str], Tensor, Inversion]:

@@ -67,9 +67,13 @@ class _Composite(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradient: Tensor) -> Tensor:
         logits, scores = ctx.saved_tensors
-        weighted = gradient[0] * scores
-        hidden = weighted.cumsum(1)[:, 1:]
-        return torch.addcmul(weighted[:, 1:], torch.sigmoid(logits), hidden, value=-1)
+        result = torch.empty_like(logits)
+        hidden = gradient[0][:, 0] * scores[:, 0]  # of the background and all blobs so far
+        for blob in range(logits.shape[1]):  # one map at a time stays in the processor's cache
+            weighted = gradient[0][:, blob + 1] * scores[:, blob + 1]
+            hidden = hidden + weighted
+            torch.addcmul(weighted, torch.sigmoid(logits[:, blob]), hidden, value=-1, out=result[:, blob])
+        return result
 
 
 def opacity_logits(layout: BlobLayout, height: int, width: int) -> Tensor:

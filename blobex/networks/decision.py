@@ -70,7 +70,9 @@ class DecisionModel(nn.Module):
         return F.relu(self.body(x)).float().mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.features(x)).float()
+        # Row by row: a matrix product may round a row by its place in the batch.
+        weighted = self.features(x)[:, None] * self.classifier.weight.float()
+        return weighted.sum(-1) + self.classifier.bias.float()
 
 
 def load_decision(folder: Path) -> DecisionModel:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from blobex.errors import BlobexError
+from blobex.files import whole_file
 
 WEIGHTS = "weights.safetensors"
 CONFIG = "config.yaml"
@@ -19,14 +20,12 @@ CONFIG = "config.yaml"
 
 def save(folder: Path, kind: str, config: Mapping[str, Any], module: nn.Module) -> None:
     """Write a network's weights and config. `kind` is its stage's name; the config is plain YAML data."""
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    temporary = folder / f".{WEIGHTS}.part"
-    save_file(tensors, temporary)
-    temporary.replace(folder / WEIGHTS)
-    temporary = folder / f".{CONFIG}.part"
-    temporary.write_text(yaml.safe_dump({"kind": kind, **config}, sort_keys=False), encoding="utf-8")
-    temporary.replace(folder / CONFIG)
+    with whole_file(folder / WEIGHTS) as temporary:
+        save_file(tensors, temporary)
+        temporary.chmod(0o644)  # safetensors lets nobody else read it
+    with whole_file(folder / CONFIG) as temporary:
+        temporary.write_text(yaml.safe_dump({"kind": kind, **config}, sort_keys=False), encoding="utf-8")
 
 
 def read_config(folder: Path, kind: str) -> dict[str, Any]:

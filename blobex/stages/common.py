@@ -13,6 +13,7 @@ from torch import Tensor
 
 from blobex.config import Params, load
 from blobex.errors import BlobexError
+from blobex.files import whole_file
 from blobex.training.tracker import Tracker
 
 MODELS = Path("models")
@@ -67,9 +68,8 @@ def write_metrics(folder: Path, metrics: Mapping[str, float], tracker: Tracker) 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def data_root(params: Params) -> Path:

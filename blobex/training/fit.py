@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from blobex.config import Run, Training
-from blobex.device import is_first_process, resolve_device, resolve_precision
+from blobex.device import is_first_process, keep_freed_memory, resolve_device, resolve_precision
 from blobex.errors import BlobexError
 from blobex.training import checkpoints
 from blobex.training.tracker import NullTracker, Tracker
@@ -128,6 +128,7 @@ def fit(
     keeper = _Keeper(training, folder, mark, tracker)
     hooks = [_LearningRate(training.halve_every), *callbacks, _Reporter(training.steps, start, tracker), keeper]
     module.train()
+    keep_freed_memory()
     with _quiet():
         trainer = _trainer(module, training, run, hooks)
         data = _Steps(batches, start, training.steps, run.devices)

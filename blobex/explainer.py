@@ -21,7 +21,7 @@ from blobex import config
 from blobex.config import ExplainSetup, Params
 from blobex.counterfactual.folder import result_folder
 from blobex.counterfactual.published import search_published
-from blobex.counterfactual.questions import Box, Questions, ask
+from blobex.counterfactual.questions import Box, Questions, ask, check_region
 from blobex.counterfactual.result import Explanation, explanations, write_metadata, write_table
 from blobex.counterfactual.search import Counterfactuals, search
 from blobex.counterfactual.space import masks
@@ -98,14 +98,15 @@ class Explainer:
         """One explanation per picture and attribute, in that order.
 
         `images` are files of any size, or uint8 arrays (H,W) or (H,W,3); they are cropped about their centre and
-        resized. `attributes` are outputs of the model: attributes that should become what they are not (stop, if None
-        are named), classes that should win (the runner-up, if None), or classes that `region` (left, top, right,
-        bottom, as shares of the picture) should take instead of `replaced`, or of what is commonest there. `keys` are
-        keys of the layout or position, size, shape, appearance, style; `blobs` are numbers, or one list of numbers per
-        picture. What is None stands in the parameters, except that the background stays as it is where blobs are named.
-        With `out`, that folder is written when all is done: explanations.parquet, and snapshot_<i>.png and
-        metadata_<i>.pt per 16 pictures. BlobexError: bad input, and `out` holding other files.
+        resized. `attributes` are outputs of the model: attributes that should become what they are not (if None are
+        named stop, or all where there is no stop), classes that should win (the runner-up, if None), or classes that
+        `region` (left, top, right, bottom, as shares of the picture) should take instead of `replaced`, or of what is
+        commonest there. `keys` are keys of the layout or position, size, shape, appearance, style; `blobs` are numbers,
+        or one list of numbers per picture. What else is None stands in the parameters, except that the background stays
+        as it is where blobs are named. With `out`, that folder is written when all is done: explanations.parquet, and
+        snapshot_<i>.png and metadata_<i>.pt per 16 pictures. BlobexError: bad input, and `out` holding other files.
         """
+        check_region(self.decision.kind, region, replaced)
         self.columns(attributes)
         setup = self._explain_setup(steps, lambda_prox, learning_rate)
         names, queries = self.load_pictures(images)
@@ -143,8 +144,8 @@ class Explainer:
             for number, chosen in enumerate(torch.arange(len(names)).split(WRITTEN)):
                 first, last = int(chosen[0]), int(chosen[-1]) + 1
                 part = records[first * each : last * each]
-                write_metadata(folder, number, part)
-                write_png(folder / f"snapshot_{number}.png", snapshot(part))
+                write_metadata(folder, number, part, len(chosen))
+                write_png(folder / f"snapshot_{number}.png", snapshot(part, each))
             write_table(folder, records)
         return records
 
@@ -189,9 +190,9 @@ class Explainer:
         """The blobs of pictures (N,3,height,width) in [-1,1], with the parameters' settings."""
         values = self.params.invert.square if self.setup == "square" else self.params.invert.rect
         queries = queries.to(self.device)
-        if self.params.search.mode == "published":
-            return invert_published(queries, self.exact)
         with resting(self.decision):
+            if self.params.search.mode == "published":
+                return invert_published(queries, self.exact)
             return invert(queries, quick=self.quick, exact=self.exact, setup=values, slots=self.slots)
 
     def search(
@@ -205,9 +206,9 @@ class Explainer:
         """The counterfactuals of inverted pictures; see `blobex.counterfactual.search.search`."""
         problems = (queries, start, questions.image_index, questions.target, allowed)
         setup = setup or self._explain_setup(None, None, None)
-        if self.params.search.mode == "published":
-            return search_published(*problems, self.exact, setup)
         with resting(self.decision):
+            if self.params.search.mode == "published":
+                return search_published(*problems, self.exact, setup)
             return search(*problems, quick=self.quick, exact=self.exact, setup=setup, slots=self.slots)
 
     def load_pictures(self, images: Picture | Sequence[Picture]) -> tuple[list[str], Tensor]:
@@ -229,13 +230,13 @@ class Explainer:
         return config.parse(ExplainSetup, tree, f"explain.{self.setup}")
 
 
-def snapshot(records: Sequence[Explanation]) -> np.ndarray:
-    """A grid, uint8 (H,W,3): per picture its query, its reconstruction and one counterfactual per attribute."""
-    count = len({record.attribute for record in records})
-    titles = ["query", "reconstruction", *(record.attribute for record in records[:count])]
+def snapshot(records: Sequence[Explanation], each: int) -> np.ndarray:
+    """A grid, uint8 (H,W,3): per picture its query, its reconstruction and its `each` counterfactuals."""
+    names = [{record.attribute for record in records[column::each]} for column in range(each)]
+    titles = ["query", "reconstruction", *("/".join(sorted(some)) for some in names)]
     rows = []
-    for first in range(0, len(records), count):
-        group = records[first : first + count]
+    for first in range(0, len(records), each):
+        group = records[first : first + each]
         before = ", ".join(f"{record.attribute} {record.score_before:.2f}" for record in group)
         after = ", ".join(f"{record.attribute} {record.score_reconstruction:.2f}" for record in group)
         query = Cell(group[0].query, f"{Path(group[0].image).name}\n{before}")

@@ -108,15 +108,25 @@ def _shown(images: Tensor) -> Tensor:
 
 def _quick(blobgan: BlobGAN, encoder: Encoder, perceptual: PerceptualDistance, model: Decision, kind: str) -> Networks:
     """The networks in bfloat16, as far as they are ours; somebody else's model stays as it is."""
-    if model.modules and isinstance(model.modules[0], DecisionModel):
-        model = from_callable(_lowered(model.modules[0]), model.kind, model.outputs)
     painter = copy.deepcopy(blobgan)
     painter.generator.fold(torch.bfloat16)
-    networks = assemble(painter, encoder, _lowered(perceptual), model)
-    return Networks(
-        **{name: _autocast(getattr(networks, name), kind) for name in ("render", "encode", "decide", "features")},
-        perceptual=_LoweredPerceptual(networks.perceptual, kind),
-    )
+    own = _own(model)
+    networks = assemble(painter, encoder, _lowered(perceptual), _rebuilt(model, _lowered(own)) if own else model)
+    lowered = {name: _autocast(getattr(networks, name), kind) for name in ("render", "encode")}
+    decide = {name: getattr(networks, name) for name in ("decide", "features")}
+    if own:
+        decide = {name: _autocast(function, kind) for name, function in decide.items()}
+    return Networks(**lowered, **decide, perceptual=_LoweredPerceptual(networks.perceptual, kind))
+
+
+def _own(model: Decision) -> DecisionModel | None:
+    """The network of blobex that the model is, if it is one."""
+    return next((module for module in model.modules[:1] if isinstance(module, DecisionModel)), None)
+
+
+def _rebuilt(model: Decision, network: DecisionModel) -> Decision:
+    """The model with another network in its place."""
+    return from_callable(network.eval(), model.kind, model.outputs, model.input)
 
 
 def _lowered(module: Module) -> Module:
@@ -153,13 +163,18 @@ class _LoweredPerceptual:
 
 
 def _published(blobgan: BlobGAN, encoder: Encoder, perceptual: PerceptualDistance, model: Decision) -> Networks:
-    """The networks as the published scripts run them: rows in memory, a linear solver for the blobs, and weights that
-    ask for gradients although nobody reads them."""
-    if model.modules and isinstance(model.modules[0], DecisionModel):  # another's is left as it is
-        model = from_callable(copy.deepcopy(model.modules[0]), model.kind, model.outputs)
-        model.modules[0].to(memory_format=torch.contiguous_format).requires_grad_(True)
-    for module in (blobgan, perceptual):
-        module.to(memory_format=torch.contiguous_format).requires_grad_(True)
+    """The networks as the published scripts run them: a linear solver for the blobs, rows in memory, and generator and
+    decision weights that ask for gradients although nobody reads them. LPIPS is frozen there too.
+
+    The generator's style maps keep their closed form and its folding of constants is left out.
+    """
+    own = _own(model)
+    if own:  # another's is left as it is
+        own = copy.deepcopy(own).requires_grad_(True)
+        own.to(memory_format=torch.contiguous_format)
+        model = _rebuilt(model, own)
+    perceptual.to(memory_format=torch.contiguous_format)
+    blobgan.requires_grad_(True).to(memory_format=torch.contiguous_format)
     blobgan.generator.splat = splat_by_solver
     return Networks(
         render=blobgan.render,

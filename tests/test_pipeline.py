@@ -66,6 +66,19 @@ def test_every_stage_is_an_experiment(project):
         assert {run.info.status for run in runs} == {"FINISHED"}, name
 
 
+def test_bench_compares_with_the_published_way(project):
+    """That it runs and writes what it promises; no test looks at the clock."""
+    done = subprocess.run(
+        [sys.executable, "-m", "blobex.stages.bench", "rect"], cwd=project, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    metrics = json.loads((project / "reports" / "bench" / "rect" / "metrics.json").read_text())
+    assert metrics["ratio"] == metrics["published_seconds_per_picture"] / metrics["fast_seconds_per_picture"]
+    assert metrics["published_invert_renderings_per_picture"] >= 400
+    assert metrics["published_explain_renderings_per_picture"] >= 4 * 200
+    assert "flip_rate" in done.stdout
+
+
 def test_outputs_are_whole(project):
     for setup in ("square", "rect"):
         results = project / "reports" / "explain" / setup / "results"

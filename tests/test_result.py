@@ -105,7 +105,7 @@ def test_verdicts(records: list[Explanation]) -> None:
 
 def test_metadata_has_the_published_keys(tmp_path: Path, solved: Solved, records: list[Explanation]) -> None:
     _, queries, inversion, _ = solved
-    path = write_metadata(tmp_path, 7, records)
+    path = write_metadata(tmp_path, 7, records, 3)
     assert path.name == "metadata_7.pt"
     content = torch.load(path, weights_only=True)
     assert set(content) == {"image_names", "blob_optim", "init_scores", "att_1", "att_3"}
@@ -119,15 +119,15 @@ def test_metadata_has_the_published_keys(tmp_path: Path, solved: Solved, records
         layout = BlobLayout(**part["blob_cf"])
         torch.testing.assert_close(part["final_scores"], decide(render(layout)).sigmoid())
     assert (content["att_1"]["final_scores"][:, 1] > 0.5).tolist() == [True, True, False]
-    with_w = torch.load(write_metadata(tmp_path, 8, records, torch.ones(3, 6)), weights_only=True)
+    with_w = torch.load(write_metadata(tmp_path, 8, records, 3, torch.ones(3, 6)), weights_only=True)
     assert with_w["latent_enc"].shape == (3, 6)
     (tmp_path / "again").mkdir()
-    assert path.read_bytes() == write_metadata(tmp_path / "again", 7, records).read_bytes()
+    assert path.read_bytes() == write_metadata(tmp_path / "again", 7, records, 3).read_bytes()
 
 
 def test_metadata_of_questions_that_differ_by_picture(tmp_path: Path, records: list[Explanation]) -> None:
     """As with the runners-up of classes: each output's part is of its own pictures, in their order."""
-    content = torch.load(write_metadata(tmp_path, 0, [records[1], records[2], records[5]]), weights_only=True)
+    content = torch.load(write_metadata(tmp_path, 0, [records[1], records[2], records[5]], 3), weights_only=True)
     assert content["image_names"] == NAMES
     assert content["att_3"]["final_scores"].shape == (2, 4) and content["att_1"]["final_scores"].shape == (1, 4)
     assert torch.equal(content["att_3"]["blob_cf"]["xs"][1], records[5].blobs_after.xs[0])

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -16,7 +15,6 @@ from blobex.counterfactual.search import Counterfactuals
 from blobex.counterfactual.space import masks
 from blobex.explainer import Explainer
 from blobex.inversion.invert import Inversion
-from blobex.layout.layout import from_dict
 
 
 @dataclass(frozen=True)
@@ -87,19 +85,15 @@ def questions(explainer: Explainer, queries: Tensor, attributes: Sequence[str]) 
     return ask(model.kind, model.outputs, explainer.outputs(queries), explainer.columns(attributes))
 
 
-def step_flops(explainer: Explainer, queries: Tensor) -> float:
-    """Floating-point operations of one picture's step: generator and decision model, forward and back.
+def search_flops(explainer: Explainer, queries: Tensor, attributes: Sequence[str]) -> float:
+    """Floating-point operations of explaining these pictures: the floor of what it costs.
 
-    Convolutions and matrix products as PyTorch counts them; what else happens to every number is not counted.
+    Convolutions and matrix products, forward and back, as PyTorch counts them; what else happens to every number is not
+    counted.
     """
-    networks = explainer.exact
-    with torch.no_grad():
-        layout = networks.encode(queries.to(explainer.device))
-    leaves = {key: tensor.clone().requires_grad_() for key, tensor in layout.items()}
-    with FlopCounterMode(display=False) as counter, torch.enable_grad():
-        logits = networks.decide(networks.render(from_dict(leaves)))
-        torch.autograd.grad(logits.sum(), list(leaves.values()), allow_unused=True)
-    return counter.get_total_flops() / len(queries)
+    with FlopCounterMode(display=False) as counter:
+        search_cost(explainer, queries, attributes)
+    return float(counter.get_total_flops())
 
 
 def _counted(explainer: Explainer) -> tuple[Explainer, Counter]:

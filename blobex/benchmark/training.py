@@ -19,7 +19,7 @@ from blobex.scenes.sample import sample
 from blobex.training.decision import DecisionModule, decision_batches
 from blobex.training.encoder import EncoderPretrainModule, build_encoder
 from blobex.training.fit import Batch, StepModule, fit
-from blobex.training.gan import GanModule
+from blobex.training.gan import EveryNSteps, GanModule
 from blobex.training.tracker import NullTracker
 
 WARM = 4  # steps before the clock runs
@@ -59,15 +59,14 @@ def _rate(module: StepModule, batches: Callable[[int], Batch], training: Trainin
     """Pictures per second, the first steps left out."""
     marks: list[float] = []
 
-    def watched(step: int) -> Batch:
-        if step == WARM:
-            marks.append(time.perf_counter())
-        return batches(step)
+    def clock(step: int, module: StepModule) -> None:
+        marks.append(time.perf_counter())
 
-    once = dataclasses.replace(training, steps=WARM + steps)
+    checkpoint = dataclasses.replace(training.checkpoint, every_n_steps=10**6, monitor="step")
+    once = dataclasses.replace(training, steps=WARM + steps, checkpoint=checkpoint)
     with tempfile.TemporaryDirectory() as folder:
-        fit(module, watched, once, params.run, Path(folder), NullTracker())
-        return steps * training.batch_size * training.accumulate / (time.perf_counter() - marks[0])
+        fit(module, batches, once, params.run, Path(folder), NullTracker(), [EveryNSteps(1, clock)])
+    return steps * training.batch_size * training.accumulate / (marks[-1] - marks[WARM - 1])
 
 
 def feature_rate(features: FeatureNetwork, height: int, width: int, batch_size: int, device: torch.device) -> float:

@@ -44,7 +44,8 @@ def search_published(
     """As `search.search`: where 200 steps of Adam end, whatever they passed on the way.
 
     One question after another, eight pictures at a time; the blobs are drawn at every step, and every weight's gradient
-    is computed too where the networks ask for it. Of `setup` only the measure of distance is used.
+    is computed too where the networks ask for it.
+    Of `setup` nothing is used: even distances are measured with the published weights.
     """
     form = VectorForm.of(start)
     vector = form.flatten(start.detach())[image_index]

@@ -47,8 +47,7 @@ def ask(
     wanted = 4 if kind == "segmentation" else 2
     if said.ndim != wanted or said.shape[1] != len(names):
         raise BlobexError(f"the decision model gives {tuple(said.shape[1:])} per picture: that is not {kind}")
-    if region is not None and kind != "segmentation":
-        raise BlobexError(f"a region is for segmentation models, and this one gives {kind}: leave the region out")
+    check_region(kind, region, replaced)
     if not columns and kind != "classes":
         raise BlobexError(f"no output to change: name one of {', '.join(names)}")
     if kind == "classes":
@@ -56,6 +55,18 @@ def ask(
     if kind == "attributes":
         return _attributes(names, said, columns)
     return _regions(names, said, columns, WHOLE if region is None else region, replaced)
+
+
+def check_region(kind: Kind, region: Box | None, replaced: object) -> None:
+    """BlobexError if a region, or a class to replace, is not for this kind of model or cannot be."""
+    if kind != "segmentation" and region is not None:
+        raise BlobexError(f"a region is for segmentation models, and this one gives {kind}: leave the region out")
+    if kind != "segmentation" and replaced is not None:
+        raise BlobexError(f"only a segmentation model replaces a class, and this one gives {kind}: leave that out")
+    if region is None:
+        return
+    if len(region) != 4 or not (0 <= region[0] < region[2] <= 1 and 0 <= region[1] < region[3] <= 1):
+        raise BlobexError(f"region {region}: give left, top, right, bottom as shares of the picture from 0 to 1")
 
 
 def _pairs(said: Tensor, columns: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -112,8 +123,6 @@ def _regions(
 def _inside(region: Box, height: int, width: int) -> Tensor:
     """Bool (height,width): the pixels whose centre lies in the region."""
     left, top, right, bottom = region
-    if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-        raise BlobexError(f"region {region}: give left, top, right, bottom as shares of the picture from 0 to 1")
     x, y = (torch.arange(width) + 0.5) / width, (torch.arange(height) + 0.5) / height
     inside = ((x >= left) & (x <= right))[None] & ((y >= top) & (y <= bottom))[:, None]
     if not inside.any():

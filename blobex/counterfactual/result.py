@@ -162,14 +162,20 @@ def explanations(
     return records
 
 
-def write_metadata(folder: Path, index: int, records: Sequence[Explanation], latent_enc: Tensor | None = None) -> Path:
-    """Write metadata_<index>.pt with the published keys; reload it with `torch.load(path, weights_only=True)`.
+def write_metadata(
+    folder: Path, index: int, records: Sequence[Explanation], pictures: int, latent_enc: Tensor | None = None
+) -> Path:
+    """Write metadata_<index>.pt of `pictures` pictures with the published keys.
+
+    Reload it with `torch.load(path, weights_only=True)`.
+
+    Reload it with `torch.load(path, weights_only=True)`.
 
     `image_names`; `blob_optim`: the six tensors of the inverted layouts; `init_scores` (N,A): the decision model's
     scores of the queries; per output j in question `att_<j>`: `final_scores` and `blob_cf`, of its pictures in their
     order; `latent_enc`, the encoder's w, if given. All tensors are on the CPU.
     """
-    first = list({record.image: record for record in reversed(records)}.values())[::-1]
+    first = records[:: len(records) // pictures]
     content: dict[str, Any] = {
         "image_names": [record.image for record in first],
         "blob_optim": concatenate([record.blobs_before for record in first]).as_dict(),

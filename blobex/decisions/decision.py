@@ -33,6 +33,7 @@ class Decision:
     logits: Callable[[Tensor], Tensor]
     features: Callable[[Tensor], Tensor]
     modules: tuple[nn.Module, ...] = ()  # the networks inside, as far as they are known
+    input: Input | None = None  # what the model reads, if it was not given as a Decision
 
 
 @dataclass(frozen=True)

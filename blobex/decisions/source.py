@@ -125,7 +125,7 @@ def _decision(source: Source, kind: Kind, outputs: tuple[str, ...]) -> Decision:
             return F.adaptive_avg_pool2d(logits(pictures).softmax(1), GRID).flatten(1)
         return logits(pictures)
 
-    return Decision(source.name, kind, outputs, logits, features, source.modules)
+    return Decision(source.name, kind, outputs, logits, features, source.modules, source.input)
 
 
 def _guess(source: Source, height: int, width: int, device: torch.device) -> Kind:

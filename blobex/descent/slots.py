@@ -62,7 +62,7 @@ def in_slots(function: Callable[..., State], slots: int, *tensors: Tensor) -> St
 
 def exact_rows(slots: int, device: torch.device) -> int:
     """How many rows float32 networks should take at once where `slots` suit the others."""
-    return slots if device.type == "cuda" else EXACT_ROWS
+    return slots if device.type == "cuda" else min(slots, EXACT_ROWS)
 
 
 def select(rows: Mapping[str, Tensor], index: Tensor) -> State:

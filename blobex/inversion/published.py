@@ -22,9 +22,9 @@ WEIGHTS = {"perceptual": 1.0, "l2": 0.1, "decision": 0.1, "blobs": 0.1}
 def invert_published(images: Tensor, networks: Networks) -> Inversion:
     """The blobs of `images` (N,3,H,W) in [-1,1] after 400 steps of Adam, eight pictures at a time.
 
-    Nothing is prepared once: the picture's own features are computed at every step and the blobs drawn. Every weight's
-    gradient is computed too where the networks ask for it. Unlike the published script, blobs and picture are of one
-    step, the last.
+    Nothing is prepared once: the picture's own features are computed at every step and the blobs drawn, as its scripts
+    do. Every weight's gradient is computed too where the networks ask for it. Unlike the published script, blobs and
+    picture are of one step, the last.
     """
     rates = {"learning_rate": RATE, "size_lr_multiplier": SIZE_RATE / RATE}
     setup = InvertSetup(steps=STEPS, decision_steps=STEPS, **rates, **WEIGHTS)
@@ -56,6 +56,7 @@ def _descend(images: Tensor, start: BlobLayout, networks: Networks, setup: Inver
     return layout.detach()
 
 
+@torch.no_grad()
 def draw_blobs(layout: BlobLayout, height: int, width: int) -> Tensor:
     """The blob picture (N,3,height,width) that the published scripts draw at every step: a colour for each blob."""
     colours = torch.rand(layout.blobs + 1, 3, generator=torch.Generator().manual_seed(0)).to(layout.xs)

@@ -31,5 +31,5 @@ def load_inversion(path: Path) -> tuple[list[str], Tensor, Inversion]:
         content = torch.load(path, map_location="cpu", weights_only=True)
         names, queries, layout = content.pop("names"), content.pop("queries"), content.pop("layout")
         return names, queries, Inversion(layout=from_dict(layout), **content)
-    except (OSError, RuntimeError, UnpicklingError, KeyError, TypeError) as error:
+    except (OSError, RuntimeError, UnpicklingError, KeyError, TypeError, EOFError, AttributeError) as error:
         raise BlobexError(f"cannot read the inversions in {path}: run `dvc repro invert` first") from error

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import Literal
 
 import torch
 
 from blobex import tracking
 from blobex.benchmark.machine import peak_flops
-from blobex.benchmark.search import search_cost, step_flops
+from blobex.benchmark.search import search_cost, search_flops
 from blobex.benchmark.training import feature_rate, scene_rate, training_rates
 from blobex.config import Params
 from blobex.datasets.datamodule import explained_paths, load_pictures
 from blobex.datasets.images import to_float
-from blobex.device import resolve_device
+from blobex.device import resolve_device, resolve_precision
 from blobex.explainer import Explainer
 from blobex.metrics.frechet import load_features
 from blobex.stages import common
@@ -46,26 +47,27 @@ def main(params: Params, setup: str) -> None:
 def search_measures(params: Params, setup: str, device: torch.device) -> dict[str, float]:
     """Ours on `bench.images` pictures, and both ways on the first `bench.published_images` of them."""
     options, attributes = params.bench, params.explain.attributes
-    pictures = load_pictures(params, setup, explained_paths(params), "explained", options.images)
+    pictures = load_pictures(params, setup, explained_paths(params), "bench", options.images)
     queries = to_float(pictures.images)
     some = queries[: options.published_images]
     published = search_cost(load(params, setup, "published"), some, attributes)  # first: ours changes the allocator
     fast = load(params, setup, "fast")
     search_cost(fast, queries[:4], attributes[:1])  # the first call pays for what is set up once
-    many, few = search_cost(fast, queries, attributes), search_cost(fast, some, attributes)
-    flops, peak = step_flops(fast, queries[:8]), peak_flops(device, torch.bfloat16)
-    renderings = many.invert_renderings + many.explain_renderings
-    seconds = many.invert_seconds + many.explain_seconds
+    few = search_cost(fast, some, attributes)
+    many = search_cost(fast, queries, attributes)
+    precision = getattr(torch, resolve_precision(params.run, device))
+    peak, work = peak_flops(device, precision), search_flops(load(params, setup, "fast"), some, attributes)
     return {
         **{f"fast_{name}": value for name, value in few.measures().items()},
         **{f"published_{name}": value for name, value in published.measures().items()},
         "fast_seconds_per_picture_of_many": many.seconds_per_picture,
         "ratio": published.seconds_per_picture / few.seconds_per_picture,
         "ratio_of_many": published.seconds_per_picture / many.seconds_per_picture,
-        "step_gigaflop": flops / 1e9,
-        "peak_gigaflops_bfloat16": peak / 1e9,
+        "gigaflop_per_picture": work / len(some) / 1e9,
+        "peak_gigaflops": peak / 1e9,
         "peak_gigaflops_float32": peak_flops(device, torch.float32) / 1e9,
-        "share_of_peak": renderings * flops / seconds / peak,
+        "seconds_per_picture_at_peak": work / len(some) / peak,
+        "share_of_peak": work / len(some) / peak / few.seconds_per_picture,
     }
 
 
@@ -78,7 +80,8 @@ def load(params: Params, setup: str, mode: Literal["fast", "published"]) -> Expl
 def other_rates(params: Params, setup: str, device: torch.device) -> dict[str, float]:
     """Pictures per second of training, features and scenes."""
     size = params.setup(setup)
-    features = load_features(params.data.frechet, common.MODELS / "parser" / setup, device)
+    external = Path(params.data.external)
+    features = load_features(params.data.frechet, common.MODELS / "parser" / setup, device, external)
     training = training_rates(params, setup, params.bench.training_steps)
     return {
         **{f"{name}_training_images_per_second": rate for name, rate in training.items()},

@@ -14,7 +14,7 @@ from blobex.stages import common
 
 def main(params: Params, setup: str) -> None:
     """Explain every attribute of every picture that `invert` inverted."""
-    explainer, results = Explainer.load(setup), common.explain_results(setup)
+    explainer, results = Explainer.load(setup, common.MODELS, params), common.explain_results(setup)
     with tracking.run(params, "explain", setup, common.inversions(setup).parent) as tracker:
         names, queries, inversion = load_inversion(common.inversions(setup))
         with result_folder(results) as folder:

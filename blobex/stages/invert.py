@@ -23,7 +23,7 @@ SHOWN = 16  # pairs of the snapshot
 
 def main(params: Params, setup: str) -> None:
     """Invert the pictures that `explain` explains; the measures are means over them."""
-    explainer, folder = Explainer.load(setup), common.REPORTS / "invert" / setup
+    explainer, folder = Explainer.load(setup, common.MODELS, params), common.REPORTS / "invert" / setup
     with tracking.run(params, "invert", setup, common.data_root(params)) as tracker:
         read = generated if params.invert.source == "generated" else real
         names, queries, counts = read(params, setup)

@@ -164,8 +164,8 @@ class Explainer:
     def columns(self, attributes: Sequence[str] | None) -> list[int]:
         """The model's outputs of these names, each once; BlobexError if a name is unknown or none is given."""
         if attributes is None:
-            attributes = ["stop"] if "stop" in self.decision.outputs else []
-            attributes = attributes or (list(self.decision.outputs) if self.decision.kind == "attributes" else [])
+            known = self.decision.outputs if self.decision.kind == "attributes" else ()
+            attributes = ["stop"] if "stop" in known else known
         elif not attributes:
             raise BlobexError(f"no attribute to explain: choose from {', '.join(self.decision.outputs)}")
         return list(dict.fromkeys(output_index(self.decision, name) for name in attributes))

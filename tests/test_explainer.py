@@ -322,6 +322,8 @@ def test_classes_are_explained(theirs: tuple[Path, str]) -> None:
     named = painted(explainer).explain(pictures(2), ["none", "green"], steps=2)
     assert [record.attribute for record in named] == ["none", "green"] * 2
     assert named[3].verdict == "already so" and named[3].from_class == named[3].to_class == "green"
+    painted(explainer).explain(pictures(3), out=saved / "out", steps=1)  # runners-up share no column
+    assert (saved / "out" / "snapshot_0.png").is_file()
     explainer.explain(pictures(1), ["none"])  # and through the saved networks
     assert before == {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()}
     assert model.training and model.scale.requires_grad and model.scale.grad is None

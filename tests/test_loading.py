@@ -182,3 +182,23 @@ def test_sizes_are_checked(tmp_path: Path) -> None:
             check_size(folder, "blobgan", "rect", height, width)
     with pytest.raises(BlobexError, match="no blobgan weights"):
         check_size(tmp_path, "blobgan", "rect", HEIGHT, WIDTH)
+
+
+def test_our_network_behind_a_card_reads_what_the_card_says(tmp_path: Path) -> None:
+    save_models(tmp_path, precision="bfloat16")
+    card = tmp_path / "card.yaml"
+    card.write_text("model: models/decision/rect/plain\nmean: [0.2, 0.3, 0.4]\nstd: [0.4, 0.2, 0.3]\n")
+    loaded, images = load(tmp_path, str(card), precision="bfloat16"), pictures(4)
+    scaled = ((images + 1) / 2 - torch.tensor([0.2, 0.3, 0.4])[:, None, None]) / torch.tensor([0.4, 0.2, 0.3])[
+        :, None, None
+    ]
+    expected = load_decision(tmp_path / "models/decision/rect/plain")(scaled)
+    torch.testing.assert_close(loaded.exact.decide(images), expected, rtol=1e-4, atol=1e-5)
+    assert loaded.quick is not loaded.exact
+    torch.testing.assert_close(loaded.quick.decide(images), expected, rtol=0.05, atol=0.05)
+
+
+def test_somebody_elses_model_computes_in_its_own_precision(tmp_path: Path) -> None:
+    loaded = load(tmp_path, Camera(), precision="bfloat16")
+    images = pictures(4)
+    assert torch.equal(loaded.quick.decide(images), loaded.exact.decide(images))

@@ -13,7 +13,7 @@ from torch import Tensor
 from blobex.config import ExplainSetup, InvertSetup
 from blobex.counterfactual.folder import result_folder
 from blobex.counterfactual.questions import Questions, ask
-from blobex.counterfactual.result import Explanation, explanations, read_table, write_metadata, write_table
+from blobex.counterfactual.result import TABLE, Explanation, explanations, read_table, write_metadata, write_table
 from blobex.counterfactual.search import Counterfactuals, search
 from blobex.counterfactual.space import masks
 from blobex.errors import BlobexError
@@ -194,3 +194,20 @@ def test_result_folder_spares_other_files(tmp_path: Path) -> None:
     with pytest.raises(BlobexError, match="cannot write"), result_folder(tmp_path / "thesis.tex" / "out"):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_result_folder_behind_a_link_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
+    real, link = tmp_path / "disk" / "results", tmp_path / "results"
+    real.mkdir(parents=True)
+    (real / TABLE).write_text("old")
+    link.symlink_to(real)
+    with result_folder(link) as folder:
+        assert folder is not None
+        (folder / TABLE).write_text("new")
+    assert link.is_symlink() and (link / TABLE).read_text() == "new"
+    assert [path.name for path in real.parent.iterdir()] == ["results"]
+
+
+def test_a_whole_file_system_is_not_replaced() -> None:
+    with pytest.raises(BlobexError, match="a file system of its own"), result_folder("/proc"):
+        pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import tempfile
 import time
@@ -11,15 +12,19 @@ from pathlib import Path
 import torch
 
 from blobex.config import Params, Training
-from blobex.datasets.datamodule import DecisionSet
+from blobex.datasets.datamodule import DecisionSet, DetectionSet, SegmentationSet
 from blobex.metrics.frechet import FeatureNetwork
 from blobex.networks.blobgan import BlobGAN
+from blobex.networks.decision import DecisionModel
+from blobex.networks.parser import Parser
+from blobex.networks.perceptual import PerceptualDistance
 from blobex.scenes.render import render
 from blobex.scenes.sample import sample
 from blobex.training.decision import DecisionModule, decision_batches
-from blobex.training.encoder import EncoderPretrainModule, build_encoder
+from blobex.training.encoder import EncoderModule, EncoderPretrainModule, Judges, build_encoder
 from blobex.training.fit import Batch, StepModule, fit
 from blobex.training.gan import EveryNSteps, GanModule
+from blobex.training.parser import ParserModule, parser_batches
 from blobex.training.tracker import NullTracker
 
 WARM = 4  # steps before the clock runs
@@ -28,31 +33,48 @@ SCENES = 200
 
 
 def training_rates(params: Params, setup_name: str, steps: int) -> dict[str, float]:
-    """Training pictures per second of BlobGAN, encoder and decision model, by stage, over `steps` steps."""
+    """Training pictures per second of every network, by stage, over `steps` steps; the weights are fresh.
+
+    A parser's batch counts twice, as it holds that many pictures with boxes and as many with masks.
+    """
     setup, seed = params.setup(setup_name), params.run.seed
     random = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (PICTURES, 3, setup.height, setup.width), generator=random, dtype=torch.uint8)
+    labels = torch.randint(0, 2, images[:, 0].shape, generator=random, dtype=torch.uint8)
+    boxes = torch.tensor([[[0.0, 2.0, 2.0, 10.0, 10.0]]]).expand(PICTURES, 1, 5).contiguous()
     actions = torch.randint(0, 2, (PICTURES, 4), generator=random).float()
-    data = DecisionSet(images, actions, torch.zeros(PICTURES, 21))
+    decisions = DecisionSet(images, actions, torch.zeros(PICTURES, 21))
+    detection, segmentation = DetectionSet(images, boxes, labels), SegmentationSet(images, labels, labels)
     blobgan = BlobGAN(params.blobgan.network, setup.height, setup.aspect_ratio).eval().requires_grad_(False)
     encoder = build_encoder(params.encoder_pretrain, setup, blobgan, seed)
-    options = {name: getattr(params, name).training for name in ("blobgan", "encoder_pretrain", "decision")}
+    parser = Parser(params.parser.channels, setup.height, setup.width)
+    decision = DecisionModel(params.decision.architecture, setup.height, setup.width).eval().requires_grad_(False)
+    judges = Judges(PerceptualDistance(parser, parser.features), decision.features)
+    stages = ("parser", "decision", "blobgan", "encoder_pretrain", "encoder")
+    options: dict[str, Training] = {name: getattr(params, name).training for name in stages}
+    sizes = {name: option.batch_size * option.accumulate for name, option in options.items()}
 
-    def some(step: int, size: int) -> Batch:
-        return (images[(torch.arange(size) + step * size) % PICTURES],)
+    def some(name: str) -> Callable[[int], Batch]:
+        return lambda step: (images[(torch.arange(sizes[name]) + step * sizes[name]) % PICTURES],)
 
     jobs: dict[str, tuple[StepModule, Callable[[int], Batch]]] = {
-        "blobgan": (GanModule(params.blobgan, setup, seed), lambda step: some(step, options["blobgan"].batch_size)),
-        "encoder_pretrain": (
-            EncoderPretrainModule(encoder, blobgan, options["encoder_pretrain"], seed, {"setup": setup_name}),
-            lambda step: (torch.full((options["encoder_pretrain"].batch_size,), step),),
+        "parser": (
+            ParserModule(params.parser, setup, detection, segmentation, seed),
+            parser_batches(detection, segmentation, sizes["parser"], seed),
         ),
         "decision": (
-            DecisionModule(params.decision, setup, data, seed),
-            decision_batches(data, options["decision"].batch_size, seed),
+            DecisionModule(params.decision, setup, decisions, seed),
+            decision_batches(decisions, sizes["decision"], seed),
         ),
+        "blobgan": (GanModule(params.blobgan, setup, seed), some("blobgan")),
+        "encoder_pretrain": (
+            EncoderPretrainModule(encoder, blobgan, options["encoder_pretrain"], seed, {"setup": setup_name}),
+            some("encoder_pretrain"),
+        ),
+        "encoder": (EncoderModule(copy.deepcopy(encoder), blobgan, judges, params.encoder, seed), some("encoder")),
     }
-    return {name: _rate(module, batches, options[name], params, steps) for name, (module, batches) in jobs.items()}
+    rates = {name: _rate(module, batches, options[name], params, steps) for name, (module, batches) in jobs.items()}
+    return rates | {"parser": 2 * rates["parser"]}
 
 
 def _rate(module: StepModule, batches: Callable[[int], Batch], training: Training, params: Params, steps: int) -> float:

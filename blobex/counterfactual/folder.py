@@ -22,16 +22,20 @@ def result_folder(out: str | Path | None) -> Iterator[Path | None]:
     if out is None:
         yield None
         return
-    out = Path(out).absolute()
-    temporary = out.with_name(f".{out.name}.part")
+    out = Path(out).resolve()  # a link's target is replaced, not the link
+    if out.is_mount():
+        raise BlobexError(f"{out} is a file system of its own and cannot be replaced: give a folder within it")
+    temporary, aside = (out.with_name(f".{out.name}.{ending}") for ending in ("part", "old"))
     try:
         _check_replaceable(out)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         yield temporary
         if out.exists():
-            shutil.rmtree(out)
+            shutil.rmtree(aside, ignore_errors=True)
+            out.replace(aside)
         temporary.replace(out)
+        shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         raise BlobexError(f"cannot write {out} ({error.strerror}): give another folder") from error
     finally:

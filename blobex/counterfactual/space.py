@@ -67,7 +67,7 @@ def _rows(count: int, blobs: Any) -> list[list[int]]:
     if len(nested) > 1:
         raise BlobexError("blobs mixes numbers and lists: give one list for all pictures, or one list per picture")
     rows = [list(row) for row in (blobs if True in nested else [blobs])]
-    unknown = [number for row in rows for number in row if not 0 <= number < count]
+    unknown = [number for row in rows for number in row if not isinstance(number, int) or not 0 <= number < count]
     if unknown:
         raise BlobexError(f"unknown blob {unknown[0]}: the blobs are numbered 0 to {count - 1}")
     return rows

@@ -25,10 +25,10 @@ $(READY): requirements.txt pyproject.toml
 	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps --editable .
 	@touch $@
 
-demo: $(READY) ## train a short model (at most 10 minutes) and explain photos with it
+demo: $(READY) ## train a short model (some 10 minutes) and explain photos with it
 	@mkdir -p demo && cp -r blobex dvc.yaml demo/ && cp profiles/demo.yaml demo/params.yaml
 	@cd demo && { [ -d .dvc ] || dvc init --quiet --no-scm; } && dvc config core.analytics false
-	@echo "No reference weights are here yet: training a short model, at most 10 minutes. Its pictures are rough."
+	@echo "No reference weights are here yet: training a short model, some 10 minutes. Its pictures are rough."
 	cd demo && dvc repro explain@$(SETUP)
 	@echo "Query, reconstruction and counterfactuals: demo/reports/explain/$(SETUP)/results/snapshot_0.png"
 

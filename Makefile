@@ -53,8 +53,8 @@ repro: $(READY) ## run every stage whose code, data or parameters changed
 dag: $(READY) ## print the pipeline of one setup as a Mermaid graph
 	dvc dag --mermaid evaluate@$(SETUP)
 
-bench: $(READY) ## measure the speed of a trained setup against the published way (SETUP=rect; many minutes)
-	python -m blobex.stages.bench $(SETUP)
+bench: $(READY) ## measure a trained setup's speed against the published way (SETUP=rect, DIR=demo: the demo's; many minutes)
+	cd $(DIR) && python -m blobex.stages.bench $(SETUP)
 
 data: $(READY) ## list which parts of BDD100K and BDD-OIA are missing in data.root
 	@blobex data

@@ -24,7 +24,7 @@ from blobex.counterfactual.published import search_published
 from blobex.counterfactual.questions import Box, Questions, ask, check_region
 from blobex.counterfactual.result import Explanation, explanations, write_metadata, write_table
 from blobex.counterfactual.search import Counterfactuals, search
-from blobex.counterfactual.space import masks
+from blobex.counterfactual.space import check_listed, masks
 from blobex.datasets.images import fit, load_image, to_float, to_tensor, write_png
 from blobex.decisions.decision import Decision, output_index, resting
 from blobex.decisions.load import Model
@@ -108,6 +108,7 @@ class Explainer:
         """
         check_region(self.decision.kind, region, replaced)
         self.columns(attributes)
+        self._replaced(replaced)
         setup = self._explain_setup(steps, lambda_prox, learning_rate)
         names, queries = self.load_pictures(images)
         self._masks(self._blobs(queries), len(names), keys, blobs, background)  # errors first
@@ -134,8 +135,7 @@ class Explainer:
         """As `explain`, for pictures (N,3,height,width) in [-1,1] whose inversion is known; files go into `folder`."""
         queries, inversion = queries.to(self.device), inversion.to(self.device)
         allowed = self._masks(inversion.layout.blobs, len(names), keys, blobs, background)
-        old = None if replaced is None else output_index(self.decision, replaced)
-        columns, model = self.columns(attributes), self.decision
+        columns, old, model = self.columns(attributes), self._replaced(replaced), self.decision
         questions = ask(model.kind, model.outputs, self.outputs(queries), columns, region, old)
         found = self.search(queries, inversion.layout, questions, allowed, setup)
         records = explanations(names, self.setup, questions, queries, inversion, found)
@@ -170,6 +170,9 @@ class Explainer:
             raise BlobexError(f"no attribute to explain: choose from {', '.join(self.decision.outputs)}")
         return list(dict.fromkeys(output_index(self.decision, name) for name in attributes))
 
+    def _replaced(self, name: str | None) -> int | None:
+        return None if name is None else output_index(self.decision, name)
+
     def _blobs(self, queries: Tensor) -> int:
         with torch.no_grad():
             return self.exact.encode(queries[:1].to(self.device)).blobs
@@ -181,9 +184,7 @@ class Explainer:
             background = self.params.explain.background and blobs is None
         blobs = self.params.explain.blobs if blobs is None else blobs
         allowed = masks(count, self.params.explain.keys if keys is None else keys, blobs, background)
-        listed = max(map(len, allowed.values()))
-        if listed not in (1, pictures):
-            raise BlobexError(f"blobs are listed for {listed} of {pictures} pictures: give one list, or one each")
+        check_listed(allowed, pictures)
         return allowed
 
     def invert(self, queries: Tensor) -> Inversion:
@@ -208,7 +209,7 @@ class Explainer:
         setup = setup or self._explain_setup(None, None, None)
         with resting(self.decision):
             if self.params.search.mode == "published":
-                return search_published(*problems, self.exact, setup)
+                return search_published(*problems, self.exact)
             return search(*problems, quick=self.quick, exact=self.exact, setup=setup, slots=self.slots)
 
     def load_pictures(self, images: Picture | Sequence[Picture]) -> tuple[list[str], Tensor]:

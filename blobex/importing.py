@@ -6,10 +6,8 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from torch import nn
 from blobex import __version__
 from blobex.config import Params, Setup
 from blobex.errors import BlobexError
+from blobex.files import whole_folder
 from blobex.networks import published, weights
 from blobex.networks.blobgan import from_config, load_blobgan
 from blobex.networks.checkpoint_file import form, read_checkpoint
@@ -88,11 +87,12 @@ def import_file(
         "computed": network.computed,
     }
     try:
-        with _whole_folder(folder) as new:
+        with whole_folder(folder) as new:
             weights.save(new, network.stage, named | network.config, network.module)
             _load(network.stage, new)  # what cannot be loaded again does not take the place of what can
             (new / PROVENANCE).write_text(yaml.safe_dump(provenance, sort_keys=False), encoding="utf-8")
             (new / METRICS).write_text("{}\n", encoding="utf-8")
+            _keep_others(folder, new)
     except OSError as error:
         raise BlobexError(f"cannot write {folder}: {error}") from error
     return folder, provenance
@@ -170,28 +170,11 @@ def _load(stage: str, folder: Path) -> nn.Module:
     return load_encoder(folder) if stage == "encoder" else load_decision(folder)
 
 
-@contextmanager
-def _whole_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder beside `folder`, which takes its place at the end if all went well.
-
-    What else stands in `folder`, under other names, is linked into the new one first: it is always in one of them.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as place:
-        new, old = Path(place) / "new", Path(place) / "old"
-        new.mkdir()
-        yield new
-        for entry in folder.iterdir() if folder.exists() else ():
-            if not (new / entry.name).exists():
-                _link(entry, new / entry.name)
-        try:
-            with suppress(FileNotFoundError):
-                folder.rename(old)
-            new.rename(folder)
-        except BaseException:
-            if old.exists() and not folder.exists():
-                old.rename(folder)
-            raise
+def _keep_others(old: Path, new: Path) -> None:
+    """What else stands in the folder `old`, under other names, also in `new`: it is always in one of them."""
+    for entry in old.iterdir() if old.exists() else ():
+        if not (new / entry.name).exists():
+            _link(entry, new / entry.name)
 
 
 def _link(source: Path, target: Path) -> None:

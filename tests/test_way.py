@@ -25,7 +25,8 @@ def way(start: BlobLayout, decision: Callable[[Tensor], Tensor], bisections: int
     count, form = len(start), VectorForm.of(start)
     target = AttributeTarget(torch.zeros(count, dtype=torch.long), torch.ones(count, dtype=torch.bool))
     setup = dataclasses.replace(SETUP, bisections=bisections, margin=margin)
-    return Way(form.flatten(start), target, form, networks(render_x, decision), setup, 4)
+    price = price_vector(form, LAMBDA_KEY)
+    return Way(form.flatten(start), target, price, form, networks(render_x, decision), setup, 4)
 
 
 def line(start: float, found: float, decision: Callable[[Tensor], Tensor], halvings: int) -> float:
@@ -71,8 +72,9 @@ def test_what_the_flip_does_not_need_is_undone(needed: float) -> None:
     target = Everywhere(begun, weight, border)
     setup = dataclasses.replace(SETUP, bisections=30, margin=0.0)
     slope = -weight.expand(5, -1)
-    kept = Way(begun, target, form, world, setup, 8).pruned(found, slope)  # type: ignore[arg-type]
-    worth = torch.where((change * allowed * weight > 0), weight / price_vector(form, LAMBDA_KEY), -1)
+    price = price_vector(form, LAMBDA_KEY)
+    kept = Way(begun, target, price, form, world, setup, 8).pruned(found, slope)  # type: ignore[arg-type]
+    worth = torch.where((change * allowed * weight > 0), weight / price, -1)
     for problem in range(5):
         stays = kept[problem] != begun[problem]
         assert torch.equal(kept[problem][stays], found[problem][stays])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from blobex.counterfactual.result import TABLE
 from blobex.errors import BlobexError
+from blobex.files import whole_folder
 
 RESULTS = (TABLE, "snapshot_*.png", "metadata_*.pt")
 
@@ -25,21 +25,12 @@ def result_folder(out: str | Path | None) -> Iterator[Path | None]:
     out = Path(out).resolve()  # a link's target is replaced, not the link
     if out.is_mount():
         raise BlobexError(f"{out} is a file system of its own and cannot be replaced: give a folder within it")
-    temporary, aside = (out.with_name(f".{out.name}.{ending}") for ending in ("part", "old"))
     try:
         _check_replaceable(out)
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        yield temporary
-        if out.exists():
-            shutil.rmtree(aside, ignore_errors=True)
-            out.replace(aside)
-        temporary.replace(out)
-        shutil.rmtree(aside, ignore_errors=True)
+        with whole_folder(out) as folder:
+            yield folder
     except OSError as error:
         raise BlobexError(f"cannot write {out} ({error.strerror}): give another folder") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _check_replaceable(out: Path) -> None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from blobex.config import ExplainSetup, Key
+from blobex.config import Key
 from blobex.counterfactual.objective import price_vector
 from blobex.counterfactual.search import Counterfactuals, judged, problem_masks
 from blobex.counterfactual.target import Target
 from blobex.inversion.networks import Networks
-from blobex.inversion.published import draw_blobs
-from blobex.layout.layout import KEYS, BlobLayout
+from blobex.inversion.published import adam, draw_blobs
+from blobex.layout.layout import BlobLayout
 from blobex.layout.vector import VectorForm
 
 BATCH = 8
@@ -39,33 +38,29 @@ def search_published(
     target: Target,
     masks: Mapping[str, Tensor],
     networks: Networks,
-    setup: ExplainSetup,
 ) -> Counterfactuals:
     """As `search.search`: where 200 steps of Adam end, whatever they passed on the way.
 
     One question after another, eight pictures at a time; the blobs are drawn at every step, and every weight's gradient
-    is computed too where the networks ask for it.
-    Of `setup` nothing is used: even distances are measured with the published weights.
+    is computed too where the networks ask for it. Distances have the published weights too.
     """
     form = VectorForm.of(start)
     vector = form.flatten(start.detach())[image_index]
     mask = problem_masks(masks, form, len(queries), image_index)
+    price = price_vector(form, LAMBDA_KEY).to(vector.device)
     found = torch.empty_like(vector)
     for column in target.column.unique():
         problems = (target.column == column).nonzero()[:, 0]
         for chosen in tqdm(problems.split(BATCH), desc="published search", disable=None, leave=False):
-            found[chosen] = _descend(vector[chosen], mask[chosen], target[chosen], form, networks)
+            found[chosen] = _descend(vector[chosen], mask[chosen], target[chosen], price, form, networks)
     step = torch.full_like(image_index, STEPS)
-    price = dataclasses.replace(setup, lambda_key=LAMBDA_KEY)
-    return judged(found, queries, image_index, target, vector, step, form, networks, price, BATCH)
+    return judged(found, queries, image_index, target, vector, step, price, form, networks, BATCH)
 
 
-def _descend(start: Tensor, mask: Tensor, target: Target, form: VectorForm, networks: Networks) -> Tensor:
-    begun = form.unflatten(start)
-    free = {key: tensor.clone().requires_grad_() for key, tensor in begun.items()}
-    rates = {key: SIZE_RATE if key == "sizes" else RATE for key in KEYS}
-    optimiser = torch.optim.Adam([{"params": [tensor], "lr": rates[key]} for key, tensor in free.items()])
-    price = price_vector(form, LAMBDA_KEY).to(start.device)
+def _descend(
+    start: Tensor, mask: Tensor, target: Target, price: Tensor, form: VectorForm, networks: Networks
+) -> Tensor:
+    free, optimiser = adam(form.unflatten(start), RATE, SIZE_RATE)
     for _ in range(STEPS):
         vector = torch.where(mask, form.flatten(BlobLayout(**free)), start)
         layout = form.unflatten(vector)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from blobex.counterfactual.target import AttributeTarget, ClassTarget, RegionTarget, Target
+from blobex.decisions.decision import Kind
 from blobex.errors import BlobexError
 
-Kind = Literal["attributes", "classes", "segmentation"]
 Box = tuple[float, float, float, float]  # left, top, right, bottom as shares of width and height
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 

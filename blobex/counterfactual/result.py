@@ -169,8 +169,6 @@ def write_metadata(
 
     Reload it with `torch.load(path, weights_only=True)`.
 
-    Reload it with `torch.load(path, weights_only=True)`.
-
     `image_names`; `blob_optim`: the six tensors of the inverted layouts; `init_scores` (N,A): the decision model's
     scores of the queries; per output j in question `att_<j>`: `final_scores` and `blob_cf`, of its pictures in their
     order; `latent_enc`, the encoder's w, if given. All tensors are on the CPU.

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from blobex.config import ExplainSetup
 from blobex.counterfactual.objective import price_vector
+from blobex.counterfactual.space import check_listed
 from blobex.counterfactual.target import Target
 from blobex.descent import adam
 from blobex.descent.slots import State, choose, exact_rows, finite, in_slots, solve
 from blobex.errors import BlobexError
 from blobex.inversion.networks import Networks
-from blobex.layout.layout import KEYS, BlobLayout
+from blobex.layout.layout import BlobLayout
 from blobex.layout.vector import VectorForm
 
 BETAS = (0.8, 0.9)  # of Adam: a search is over after a few steps
@@ -79,11 +80,14 @@ def search(
     """
     form = VectorForm.of(start)
     vector = form.flatten(start.detach())[image_index]
-    work = _Work(vector, problem_masks(masks, form, len(queries), image_index), target, form, quick, setup)
+    mask = problem_masks(masks, form, len(queries), image_index)
+    price = price_vector(form, setup.lambda_key).to(vector.device)
+    rate = form.rates(setup.learning_rate, setup.size_lr_multiplier).to(vector.device)
+    work = _Work(vector, mask, target, price, rate, form, quick, setup)
     found = solve(len(vector), slots, work.load, work.advance, "counterfactuals")
-    way = Way(vector, target, form, quick, setup, slots)
+    way = Way(vector, target, price, form, quick, setup, slots)
     nearest = way.back(way.pruned(found["best"], found["slope"]))
-    arguments = (queries, image_index, target, vector, found["step"], form, exact, setup, slots)
+    arguments = (queries, image_index, target, vector, found["step"], price, form, exact, slots)
     return fallen_back(judged(nearest, *arguments), lambda: judged(found["best"], *arguments))
 
 
@@ -94,6 +98,8 @@ class _Work:
     start: Tensor  # P,D
     mask: Tensor  # P,D bool
     target: Target
+    price: Tensor  # D: of a unit of change
+    rate: Tensor  # D: learning rates
     form: VectorForm
     networks: Networks
     setup: ExplainSetup
@@ -102,14 +108,13 @@ class _Work:
         numbers = numbers.to(self.start.device)
         start = self.start[numbers]
         nothing = torch.zeros_like(start[:, 0])
-        state = {"number": numbers, "start": start, "mask": self.mask[numbers], "best": start}
+        state = {"start": start, "mask": self.mask[numbers], "best": start}
         state["slope"] = torch.zeros_like(start)
         state |= {"reached": nothing - torch.inf, "distance": nothing, "step": nothing.long(), "waited": nothing.long()}
         return adam.begin(start) | state
 
     def advance(self, state: State) -> tuple[State, Tensor]:
-        target, price = self.target[state["number"]], price_vector(self.form, self.setup.lambda_key)
-        price = price.to(state["vector"].device)
+        target, price = self.target[state["number"]], self.price
         with torch.enable_grad():
             leaf = state["vector"].detach().requires_grad_()
             outputs = self.networks.decide(self.networks.render(self.form.unflatten(leaf)))
@@ -125,14 +130,9 @@ class _Work:
         begun_flipped = (state["reached"] > 0) & (state["distance"] == 0)
         finished = satisfied | begun_flipped | ~sound | (state["age"] >= self.setup.steps)
         gradient = slope + self.setup.lambda_prox * price * moved.sign()
-        stepped = adam.step(state, torch.where(state["mask"], gradient, 0), self._rates(price.device), BETAS)
+        stepped = adam.step(state, torch.where(state["mask"], gradient, 0), self.rate, BETAS)
         stepped["vector"] = torch.where(state["mask"], stepped["vector"], state["start"])
         return state | stepped, finished
-
-    def _rates(self, device: torch.device) -> Tensor:
-        rates = dict.fromkeys(KEYS, self.setup.learning_rate)
-        rates["sizes"] *= self.setup.size_lr_multiplier
-        return self.form.spread(rates).to(device)
 
     def _keep_best(self, state: State, new: State, sound: Tensor) -> State:
         """The state with the new iterate as the best where it is."""
@@ -151,6 +151,7 @@ class Way:
 
     start: Tensor  # P,D
     target: Target
+    price: Tensor  # D: of a unit of change
     form: VectorForm
     networks: Networks
     setup: ExplainSetup
@@ -163,9 +164,8 @@ class Way:
         how many of the worthiest are enough; the changes that work against the flip are undone first. Where the flip
         bears nothing, or there is none, `found` stays.
         """
-        price = price_vector(self.form, self.setup.lambda_key).to(found.device)
-        helps = (slope * (found - self.start) < 0) & (price > 0)
-        worth = torch.where(helps, slope.abs() / price.clamp(min=torch.finfo(price.dtype).tiny), 0)
+        helps = (slope * (found - self.start) < 0) & (self.price > 0)
+        worth = torch.where(helps, slope.abs() / self.price.clamp(min=torch.finfo(slope.dtype).tiny), 0)
         rank = worth.argsort(dim=1, descending=True, stable=True).argsort(1)
         low, high = torch.zeros_like(found[:, 0]), helps.sum(1).clamp(min=1).log2()
         best = found
@@ -220,9 +220,9 @@ def judged(
     target: Target,
     start: Tensor,
     step: Tensor,
+    price: Tensor,
     form: VectorForm,
     networks: Networks,
-    setup: ExplainSetup,
     slots: int,
 ) -> Counterfactuals:
     """The record of the vectors `found` (P,D), each measured by itself."""
@@ -259,7 +259,7 @@ def judged(
         flipped=sound & open_before & (target.margin(ended["outputs"]) > 0),
         failed=~sound,
         reconstruction_agrees=open_before & open_start & finite(asked),
-        proximity=((found - start).abs() * price_vector(form, setup.lambda_key).to(found.device)).sum(1),
+        proximity=((found - start).abs() * price).sum(1),
         step=step,
         **in_slots(distances, rows, ended["image"], image_index.to(found.device)),
     )
@@ -267,7 +267,6 @@ def judged(
 
 def problem_masks(masks: Mapping[str, Tensor], form: VectorForm, pictures: int, image_index: Tensor) -> Tensor:
     """(P,D) bool: which numbers of each problem's vector may change."""
+    check_listed(masks, pictures)
     mask = form.mask(masks)
-    if len(mask) not in (1, pictures):
-        raise BlobexError(f"blobs are listed for {len(mask)} of {pictures} pictures: give one list, or one per picture")
     return mask[image_index.cpu() if len(mask) > 1 else torch.zeros_like(image_index.cpu())].to(image_index.device)

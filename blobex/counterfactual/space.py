@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -50,6 +50,13 @@ def masks(
     if not changeable.all():
         raise BlobexError("nothing may change: allow a blob, or the background with its features or spatial_style")
     return result
+
+
+def check_listed(masks: Mapping[str, Tensor], pictures: int) -> None:
+    """BlobexError unless the masks are the same for all pictures, or there is one for each."""
+    listed = max(map(len, masks.values()))
+    if listed not in (1, pictures):
+        raise BlobexError(f"blobs are listed for {listed} of {pictures} pictures: give one list, or one per picture")
 
 
 def _mask(key: str, allowed: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def solve(
     `load(numbers)` gives the first rows of problems; `advance(rows)` gives their next rows and, as bool (rows,), which
     of them are finished. Rows keep their problem's number as `number`. Both must treat every row on its own.
     """
-    slots = max(slots // MULTIPLE, 1) * MULTIPLE
+    slots = _whole(slots)
     waiting, work, done = torch.arange(count), dict[str, Tensor](), list[State]()
     with tqdm(total=count, desc=title, disable=None, leave=False) as bar:
         while len(waiting) or _rows(work):
@@ -54,7 +54,7 @@ def solve(
 def in_slots(function: Callable[..., State], slots: int, *tensors: Tensor) -> State:
     """`function` of tensors (P,...), at most `slots` rows at a time; it gives a State with as many rows."""
     parts = []
-    for numbers in torch.arange(len(tensors[0])).split(max(slots // MULTIPLE, 1) * MULTIPLE):
+    for numbers in torch.arange(len(tensors[0])).split(_whole(slots)):
         filled = _fill(numbers)
         parts.append(_cut(function(*(tensor[filled.to(tensor.device)] for tensor in tensors)), len(numbers)))
     return _join(parts)
@@ -90,6 +90,10 @@ def _join(states: Sequence[State]) -> State:
 
 def _rows(state: Mapping[str, Tensor]) -> int:
     return len(next(iter(state.values()))) if state else 0
+
+
+def _whole(slots: int) -> int:
+    return max(slots // MULTIPLE, 1) * MULTIPLE
 
 
 def _fill(numbers: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from blobex.descent import adam
 from blobex.descent.slots import State, choose, exact_rows, finite, in_slots, solve
 from blobex.errors import BlobexError
 from blobex.inversion.networks import Networks
-from blobex.layout.layout import KEYS, BlobLayout
+from blobex.layout.layout import BlobLayout
 from blobex.layout.vector import VectorForm
 from blobex.losses import blob_distance
 
@@ -69,7 +69,8 @@ def invert(images: Tensor, *, quick: Networks, exact: Networks, setup: InvertSet
         raise BlobexError(f"inversion needs pictures of shape (N,3,H,W) with N at least 1, not {tuple(images.shape)}")
     start = BlobLayout(**in_slots(lambda part: exact.encode(part).as_dict(), exact_rows(slots, images.device), images))
     form = VectorForm.of(start)
-    work = _Work(images, form.flatten(start), form, quick, setup)
+    rate = form.rates(setup.learning_rate, setup.size_lr_multiplier, RELATIVE_RATES).to(images.device)
+    work = _Work(images, form.flatten(start), rate, form, quick, setup)
     found = solve(len(images), slots, work.load, work.advance, "inversion")
     return measure(images, start, form.unflatten(found["best"]), found["step"], exact, setup, slots)
 
@@ -80,6 +81,7 @@ class _Work:
 
     images: Tensor
     start: Tensor  # N,D: the encoder's vectors
+    rate: Tensor  # D: the first learning rates
     form: VectorForm
     networks: Networks
     setup: InvertSetup
@@ -113,13 +115,8 @@ class _Work:
         better = sound & ((late & ~state["late"]) | (loss < state["loss"]))  # with the new term losses begin anew
         state = state | choose(better, {"best": vector, "loss": loss, "step": age}, state) | {"late": late}
         falling = 0.5 * (1 + torch.cos(math.pi * age / max(self.setup.steps, 1)))
-        rate = (LAST_RATE + (1 - LAST_RATE) * falling)[:, None] * self._rates(vector.device)
+        rate = (LAST_RATE + (1 - LAST_RATE) * falling)[:, None] * self.rate
         return state | adam.step(state, gradient, rate, BETAS), (age >= self.setup.steps) | ~sound
-
-    def _rates(self, device: torch.device) -> Tensor:
-        rates = {key: self.setup.learning_rate * RELATIVE_RATES.get(key, 1.0) for key in KEYS}
-        rates["sizes"] *= self.setup.size_lr_multiplier
-        return self.form.spread(rates).to(device)
 
 
 def look_terms(

@@ -38,9 +38,7 @@ def invert_published(images: Tensor, networks: Networks) -> Inversion:
 
 
 def _descend(images: Tensor, start: BlobLayout, networks: Networks, setup: InvertSetup) -> BlobLayout:
-    free = {key: tensor.detach().clone().requires_grad_() for key, tensor in start.items()}
-    rates = {key: SIZE_RATE if key == "sizes" else RATE for key in free}
-    optimiser = torch.optim.Adam([{"params": [tensor], "lr": rates[key]} for key, tensor in free.items()])
+    free, optimiser = adam(start, RATE, SIZE_RATE)
     schedule = torch.optim.lr_scheduler.StepLR(optimiser, HALVE_EVERY, 0.5)
     for _ in range(STEPS):
         layout = from_dict(free)
@@ -54,6 +52,13 @@ def _descend(images: Tensor, start: BlobLayout, networks: Networks, setup: Inver
         optimiser.step()
         schedule.step()
     return layout.detach()
+
+
+def adam(start: BlobLayout, rate: float, size_rate: float) -> tuple[dict[str, Tensor], torch.optim.Adam]:
+    """Leaves that begin at `start`, by key, and Adam over them; `sizes` have a rate of their own."""
+    free = {key: tensor.detach().clone().requires_grad_() for key, tensor in start.items()}
+    groups = [{"params": [leaf], "lr": size_rate if key == "sizes" else rate} for key, leaf in free.items()]
+    return free, torch.optim.Adam(groups)
 
 
 @torch.no_grad()

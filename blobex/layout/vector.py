@@ -49,6 +49,13 @@ class VectorForm:
         vector[self._start("sizes")] = 0.0
         return vector
 
+    def rates(
+        self, learning_rate: float, size_lr_multiplier: float, relative: Mapping[str, float] | None = None
+    ) -> Tensor:
+        """(D,): learning rates; that of `sizes` is multiplied, and those of keys in `relative` by their number."""
+        rates = {key: learning_rate * (relative or {}).get(key, 1.0) for key in KEYS}
+        return self.spread(rates | {"sizes": rates["sizes"] * size_lr_multiplier})
+
     def mean_weights(self, numbers: Mapping[str, float]) -> Tensor:
         """(D,): what turns a sum over all entries into the sum over keys of number times the key's mean.
 

@@ -12,6 +12,7 @@ import torch
 from blobex import tracking
 from blobex.benchmark.machine import peak_flops
 from blobex.benchmark.search import search_cost, search_flops
+from blobex.benchmark.table import comparison, rows
 from blobex.benchmark.training import feature_rate, scene_rate, training_rates
 from blobex.config import Params
 from blobex.datasets.datamodule import explained_paths, load_pictures
@@ -20,13 +21,6 @@ from blobex.device import resolve_device, resolve_precision
 from blobex.explainer import Explainer
 from blobex.metrics.frechet import load_features
 from blobex.stages import common
-
-COMPARED = (
-    *("seconds_per_picture", "invert_seconds_per_picture", "explain_seconds_per_picture"),
-    *("invert_renderings_per_picture", "explain_renderings_per_picture", "peak_gigabytes"),
-    *("reconstruction_perceptual", "reconstruction_l2", "reconstruction_agrees"),
-    *("flip_rate", "flipped_by_change", "perceptual", "l2", "proximity"),
-)
 
 
 def main(params: Params, setup: str) -> None:
@@ -56,7 +50,7 @@ def search_measures(params: Params, setup: str, device: torch.device) -> dict[st
     few = search_cost(fast, some, attributes)
     many = search_cost(fast, queries, attributes)
     precision = getattr(torch, resolve_precision(params.run, device))
-    peak, work = peak_flops(device, precision), search_flops(load(params, setup, "fast"), some, attributes)
+    peak, work = peak_flops(device, precision), search_flops(fast, some, attributes)
     return {
         **{f"fast_{name}": value for name, value in few.measures().items()},
         **{f"published_{name}": value for name, value in published.measures().items()},
@@ -88,24 +82,6 @@ def other_rates(params: Params, setup: str, device: torch.device) -> dict[str, f
         "features_per_second": feature_rate(features, size.height, size.width, params.fid_stats.batch_size, device),
         "scenes_per_second": scene_rate(size.height),
     }
-
-
-def comparison(measures: dict[str, float], images: int) -> str:
-    """The table of both ways, as text."""
-    lines = [f"{f'{images} pictures':34}{'fast':>12}{'published':>12}{'published / fast':>18}"]
-    for name in COMPARED:
-        fast, published = measures[f"fast_{name}"], measures[f"published_{name}"]
-        ratio = f"{published / fast:.2f}" if fast else "-"
-        lines.append(f"{name:34}{fast:>12.4f}{published:>12.4f}{ratio:>18}")
-    rest = [
-        name for name in measures if name not in {f"{way}_{one}" for way in ("fast", "published") for one in COMPARED}
-    ]
-    return "\n".join(lines) + "\n" + rows({name: measures[name] for name in rest if "per_second" not in name})
-
-
-def rows(measures: dict[str, float]) -> str:
-    """One line per measure."""
-    return "".join(f"{name:46}{value:>12.4f}\n" for name, value in measures.items())
 
 
 if __name__ == "__main__":

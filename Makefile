@@ -29,8 +29,8 @@ demo: $(READY) ## train a short model (some 10 minutes) and explain photos with 
 	@mkdir -p demo && cp -r blobex dvc.yaml demo/ && cp profiles/demo.yaml demo/params.yaml
 	@cd demo && { [ -d .dvc ] || dvc init --quiet --no-scm; } && dvc config core.analytics false
 	@echo "No reference weights are here yet: training a short model, some 10 minutes. Its pictures are rough."
-	cd demo && dvc repro explain@$(SETUP)
-	@echo "Query, reconstruction and counterfactuals: demo/reports/explain/$(SETUP)/results/snapshot_0.png"
+	cd demo && dvc repro explain@$(SETUP)-basic
+	@echo "Query, reconstruction and counterfactuals: demo/reports/explain/$(SETUP)/basic/results/snapshot_0.png"
 
 test: $(READY) ## lint, type-check and test
 	ruff check . && ruff format --check . && mypy

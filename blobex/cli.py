@@ -41,7 +41,7 @@ def blobex(
 @app.command()
 def explain(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Pictures of any size, or folders of them.")],
-    out: Annotated[Path, typer.Option(help="Folder for the results.")],
+    out: Annotated[Path, typer.Option(help="Folder for the results; a run that was stopped goes on there.")],
     setup: Annotated[str, typer.Option(help="Shape of the pictures: square or rect.")] = "rect",
     attribute: Annotated[
         list[str] | None,
@@ -56,13 +56,33 @@ def explain(
     replaced: Annotated[
         str | None, typer.Option("--from", help="For segmentation: the class to replace; the commonest if not given.")
     ] = None,
+    variant: Annotated[str, typer.Option(help="Ready-made choices: basic, targeted or diverse.")] = "basic",
     keys: Annotated[
         list[str] | None, typer.Option(help="What may change: position, size, shape, appearance, style, or a key.")
     ] = None,
-    blobs: Annotated[list[int] | None, typer.Option(help="Blobs that may change, numbered from 0.")] = None,
-    background: Annotated[
-        bool | None, typer.Option(help="Whether the background may change; not if blobs are named.")
+    blobs: Annotated[list[int] | None, typer.Option(help="Blobs that may change; `blobex blobs` numbers them.")] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(help="Where something may change: 'car ahead', left,top,right,bottom, 'x,y x,y x,y', or a mask."),
     ] = None,
+    background: Annotated[
+        bool | None, typer.Option(help="Whether the background may change; not if blobs or a place are named.")
+    ] = None,
+    few: Annotated[bool | None, typer.Option("--few/--all", help="As few blobs as will do, or all that help.")] = None,
+    count: Annotated[
+        int | None, typer.Option("--diverse", metavar="K", help="K counterfactuals each, with blobs of their own.")
+    ] = None,
+    compose: Annotated[
+        str | None, typer.Option(help="photo: the change is laid over the photo; full: all is rendered anew.")
+    ] = None,
+    gate: Annotated[
+        str | None, typer.Option(help="What to do where the reconstruction decides otherwise: report, refine or skip.")
+    ] = None,
+    gif: Annotated[bool, typer.Option("--gif", help="Also a film from each photo to its counterfactual.")] = False,
+    format_: Annotated[
+        str, typer.Option("--format", help="published: also metadata_<i>.pt as the published scripts write it.")
+    ] = "blobex",
+    replace: Annotated[bool, typer.Option("--replace", help="Remove results of other settings from OUT.")] = False,
     steps: Annotated[int | None, typer.Option(help="Steps of the search.")] = None,
     lambda_prox: Annotated[float | None, typer.Option(help="Price of change.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of all keys but sizes.")] = None,
@@ -75,10 +95,13 @@ def explain(
 ) -> None:
     """Find the smallest changes of objects that change the decision about PHOTOs.
 
-    Writes snapshot_<i>.png (query, reconstruction, counterfactuals), metadata_<i>.pt and explanations.parquet.
+    OUT gets a folder for each photo (pictures/), snapshot_<i>.png (query, reconstruction, counterfactuals) and
+    explanations.parquet.
     """
     from blobex.explainer import Explainer
 
+    if format_ not in ("blobex", "published"):
+        raise BlobexError(f"unknown format {format_!r}: choose blobex or published")
     box = _box(region)
     files = [file for photo in photos for file in (_readable(photo) if photo.is_dir() else [photo])]
     explainer = Explainer.load(setup, models, params, device, decision)
@@ -91,13 +114,24 @@ def explain(
         out,
         box,
         replaced,
-        steps=steps,
-        lambda_prox=lambda_prox,
-        learning_rate=learning_rate,
+        steps,
+        lambda_prox,
+        learning_rate,
+        variant=variant,
+        only=only,
+        few=few,
+        count=count,
+        compose=compose,
+        gate=gate,
+        gif=gif,
+        published=format_ == "published",
+        replace=replace,
     )
     for record in records:
         scores = f"{record.attribute} {record.score_before:.2f} -> {record.score_after:.2f}"
-        print(f"{record.image}  {record.from_class} -> {record.to_class}  {scores}  {record.verdict}")
+        gate_ = f" (reconstruction {record.gate})" if record.gate else ""
+        print(f"{record.image}  {record.from_class} -> {record.to_class}  {scores}  {record.verdict}{gate_}")
+        print(f"  {record.words}")
     print(f"{sum(record.verdict == 'flipped' for record in records)} of {len(records)} flipped")
     for path in sorted(out.glob("snapshot_*.png")):
         print(path)
@@ -177,3 +211,55 @@ def data(
     if missing:
         raise BlobexError(f"{root} lacks:\n  " + "\n  ".join(missing))
     print(f"{root} holds all parts")
+
+
+@app.command()
+def fid(
+    checkpoint: Annotated[Path, typer.Option(help="Folder of a BlobGAN, such as models/blobgan/square.")],
+    stats: Annotated[Path, typer.Option(help="Statistics of real pictures: what `dvc repro fid_stats` writes.")],
+    images: Annotated[int, typer.Option("--images", "-n", help="How many pictures to generate.")] = 50_000,
+    network: Annotated[
+        str | None, typer.Option(help="parser, inception or inception_clean; that of the statistics if not given.")
+    ] = None,
+    kid: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Also the kernel distance to these real pictures.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pictures at once: matters to speed only.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the generated pictures.")] = 0,
+    truncation: Annotated[float, typer.Option(help="From 0, none, to 1, only the mean.")] = 0.0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    external: Annotated[Path, typer.Option(help="Folder of weights from elsewhere.")] = Path("models/external"),
+    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Also write what is printed here.")] = None,
+) -> None:
+    """Measure how near a generator's pictures are to real ones: the Frechet distance, with Inception the FID."""
+    from blobex.device import resolve_device
+    from blobex.metrics.generator import Sampling, load_measured, measure_generator, write_measures
+
+    sampling = Sampling(images, seed, truncation, batch_size)
+    model, yardstick = load_measured(checkpoint, stats, resolve_device(device), network, kid, external)
+    measures = measure_generator(model, yardstick, sampling)
+    for name, value in measures.items():
+        print(f"{name}: {value:.5g}" if isinstance(value, float) else f"{name}: {value}")
+    if out:
+        write_measures(out, measures)
+
+
+@app.command("blobs")
+def list_blobs(
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Pictures of any size, or folders of them.")],
+    out: Annotated[Path, typer.Option(help="Folder for the maps.")],
+    setup: Annotated[str, typer.Option(help="Shape of the pictures: square or rect.")] = "rect",
+    region: Annotated[
+        str | None,
+        typer.Option(help="Whose blobs stand out: 'car ahead', left,top,right,bottom, 'x,y x,y x,y', or a mask."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    models: Annotated[Path, typer.Option(help="Folder of the trained networks.")] = Path("models"),
+    params: Annotated[Path, typer.Option(help="Parameter file.")] = Path("params.yaml"),
+) -> None:
+    """Show which blob of PHOTOs is which: a numbered map and a list for each, and a table."""
+    from blobex import blob_listing
+
+    files = [file for photo in photos for file in (_readable(photo) if photo.is_dir() else [photo])]
+    for listing in blob_listing.list_blobs(files, out, setup, models, params, device, region):
+        print(listing.table)

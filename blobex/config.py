@@ -21,6 +21,7 @@ from blobex.errors import BlobexError
 
 T = TypeVar("T")
 Shape = Literal["square", "rect"]
+VARIANTS = ("basic", "targeted", "diverse")  # of explain
 Key = Literal["xs", "ys", "covs", "sizes", "features", "spatial_style"]
 
 
@@ -238,14 +239,38 @@ class ExplainSetup:
 
 
 @dataclass(frozen=True)
-class Explain:
-    decision: Literal["plain", "biased"]  # `blobex explain --decision` takes any model
-    attributes: list[str]  # outputs in question, by name or number
+class ExplainVariant:
     keys: list[Key]
     blobs: Annotated[list[int] | None, Within(0, 511)]  # blobs that may change; null: all
     background: bool  # whether the background may change
+    few: bool  # as few blobs as the flip bears
+    count: Annotated[int, Within(1, 16)]  # counterfactuals of each question, each with blobs of its own
+
+
+@dataclass(frozen=True)
+class Gate:
+    action: Literal["report", "refine", "skip"]  # what to do where a reconstruction does not stand for its photo
+    refine_steps: Annotated[int, Within(1, 10**5)]  # of a second inversion, from where the first ended
+    perceptual: Annotated[float | None, Within(0, 100)]  # distance from which it does not; null: none
+
+
+@dataclass(frozen=True)
+class Explain:
+    decision: Literal["plain", "biased"]  # `blobex explain --decision` takes any model
+    attributes: list[str]  # outputs in question, by name or number
+    compose: Literal["photo", "full"]  # the change laid over the photo, or the whole picture rendered anew
+    gate: Gate
+    basic: ExplainVariant
+    targeted: ExplainVariant
+    diverse: ExplainVariant
     square: ExplainSetup
     rect: ExplainSetup
+
+    def variant(self, name: str) -> ExplainVariant:
+        """One of the variants by name; BlobexError if there is none of that name."""
+        if name not in VARIANTS:
+            raise BlobexError(f"unknown variant {name!r}: choose from {', '.join(VARIANTS)}")
+        return {"basic": self.basic, "targeted": self.targeted, "diverse": self.diverse}[name]
 
 
 @dataclass(frozen=True)

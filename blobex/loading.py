@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from blobex import tracking
-from blobex.config import Params
+from blobex.config import Params, Setup
 from blobex.decisions.decision import Decision
 from blobex.decisions.load import Model, load
 from blobex.decisions.source import from_callable
@@ -25,9 +26,11 @@ from blobex.networks import weights
 from blobex.networks.blobgan import BlobGAN, load_blobgan
 from blobex.networks.decision import DecisionModel
 from blobex.networks.encoder import Encoder, load_encoder
+from blobex.networks.parser import Parser, load_parser
 from blobex.networks.perceptual import PerceptualDistance, load_perceptual
 
 Module = TypeVar("Module", bound=nn.Module)
+WEIGHTS = ("blobgan", "encoder", "perceptual")  # what the networks are called beside the decision model
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -39,6 +42,8 @@ class Loaded:
     decision: Decision
     exact: Networks
     quick: Networks
+    weights: dict[str, str]  # SHA-256 of each network's, by its name
+    parser: Parser | None  # None where there is none
 
 
 def load_networks(
@@ -60,20 +65,32 @@ def load_networks(
     store = partial(tracking.load_model, tracking_uri=params.run.tracking_uri, device=device)
     model = load(decision, size.height, size.width, device, models, setup, mlflow_loader=store)
     networks = _placed(blobgan, device), _placed(encoder, device), _placed(perceptual, device)
+    hashes = {name: state_hash([network]) for name, network in zip(WEIGHTS, networks, strict=True)}
+    hashes["decision"] = state_hash(model.modules)
+    parser = parser_of(models / "parser" / setup, size, device)
     if params.search.mode == "published":
         exact = _published(*networks, model)
-        return Loaded(model, exact, exact)
+        return Loaded(model, exact, exact, hashes, parser)
     exact = assemble(*networks, model)
     blobgan.generator.fold(torch.float32)
     if resolve_precision(params.run, device) == "float32":
-        return Loaded(model, exact, exact)
-    return Loaded(model, exact, _quick(*networks, model, device.type))
+        return Loaded(model, exact, exact, hashes, parser)
+    return Loaded(model, exact, _quick(*networks, model, device.type), hashes, parser)
+
+
+def parser_of(folder: Path, size: Setup, device: torch.device) -> Parser | None:
+    """The parser in the folder of a setup, None if there is none; BlobexError if it is for pictures of another size."""
+    if not (folder / weights.CONFIG).is_file():
+        return None
+    check_size(folder, "parser", folder.name, size.height, size.width)
+    return load_parser(folder).to(device)
 
 
 def assemble(blobgan: BlobGAN, encoder: Encoder, perceptual: PerceptualDistance, model: Decision) -> Networks:
     """The networks as callables. Pictures come to them with channels last, as their weights are."""
     return Networks(
         render=blobgan.render,
+        scores=blobgan.scores,
         encode=lambda images: blobgan.layout_from_w(encoder(_channels_last(images)), encoder.mlp_idx),
         decide=lambda images: model.logits(_shown(images)),
         features=lambda images: model.features(_shown(images)),
@@ -91,6 +108,16 @@ def check_size(folder: Path, kind: str, setup: str, height: int, width: int) -> 
             f"the {kind} in {folder} is for {found_height}x{found_width} pictures but {setup} has {height}x{width}: "
             "give the models and parameters of one run"
         )
+
+
+def state_hash(modules: Sequence[nn.Module]) -> str:
+    """SHA-256 of all parameters and buffers, with their names."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, tensor in module.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _placed(network: Module, device: torch.device) -> Module:
@@ -116,7 +143,8 @@ def _quick(blobgan: BlobGAN, encoder: Encoder, perceptual: PerceptualDistance, m
     decide = {name: getattr(networks, name) for name in ("decide", "features")}
     if own:
         decide = {name: _autocast(function, kind) for name, function in decide.items()}
-    return Networks(**lowered, **decide, perceptual=_LoweredPerceptual(networks.perceptual, kind))
+    distance = _LoweredPerceptual(networks.perceptual, kind)
+    return Networks(**lowered, **decide, scores=networks.scores, perceptual=distance)
 
 
 def _own(model: Decision) -> DecisionModel | None:
@@ -178,6 +206,7 @@ def _published(blobgan: BlobGAN, encoder: Encoder, perceptual: PerceptualDistanc
     blobgan.generator.splat = splat_by_solver
     return Networks(
         render=blobgan.render,
+        scores=blobgan.scores,
         encode=lambda images: blobgan.layout_from_w(encoder(images), encoder.mlp_idx),
         decide=lambda images: model.logits(images.clamp(-1, 1)),
         features=lambda images: model.features(images.clamp(-1, 1)),

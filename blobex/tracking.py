@@ -63,19 +63,24 @@ class MlflowTracker:
 
 @contextmanager
 def run(
-    params: Params, stage: str, setup: str, data: Path | None = None, run_id: str | None = None
+    params: Params,
+    stage: str,
+    setup: str,
+    data: Path | None = None,
+    run_id: str | None = None,
+    variant: str | None = None,
 ) -> Iterator[Tracker]:
     """A tracked run of one stage; it ends FINISHED, or FAILED if the block raises.
 
     Logged at once: the stage's and the run's parameters, the resolved config, the git commit and, if `data` names what
-    DVC versions, its hash as the run's data set. `run_id` continues a run; `tracking_uri: none` tracks nothing, and of
-    several processes only the first one tracks.
+    DVC versions, its hash as the run's data set. `variant`, if the stage has some, becomes a tag. `run_id` continues a
+    run; `tracking_uri: none` tracks nothing, and of several processes only the first one tracks.
     """
     if params.run.tracking_uri == OFF or not is_first_process():
         yield NullTracker()
         return
     client = connect(params.run.tracking_uri)
-    tracker = MlflowTracker(client, _open_run(client, stage, setup, run_id))
+    tracker = MlflowTracker(client, _open_run(client, stage, setup, run_id, variant))
     status = "FAILED"
     try:
         if run_id is None:  # parameters of a run cannot be logged twice
@@ -165,7 +170,7 @@ def load_model(uri: str, tracking_uri: str, device: torch.device) -> torch.nn.Mo
     return model.to(device)
 
 
-def _open_run(client: Any, stage: str, setup: str, run_id: str | None) -> str:
+def _open_run(client: Any, stage: str, setup: str, run_id: str | None, variant: str | None) -> str:
     from mlflow.exceptions import MlflowException
 
     if run_id is not None:
@@ -182,7 +187,9 @@ def _open_run(client: Any, stage: str, setup: str, run_id: str | None) -> str:
     else:
         experiment_id = experiment.experiment_id
     tags = {"setup": setup, "mlflow.source.git.commit": _git("rev-parse", "HEAD")}
-    created: str = client.create_run(experiment_id, run_name=f"{stage}-{setup}", tags=tags).info.run_id
+    tags |= {"variant": variant} if variant else {}
+    name = "-".join([stage, setup, *filter(None, [variant])])
+    created: str = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
     return created
 
 

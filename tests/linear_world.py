@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from blobex.config import ExplainSetup
-from blobex.counterfactual.search import Counterfactuals, search
+from blobex.counterfactual.judge import Counterfactuals
+from blobex.counterfactual.search import search
 from blobex.counterfactual.space import masks
 from blobex.counterfactual.target import AttributeTarget
 from blobex.inversion.networks import Networks
 from blobex.layout.layout import KEYS, BlobLayout
+from blobex.layout.splat import splat
 
 BLOBS = 3
 LAMBDA_KEY = {"xs": 6.0, "ys": 6.0, "covs": 1.0, "sizes": 1.0, "features": 20.0, "spatial_style": 20.0}
@@ -69,7 +71,17 @@ def decide(images: Tensor) -> Tensor:
 def networks(
     render: Callable[[BlobLayout], Tensor] = render_x, decision: Callable[[Tensor], Tensor] = decide
 ) -> Networks:
-    return Networks(render, lambda images: layouts(len(images)), decision, decision, MeanAbsolute())
+    def scores(layout: BlobLayout) -> Tensor:
+        return splat(layout, 8, 8)  # of so few numbers as 2x2 the last are rounded otherwise
+
+    return Networks(
+        render,
+        scores,
+        lambda images: layouts(len(images)),
+        decision,
+        decision,
+        MeanAbsolute(),
+    )
 
 
 def opposite(

@@ -9,6 +9,7 @@ from tiny_networks import HEIGHT, TINY, random_blobgan, tiny_network
 
 from blobex.errors import BlobexError
 from blobex.layout.layout import KEYS
+from blobex.layout.splat import splat
 from blobex.networks import blobgan, weights
 from blobex.networks.blobgan import BlobGAN, check_levels, from_config, load_blobgan
 from blobex.networks.discriminator import build_discriminator
@@ -223,3 +224,18 @@ def test_networks_check_their_levels():
 def test_discriminator_takes_any_whole_aspect_ratio(aspect_ratio):
     discriminator = build_discriminator(TINY, HEIGHT, aspect_ratio)
     assert discriminator(torch.zeros(3, 3, HEIGHT, HEIGHT * aspect_ratio)).shape == (3, 1)
+
+
+@pytest.mark.parametrize(("rectangle", "aspect"), [("native", 1), ("native", 2), ("legacy", 2)])
+def test_scores_are_of_the_pictures_own_size(rectangle: str, aspect: int) -> None:
+    """A legacy rectangle is splatted on the square and stretched; a native one on its own grid."""
+    model = random_blobgan(tiny_network(rectangle=rectangle), aspect_ratio=aspect)
+    layout = model.sample(torch.randn(2, model.z_dim, generator=torch.Generator().manual_seed(0)))
+    scores = model.scores(layout)
+    assert scores.shape == (2, model.network.blobs + 1, model.height, model.width)
+    torch.testing.assert_close(scores.sum(1), torch.ones(2, model.height, model.width))
+    square = splat(layout, model.height, model.height)
+    expected = (
+        square.repeat_interleave(aspect, 3) if rectangle == "legacy" else splat(layout, model.height, model.width)
+    )
+    torch.testing.assert_close(scores, expected)

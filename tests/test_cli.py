@@ -53,37 +53,48 @@ def test_explain_prints_and_writes(photos: Path) -> None:
     result = CliRunner().invoke(cli.app, arguments)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert len(lines) == 4 * 2 + 1 + 1
+    assert len(lines) == 4 * 2 * 2 + 1 + 1
     assert lines[0].startswith(f"{photos / 'photo_0.png'}  stop -> not stop  stop 1.00 -> 0.")
     assert lines[0].endswith("  flipped")
-    assert lines[8].endswith("of 8 flipped")
-    assert lines[9] == str(out / "snapshot_0.png")
-    assert sorted(path.name for path in out.iterdir()) == ["explanations.parquet", "metadata_0.pt", "snapshot_0.png"]
+    assert lines[1].startswith("  blob 4 ")  # the light
+    assert lines[16].endswith("of 8 flipped")
+    assert lines[17] == str(out / "snapshot_0.png")
+    names = ["explanations.parquet", "pictures", "settings.json", "snapshot_0.png"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    assert CliRunner().invoke(cli.app, [*arguments, "--format", "published"]).exit_code == 0
+    assert (out / "metadata_0.pt").is_file()
 
 
 def test_options_reach_the_search(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[object] = []
 
     def explain(_: object, *arguments: object, **options: object) -> list[object]:
-        seen.append((arguments[1:5], arguments[6:], options))
+        seen.append((arguments[1:5], arguments[6:], options))  # without the pictures and the folder
         return []
 
     monkeypatch.setattr(explainer.Explainer, "explain", explain)
     options = (
         "--keys size --keys style --blobs 3 --blobs 5 --no-background --steps 7 --lambda-prox 0.2 --learning-rate 0.1 "
-        "--region 0.1,0.5,1,0.75 --from road"
+        "--region 0.1,0.5,1,0.75 --from road --variant diverse --diverse 3 --all --compose full --gate skip --gif "
+        "--format published --replace"
     )
-    arguments = ["explain", str(photos), "--out", "out", "--attribute", "right", *options.split()]
+    places = [*options.split(), "--only", "car ahead"]
+    arguments = ["explain", str(photos), "--out", "out", "--attribute", "right", *places]
     assert CliRunner().invoke(cli.app, arguments).exit_code == 0
     assert CliRunner().invoke(cli.app, ["explain", str(photos), "--out", "out"]).exit_code == 0
     assert (
         CliRunner().invoke(cli.app, ["explain", str(photos), "--out", "out", "--to", "a", "--to", "b"]).exit_code == 0
     )
-    numbers = {"steps": 7, "lambda_prox": 0.2, "learning_rate": 0.1}
     region = (0.1, 0.5, 1.0, 0.75)
-    assert seen[0] == ((["right"], ["size", "style"], [3, 5], False), (region, "road"), numbers)
-    assert seen[1] == ((None, None, None, None), (None, None), dict.fromkeys(numbers))
-    assert seen[2] == ((["a", "b"], None, None, None), (None, None), dict.fromkeys(numbers))
+    choices = {"variant": "diverse", "only": "car ahead", "few": False, "count": 3, "compose": "full", "gate": "skip"}
+    assert seen[0] == (
+        (["right"], ["size", "style"], [3, 5], False),
+        (region, "road", 7, 0.2, 0.1),
+        {**choices, "gif": True, "published": True, "replace": True},
+    )
+    plain = {**dict.fromkeys(choices), "variant": "basic", "gif": False, "published": False, "replace": False}
+    assert seen[1] == ((None, None, None, None), (None,) * 5, plain)
+    assert seen[2] == ((["a", "b"], None, None, None), (None,) * 5, plain)
 
 
 def use(monkeypatch: pytest.MonkeyPatch, kind: str, function: object, *outputs: str) -> None:
@@ -96,10 +107,10 @@ def test_classes_on_the_command_line(photos: Path, monkeypatch: pytest.MonkeyPat
     use(monkeypatch, "classes", decide, *OUTPUTS)
     arguments = ["explain", str(photos), "--out", str(photos.parent / "out"), "--keys", "appearance"]
     lines = CliRunner().invoke(cli.app, arguments).stdout.splitlines()
-    assert "  forward -> left  left 0." in lines[1]  # the runner-up
-    lines = CliRunner().invoke(cli.app, [*arguments, "--to", "forward"]).stdout.splitlines()
+    assert "  forward -> left  left 0." in lines[2]  # the runner-up
+    lines = CliRunner().invoke(cli.app, [*arguments, "--to", "forward", "--replace"]).stdout.splitlines()
     assert "  stop -> forward  forward 0.00 -> 0." in lines[0] and lines[0].endswith("  flipped")
-    assert lines[3] == "2 of 3 flipped"  # the second is forward already
+    assert lines[6] == "2 of 3 flipped"  # the second is forward already
 
 
 def test_maps_on_the_command_line(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

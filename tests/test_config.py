@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from blobex import config
-from blobex.config import Params, flatten, load, parse, to_dict
+from blobex.config import VARIANTS, Params, flatten, load, parse, to_dict
 from blobex.counterfactual import published as counterfactual
 from blobex.errors import BlobexError
 from blobex.inversion import published as inversion
@@ -62,7 +62,8 @@ def test_profile_fits_itself(name):
         assert min(network.channels) == network.size_in
     assert (params.setups.square.aspect_ratio, params.setups.rect.aspect_ratio) == (1, 2)
     for search in (params.explain.square, params.explain.rect):
-        assert set(params.explain.keys) <= set(search.lambda_key)
+        for name in VARIANTS:
+            assert set(params.explain.variant(name).keys) <= set(search.lambda_key)
 
 
 def test_published_values_stand_in_the_published_profile():
@@ -185,9 +186,12 @@ BAD = [  # key, value, what the message must say
     ("explain.decision", 3, ["explain.decision is 3", "plain, biased"]),
     ("explain.attributes", [], ["explain.attributes", "at least one"]),
     ("explain.attributes", ["stop", "stop"], ["explain.attributes", "none twice"]),
-    ("explain.keys", [], ["explain.keys", "at least one"]),
-    ("explain.keys", ["xs", "zs"], ["explain.keys[1] is 'zs'", "spatial_style"]),
-    ("explain.blobs", [0, 512], ["explain.blobs[1] is 512", "from 0 to 511"]),
+    ("explain.basic.keys", [], ["explain.basic.keys", "at least one"]),
+    ("explain.basic.keys", ["xs", "zs"], ["explain.basic.keys[1] is 'zs'", "spatial_style"]),
+    ("explain.targeted.blobs", [0, 512], ["explain.targeted.blobs[1] is 512", "from 0 to 511"]),
+    ("explain.diverse.count", 0, ["explain.diverse.count is 0", "from 1 to 16"]),
+    ("explain.compose", "collage", ["explain.compose is 'collage'", "photo, full"]),
+    ("explain.gate.action", "hope", ["explain.gate.action is 'hope'", "report, refine, skip"]),
     ("explain.square.lambda_key", {"zs": 1.0}, ["a key of explain.square.lambda_key is 'zs'", "xs, ys"]),
     ("explain.square.lambda_key", {"xs": -1.0}, ["explain.square.lambda_key.xs is -1", "from 0 to"]),
 ]

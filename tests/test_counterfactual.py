@@ -9,8 +9,9 @@ import torch
 from linear_world import BLOBS, LAMBDA_KEY, SETUP, decide, layouts, networks, opposite, render_all, render_x, run
 from torch import Tensor
 
+from blobex.counterfactual.judge import Counterfactuals
 from blobex.counterfactual.objective import price_vector
-from blobex.counterfactual.search import Counterfactuals, search
+from blobex.counterfactual.search import search
 from blobex.counterfactual.space import masks
 from blobex.counterfactual.target import AttributeTarget, ClassTarget, RegionTarget
 from blobex.errors import BlobexError

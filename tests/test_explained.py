@@ -7,7 +7,9 @@ from blobex.metrics.explained import MEANS, explanation_measures
 
 
 def row(attribute="stop", flipped=True, agrees=True, failed=False, value=1.0):
-    fixed = {"attribute": attribute, "flipped": flipped, "reconstruction_agrees": agrees, "failed": failed}
+    fixed = {"attribute": attribute, "flipped": flipped, "flipped_full": flipped and value > 2, "failed": failed}
+    fixed |= {"verdict": "flipped" if flipped else "failed" if failed else "not flipped", "changed_blobs": ["1", "4"]}
+    fixed |= {"reconstruction_agrees": agrees, "gate": "" if agrees else "already decided otherwise"}
     return fixed | dict.fromkeys(MEANS, value)
 
 
@@ -22,6 +24,9 @@ def test_counts_and_means():
     assert measures["explanations"] == 4
     assert measures["flip_rate"] == 0.5
     assert measures["flipped_by_change"] == 0.25
+    assert measures["flipped_full"] == 0.25
+    assert measures["gated"] == 0.5
+    assert measures["changed_blobs"] == 2
     assert measures["reconstruction_agrees"] == 0.5
     assert (measures["flip_rate_stop"], measures["flip_rate_left"]) == (1.0, 0.0)
     assert measures["failed"] == 0.25

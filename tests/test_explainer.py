@@ -15,11 +15,12 @@ from blobex.counterfactual.result import read_table
 from blobex.datasets.images import load_image, to_array
 from blobex.decisions.source import from_callable
 from blobex.errors import BlobexError
-from blobex.explainer import Explainer, snapshot
+from blobex.explainer import Explainer
 from blobex.networks import weights
 from blobex.networks.blobgan import load_blobgan
 from blobex.networks.decision import load_decision
 from blobex.networks.encoder import load_encoder
+from blobex.report.snapshot import snapshot
 
 
 def pictures(count: int) -> list[np.ndarray]:
@@ -38,14 +39,15 @@ def test_the_light_is_found_as_the_cause(tmp_path: Path) -> None:
         assert record.changed_keys == ["features"]
         redness = (after.features - before.features)[0, 5]
         assert redness[0] * (-1 if record.from_class == "stop" else 1) > 0  # less red, or more
-        assert record.score_after == pytest.approx(decide(render(after)).sigmoid()[0, 1].item(), abs=1e-5)
+        assert record.score_full == pytest.approx(decide(render(after)).sigmoid()[0, 1].item(), abs=1e-5)
 
 
 def test_files_and_records_tell_the_same(tmp_path: Path) -> None:
     out, shown = tmp_path / "out", pictures(8) * 2 + pictures(2)
-    records = tiny_explainer(tiny_params(steps=5)).explain(shown, ["stop", "left"], out=out)
-    names = ["explanations.parquet", "metadata_0.pt", "metadata_1.pt", "snapshot_0.png", "snapshot_1.png"]
-    assert sorted(path.name for path in out.iterdir()) == names
+    records = tiny_explainer(tiny_params(steps=5)).explain(shown, ["stop", "left"], out=out, published=True)
+    names = ["explanations.parquet", "metadata_0.pt", "metadata_1.pt", "pictures", "settings.json"]
+    assert sorted(path.name for path in out.iterdir()) == [*names, "snapshot_0.png", "snapshot_1.png"]
+    assert len(list((out / "pictures").iterdir())) == len(shown)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     rows = read_table(out)
     assert [(row["image"], row["attribute"], row["flipped"]) for row in rows] == [
@@ -65,9 +67,9 @@ def test_files_and_records_tell_the_same(tmp_path: Path) -> None:
 def test_named_blobs_leave_the_background_alone() -> None:
     record = tiny_explainer().explain(pictures(1)[0], ["stop"], blobs=[0])[0]
     assert torch.equal(record.blobs_before.features[:, 0], record.blobs_after.features[:, 0])
-    record = tiny_explainer().explain(pictures(1)[0], ["stop"], blobs=[0], background=True)[0]
+    record = tiny_explainer().explain(pictures(1)[0], ["stop"], blobs=[0], background=True, few=False)[0]
     assert not torch.equal(record.blobs_before.features[:, 0], record.blobs_after.features[:, 0])
-    record = tiny_explainer().explain(pictures(1)[0], ["stop"])[0]
+    record = tiny_explainer().explain(pictures(1)[0], ["stop"], few=False)[0]
     assert not torch.equal(record.blobs_before.features[:, 0], record.blobs_after.features[:, 0])
 
 
@@ -335,7 +337,7 @@ def test_maps_are_explained(theirs: tuple[Path, str]) -> None:
     assert (explainer.decision.kind, explainer.decision.outputs) == ("segmentation", ("0", "1", "2"))
     light = (0.42, 0.08, 0.58, 0.36)
     red = pictures(4)[::2]
-    records = explainer.explain(red, ["2"], keys=["appearance"], blobs=[4], region=light, replaced="1")
+    records = explainer.explain(red, ["2"], keys=["appearance"], blobs=[4], region=light, replaced="1", compose="full")
     assert [record.from_class for record in records] == ["1"] * 2 and [record.to_class for record in records] == [
         "2"
     ] * 2

@@ -47,7 +47,7 @@ def features(images: Tensor) -> Tensor:
 
 
 def world(**networks: object) -> Networks:
-    chosen = {"render": render, "encode": encode, "decide": features, "features": features} | networks
+    chosen = {"render": render, "scores": render, "encode": encode, "decide": features, "features": features} | networks
     return Networks(**chosen, perceptual=MeanAbsolute())  # type: ignore[arg-type]
 
 

@@ -81,8 +81,12 @@ def test_bench_compares_with_the_published_way(project):
 
 def test_outputs_are_whole(project):
     for setup in ("square", "rect"):
-        results = project / "reports" / "explain" / setup / "results"
-        assert (results / "snapshot_0.png").stat().st_size > 1000
+        for variant in ("basic", "targeted", "diverse"):
+            results = project / "reports" / "explain" / setup / variant / "results"
+            assert (results / "snapshot_0.png").stat().st_size > 1000
+            assert len(list((results / "pictures").glob("*/record.json"))) == len(
+                list((results / "pictures").iterdir())
+            )
         metrics = json.loads((project / "reports" / "evaluate" / setup / "metrics.json").read_text())
         assert 0 <= metrics["flip_rate"] <= 1
     assert not list(project.rglob("*.part"))

@@ -105,7 +105,7 @@ def encode(images: Tensor) -> BlobLayout:
 
 
 def world() -> Networks:
-    return Networks(drawn, encode, features, features, MeanAbsolute())
+    return Networks(drawn, lambda layout: splat(layout, 2, 2), encode, features, features, MeanAbsolute())
 
 
 def plain_inversion(image: Tensor, start: BlobLayout) -> BlobLayout:

@@ -11,15 +11,17 @@ from linear_world import MeanAbsolute
 from torch import Tensor
 
 from blobex.config import ExplainSetup, InvertSetup
-from blobex.counterfactual.folder import result_folder
+from blobex.counterfactual.judge import Counterfactuals
+from blobex.counterfactual.metadata import write_metadata
 from blobex.counterfactual.questions import Questions, ask
-from blobex.counterfactual.result import TABLE, Explanation, explanations, read_table, write_metadata, write_table
-from blobex.counterfactual.search import Counterfactuals, search
+from blobex.counterfactual.result import Explanation, explanations, read_table, write_table
+from blobex.counterfactual.search import search
 from blobex.counterfactual.space import masks
 from blobex.errors import BlobexError
 from blobex.inversion.invert import Inversion, invert
 from blobex.inversion.networks import Networks
 from blobex.layout.layout import KEYS, BlobLayout
+from blobex.layout.splat import splat
 
 BLOBS = 2
 NAMES = ["a.png", "b.png", "c.png"]
@@ -57,7 +59,7 @@ def decide(images: Tensor) -> Tensor:
 
 
 Solved = tuple[Questions, Tensor, Inversion, Counterfactuals]
-NETWORKS = Networks(render, encode, decide, decide, MeanAbsolute())
+NETWORKS = Networks(render, lambda layout: splat(layout, 2, 2), encode, decide, decide, MeanAbsolute())
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +102,9 @@ def test_records_tell_each_problem(records: list[Explanation]) -> None:
 
 def test_verdicts(records: list[Explanation]) -> None:
     assert dataclasses.replace(records[0], reconstruction_agrees=False).verdict == "flipped by the reconstruction"
+    assert dataclasses.replace(records[0], reconstruction_agrees=False, compose="photo").verdict == "flipped"
     assert dataclasses.replace(records[0], failed=True, flipped=False).verdict == "failed"
+    assert dataclasses.replace(records[1], skipped=True).verdict == "skipped"
 
 
 def test_metadata_has_the_published_keys(tmp_path: Path, solved: Solved, records: list[Explanation]) -> None:
@@ -165,49 +169,3 @@ def test_missing_or_damaged_tables_are_told(tmp_path: Path) -> None:
     (tmp_path / "explanations.parquet").write_text("no table")
     with pytest.raises(BlobexError, match="cannot read"):
         read_table(tmp_path)
-
-
-def test_result_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    out = tmp_path / "deep" / "out"
-    with pytest.raises(KeyError), result_folder(out) as folder:
-        assert folder is not None
-        (folder / "snapshot_0.png").write_text("half")
-        raise KeyError
-    assert not list((tmp_path / "deep").iterdir())
-
-    for number in (3, 0):  # the second run replaces all that the first one wrote
-        with result_folder(out) as folder:
-            assert folder is not None
-            (folder / f"snapshot_{number}.png").write_text("whole")
-            assert not (out / f"snapshot_{number}.png").exists()
-        assert [path.name for path in out.iterdir()] == [f"snapshot_{number}.png"]
-    with result_folder(None) as folder:
-        assert folder is None
-
-
-def test_result_folder_spares_other_files(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(BlobexError, match=r"thesis\.tex"), result_folder(tmp_path):
-        pass
-    with pytest.raises(BlobexError, match="is a file"), result_folder(tmp_path / "thesis.tex"):
-        pass
-    with pytest.raises(BlobexError, match="cannot write"), result_folder(tmp_path / "thesis.tex" / "out"):
-        pass
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-
-
-def test_result_folder_behind_a_link_is_replaced_and_the_link_stays(tmp_path: Path) -> None:
-    real, link = tmp_path / "disk" / "results", tmp_path / "results"
-    real.mkdir(parents=True)
-    (real / TABLE).write_text("old")
-    link.symlink_to(real)
-    with result_folder(link) as folder:
-        assert folder is not None
-        (folder / TABLE).write_text("new")
-    assert link.is_symlink() and (link / TABLE).read_text() == "new"
-    assert [path.name for path in real.parent.iterdir()] == ["results"]
-
-
-def test_a_whole_file_system_is_not_replaced() -> None:
-    with pytest.raises(BlobexError, match="a file system of its own"), result_folder("/proc"):
-        pass

@@ -8,8 +8,9 @@ import torch
 from tiny_models import WIDER, pictures, save_models
 from torch import Tensor
 
+from blobex.counterfactual.judge import Counterfactuals
 from blobex.counterfactual.questions import ask
-from blobex.counterfactual.search import Counterfactuals, search
+from blobex.counterfactual.search import search
 from blobex.counterfactual.space import masks
 from blobex.decisions.decision import resting
 from blobex.descent.slots import MULTIPLE, State, choose, finite, in_slots, select, solve

@@ -44,3 +44,8 @@ def test_masks_know_the_background() -> None:
 def test_masks_refuse(keys: tuple[str, ...], blobs: list[int], background: bool, message: str) -> None:
     with pytest.raises(BlobexError, match=message):
         masks(BLOBS, keys, blobs, background)
+
+
+def test_the_background_may_change_in_some_pictures_only() -> None:
+    allowed = masks(3, ("features",), [[0], [2]], background=[True, False])
+    assert allowed["features"][:, :, 0].tolist() == [[True, True, False, False], [False, False, False, True]]

@@ -9,9 +9,12 @@ import torch
 from linear_world import BLOBS, LAMBDA_KEY, SETUP, decide, layouts, networks, render_x
 from torch import Tensor
 
+from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.objective import price_vector
-from blobex.counterfactual.search import Way
-from blobex.counterfactual.target import AttributeTarget
+from blobex.counterfactual.problems import Problems
+from blobex.counterfactual.space import masks
+from blobex.counterfactual.target import AttributeTarget, Target
+from blobex.counterfactual.way import Way
 from blobex.layout.layout import KEYS, BlobLayout
 from blobex.layout.vector import VectorForm
 
@@ -25,8 +28,13 @@ def way(start: BlobLayout, decision: Callable[[Tensor], Tensor], bisections: int
     count, form = len(start), VectorForm.of(start)
     target = AttributeTarget(torch.zeros(count, dtype=torch.long), torch.ones(count, dtype=torch.bool))
     setup = dataclasses.replace(SETUP, bisections=bisections, margin=margin)
-    price = price_vector(form, LAMBDA_KEY)
-    return Way(form.flatten(start), target, price, form, networks(render_x, decision), setup, 4)
+    return Way(problems(start, target), Composer(networks(render_x, decision), form, None), setup, 4)
+
+
+def problems(start: BlobLayout, target: Target) -> Problems:
+    allowed = masks(start.blobs, KEYS, None, background=True)
+    price = price_vector(VectorForm.of(start), LAMBDA_KEY)
+    return Problems.of(start, torch.arange(len(start)), target, allowed, price)
 
 
 def line(start: float, found: float, decision: Callable[[Tensor], Tensor], halvings: int) -> float:
@@ -73,7 +81,7 @@ def test_what_the_flip_does_not_need_is_undone(needed: float) -> None:
     setup = dataclasses.replace(SETUP, bisections=30, margin=0.0)
     slope = -weight.expand(5, -1)
     price = price_vector(form, LAMBDA_KEY)
-    kept = Way(begun, target, price, form, world, setup, 8).pruned(found, slope)  # type: ignore[arg-type]
+    kept = Way(problems(start, target), Composer(world, form, None), setup, 8).pruned(found, slope)  # type: ignore[arg-type]
     worth = torch.where((change * allowed * weight > 0), weight / price, -1)
     for problem in range(5):
         stays = kept[problem] != begun[problem]

@@ -55,6 +55,10 @@ def render(layout: BlobLayout) -> Tensor:
     return torch.einsum("nkhw,nkc->nchw", splat(layout, HEIGHT, WIDTH), layout.features)
 
 
+def scores(layout: BlobLayout) -> Tensor:
+    return splat(layout, HEIGHT, WIDTH)
+
+
 def decide(images: Tensor) -> Tensor:
     """Logits of forward, stop, left, right: stop is red in the upper middle, left and right are blue at the sides."""
     light = images[:, :, 2:12, 26:38].mean((2, 3))
@@ -84,7 +88,7 @@ def painted_networks(decision: Decision = PLAIN, shown: Callable[[BlobLayout], T
         nearest = (images[:, None] - pictures).square().flatten(2).mean(2).argmin(1)
         return known[nearest].map(lambda tensor: tensor + 0.01)
 
-    return Networks(shown, encode, decision.logits, decision.features, MeanAbsolute())
+    return Networks(shown, scores, encode, decision.logits, decision.features, MeanAbsolute())
 
 
 def tiny_explainer(params: Params | None = None, decision: Decision = PLAIN) -> Explainer:

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from blobex.benchmark.machine import Counter, timed
+from blobex.counterfactual.judge import Counterfactuals
 from blobex.counterfactual.questions import Questions, ask
-from blobex.counterfactual.search import Counterfactuals
+from blobex.counterfactual.request import Request
 from blobex.counterfactual.space import masks
 from blobex.explainer import Explainer
 from blobex.inversion.invert import Inversion
@@ -55,16 +56,17 @@ class SearchCost:
 
 
 def search_cost(explainer: Explainer, queries: Tensor, attributes: Sequence[str]) -> SearchCost:
-    """Invert pictures (N,3,height,width) and explain every attribute of each."""
+    """Invert pictures (N,3,height,width) and explain every attribute of each, the whole picture rendered anew."""
     explainer, render = _counted(explainer)
-    options, inversions, answers = explainer.params.explain, list[Inversion](), list[Counterfactuals]()
+    inversions, answers = list[Inversion](), list[Counterfactuals]()
     inverting = timed(lambda: inversions.append(explainer.invert(queries)), explainer.device)
     layout, first = inversions[0].layout, render.pictures
-    allowed = masks(layout.blobs, options.keys, options.blobs, options.background)
+    chosen = explainer.plan(Request(attributes=attributes, few=False, compose="full"))
+    allowed = masks(layout.blobs, chosen.variant.keys, chosen.blobs, chosen.variant.background)
 
     def explain() -> None:
         asked = questions(explainer, queries, attributes)
-        answers.append(explainer.search(queries.to(explainer.device), layout, asked, allowed))
+        answers.append(explainer.search(queries.to(explainer.device), layout, asked, allowed, chosen))
 
     explaining = timed(explain, explainer.device)
     return SearchCost(

@@ -1,41 +1,213 @@
-"""A folder of results that appears whole or not at all."""
+"""A folder of results that grows picture by picture, so that a run that was stopped goes on where it was.
+
+settings.json says what the results were made with; pictures/<number>_<name>/ holds all about one picture.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from blobex.counterfactual.result import TABLE
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from blobex.counterfactual.result import TABLE, Explanation, write_table
+from blobex.counterfactual.words import BlobChange
+from blobex.datasets.images import load_image, write_gif, write_png
 from blobex.errors import BlobexError
-from blobex.files import whole_folder
+from blobex.files import whole_file, whole_folder
+from blobex.layout.layout import BlobLayout, from_dict
 
-RESULTS = (TABLE, "snapshot_*.png", "metadata_*.pt")
-
-
-@contextmanager
-def result_folder(out: str | Path | None) -> Iterator[Path | None]:
-    """A temporary folder beside `out` that takes its place at the end, if all went well; None for None.
-
-    Earlier results in `out` are replaced. BlobexError: `out` is a file, holds anything else, or cannot be written.
-    """
-    if out is None:
-        yield None
-        return
-    out = Path(out).resolve()  # a link's target is replaced, not the link
-    if out.is_mount():
-        raise BlobexError(f"{out} is a file system of its own and cannot be replaced: give a folder within it")
-    try:
-        _check_replaceable(out)
-        with whole_folder(out) as folder:
-            yield folder
-    except OSError as error:
-        raise BlobexError(f"cannot write {out} ({error.strerror}): give another folder") from error
+SETTINGS, PICTURES, RECORD, BLOBS = "settings.json", "pictures", "record.json", "blobs.safetensors"
+RESULTS = (SETTINGS, PICTURES, TABLE, "snapshot_*.png", "metadata_*.pt")
+PLAIN = (str, int, float, bool)  # what goes into the record as it is
 
 
-def _check_replaceable(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise BlobexError(f"{out} is a file: give a folder for the results")
-    others = [path.name for path in (out.iterdir() if out.is_dir() else ()) if not any(map(path.match, RESULTS))]
+@dataclass(frozen=True)
+class ResultFolder:
+    """Results of one run's settings."""
+
+    path: Path
+    settings: str
+
+    @classmethod
+    def begin(cls, out: str | Path, settings: Mapping[str, Any], replace: bool) -> ResultFolder:
+        """The folder `out`, new or to go on with.
+
+        BlobexError: it is a file, holds anything else than results, or results of other settings; those are removed
+        with `replace`.
+        """
+        path = Path(out).resolve()  # a link's target is written to, not the link
+        text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
+        try:
+            _check(path)
+            saved = path / SETTINGS
+            if any(path.glob("*")) and (not saved.is_file() or saved.read_text(encoding="utf-8") != text):
+                if not replace:
+                    told = _difference(saved, settings)
+                    raise BlobexError(
+                        f"{path} holds results of other settings ({told}): give a new folder, or replace them"
+                    )
+                for old in path.iterdir():
+                    shutil.rmtree(old) if old.is_dir() else old.unlink()
+        except OSError as error:
+            raise BlobexError(f"cannot write {path} ({error.strerror}): give another folder") from error
+        return cls(path, text)
+
+    def known(self, number: int, name: str, query: Tensor) -> list[Explanation] | None:
+        """What is known of picture `number`, if it is this picture (3,H,W)."""
+        folder = self._folder(number, name)
+        try:
+            content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            if content["sha256"] != _hash(query) or content["image"] != name:
+                return None
+            return _read(folder, content["explanations"])
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+            return None
+
+    def write(
+        self, number: int, query: Tensor, records: Sequence[Explanation], films: Sequence[Sequence[np.ndarray]] = ()
+    ) -> Path:
+        """Write all about picture `number` (3,H,W): its records, pictures and blobs.
+
+        `films`, if given, are the frames, uint8 (H,W,3), from the query to each counterfactual.
+        """
+        folder = self._folder(number, records[0].image)
+        if not (self.path / SETTINGS).exists():  # now, and not before: a run that comes to nothing leaves nothing
+            with whole_file(self.path / SETTINGS) as temporary:
+                temporary.write_text(self.settings, encoding="utf-8")
+        with whole_folder(folder) as new:
+            layouts = {"before": records[0].blobs_before}
+            write_png(new / "query.png", records[0].query)
+            write_png(new / "reconstruction.png", records[0].reconstruction)
+            rows = []
+            for index, record in enumerate(records):
+                label = _label(record, records)
+                if films:
+                    write_gif(new / f"{label}.gif", films[index])
+                write_png(new / f"{label}.png", record.counterfactual)
+                layouts[label] = record.blobs_after
+                rows.append(_plain(record) | {"label": label})
+            tensors = {f"{label}.{key}": tensor for label, layout in layouts.items() for key, tensor in layout.items()}
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, new / BLOBS)
+            content = {"image": records[0].image, "sha256": _hash(query), "explanations": rows}
+            (new / RECORD).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        return folder
+
+    def finish(self, names: Sequence[str], records: Sequence[Explanation]) -> None:
+        """Write the table of all records, and remove what is left of pictures that are not among `names`."""
+        write_table(self.path, records)
+        wanted = {self._folder(number, name).name for number, name in enumerate(names)}
+        for folder in (self.path / PICTURES).iterdir():
+            if folder.name not in wanted:
+                shutil.rmtree(folder)
+
+    def _folder(self, number: int, name: str) -> Path:
+        return self.path / PICTURES / f"{number:04d}_{_safe(Path(name).stem)}"
+
+
+def read_results(path: Path) -> list[Explanation]:
+    """All explanations of a finished folder, in their order; BlobexError if there are none or one is damaged."""
+    folders = sorted((path / PICTURES).glob("[0-9]*"))
+    if not folders:
+        raise BlobexError(f"there are no explanations in {path}: run `blobex explain` or `dvc repro explain` first")
+    records = []
+    for folder in folders:
+        try:
+            content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            records.extend(_read(folder, content["explanations"]))
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise BlobexError(f"{folder} is damaged: remove it and explain again") from error
+    return records
+
+
+def _plain(record: Explanation) -> dict[str, Any]:
+    """What of a record JSON can hold; numbers keep all their digits."""
+    fields = {name: value for name, value in vars(record).items() if isinstance(value, PLAIN)}
+    derived = {"verdict": record.verdict, "words": record.words, "changes": record.changes}
+    scores = {name: getattr(record, name).tolist() for name in ("scores_before", "scores_after")}
+    return fields | derived | scores | {"blobs": [change.as_dict() for change in record.blobs]}
+
+
+def _read(folder: Path, rows: Sequence[dict[str, Any]]) -> list[Explanation]:
+    tensors = load_file(folder / BLOBS)
+    query, reconstruction = load_image(folder / "query.png"), load_image(folder / "reconstruction.png")
+    records = []
+    for row in rows:
+        label = row.pop("label")
+        blobs = [{key: value for key, value in each.items() if key != "words"} for each in row.pop("blobs")]
+        scores: dict[str, Any] = {name: torch.tensor(row.pop(name)) for name in ("scores_before", "scores_after")}
+        records.append(
+            Explanation(
+                **{name: value for name, value in row.items() if name not in ("verdict", "words")},
+                **scores,
+                blobs=tuple(BlobChange(**each | {"keys": tuple(each["keys"])}) for each in blobs),
+                query=query,
+                reconstruction=reconstruction,
+                counterfactual=load_image(folder / f"{label}.png"),
+                blobs_before=_layout(tensors, "before"),
+                blobs_after=_layout(tensors, label),
+            )
+        )
+    return records
+
+
+def _layout(tensors: Mapping[str, Tensor], label: str) -> BlobLayout:
+    prefix = f"{label}."
+    return from_dict({name[len(prefix) :]: each for name, each in tensors.items() if name.startswith(prefix)})
+
+
+def _label(record: Explanation, records: Sequence[Explanation]) -> str:
+    """The name of a counterfactual's files: to what it should change, and its number if there are several."""
+    several = any(other.number for other in records)
+    name = f"{_safe(record.from_class)}_to_{_safe(record.to_class)}"
+    if sum(other.attribute == record.attribute and other.number == record.number for other in records) > 1:
+        raise BlobexError(f"{record.attribute} is asked twice of {record.image}: ask once")
+    return f"{name}_{record.number}" if several else name
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9-]+", "_", name).strip("_") or "picture"
+
+
+def _hash(query: Tensor) -> str:
+    return hashlib.sha256(query.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+def _check(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise BlobexError(f"{path} is a file: give a folder for the results")
+    nearest = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise BlobexError(f"cannot write {path}: {nearest} is no folder that may be written to; give another")
+    others = [each.name for each in (path.iterdir() if path.is_dir() else ()) if not any(map(each.match, RESULTS))]
     if others:
-        raise BlobexError(f"{out} holds {others[0]}, which is no result of blobex: give a new or an empty folder")
+        raise BlobexError(f"{path} holds {others[0]}, which is no result of blobex: give a new or an empty folder")
+
+
+def _difference(saved: Path, settings: Mapping[str, Any]) -> str:
+    """What is first different in the settings, in words."""
+    try:
+        old, new = (_flat(json.loads(text)) for text in (saved.read_text(encoding="utf-8"), json.dumps(settings)))
+    except (OSError, ValueError):
+        return f"{saved.name} is missing or damaged"
+    name = next(name for name in sorted(old | new) if old.get(name) != new.get(name))
+    return f"{name} was {old.get(name)} and is {new.get(name)}"
+
+
+def _flat(tree: Any, name: str = "") -> dict[str, Any]:
+    if not isinstance(tree, Mapping):
+        return {name: tree}
+    return {
+        key: value for part, each in tree.items() for key, value in _flat(each, f"{name}.{part}".strip(".")).items()
+    }

@@ -9,8 +9,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from blobex.config import Key
+from blobex.counterfactual.compose import Composer
+from blobex.counterfactual.judge import Counterfactuals, judged
 from blobex.counterfactual.objective import price_vector
-from blobex.counterfactual.search import Counterfactuals, judged, problem_masks
+from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.target import Target
 from blobex.inversion.networks import Networks
 from blobex.inversion.published import adam, draw_blobs
@@ -45,29 +47,26 @@ def search_published(
     is computed too where the networks ask for it. Distances have the published weights too.
     """
     form = VectorForm.of(start)
-    vector = form.flatten(start.detach())[image_index]
-    mask = problem_masks(masks, form, len(queries), image_index)
-    price = price_vector(form, LAMBDA_KEY).to(vector.device)
-    found = torch.empty_like(vector)
+    problems = Problems.of(start, image_index, target, masks, price_vector(form, LAMBDA_KEY))
+    found = torch.empty_like(problems.start)
     for column in target.column.unique():
-        problems = (target.column == column).nonzero()[:, 0]
-        for chosen in tqdm(problems.split(BATCH), desc="published search", disable=None, leave=False):
-            found[chosen] = _descend(vector[chosen], mask[chosen], target[chosen], price, form, networks)
+        same = (target.column == column).nonzero()[:, 0]
+        for chosen in tqdm(same.split(BATCH), desc="published search", disable=None, leave=False):
+            found[chosen] = _descend(problems[chosen], networks)
     step = torch.full_like(image_index, STEPS)
-    return judged(found, queries, image_index, target, vector, step, price, form, networks, BATCH)
+    return judged(found, queries, problems, step, Composer(networks, form, None), BATCH)
 
 
-def _descend(
-    start: Tensor, mask: Tensor, target: Target, price: Tensor, form: VectorForm, networks: Networks
-) -> Tensor:
+def _descend(problems: Problems, networks: Networks) -> Tensor:
+    form, start = problems.form, problems.start
     free, optimiser = adam(form.unflatten(start), RATE, SIZE_RATE)
     for _ in range(STEPS):
-        vector = torch.where(mask, form.flatten(BlobLayout(**free)), start)
+        vector = torch.where(problems.mask, form.flatten(BlobLayout(**free)), start)
         layout = form.unflatten(vector)
         image = networks.render(layout)
         draw_blobs(layout, *image.shape[2:])
-        loss = target.loss(networks.decide(image)) + LAMBDA_PROX * ((vector - start).abs() * price).sum(1)
+        loss = problems.target.loss(networks.decide(image)) + LAMBDA_PROX * problems.distance(vector)
         optimiser.zero_grad()
         loss.sum().backward()
         optimiser.step()
-    return torch.where(mask, form.flatten(BlobLayout(**free)).detach(), start)
+    return torch.where(problems.mask, form.flatten(BlobLayout(**free)).detach(), start)

@@ -1,4 +1,4 @@
-"""Explanations as records and on disk: metadata_<i>.pt per batch, explanations.parquet for all."""
+"""Explanations as records and as a table."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from torch import Tensor
 
+from blobex.counterfactual.judge import Counterfactuals
 from blobex.counterfactual.objective import change
 from blobex.counterfactual.questions import Questions
-from blobex.counterfactual.search import Counterfactuals
+from blobex.counterfactual.words import BlobChange, blob_changes
 from blobex.datasets.images import to_array
 from blobex.errors import BlobexError
 from blobex.files import whole_file
 from blobex.inversion.invert import Inversion
-from blobex.layout.layout import KEYS, BlobLayout, concatenate
+from blobex.layout.layout import KEYS, BlobLayout
 
 Record = TypeVar("Record", Inversion, Counterfactuals)
 TABLE = "explanations.parquet"
@@ -30,21 +30,29 @@ SCHEMA = pa.schema(
         ("image", pa.string()),
         ("setup", pa.string()),
         ("attribute", pa.string()),
+        ("number", pa.int32()),
         ("from_class", pa.string()),
         ("to_class", pa.string()),
+        ("compose", pa.string()),
         ("score_before", pa.float32()),
         ("score_reconstruction", pa.float32()),
         ("score_after", pa.float32()),
+        ("score_full", pa.float32()),
+        ("verdict", pa.string()),
         ("flipped", pa.bool_()),
+        ("flipped_full", pa.bool_()),
         ("failed", pa.bool_()),
         ("reconstruction_agrees", pa.bool_()),
+        ("gate", pa.string()),
         ("perceptual", pa.float32()),
         ("l2", pa.float32()),
         ("reconstruction_perceptual", pa.float32()),
         ("reconstruction_l2", pa.float32()),
         ("proximity", pa.float32()),
         ("step", pa.int32()),
+        ("changed_blobs", pa.list_(pa.string())),
         ("changed_keys", pa.list_(pa.string())),
+        ("words", pa.string()),
         *[(f"change_{key}", pa.float32()) for key in KEYS],
     ]
 )
@@ -56,20 +64,26 @@ class Explanation:
 
     Scores are the attribute's or the class's probability, or the share of the region that has the class. Distances
     named `reconstruction_*` are between query and reconstruction, the others between query and counterfactual; l2 is a
-    mean square over pixels in [-1,1].
+    mean square over pixels in [-1,1]. Fields that end in `_full` are of the counterfactual rendered anew.
     """
 
     image: str
     setup: str
     attribute: str  # the output in question
+    number: int  # of several counterfactuals of one question, from 0
     from_class: str  # what the model says of the query
     to_class: str  # what it should say of the counterfactual
+    compose: str  # photo: the change is laid over the query; full: the picture is rendered anew
     score_before: float  # of the query
     score_reconstruction: float
     score_after: float
+    score_full: float
     flipped: bool
+    flipped_full: bool
     failed: bool  # nothing finite was found; never flipped
-    reconstruction_agrees: bool  # if not, the flip may be the reconstruction's error and not the change's work
+    reconstruction_agrees: bool
+    gate: str  # why the reconstruction does not stand for the query; empty if it does
+    skipped: bool  # not searched, because of the gate
     perceptual: float
     l2: float
     reconstruction_perceptual: float
@@ -77,6 +91,7 @@ class Explanation:
     proximity: float
     step: int  # the step after which the counterfactual was found
     changes: dict[str, float]  # mean absolute change of each of the six keys
+    blobs: tuple[BlobChange, ...]  # those that changed
     query: np.ndarray = field(repr=False, compare=False)  # the three pictures are uint8 (H,W,3)
     reconstruction: np.ndarray = field(repr=False, compare=False)
     counterfactual: np.ndarray = field(repr=False, compare=False)
@@ -92,15 +107,31 @@ class Explanation:
         return [key for key in KEYS if self.changes[key] > 0]
 
     @property
+    def changed_blobs(self) -> list[str]:
+        """Numbers from 0, or "background"."""
+        return ["background" if change.blob is None else str(change.blob) for change in self.blobs]
+
+    @property
+    def words(self) -> str:
+        """What changed, as a sentence."""
+        return "; ".join(change.words for change in self.blobs) or "nothing changed"
+
+    @property
     def verdict(self) -> str:
-        """What became of the decision, in a few words."""
+        """What became of the decision, in a few words.
+
+        A flip of a picture rendered anew may be the reconstruction's doing: if that is not decided as the query is. The
+        change that is laid over the query begins at the query itself.
+        """
         if self.failed:
             return "failed"
         if self.from_class == self.to_class:
             return "already so"
+        if self.skipped:
+            return "skipped"
         if not self.flipped:
             return "not flipped"
-        return "flipped" if self.reconstruction_agrees else "flipped by the reconstruction"
+        return "flipped" if self.reconstruction_agrees or self.compose == "photo" else "flipped by the reconstruction"
 
     def row(self) -> dict[str, Any]:
         """The explanation's line of the table, without pictures and layouts."""
@@ -116,86 +147,65 @@ def explanations(
     queries: Tensor,
     inversion: Inversion,
     found: Counterfactuals,
+    compose: str = "full",
+    gates: Sequence[str] = (),
+    skipped: Sequence[bool] = (),
 ) -> list[Explanation]:
-    """One record per problem of `found`, in its order, which is that of `questions`.
+    """One record per problem of `found`, in its order, which is that of `questions`, each as often as it has answers.
 
-    `names` and `queries` (N,3,H,W) are the pictures'.
+    `names` and `queries` (N,3,H,W) are the pictures'; `gates` and `skipped`, if given, are the questions'.
     """
     queries, inversion, found = queries.cpu(), _on_cpu(inversion), _on_cpu(found)
-    column = found.target.column.cpu()[:, None]
-    scores = {when: getattr(found, f"scores_{when}").gather(1, column)[:, 0] for when in ("before", "start", "after")}
+    count = len(found) // len(questions.outputs)
     changes = change(found.layout, inversion.layout[found.image_index])
     pictures = {index: (_picture(queries[index]), _picture(inversion.image[index])) for index in range(len(names))}
     records = []
-    for problem, index in enumerate(found.image_index.tolist()):
+    for answer, index in enumerate(found.image_index.tolist()):
+        problem, number = divmod(answer, count)
+        column = int(found.target.column[answer])
         query, reconstruction = pictures[index]
+        before, after = inversion.layout[[index]].map(Tensor.clone), found.layout[[answer]].map(Tensor.clone)
+        measured = {
+            name: getattr(found, name)[answer].item()
+            for name in ("flipped", "flipped_full", "failed", "reconstruction_agrees", "perceptual", "l2")
+        }
         records.append(
             Explanation(
                 image=names[index],
                 setup=setup,
                 attribute=questions.outputs[problem],
+                number=number,
                 from_class=questions.before[problem],
                 to_class=questions.after[problem],
-                score_before=scores["before"][problem].item(),
-                score_reconstruction=scores["start"][problem].item(),
-                score_after=scores["after"][problem].item(),
-                flipped=bool(found.flipped[problem]),
-                failed=bool(found.failed[problem]),
-                reconstruction_agrees=bool(found.reconstruction_agrees[problem]),
-                perceptual=found.perceptual[problem].item(),
-                l2=found.l2[problem].item(),
+                compose=compose,
+                score_before=found.scores_before[answer, column].item(),
+                score_reconstruction=found.scores_start[answer, column].item(),
+                score_after=found.scores_after[answer, column].item(),
+                score_full=found.scores_full[answer, column].item(),
+                gate=gates[problem] if gates else "",
+                skipped=bool(skipped[problem]) if skipped else False,
+                **measured,
                 reconstruction_perceptual=inversion.perceptual[index].item(),
                 reconstruction_l2=inversion.l2[index].item(),
-                proximity=found.proximity[problem].item(),
-                step=int(found.step[problem]),
-                changes={key: changes[key][problem].item() for key in KEYS},
+                proximity=found.proximity[answer].item(),
+                step=int(found.step[answer]),
+                changes={key: changes[key][answer].item() for key in KEYS},
+                blobs=tuple(blob_changes(before, after, found.areas_start[answer], found.areas_after[answer])),
                 query=query,
                 reconstruction=reconstruction,
-                counterfactual=_picture(found.image[problem]),
-                blobs_before=inversion.layout[[index]].map(Tensor.clone),
-                blobs_after=found.layout[[problem]].map(Tensor.clone),
-                column=int(column[problem]),
-                scores_before=found.scores_before[problem].clone(),
-                scores_after=found.scores_after[problem].clone(),
+                counterfactual=_picture(found.image[answer]),
+                blobs_before=before,
+                blobs_after=after,
+                column=column,
+                scores_before=found.scores_before[answer].clone(),
+                scores_after=found.scores_after[answer].clone(),
             )
         )
     return records
 
 
-def write_metadata(
-    folder: Path, index: int, records: Sequence[Explanation], pictures: int, latent_enc: Tensor | None = None
-) -> Path:
-    """Write metadata_<index>.pt of `pictures` pictures with the published keys.
-
-    Reload it with `torch.load(path, weights_only=True)`.
-
-    `image_names`; `blob_optim`: the six tensors of the inverted layouts; `init_scores` (N,A): the decision model's
-    scores of the queries; per output j in question `att_<j>`: `final_scores` and `blob_cf`, of its pictures in their
-    order; `latent_enc`, the encoder's w, if given. All tensors are on the CPU.
-    """
-    first = records[:: len(records) // pictures]
-    content: dict[str, Any] = {
-        "image_names": [record.image for record in first],
-        "blob_optim": concatenate([record.blobs_before for record in first]).as_dict(),
-        "init_scores": torch.stack([record.scores_before for record in first]),
-    }
-    if latent_enc is not None:
-        content["latent_enc"] = latent_enc.detach().cpu()
-    for column in sorted({record.column for record in records}):
-        chosen = [record for record in records if record.column == column]
-        scores, layouts = [record.scores_after for record in chosen], [record.blobs_after for record in chosen]
-        content[f"att_{column}"] = {
-            "final_scores": torch.stack(scores),
-            "blob_cf": concatenate(layouts).as_dict(),
-        }
-    path = folder / f"metadata_{index}.pt"
-    with whole_file(path) as temporary:
-        torch.save(content, temporary)
-    return path
-
-
 def write_table(folder: Path, records: Sequence[Explanation]) -> Path:
-    """Write explanations.parquet: one row per picture and attribute."""
+    """Write explanations.parquet: one row per record."""
     table = pa.Table.from_pylist([record.row() for record in records], schema=SCHEMA)
     path = folder / TABLE
     with whole_file(path) as temporary:

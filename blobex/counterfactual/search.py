@@ -6,19 +6,22 @@ Every problem (one picture and one question) is solved by itself, for as many st
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from blobex.config import ExplainSetup
+from blobex.counterfactual.compose import Composer
+from blobex.counterfactual.judge import Counterfactuals, fallen_back, judged
 from blobex.counterfactual.objective import price_vector
-from blobex.counterfactual.space import check_listed
+from blobex.counterfactual.problems import Problems
+from blobex.counterfactual.shares import ENTROPY, Shares
 from blobex.counterfactual.target import Target
+from blobex.counterfactual.way import Way
 from blobex.descent import adam
-from blobex.descent.slots import State, choose, exact_rows, finite, in_slots, solve
+from blobex.descent.slots import State, choose, finite, solve
 from blobex.errors import BlobexError
 from blobex.inversion.networks import Networks
 from blobex.layout.layout import BlobLayout
@@ -26,33 +29,30 @@ from blobex.layout.vector import VectorForm
 
 BETAS = (0.8, 0.9)  # of Adam: a search is over after a few steps
 PROGRESS = 0.99  # of the distance so far: what is nearer than that counts as a step forward
+LOOKS = ("features", "spatial_style")
+AGAIN = 3  # a search among fewer blobs gets this part of the steps
 
 
 @dataclass(frozen=True)
-class Counterfactuals:
-    """The answer to each of P problems. `image`, `scores_after` and all measures are those of `layout`.
+class Manner:
+    """How counterfactuals are looked for."""
 
-    A problem is flipped if its goal, which the query misses, is reached. The answer is the nearest flipped iterate, or
-    else the one that came closest to the goal.
-    """
+    few: bool = False  # among as few blobs as the flip bears
+    count: int = 1  # counterfactuals of each question, which share the blobs out among themselves
+    photo: bool = False  # the change is laid over the photo; if not, the whole picture is rendered anew
+    seed: int = 0  # of how the blobs are shared out at first
 
-    image_index: Tensor  # P: which picture
-    target: Target  # P goals
-    layout: BlobLayout
-    image: Tensor  # P,3,H,W
-    scores_before: Tensor  # P,A: of the query; what a score is, the target's kind says
-    scores_start: Tensor  # P,A: of its reconstruction
-    scores_after: Tensor  # P,A
-    flipped: Tensor  # P, bool
-    failed: Tensor  # P, bool: nothing finite was found; never flipped
-    reconstruction_agrees: Tensor  # P, bool: the reconstruction misses the goal as the query does
-    proximity: Tensor  # P: weighted distance to the reconstruction's blobs
-    perceptual: Tensor  # P: distance to the query
-    l2: Tensor  # P: mean squared error to the query, pixels in [-1,1]
-    step: Tensor  # P: the step after which the answer was found
 
-    def __len__(self) -> int:
-        return len(self.layout)
+@dataclass(frozen=True)
+class _Tools:
+    """What all parts of one search use."""
+
+    quick: Composer
+    setup: ExplainSetup
+    slots: int
+
+    def way(self, problems: Problems) -> Way:
+        return Way(problems, self.quick, self.setup, self.slots)
 
 
 def search(
@@ -66,73 +66,158 @@ def search(
     exact: Networks,
     setup: ExplainSetup,
     slots: int,
+    manner: Manner = Manner(),
+    skip: Tensor | None = None,
 ) -> Counterfactuals:
-    """Solve P problems, `slots` of them at a time; the results are in their order.
+    """Solve P problems, `slots` of them at a time; the results are in their order, `manner.count` of each.
 
     `queries` (N,3,H,W) in [-1,1] and their N inverted layouts `start`; `image_index` (P,) says which of them a problem
     is about and `target` (P) what is wanted. Entries outside `masks`, from `space.masks`, keep their bits. `quick`
-    networks find the way and `exact` ones judge where it ends. BlobexError: masks of other pictures, outputs without a
-    gradient.
+    networks find the way and `exact` ones judge where it ends. Problems in `skip` (P,) bool stay where they start.
+    BlobexError: masks of other pictures, outputs without a gradient.
 
     Adam goes down the target's loss + lambda_prox * distance until the goal is reached by `margin` and nothing nearer
-    was found for `patience` steps. Then what the flip does not need is undone, and the rest moved back towards the
-    start as far as the flip bears.
+    was found for `patience` steps. Then what the flip does not need is undone, blob by blob if few are wanted, and the
+    rest moved back towards the start as far as the flip bears.
     """
     form = VectorForm.of(start)
-    vector = form.flatten(start.detach())[image_index]
-    mask = problem_masks(masks, form, len(queries), image_index)
-    price = price_vector(form, setup.lambda_key).to(vector.device)
-    rate = form.rates(setup.learning_rate, setup.size_lr_multiplier).to(vector.device)
-    work = _Work(vector, mask, target, price, rate, form, quick, setup)
-    found = solve(len(vector), slots, work.load, work.advance, "counterfactuals")
-    way = Way(vector, target, price, form, quick, setup, slots)
-    nearest = way.back(way.pruned(found["best"], found["slope"]))
-    arguments = (queries, image_index, target, vector, found["step"], price, form, exact, slots)
-    return fallen_back(judged(nearest, *arguments), lambda: judged(found["best"], *arguments))
+    problems = Problems.of(start, image_index, target, masks, price_vector(form, setup.lambda_key))
+    composers = [
+        Composer.over(queries, start, networks, slots) if manner.photo else Composer(networks, form, None)
+        for networks in (quick, exact)
+    ]
+    tools, shares = _Tools(composers[0], setup, slots), Shares(manner.count, form, manner.seed)
+    open_ = torch.arange(len(problems)) if skip is None else (~skip.cpu()).nonzero()[:, 0]
+    every = problems.repeated(manner.count)
+    found, nearest, step = every.start.clone(), every.start.clone(), torch.zeros_like(every.image_index)
+    if len(open_):
+        some = problems[open_.to(problems.start.device)]
+        rows = (open_[:, None] * manner.count + torch.arange(manner.count)).flatten().to(found.device)
+        found[rows], slope, step[rows] = _first(some, shares, tools)
+        each = some.repeated(manner.count)
+        less, slope = _fewest(each, found[rows], slope, tools) if manner.few else (found[rows], slope)
+        nearest[rows] = tools.way(each).back(tools.way(each).pruned(less, slope))
+    arguments = (queries, every, step, composers[1], slots)
+    return fallen_back(judged(nearest, *arguments), lambda: judged(found, *arguments))
+
+
+def _first(problems: Problems, shares: Shares, tools: _Tools) -> tuple[Tensor, Tensor, Tensor]:
+    """Vectors (P*count,D) that flip, the loss's gradient there, and the steps (P*count,) that it took."""
+    work = _Work(problems, tools.quick, tools.setup, shares, problems.start)
+    state = solve(len(problems), tools.slots, work.load, work.advance, "counterfactuals")
+    missed = (state["reached"] <= tools.setup.margin).nonzero()[:, 0]
+    if len(missed):
+        state = _second(work, missed, state, tools)
+    step, slope = state["step"].repeat_interleave(shares.count), state["slope"].reshape(-1, problems.start.shape[1])
+    found = shares.layouts(state["best"], problems.start)
+    if shares.assigned:
+        way, count = tools.way(problems.repeated(shares.count)), shares.count
+        settled = shares.settled(state["best"], problems.start)
+        enough = way.flipped(settled).unflatten(0, (-1, count)).all(1).repeat_interleave(count)
+        found = torch.where(enough[:, None], settled, found)
+    return found, slope, step
+
+
+def _second(work: _Work, missed: Tensor, state: State, tools: _Tools) -> State:
+    """The state with the problems `missed` searched again, among looks alone.
+
+    A blob that has moved away, or shrunk to nothing, has no gradient that would bring it back to flip by its colour.
+    """
+    problems = work.problems[missed]
+    looks = problems.form.mask({key: torch.ones(1, 1, 1, dtype=torch.bool) for key in LOOKS}).to(problems.mask.device)
+    narrow = dataclasses.replace(problems, mask=problems.mask & looks)
+    some = dataclasses.replace(work, problems=narrow, begin=problems.start)
+    again = solve(len(missed), tools.slots, some.load, some.advance, "second chances")
+    better = again["reached"] > state["reached"][missed]
+    rows = {name: value[missed] for name, value in state.items()}
+    chosen = choose(better, again, rows)
+    return {name: value.index_copy(0, missed, chosen[name]) for name, value in state.items()}
+
+
+def _fewest(problems: Problems, found: Tensor, slope: Tensor, tools: _Tools) -> tuple[Tensor, Tensor]:
+    """`found` (P,D) with changes to as few blobs as the flip bears, and the loss's gradient there.
+
+    Greedy elimination: blobs go back to how they were while the flip lasts; then, one blob fewer at a time, the others
+    are searched again for a change that makes up for it.
+    """
+    found = tools.way(problems).without(found, slope)
+    open_ = tools.way(problems).flipped(found)
+    setup = dataclasses.replace(tools.setup, steps=max(1, tools.setup.steps // AGAIN))
+    while True:
+        changed = problems.form.changed(found, problems.start)
+        open_ = open_ & (changed.sum(1) > 1)
+        if not open_.any():
+            return found, slope
+        index = open_.nonzero()[:, 0]
+        worth = problems.form.by_blob(-slope * (found - problems.start)).masked_fill(~changed, torch.inf)
+        least = torch.zeros_like(changed).scatter(1, worth.argmin(1, keepdim=True), True)
+        allowed = (changed & ~least)[:, problems.form.owners().to(changed.device)]
+        fewer = dataclasses.replace(problems, mask=problems.mask & allowed)[index]
+        begin = problems.reverted(found, least)[index]
+        work = _Work(fewer, tools.quick, setup, Shares(1, problems.form, 0), begin)
+        state = solve(len(fewer), tools.slots, work.load, work.advance, "fewer blobs")
+        flips = tools.way(fewer).flipped(state["best"])
+        better = tools.way(fewer).without(state["best"], state["slope"])
+        found, slope, open_ = found.clone(), slope.clone(), open_.clone()
+        found[index] = torch.where(flips[:, None], better, found[index])
+        slope[index] = torch.where(flips[:, None], state["slope"], slope[index])
+        open_[index] = flips
 
 
 @dataclass(frozen=True)
 class _Work:
     """The steps of the search, for `descent.slots.solve`."""
 
-    start: Tensor  # P,D
-    mask: Tensor  # P,D bool
-    target: Target
-    price: Tensor  # D: of a unit of change
-    rate: Tensor  # D: learning rates
-    form: VectorForm
-    networks: Networks
+    problems: Problems
+    composer: Composer
     setup: ExplainSetup
+    shares: Shares
+    begin: Tensor  # P,D: where the first step is taken from
 
     def load(self, numbers: Tensor) -> State:
-        numbers = numbers.to(self.start.device)
-        start = self.start[numbers]
+        numbers = numbers.to(self.begin.device)
+        free, start = self.shares.begin(self.begin[numbers]), self.problems.start[numbers]
         nothing = torch.zeros_like(start[:, 0])
-        state = {"start": start, "mask": self.mask[numbers], "best": start}
-        state["slope"] = torch.zeros_like(start)
+        state = {"best": free, "slope": torch.zeros_like(start).repeat(1, self.shares.count)}
         state |= {"reached": nothing - torch.inf, "distance": nothing, "step": nothing.long(), "waited": nothing.long()}
-        return adam.begin(start) | state
+        return adam.begin(free) | state
 
     def advance(self, state: State) -> tuple[State, Tensor]:
-        target, price = self.target[state["number"]], self.price
+        some, free, count = self.problems[state["number"]], state["vector"], self.shares.count
+        each = some.repeated(count)
         with torch.enable_grad():
-            leaf = state["vector"].detach().requires_grad_()
-            outputs = self.networks.decide(self.networks.render(self.form.unflatten(leaf)))
+            leaf = free.detach().requires_grad_()
+            vectors, entropy = self.shares.layouts(leaf, some.start), self.shares.entropy(leaf)
+            outputs = self.composer.networks.decide(self.composer.pictures(vectors, each.image_index, each.allowed))
             if not outputs.requires_grad:
                 raise BlobexError("the decision's scores carry no gradient: give a differentiable decision model")
-            (slope,) = torch.autograd.grad(target.loss(outputs).sum(), leaf)
-        outputs, moved = outputs.detach(), state["vector"] - state["start"]
-        sound = finite(outputs, state["vector"])
-        new = {"best": state["vector"], "slope": slope, "step": state["age"]}
-        new |= {"reached": target.margin(outputs), "distance": (moved.abs() * price).sum(1)}
+            retain = self.shares.assigned
+            (slope,) = torch.autograd.grad(each.target.loss(outputs).sum(), vectors, retain_graph=retain)
+            moved = vectors.detach() - each.start
+            gradient = slope + self.setup.lambda_prox * some.price * moved.sign()
+            outputs = outputs.detach()
+            reached = each.target.margin(outputs).unflatten(0, (-1, count)).amin(1)
+            if self.shares.assigned:  # first all flip, then they part: shares that part first leave some without means
+                weighted = (torch.where(reached > 0, ENTROPY, 0) * entropy).sum()
+                (gradient,) = torch.autograd.grad((vectors, weighted), leaf, (gradient, None))
+        entropy = entropy.detach()
+        sound = finite(outputs, vectors.detach()).unflatten(0, (-1, count)).all(1)
+        distance = (moved.abs() * some.price).sum(1).unflatten(0, (-1, count)).mean(1)
+        new = {"best": free, "slope": slope.reshape(len(free), -1), "step": state["age"]}
+        new |= {"reached": reached, "distance": distance + ENTROPY * entropy}
         state = self._keep_best(state, new, sound)
         satisfied = (state["reached"] > self.setup.margin) & (state["waited"] >= self.setup.patience)
-        begun_flipped = (state["reached"] > 0) & (state["distance"] == 0)
+        satisfied = satisfied & self.shares.sure(free, some.allowed)
+        begun_flipped = (state["reached"] > 0) & (distance == 0)
         finished = satisfied | begun_flipped | ~sound | (state["age"] >= self.setup.steps)
-        gradient = slope + self.setup.lambda_prox * price * moved.sign()
-        stepped = adam.step(state, torch.where(state["mask"], gradient, 0), self.rate, BETAS)
-        stepped["vector"] = torch.where(state["mask"], stepped["vector"], state["start"])
+        mask = torch.cat([some.mask.repeat(1, count), torch.ones_like(free[:, some.mask.shape[1] * count :]).bool()], 1)
+        stepped = adam.step(state, torch.where(mask, gradient, 0), self._rate(), BETAS)
+        stepped["vector"] = torch.where(mask, stepped["vector"], self.shares.begin(some.start))
         return state | stepped, finished
+
+    def _rate(self) -> Tensor:
+        rates = self.problems.form.rates(self.setup.learning_rate, self.setup.size_lr_multiplier)
+        return self.shares.spread(rates.to(self.begin.device), self.setup.learning_rate)
 
     def _keep_best(self, state: State, new: State, sound: Tensor) -> State:
         """The state with the new iterate as the best where it is."""
@@ -143,130 +228,3 @@ class _Work:
         better = sound & (nearer | further)
         forward = better & (~was_flipped | (new["distance"] < PROGRESS * state["distance"]))
         return state | choose(better, new, state) | {"waited": torch.where(forward, 0, state["waited"] + 1)}
-
-
-@dataclass(frozen=True)
-class Way:
-    """The way from P starting points to flipped layouts, along which nearer ones are looked for without gradients."""
-
-    start: Tensor  # P,D
-    target: Target
-    price: Tensor  # D: of a unit of change
-    form: VectorForm
-    networks: Networks
-    setup: ExplainSetup
-    slots: int
-
-    def pruned(self, found: Tensor, slope: Tensor) -> Tensor:
-        """`found` (P,D) with as many changes undone as the flip bears.
-
-        To first order a change is worth its `slope` (the loss's gradient at `found`) per unit of price. Bisection finds
-        how many of the worthiest are enough; the changes that work against the flip are undone first. Where the flip
-        bears nothing, or there is none, `found` stays.
-        """
-        helps = (slope * (found - self.start) < 0) & (self.price > 0)
-        worth = torch.where(helps, slope.abs() / self.price.clamp(min=torch.finfo(slope.dtype).tiny), 0)
-        rank = worth.argsort(dim=1, descending=True, stable=True).argsort(1)
-        low, high = torch.zeros_like(found[:, 0]), helps.sum(1).clamp(min=1).log2()
-        best = found
-        for _ in range(self.setup.bisections):
-            middle = (low + high) / 2
-            some = torch.where(helps & (rank < middle.exp2()[:, None]), found, self.start)
-            enough = self.flipped(some)
-            best = torch.where(enough[:, None], some, best)
-            low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
-        return best
-
-    def back(self, found: Tensor) -> Tensor:
-        """The point nearest to `start` on the straight way to `found` (P,D) that is still flipped, by bisection."""
-        low, high = torch.zeros_like(found[:, 0]), torch.ones_like(found[:, 0])
-        for _ in range(self.setup.bisections // 2):
-            middle = (low + high) / 2
-            there = self.flipped(torch.lerp(self.start, found, middle[:, None]))
-            low, high = torch.where(there, low, middle), torch.where(there, middle, high)
-        return torch.where(high[:, None] < 1, torch.lerp(self.start, found, high[:, None]), found)
-
-    @torch.no_grad()
-    def flipped(self, vector: Tensor) -> Tensor:
-        """Bool (P,): which of the vectors (P,D) reach their goal by the margin."""
-
-        def reached(part: Tensor, numbers: Tensor) -> State:
-            outputs = self.networks.decide(self.networks.render(self.form.unflatten(part)))
-            return {"reached": self.target[numbers].margin(outputs)}
-
-        numbers = torch.arange(len(vector), device=vector.device)
-        return in_slots(reached, self.slots, vector, numbers)["reached"] > self.setup.margin
-
-
-def fallen_back(found: Counterfactuals, other: Callable[[], Counterfactuals]) -> Counterfactuals:
-    """`found`, but the `other` answer where only that is flipped; it is asked for if any is not."""
-    if found.flipped.all():
-        return found
-    instead = other()
-    worse = ~found.flipped & instead.flipped
-    values = {item.name: getattr(found, item.name) for item in dataclasses.fields(found)}
-    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
-    chosen: dict[str, Any] = choose(worse, {name: getattr(instead, name) for name in tensors}, tensors)
-    form = VectorForm.of(found.layout)
-    vectors = torch.where(worse[:, None], form.flatten(instead.layout), form.flatten(found.layout))
-    return dataclasses.replace(found, layout=form.unflatten(vectors), **chosen)
-
-
-@torch.no_grad()
-def judged(
-    found: Tensor,
-    queries: Tensor,
-    image_index: Tensor,
-    target: Target,
-    start: Tensor,
-    step: Tensor,
-    price: Tensor,
-    form: VectorForm,
-    networks: Networks,
-    slots: int,
-) -> Counterfactuals:
-    """The record of the vectors `found` (P,D), each measured by itself."""
-
-    def before(images: Tensor) -> State:
-        return {"outputs": networks.decide(images)}
-
-    def after(vector: Tensor) -> State:
-        image = networks.render(form.unflatten(vector))
-        return {"image": image, "outputs": networks.decide(image)}
-
-    def distances(image: Tensor, number: Tensor) -> State:
-        wanted = queries[number]
-        embedded = networks.perceptual.embed(wanted)
-        distance = networks.perceptual.distance_to(embedded, image)
-        return {"perceptual": distance, "l2": (image - wanted).square().flatten(1).mean(1)}
-
-    rows = exact_rows(slots, found.device)
-    pictures, inverse = image_index.unique(return_inverse=True)
-    first = torch.stack([(image_index == picture).nonzero()[0, 0] for picture in pictures])
-    asked = in_slots(before, rows, queries[pictures])["outputs"][inverse]
-    begun = in_slots(after, rows, start[first])["outputs"][inverse]
-    ended = in_slots(after, rows, found)
-    sound = finite(asked, ended["outputs"], ended["image"], found)
-    open_before, open_start = target.margin(asked) <= 0, target.margin(begun) <= 0
-    return Counterfactuals(
-        image_index=image_index,
-        target=target,
-        layout=form.unflatten(found),
-        image=ended["image"],
-        scores_before=target.scores(asked),
-        scores_start=target.scores(begun),
-        scores_after=target.scores(ended["outputs"]),
-        flipped=sound & open_before & (target.margin(ended["outputs"]) > 0),
-        failed=~sound,
-        reconstruction_agrees=open_before & open_start & finite(asked),
-        proximity=((found - start).abs() * price).sum(1),
-        step=step,
-        **in_slots(distances, rows, ended["image"], image_index.to(found.device)),
-    )
-
-
-def problem_masks(masks: Mapping[str, Tensor], form: VectorForm, pictures: int, image_index: Tensor) -> Tensor:
-    """(P,D) bool: which numbers of each problem's vector may change."""
-    check_listed(masks, pictures)
-    mask = form.mask(masks)
-    return mask[image_index.cpu() if len(mask) > 1 else torch.zeros_like(image_index.cpu())].to(image_index.device)

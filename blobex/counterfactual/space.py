@@ -31,18 +31,22 @@ def resolve_keys(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def masks(
-    count: int, keys: Sequence[str], blobs: Sequence[int] | Sequence[Sequence[int]] | None, background: bool
+    count: int,
+    keys: Sequence[str],
+    blobs: Sequence[int] | Sequence[Sequence[int]] | None,
+    background: bool | Sequence[bool],
 ) -> dict[str, Tensor]:
     """Which entries of a layout of `count` blobs may change: one bool mask per key, for no other key than `keys`.
 
-    `blobs` are numbers from 0, the same for all pictures, or one list per picture; None is all of them. Masks broadcast
+    `blobs` are numbers from 0, the same for all pictures, or one list per picture; None is all of them. `background` is
+    for all pictures or one for each list. Masks broadcast
     to the layout's tensors: (1 or N, K) for `xs`, with K+1 where entry 0 is the background, and a last dimension of 1
     where a blob has several numbers. The background's entry of `sizes` never changes, as it is never read.
     BlobexError: an unknown key or blob, or nothing left that may change.
     """
     rows = _rows(count, blobs)
     allowed = torch.zeros(len(rows), count + 1, dtype=torch.bool)  # column 0: the background; column k+1: blob k
-    allowed[:, 0] = background
+    allowed[:, 0] = torch.as_tensor(background)
     for row, numbers in enumerate(rows):
         allowed[row, [number + 1 for number in numbers]] = True
     result = {key: _mask(key, allowed) for key in resolve_keys(keys)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -151,3 +152,10 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
     """Write (H,W), (H,W,3) or (H,W,4) uint8; the file appears whole or not at all."""
     with whole_file(Path(path)) as temporary:
         Image.fromarray(image).save(temporary, format="PNG")
+
+
+def write_gif(path: str | Path, frames: Sequence[np.ndarray], milliseconds: int = 120) -> None:
+    """Write frames, uint8 (H,W,3), as an endless film there and back; the file appears whole or not at all."""
+    shown = [Image.fromarray(frame) for frame in [*frames, *reversed(frames[1:-1])]]
+    with whole_file(Path(path)) as temporary:
+        shown[0].save(temporary, format="GIF", save_all=True, append_images=shown[1:], duration=milliseconds, loop=0)

@@ -53,21 +53,43 @@ class Inversion:
     def to(self, device: torch.device | str) -> Inversion:
         return self._map(lambda value: value.to(device))
 
+    def replaced(self, index: Tensor, others: Inversion) -> Inversion:
+        """The inversion with those of the pictures `index` replaced."""
+
+        def put(name: str) -> Any:
+            value, other = getattr(self, name), getattr(others, name)
+            if isinstance(value, BlobLayout):
+                pairs = {key: (tensor, getattr(other, key)) for key, tensor in value.items()}
+                return BlobLayout(**{key: old.index_copy(0, index, new) for key, (old, new) in pairs.items()})
+            return value.index_copy(0, index, other)
+
+        return Inversion(**{item.name: put(item.name) for item in dataclasses.fields(self)})
+
     def _map(self, function: Callable[[Any], Any]) -> Inversion:
         return Inversion(**{item.name: function(getattr(self, item.name)) for item in dataclasses.fields(self)})
 
 
-def invert(images: Tensor, *, quick: Networks, exact: Networks, setup: InvertSetup, slots: int) -> Inversion:
+def invert(
+    images: Tensor,
+    *,
+    quick: Networks,
+    exact: Networks,
+    setup: InvertSetup,
+    slots: int,
+    start: BlobLayout | None = None,
+) -> Inversion:
     """The blobs of `images` (N,3,H,W) in [-1,1], `slots` of them at a time.
 
     Adam over all six keys on perceptual + l2 + decision + blobs, each a mean per picture times its weight in `setup`,
     so that no picture's result depends on the others. The decision term costs as much as all the rest: it enters for
     the last `decision_steps`. `quick` networks lead the way and `exact` ones measure the end. With no steps the result
-    is the encoder's.
+    is the encoder's. With `start` the optimisation begins there, and stays near it, instead of at the encoder's blobs.
     """
     if images.ndim != 4 or not len(images):
         raise BlobexError(f"inversion needs pictures of shape (N,3,H,W) with N at least 1, not {tuple(images.shape)}")
-    start = BlobLayout(**in_slots(lambda part: exact.encode(part).as_dict(), exact_rows(slots, images.device), images))
+    if start is None:
+        rows = exact_rows(slots, images.device)
+        start = BlobLayout(**in_slots(lambda part: exact.encode(part).as_dict(), rows, images))
     form = VectorForm.of(start)
     rate = form.rates(setup.learning_rate, setup.size_lr_multiplier, RELATIVE_RATES).to(images.device)
     work = _Work(images, form.flatten(start), rate, form, quick, setup)

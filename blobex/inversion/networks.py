@@ -11,6 +11,7 @@ from torch import Tensor
 from blobex.layout.layout import BlobLayout
 
 Render = Callable[[BlobLayout], Tensor]  # deterministic; (N,3,H,W), about [-1,1]
+Scores = Callable[[BlobLayout], Tensor]  # (N,K+1,H,W), background first: how much each counts at each pixel
 Encode = Callable[[Tensor], BlobLayout]
 Decide = Callable[[Tensor], Tensor]  # (N,3,H,W) to outputs (N,A) or (N,A,H,W)
 Features = Callable[[Tensor], Tensor]  # (N,3,H,W) to (N,D)
@@ -31,6 +32,7 @@ class Networks:
     """All of them in one precision. `decide` and `features` are of the model to explain."""
 
     render: Render
+    scores: Scores
     encode: Encode
     decide: Decide
     features: Features

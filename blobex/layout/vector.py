@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from blobex.layout.layout import KEYS, BlobLayout
+from blobex.layout.layout import BACKGROUND_KEYS, KEYS, BlobLayout
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,26 @@ class VectorForm:
             for key, shape, length in zip(KEYS, self.shapes, self.lengths, strict=True)
         ]
         return torch.cat(parts, dim=1)
+
+    def owners(self) -> Tensor:
+        """(D,) long: whose each entry is; 0 is the background and k+1 is blob k."""
+        parts = []
+        for key, shape in zip(KEYS, self.shapes, strict=True):
+            first = 0 if key in BACKGROUND_KEYS else 1
+            parts.append(torch.arange(first, first + shape[0]).repeat_interleave(math.prod(shape[1:])))
+        return torch.cat(parts)
+
+    def by_blob(self, vector: Tensor) -> Tensor:
+        """(N,K+1): the sum of vectors (N,D) over the entries of the background and of each blob."""
+        sums = []
+        for key, tensor in self.unflatten(vector).items():
+            each = tensor if tensor.ndim == 2 else tensor.flatten(2).sum(2)
+            sums.append(each if key in BACKGROUND_KEYS else F.pad(each, (1, 0)))
+        return torch.stack(sums).sum(0)
+
+    def changed(self, vector: Tensor, start: Tensor) -> Tensor:
+        """(N,K+1) bool: whether the background, and which blobs, differ in anything between two vectors (N,D)."""
+        return self.by_blob((vector != start).to(torch.float32)) > 0
 
     def _start(self, key: str) -> int:
         return sum(self.lengths[: KEYS.index(key)])

@@ -14,7 +14,7 @@ from blobex.config import Network, Setup, parse
 from blobex.datasets.images import to_uint8
 from blobex.errors import BlobexError
 from blobex.layout.layout import BlobLayout
-from blobex.layout.splat import Canvas
+from blobex.layout.splat import Canvas, score_pyramid
 from blobex.networks import weights
 from blobex.networks.generator import Generator
 from blobex.networks.layout_network import LayoutNetwork, LayoutShape
@@ -61,6 +61,11 @@ class BlobGAN(nn.Module):
     def render(self, layout: BlobLayout, noise: list[Tensor] | None = None) -> Tensor:
         """Pictures (N,3,height,width), about [-1,1]; with the stored noise unless other maps are given."""
         return self.generator(layout, self.fixed_noise() if noise is None else noise)
+
+    def scores(self, layout: BlobLayout) -> Tensor:
+        """Score maps (N,K+1,height,width) of the pictures' own size, background first; they sum to one."""
+        generator = self.generator
+        return score_pyramid(layout, generator.canvas, self.height, generator.splat)[self.height]
 
     def sample(self, z: Tensor, truncation: float = 0.0) -> BlobLayout:
         """Blobs for z (N,z_dim). Truncation 0 leaves w as it is, 1 gives the mean (BlobGAN, ECCV 2022, section 4)."""

@@ -51,9 +51,9 @@ def inversions(setup: str) -> Path:
     return DATA / "invert" / setup / "inversions.pt"
 
 
-def explain_results(setup: str) -> Path:
-    """The folder of snapshots, metadata and the table of explanations."""
-    return REPORTS / "explain" / setup / "results"
+def explain_results(setup: str, variant: str = "basic") -> Path:
+    """The folder of explanations, with their snapshots and table."""
+    return REPORTS / "explain" / setup / variant / "results"
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, float], tracker: Tracker) -> None:

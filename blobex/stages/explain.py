@@ -1,29 +1,35 @@
-"""Search the counterfactuals of inverted pictures: reports/explain/<setup>."""
+"""Search the counterfactuals of inverted pictures: reports/explain/<setup>/<variant>."""
 
 from __future__ import annotations
 
 from blobex import tracking
 from blobex.config import Params
-from blobex.counterfactual.folder import result_folder
-from blobex.explainer import Explainer
+from blobex.counterfactual.request import Request
+from blobex.explainer import Explainer, write_published
 from blobex.inversion.store import load_inversion
 from blobex.metrics.explained import explanation_measures
 from blobex.networks.perceptual import perceptual_name
 from blobex.stages import common
 
 
-def main(params: Params, setup: str) -> None:
-    """Explain every attribute of every picture that `invert` inverted."""
-    explainer, results = Explainer.load(setup, common.MODELS, params), common.explain_results(setup)
-    with tracking.run(params, "explain", setup, common.inversions(setup).parent) as tracker:
+def main(params: Params, setup: str, variant: str) -> None:
+    """Explain every attribute of every picture that `invert` inverted; a run that was stopped goes on."""
+    explainer, results = Explainer.load(setup, common.MODELS, params), common.explain_results(setup, variant)
+    request = Request(attributes=params.explain.attributes, variant=variant, compose=compose(params))
+    with tracking.run(params, "explain", setup, common.inversions(setup).parent, variant=variant) as tracker:
         names, queries, inversion = load_inversion(common.inversions(setup))
-        with result_folder(results) as folder:
-            records = explainer.explain_inverted(names, queries, inversion, params.explain.attributes, folder=folder)
+        records = explainer.run(names, queries, lambda index: inversion[index], request, results, replace=True)
+        write_published(results, records, len(names))
         rows, distance = [record.row() for record in records], perceptual_name(params.data.perceptual)
         common.write_metrics(results.parent, explanation_measures(rows, distance), tracker)
-        for path in sorted(results.iterdir()):
+        for path in sorted(results.glob("*.*")):
             tracker.log_artifact(path)
 
 
+def compose(params: Params) -> str | None:
+    """Generated pictures are rendered anew: there is no photo whose pixels are worth keeping."""
+    return "full" if params.invert.source == "generated" else None
+
+
 if __name__ == "__main__":
-    common.run_stage(main, "setup")
+    common.run_stage(main, "setup", "variant")

@@ -1,0 +1,68 @@
+"""From changed blobs to the picture that is judged: rendered anew, or only the change laid over the photo."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from blobex.descent.slots import in_slots
+from blobex.inversion.networks import Networks
+from blobex.layout.layout import BlobLayout
+from blobex.layout.vector import VectorForm
+
+FAINT, SOLID = 0.05, 0.5  # coverage up to which the photo stays as it is, and from which the change shows in full
+
+
+@dataclass(frozen=True)
+class Photos:
+    """N photos, what the generator makes of their layouts, and where in them it paints what."""
+
+    images: Tensor  # N,3,H,W in [-1,1]
+    rendered: Tensor  # N,3,H,W
+    scores: Tensor  # N,K+1,H,W
+
+
+@dataclass(frozen=True)
+class Composer:
+    """Pictures of changed layouts. Without photos they are rendered anew.
+
+    With photos x of layouts b the picture of a layout b' is x + M (G(b') - G(b)), where M covers what the changed blobs
+    paint before or after. So the errors of the inversion do not reach the picture, and where M is 0 the photo's pixels
+    keep their bits.
+    """
+
+    networks: Networks
+    form: VectorForm
+    photos: Photos | None
+
+    @classmethod
+    def over(cls, images: Tensor, start: BlobLayout, networks: Networks, rows: int) -> Composer:
+        """For photos (N,3,H,W) of layouts `start`, of which `rows` are rendered at a time."""
+        form = VectorForm.of(start)
+
+        @torch.no_grad()
+        def known(vector: Tensor) -> dict[str, Tensor]:
+            layout = form.unflatten(vector)
+            return {"rendered": networks.render(layout), "scores": networks.scores(layout)}
+
+        return cls(networks, form, Photos(images, **in_slots(known, rows, form.flatten(start))))
+
+    def pictures(self, vector: Tensor, image_index: Tensor, blobs: Tensor) -> Tensor:
+        """(R,3,H,W) of vectors (R,D) about photos `image_index` (R,), in which `blobs` (R,K+1) bool may differ."""
+        layout = self.form.unflatten(vector)
+        rendered = self.networks.render(layout)
+        if self.photos is None:
+            return rendered
+        photo = self.photos.images[image_index]
+        with torch.no_grad():
+            mask = coverage(self.photos.scores[image_index], self.networks.scores(layout), blobs)
+        change = mask * (rendered - self.photos.rendered[image_index])
+        return torch.where(mask > 0, (photo + change).clamp(-1, 1), photo)
+
+
+def coverage(before: Tensor, after: Tensor, blobs: Tensor) -> Tensor:
+    """(N,1,H,W) from 0 to 1: how much of each pixel `blobs` (N,K+1) paint in either score map (N,K+1,H,W)."""
+    share = torch.where(blobs[:, :, None, None], torch.maximum(before, after), 0).sum(1, keepdim=True)
+    return ((share - FAINT) / (SOLID - FAINT)).clamp(0, 1)

@@ -1,0 +1,212 @@
+"""One step of explaining: the networks of a setup, put to work on pictures that are tensors already."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from blobex.config import Params, Shape
+from blobex.counterfactual.compose import Composer
+from blobex.counterfactual.film import films
+from blobex.counterfactual.judge import Counterfactuals
+from blobex.counterfactual.published import search_published
+from blobex.counterfactual.questions import Questions, ask, check_region
+from blobex.counterfactual.regions import painting_blobs, region_mask
+from blobex.counterfactual.request import Plan, Request, plan
+from blobex.counterfactual.result import Explanation, explanations
+from blobex.counterfactual.search import Manner, search
+from blobex.counterfactual.space import check_listed, masks
+from blobex.decisions.decision import Decision, output_index, resting
+from blobex.descent.slots import exact_rows, in_slots
+from blobex.device import batch_pixels
+from blobex.errors import BlobexError
+from blobex.inversion.invert import Inversion, invert
+from blobex.inversion.networks import Networks
+from blobex.inversion.published import invert_published
+from blobex.layout.layout import BlobLayout
+from blobex.layout.vector import VectorForm
+from blobex.networks.parser import Parser
+
+
+@dataclass(frozen=True)
+class Engine:
+    """All that explaining pictures of one setup needs: the model in question, and the networks twice, `exact` in
+    float32 and `quick` in what the device computes fastest; both on `device`."""
+
+    setup: str
+    params: Params
+    device: torch.device
+    decision: Decision
+    exact: Networks
+    quick: Networks
+    weights: dict[str, str] = field(default_factory=dict)  # SHA-256 of each network's, by its name
+    parser: Parser | None = None  # finds objects that are named; None where there is none
+
+    def answer(
+        self, names: Sequence[str], queries: Tensor, inversion: Inversion, request: Request, gif: bool = False
+    ) -> tuple[list[Explanation], list[list[np.ndarray]]]:
+        """The explanations of pictures whose inversion is known, and, with `gif`, the frames of each one's film."""
+        chosen, model = self.plan(request), self.decision
+        queries, inversion = queries.to(self.device), inversion.to(self.device)
+        columns, old = self.columns(chosen.attributes), self._replaced(chosen.replaced)
+        questions = ask(model.kind, model.outputs, self.outputs(queries), columns, chosen.region, old)
+        gates = self._gates(questions, inversion, chosen)
+        if chosen.gate.action == "refine" and any(gates):
+            inversion = self._refined(queries, inversion, questions, gates, chosen)
+            gates = self._gates(questions, inversion, chosen)
+        skip = torch.tensor([bool(gate) and chosen.gate.action == "skip" for gate in gates])
+        allowed = self._allowed(names, queries, inversion.layout, chosen)
+        found = self.search(queries, inversion.layout, questions, allowed, chosen, skip)
+        compose = "photo" if chosen.photo and self.params.search.mode == "fast" else "full"
+        records = explanations(names, self.setup, questions, queries, inversion, found, compose, gates, skip.tolist())
+        if not gif:
+            return records, []
+        rows, form = exact_rows(self.slots, self.device), VectorForm.of(inversion.layout)
+        over = Composer.over(queries, inversion.layout, self.exact, rows)
+        composer = over if compose == "photo" else Composer(self.exact, form, None)
+        return records, films(inversion.layout, found, composer, rows)
+
+    def plan(self, request: Request) -> Plan:
+        """What a request means with this setup's parameters."""
+        return plan(request, self.params.explain, cast(Shape, self.setup))
+
+    def check(self, request: Request) -> None:
+        """BlobexError: a request that this model or this mode of search has no answer to."""
+        check_region(self.decision.kind, request.region, request.replaced)
+        self.columns(request.attributes)
+        self._replaced(request.replaced)
+        if self.plan(request).variant.count > 1 and self.params.search.mode == "published":
+            raise BlobexError("the published search finds one counterfactual at a time: use search.mode fast")
+
+    @property
+    def slots(self) -> int:
+        """How many pictures are worked on at once."""
+        size = self.params.setup(self.setup)
+        return max(1, batch_pixels(self.params.search.max_batch_pixels, self.device) // (size.height * size.width))
+
+    def outputs(self, queries: Tensor) -> Tensor:
+        """What the model says of pictures (N,3,height,width): (N,A), or (N,A,height,width) for segmentation."""
+        with resting(self.decision), torch.no_grad():
+            rows = exact_rows(self.slots, self.device)
+            return in_slots(lambda part: {"said": self.exact.decide(part)}, rows, queries.to(self.device))["said"]
+
+    def columns(self, attributes: Sequence[str] | None) -> list[int]:
+        """The model's outputs of these names, each once; BlobexError if a name is unknown or none is given."""
+        if attributes is None:
+            known = self.decision.outputs if self.decision.kind == "attributes" else ()
+            attributes = ["stop"] if "stop" in known else known
+        elif not attributes:
+            raise BlobexError(f"no attribute to explain: choose from {', '.join(self.decision.outputs)}")
+        return list(dict.fromkeys(output_index(self.decision, name) for name in attributes))
+
+    def invert(self, queries: Tensor, start: BlobLayout | None = None, steps: int | None = None) -> Inversion:
+        """The blobs of pictures (N,3,height,width) in [-1,1], with the parameters' settings.
+
+        With `start` the search begins there, and not at the encoder's blobs.
+        """
+        values = self.params.invert.square if self.setup == "square" else self.params.invert.rect
+        values = values if steps is None else dataclasses.replace(values, steps=steps)
+        queries = queries.to(self.device)
+        with resting(self.decision):
+            if self.params.search.mode == "published":
+                return invert_published(queries, self.exact)
+            return invert(queries, quick=self.quick, exact=self.exact, setup=values, slots=self.slots, start=start)
+
+    def search(
+        self,
+        queries: Tensor,
+        start: BlobLayout,
+        questions: Questions,
+        allowed: dict[str, Tensor],
+        chosen: Plan,
+        skip: Tensor | None = None,
+    ) -> Counterfactuals:
+        """The counterfactuals of inverted pictures; see `blobex.counterfactual.search.search`."""
+        problems = (queries, start, questions.image_index, questions.target, allowed)
+        manner = Manner(chosen.variant.few, chosen.variant.count, chosen.photo, self.params.run.seed)
+        with resting(self.decision):
+            if self.params.search.mode == "published":
+                return search_published(*problems, self.exact)
+            return search(
+                *problems,
+                quick=self.quick,
+                exact=self.exact,
+                setup=chosen.setup,
+                slots=self.slots,
+                manner=manner,
+                skip=skip,
+            )
+
+    def masks(self, count: int, pictures: int, chosen: Plan) -> dict[str, Tensor]:
+        allowed = masks(count, chosen.variant.keys, chosen.blobs, chosen.variant.background)
+        check_listed(allowed, pictures)
+        return allowed
+
+    def _allowed(self, names: Sequence[str], queries: Tensor, layout: BlobLayout, chosen: Plan) -> dict[str, Tensor]:
+        """What may change in pictures whose layout is known: a place that was named chooses blobs in each."""
+        if chosen.only is None:
+            return self.masks(layout.blobs, len(names), chosen)
+        rows = exact_rows(self.slots, self.device)
+        form = VectorForm.of(layout)
+        scores = in_slots(
+            lambda vector: {"scores": self.exact.scores(form.unflatten(vector))}, rows, form.flatten(layout)
+        )
+        blobs, backgrounds = list[list[int]](), list[bool]()
+        places = zip(names, scores["scores"], self.regions(chosen.only, names, queries), strict=True)
+        for name, painted, region in places:
+            with naming(name):
+                (some,), (background,) = painting_blobs(
+                    painted[None], region[None], background=chosen.variant.background
+                )
+            blobs.append(some)
+            backgrounds.append(background)
+        return masks(layout.blobs, chosen.variant.keys, blobs, backgrounds)
+
+    def regions(self, text: str, names: Sequence[str], queries: Tensor) -> list[Tensor]:
+        """The region, bool (height,width), that a text means in each of some pictures; see `regions.region_mask`."""
+        found = []
+        for name, query in zip(names, queries, strict=True):
+            with torch.no_grad():
+                output = self.parser(query[None].to(self.device)) if self.parser else None
+            with naming(name):
+                found.append(region_mask(text, query.shape[1], query.shape[2], output))
+        return found
+
+    def _replaced(self, name: str | None) -> int | None:
+        return None if name is None else output_index(self.decision, name)
+
+    def _gates(self, questions: Questions, inversion: Inversion, chosen: Plan) -> list[str]:
+        """Why the reconstruction does not stand for the picture, for each question; empty where it does."""
+        said = self.outputs(inversion.image)[questions.image_index]
+        decided = (questions.target.margin(said) > 0).tolist()
+        already = [before == after for before, after in zip(questions.before, questions.after, strict=True)]
+        limit = chosen.gate.perceptual
+        far = [limit is not None and not distance <= limit for distance in inversion.perceptual.tolist()]
+        return [
+            "already decided otherwise" if wrong and not so else f"further off than {limit}" if far[index] else ""
+            for wrong, so, index in zip(decided, already, questions.image_index.tolist(), strict=True)
+        ]
+
+    def _refined(
+        self, queries: Tensor, inversion: Inversion, questions: Questions, gates: Sequence[str], chosen: Plan
+    ) -> Inversion:
+        """The inversion with a second one, from where the first ended, of the pictures that did not pass."""
+        index = questions.image_index[torch.tensor([bool(gate) for gate in gates], device=self.device)].unique()
+        again = self.invert(queries[index], inversion.layout[index], chosen.gate.refine_steps)
+        return inversion.replaced(index, again)
+
+
+@contextmanager
+def naming(picture: str) -> Iterator[None]:
+    """An error within is told with the picture's name."""
+    try:
+        yield
+    except BlobexError as error:
+        raise BlobexError(f"{picture}: {error}") from error

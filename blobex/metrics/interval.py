@@ -1,0 +1,43 @@
+"""How far a mean or a share may be off, given how few values it is taken over.
+
+Not for distances between sets, such as the FID: a resample holds copies, which move such a distance up by more than the
+interval is wide.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from blobex.errors import BlobexError
+
+LEVEL, RESAMPLES = 0.95, 2000
+
+
+@dataclass(frozen=True)
+class Interval:
+    mean: float
+    low: float
+    high: float
+    count: int  # of values
+
+
+def interval(values: ArrayLike, seed: int, level: float = LEVEL, resamples: int = RESAMPLES) -> Interval:
+    """The mean of n values, and its percentile bootstrap interval (Efron and Tibshirani, 1993, chapter 13).
+
+    Values of 0 and 1 give a share; differences of pairs, taken before, give a paired comparison. With one value the
+    interval is that value: it says nothing of the spread. BlobexError: no values, or values that are not finite.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.ndim != 1 or not len(sample):
+        raise BlobexError(f"an interval needs a row of one value or more, not an array of shape {sample.shape}")
+    if not np.isfinite(sample).all():
+        raise BlobexError("some values are not finite: count failures as such before an interval is taken")
+    if not 0 < level < 1 or resamples < 1:
+        raise BlobexError(f"level {level} with {resamples} resamples is no interval: take 0 < level < 1, and 1 or more")
+    random, count = np.random.default_rng(seed), len(sample)
+    means = [sample[random.integers(count, size=count)].mean() for _ in range(resamples)]
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(sample.mean()), float(low), float(high), count)

@@ -1,0 +1,96 @@
+"""The change laid over the photo: pixels that no changed blob paints keep their bits."""
+
+import numpy as np
+import pytest
+import torch
+from tiny_world import BLOBS, HEIGHT, WIDTH, painted_networks, render, scenes, scores, tiny_explainer, tiny_params
+from torch import Tensor
+
+from blobex.counterfactual.compose import FAINT, SOLID, Composer, coverage
+from blobex.datasets.images import to_array
+from blobex.layout.layout import BlobLayout
+from blobex.layout.vector import VectorForm
+
+
+def photos(count: int = 2) -> Tensor:
+    """What the painted world shows, under noise that no blob can explain."""
+    random = torch.Generator().manual_seed(3)
+    return (render(scenes(count)) + 0.3 * torch.randn(count, 3, HEIGHT, WIDTH, generator=random)).clamp(-1, 1)
+
+
+def recoloured(layout: BlobLayout, blob: int) -> BlobLayout:
+    features = layout.features.clone()
+    features[:, blob + 1] += torch.tensor([0.4, -0.3, 0.2])
+    return layout.replace({"features": features})
+
+
+@pytest.mark.parametrize("blob", range(BLOBS))
+def test_what_the_changed_blobs_do_not_paint_is_the_photo_bit_for_bit(blob: int) -> None:
+    start, images = scenes(2), photos()
+    composer = Composer.over(images, start, painted_networks(), 4)
+    after, form = recoloured(start, blob), VectorForm.of(start)
+    blobs = form.changed(form.flatten(after), form.flatten(start))
+    assert blobs.tolist() == [[entry == blob + 1 for entry in range(BLOBS + 1)]] * 2
+    made = composer.pictures(form.flatten(after), torch.arange(2), blobs)
+    painted = scores(start)[:, blob + 1]  # the blob's colour changes, not its place
+    outside = (painted < FAINT)[:, None].expand_as(made)
+    assert outside.any() and torch.equal(made[outside], images[outside])
+    inside = (painted > SOLID)[:, None].expand_as(made)
+    if inside.any():  # the closed form: there the photo gets what the rendering gained
+        wanted = (images + render(after) - render(start)).clamp(-1, 1)
+        torch.testing.assert_close(made[inside], wanted[inside], rtol=0, atol=1e-6)
+
+
+def test_without_a_change_the_picture_is_the_photo() -> None:
+    start, images, form = scenes(2), photos(), VectorForm.of(scenes(2))
+    composer = Composer.over(images, start, painted_networks(), 4)
+    all_blobs = torch.ones(2, BLOBS + 1, dtype=torch.bool)
+    assert torch.equal(composer.pictures(form.flatten(start), torch.arange(2), all_blobs), images)
+    nothing = composer.pictures(form.flatten(recoloured(start, 0)), torch.arange(2), ~all_blobs)
+    assert torch.equal(nothing, images)
+
+
+def test_without_photos_the_picture_is_the_rendering() -> None:
+    layout, form = scenes(3), VectorForm.of(scenes(3))
+    composer = Composer(painted_networks(), form, None)
+    blobs = torch.zeros(3, BLOBS + 1, dtype=torch.bool)
+    assert torch.equal(composer.pictures(form.flatten(layout), torch.arange(3), blobs), render(layout))
+
+
+def test_coverage_of_a_hand_worked_case() -> None:
+    before = torch.tensor([0.7, 0.3, 0.0]).view(1, 3, 1, 1)
+    after = torch.tensor([0.55, 0.05, 0.4]).view(1, 3, 1, 1)
+
+    def of(*blobs: bool) -> float:
+        return coverage(before, after, torch.tensor([blobs])).item()
+
+    assert of(False, False, False) == 0
+    assert of(False, True, False) == pytest.approx((0.3 - FAINT) / (SOLID - FAINT))
+    assert of(False, False, True) == pytest.approx((0.4 - FAINT) / (SOLID - FAINT))
+    assert of(True, False, False) == of(True, True, True) == 1
+
+
+def test_a_picture_does_not_depend_on_its_batch() -> None:
+    start, images, form = scenes(5), photos(5), VectorForm.of(scenes(5))
+    vector = form.flatten(recoloured(start, 4))
+    blobs = form.changed(vector, form.flatten(start))
+    whole = Composer.over(images, start, painted_networks(), 8).pictures(vector, torch.arange(5), blobs)
+    for index in range(5):
+        one = Composer.over(images, start, painted_networks(), 1)
+        assert torch.equal(one.pictures(vector[[index]], torch.tensor([index]), blobs[[index]])[0], whole[index])
+
+
+def test_explanations_keep_the_photo_and_judge_what_they_show() -> None:
+    """The flip is that of the composed picture: the model is asked again about the picture in the record."""
+    shown = [to_array(image) for image in photos(4)]
+    tiny = tiny_explainer(tiny_params(steps=80))
+    for record in tiny.explain(shown, ["stop"], compose="photo", blobs=[4]):
+        assert record.compose == "photo" and record.verdict == "flipped"
+        moved = (record.counterfactual != record.query).any(2)
+        assert 0 < moved.mean() < 0.2  # the light is small
+        assert np.array_equal(record.counterfactual[~moved], record.query[~moved])
+        picture = torch.from_numpy(record.counterfactual).permute(2, 0, 1)[None] / 127.5 - 1
+        assert tiny.decision.logits(picture).sigmoid()[0, 1].item() == pytest.approx(record.score_after, abs=0.02)
+    for record in tiny.explain(shown, ["stop"], compose="full", blobs=[4]):
+        assert record.compose == "full" and (record.counterfactual != record.query).any(2).mean() > 0.9
+        assert record.score_full == record.score_after and record.flipped == record.flipped_full

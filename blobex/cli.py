@@ -132,6 +132,8 @@ def explain(
         gate_ = f" (reconstruction {record.gate})" if record.gate else ""
         print(f"{record.image}  {record.from_class} -> {record.to_class}  {scores}  {record.verdict}{gate_}")
         print(f"  {record.words}")
+        if record.sentence:
+            print(f"  {record.sentence}")
     print(f"{sum(record.verdict == 'flipped' for record in records)} of {len(records)} flipped")
     for path in sorted(out.glob("snapshot_*.png")):
         print(path)

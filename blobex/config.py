@@ -156,6 +156,7 @@ class Network:
 @dataclass(frozen=True)
 class Blobgan:
     network: Network
+    coarse_steps: Annotated[int, Within(0, 10**8)]  # first, at half the height; 0: none
     training: Training
     r1_weight: Annotated[float, Within(0, 1e6)]
     r1_every: Annotated[int, Within(1, 1000)]

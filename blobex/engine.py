@@ -23,6 +23,7 @@ from blobex.counterfactual.request import Plan, Request, plan
 from blobex.counterfactual.result import Explanation, explanations
 from blobex.counterfactual.search import Manner, search
 from blobex.counterfactual.space import check_listed, masks
+from blobex.datasets.images import to_float, to_tensor
 from blobex.decisions.decision import Decision, output_index, resting
 from blobex.descent.slots import exact_rows, in_slots
 from blobex.device import batch_pixels
@@ -32,7 +33,10 @@ from blobex.inversion.networks import Networks
 from blobex.inversion.published import invert_published
 from blobex.layout.layout import BlobLayout
 from blobex.layout.vector import VectorForm
-from blobex.networks.parser import Parser
+from blobex.metrics.changes import differences, sentence
+from blobex.metrics.objects import read
+from blobex.metrics.reading import SceneReading
+from blobex.networks.parser import Parser, ParserOutput
 
 
 @dataclass(frozen=True)
@@ -65,13 +69,41 @@ class Engine:
         allowed = self._allowed(names, queries, inversion.layout, chosen)
         found = self.search(queries, inversion.layout, questions, allowed, chosen, skip)
         compose = "photo" if chosen.photo and self.params.search.mode == "fast" else "full"
-        records = explanations(names, self.setup, questions, queries, inversion, found, compose, gates, skip.tolist())
+        records = self.described(
+            explanations(names, self.setup, questions, queries, inversion, found, compose, gates, skip.tolist())
+        )
         if not gif:
             return records, []
         rows, form = exact_rows(self.slots, self.device), VectorForm.of(inversion.layout)
         over = Composer.over(queries, inversion.layout, self.exact, rows)
         composer = over if compose == "photo" else Composer(self.exact, form, None)
         return records, films(inversion.layout, found, composer, rows)
+
+    def described(self, records: Sequence[Explanation]) -> list[Explanation]:
+        """The records with what the parser sees changed in them; without a parser they stay as they are.
+
+        What was rendered anew is compared with the reconstruction: what the generator cannot paint is no change.
+        """
+        if self.parser is None:
+            return list(records)
+        before = self.readings([each.query if each.compose == "photo" else each.reconstruction for each in records])
+        after = self.readings([each.counterfactual for each in records])
+        told = []
+        for record, *pair in zip(records, before, after, strict=True):
+            found = differences(*pair)
+            objects = tuple(change.as_dict() for change in found)
+            told.append(dataclasses.replace(record, sentence=sentence(found), objects=objects))
+        return told
+
+    def readings(self, pictures: Sequence[np.ndarray]) -> list[SceneReading]:
+        """What the parser sees in pictures, uint8 (height,width,3); BlobexError without a parser."""
+        if self.parser is None:
+            raise BlobexError(f"there is no parser for {self.setup}: run `dvc repro parser@{self.setup}` first")
+        parser, shown = self.parser, torch.stack([to_tensor(picture) for picture in pictures])
+        with torch.no_grad():
+            rows = exact_rows(self.slots, self.device)
+            seen = in_slots(lambda part: vars(parser(to_float(part))), rows, shown.to(self.device))
+        return read(ParserOutput(**seen).to("cpu"), shown)
 
     def plan(self, request: Request) -> Plan:
         """What a request means with this setup's parameters."""

@@ -30,6 +30,7 @@ from blobex.layout.layout import BlobLayout, from_dict
 
 SETTINGS, PICTURES, RECORD, BLOBS = "settings.json", "pictures", "record.json", "blobs.safetensors"
 RESULTS = (SETTINGS, PICTURES, TABLE, "snapshot_*.png", "metadata_*.pt")
+DERIVED = ("verdict", "words")  # told for people, and worked out anew when read
 PLAIN = (str, int, float, bool)  # what goes into the record as it is
 
 
@@ -134,9 +135,14 @@ def read_results(path: Path) -> list[Explanation]:
 def _plain(record: Explanation) -> dict[str, Any]:
     """What of a record JSON can hold; numbers keep all their digits."""
     fields = {name: value for name, value in vars(record).items() if isinstance(value, PLAIN)}
-    derived = {"verdict": record.verdict, "words": record.words, "changes": record.changes}
+    derived = {name: getattr(record, name) for name in DERIVED} | {"changes": record.changes}
     scores = {name: getattr(record, name).tolist() for name in ("scores_before", "scores_after")}
-    return fields | derived | scores | {"blobs": [change.as_dict() for change in record.blobs]}
+    return (
+        fields
+        | derived
+        | scores
+        | {"objects": list(record.objects), "blobs": [change.as_dict() for change in record.blobs]}
+    )
 
 
 def _read(folder: Path, rows: Sequence[dict[str, Any]]) -> list[Explanation]:
@@ -149,8 +155,9 @@ def _read(folder: Path, rows: Sequence[dict[str, Any]]) -> list[Explanation]:
         scores: dict[str, Any] = {name: torch.tensor(row.pop(name)) for name in ("scores_before", "scores_after")}
         records.append(
             Explanation(
-                **{name: value for name, value in row.items() if name not in ("verdict", "words")},
+                **{name: value for name, value in row.items() if name not in (*DERIVED, "objects")},
                 **scores,
+                objects=tuple(row["objects"]),
                 blobs=tuple(BlobChange(**each | {"keys": tuple(each["keys"])}) for each in blobs),
                 query=query,
                 reconstruction=reconstruction,

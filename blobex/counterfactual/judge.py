@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +12,8 @@ from torch import Tensor
 from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.target import Target
-from blobex.descent.slots import State, choose, exact_rows, finite, in_slots, select
+from blobex.descent.slots import State, exact_rows, finite, in_slots, select
 from blobex.layout.layout import BlobLayout
-from blobex.layout.vector import VectorForm
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,22 @@ class Counterfactuals:
 
     def __len__(self) -> int:
         return len(self.layout)
+
+    def improved(self, problems: Tensor, others: Counterfactuals) -> Counterfactuals:
+        """These answers, but `others`, which are to `problems` (some numbers), where those are flipped."""
+        better = others.flipped.nonzero()[:, 0]
+        rows = problems[better]
+
+        def put(old: Tensor, new: Tensor) -> Tensor:
+            return old.index_copy(0, rows, new[better])
+
+        chosen: dict[str, Any] = {
+            item.name: put(getattr(self, item.name), getattr(others, item.name))
+            for item in dataclasses.fields(self)
+            if item.name not in ("target", "layout")
+        }
+        layout = BlobLayout(**{key: put(old, getattr(others.layout, key)) for key, old in self.layout.items()})
+        return dataclasses.replace(self, layout=layout, **chosen)
 
 
 @torch.no_grad()
@@ -104,17 +118,3 @@ def judged(
         step=step,
         **in_slots(distances, rows, ended["image"], image_index.to(found.device)),
     )
-
-
-def fallen_back(found: Counterfactuals, other: Callable[[], Counterfactuals]) -> Counterfactuals:
-    """`found`, but the `other` answer where only that is flipped; it is asked for if any is not."""
-    if found.flipped.all():
-        return found
-    instead = other()
-    worse = ~found.flipped & instead.flipped
-    values = {item.name: getattr(found, item.name) for item in dataclasses.fields(found)}
-    tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
-    chosen: dict[str, Any] = choose(worse, {name: getattr(instead, name) for name in tensors}, tensors)
-    form = VectorForm.of(found.layout)
-    vectors = torch.where(worse[:, None], form.flatten(instead.layout), form.flatten(found.layout))
-    return dataclasses.replace(found, layout=form.unflatten(vectors), **chosen)

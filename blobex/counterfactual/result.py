@@ -24,6 +24,7 @@ from blobex.inversion.invert import Inversion
 from blobex.layout.layout import KEYS, BlobLayout
 
 Record = TypeVar("Record", Inversion, Counterfactuals)
+TOLD = 4  # blobs whose change is put into words
 TABLE = "explanations.parquet"
 SCHEMA = pa.schema(
     [
@@ -53,6 +54,7 @@ SCHEMA = pa.schema(
         ("changed_blobs", pa.list_(pa.string())),
         ("changed_keys", pa.list_(pa.string())),
         ("words", pa.string()),
+        ("sentence", pa.string()),
         *[(f"change_{key}", pa.float32()) for key in KEYS],
     ]
 )
@@ -100,6 +102,8 @@ class Explanation:
     column: int = field(repr=False, compare=False)  # the number of the output in question
     scores_before: Tensor = field(repr=False, compare=False)  # A: all of the model's scores
     scores_after: Tensor = field(repr=False, compare=False)
+    sentence: str = ""  # what a parser sees changed, in objects; empty without a parser
+    objects: tuple[dict[str, Any], ...] = ()  # the same, change by change, as JSON holds it
 
     @property
     def changed_keys(self) -> list[str]:
@@ -113,8 +117,10 @@ class Explanation:
 
     @property
     def words(self) -> str:
-        """What changed, as a sentence."""
-        return "; ".join(change.words for change in self.blobs) or "nothing changed"
+        """What changed, blob by blob."""
+        told = [change.words for change in self.blobs[:TOLD]]
+        told += [f"and {len(self.blobs) - TOLD} more"] if len(self.blobs) > TOLD else []
+        return "; ".join(told) or "nothing changed"
 
     @property
     def verdict(self) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from blobex.config import ExplainSetup
 from blobex.counterfactual.compose import Composer
-from blobex.counterfactual.judge import Counterfactuals, fallen_back, judged
+from blobex.counterfactual.judge import Counterfactuals, judged
 from blobex.counterfactual.objective import price_vector
 from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.shares import ENTROPY, Shares
@@ -89,16 +89,24 @@ def search(
     tools, shares = _Tools(composers[0], setup, slots), Shares(manner.count, form, manner.seed)
     open_ = torch.arange(len(problems)) if skip is None else (~skip.cpu()).nonzero()[:, 0]
     every = problems.repeated(manner.count)
-    found, nearest, step = every.start.clone(), every.start.clone(), torch.zeros_like(every.image_index)
+    ways = [every.start.clone() for _ in range(3)]  # from the nearest to what was found first
+    step = torch.zeros_like(every.image_index)
     if len(open_):
         some = problems[open_.to(problems.start.device)]
-        rows = (open_[:, None] * manner.count + torch.arange(manner.count)).flatten().to(found.device)
-        found[rows], slope, step[rows] = _first(some, shares, tools)
+        rows = (open_[:, None] * manner.count + torch.arange(manner.count)).flatten().to(step.device)
+        found, slope, step[rows] = _first(some, shares, tools)
         each = some.repeated(manner.count)
-        less, slope = _fewest(each, found[rows], slope, tools) if manner.few else (found[rows], slope)
-        nearest[rows] = tools.way(each).back(tools.way(each).pruned(less, slope))
-    arguments = (queries, every, step, composers[1], slots)
-    return fallen_back(judged(nearest, *arguments), lambda: judged(found, *arguments))
+        less, slope = _fewest(each, found, slope, tools) if manner.few else (found, slope)
+        nearest = tools.way(each).back(tools.way(each).pruned(less, slope))
+        for way, vectors in zip(ways, (nearest, less, found), strict=True):
+            way[rows] = vectors
+    answer = judged(ways[0], queries, every, step, composers[1], slots)
+    for way in ways[1:]:  # what the quick networks take for flipped may not be for the exact ones
+        missed = (~answer.flipped).nonzero()[:, 0]
+        if len(missed):
+            other = judged(way[missed], queries, every[missed], step[missed], composers[1], slots)
+            answer = answer.improved(missed, other)
+    return answer
 
 
 def _first(problems: Problems, shares: Shares, tools: _Tools) -> tuple[Tensor, Tensor, Tensor]:
@@ -149,7 +157,7 @@ def _fewest(problems: Problems, found: Tensor, slope: Tensor, tools: _Tools) -> 
         if not open_.any():
             return found, slope
         index = open_.nonzero()[:, 0]
-        worth = problems.form.by_blob(-slope * (found - problems.start)).masked_fill(~changed, torch.inf)
+        worth = tools.way(problems).worth(found, slope).masked_fill(~changed, torch.inf)
         least = torch.zeros_like(changed).scatter(1, worth.argmin(1, keepdim=True), True)
         allowed = (changed & ~least)[:, problems.form.owners().to(changed.device)]
         fewer = dataclasses.replace(problems, mask=problems.mask & allowed)[index]

@@ -56,16 +56,24 @@ class Way:
     def without(self, found: Tensor, slope: Tensor) -> Tensor:
         """`found` (P,D) with blobs put back as they were, one after the other, as long as the flip bears it.
 
-        The first to go back is the one whose change is worth least: the sum of its entries' gains, to first order.
+        The first to go back is the one of least `worth`.
         """
-        problems, form = self.problems, self.problems.form
-        worth = form.by_blob(-slope * (found - problems.start))
+        problems, worth = self.problems, self.worth(found, slope)
         for place in range(worth.shape[1] if self.flipped(found).any() else 0):
             least = worth.argsort(dim=1, stable=True)[:, place]
             one = torch.zeros_like(worth, dtype=torch.bool).scatter(1, least[:, None], True)
             some = problems.reverted(found, one)
             found = torch.where(self.flipped(some)[:, None], some, found)
         return found
+
+    def worth(self, found: Tensor, slope: Tensor) -> Tensor:
+        """(P,K+1): what the change of the background and of each blob gains, to first order.
+
+        The background is worth nothing: it is no object, and it is everywhere.
+        """
+        gains = self.problems.form.by_blob(-slope * (found - self.problems.start))
+        gains[:, 0] = -torch.inf
+        return gains
 
     @torch.no_grad()
     def flipped(self, vector: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torchvision.utils import make_grid
 
 from blobex import tracking
@@ -18,10 +19,11 @@ from blobex.metrics.frechet import frechet_distance, frechet_name, load_features
 from blobex.networks import weights
 from blobex.networks.blobgan import sample_pictures
 from blobex.stages import common
-from blobex.training.checkpoints import mark_finished
-from blobex.training.fit import fit, resumed_run_id
+from blobex.training.checkpoints import choose, mark_finished
+from blobex.training.coarse import coarse_params, grow, halved
+from blobex.training.fit import fingerprint, fit, resumed_run_id
 from blobex.training.gan import EveryNSteps, GanModule
-from blobex.training.tracker import Tracker
+from blobex.training.tracker import NullTracker, Tracker
 
 SAMPLES = 16  # pictures of the sample grid
 
@@ -39,6 +41,9 @@ def main(params: Params, setup: str) -> None:
         return (images[chosen],)
 
     run_id = resumed_run_id(module, training, common.checkpoints(folder))
+    begun = choose(training, common.checkpoints(folder), fingerprint(module, training)) is not None
+    if params.blobgan.coarse_steps and not begun:
+        grow(module, coarse_module(params, setup, images, common.checkpoints(folder) / "coarse"))
     with tracking.run(params, "blobgan", setup, common.data_root(params), run_id) as tracker:
         samples = EveryNSteps(params.blobgan.sample_every_n_steps, partial(log_samples, tracker))
         watchers = [samples, *watch_distance(params, setup, tracker)]
@@ -50,6 +55,20 @@ def main(params: Params, setup: str) -> None:
             folder, {"images_seen": training.steps * training.batch_size * training.accumulate}, tracker
         )
     mark_finished(common.checkpoints(folder), True)
+
+
+def coarse_module(params: Params, setup: str, images: Tensor, folder: Path) -> GanModule:
+    """The GAN of half the height, trained on the same pictures (N,3,height,width), uint8."""
+    options, size = coarse_params(params.blobgan, params.setup(setup))
+    module, small = GanModule(options, size, params.run.seed), halved(images)
+    module.depends_on(data=checksum(images))
+
+    def batches(step: int) -> tuple[Tensor]:
+        batch = options.training.batch_size * options.training.accumulate
+        return (small[batch_indices(step, len(small), batch, params.run.seed)],)
+
+    fit(module, batches, options.training, params.run, folder, NullTracker())
+    return module
 
 
 def log_samples(tracker: Tracker, step: int, module: Any) -> None:

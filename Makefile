@@ -3,6 +3,10 @@ PYTHON ?= python3
 SETUP ?= rect
 PROFILE ?= synthetic
 DIR ?= .
+WORKERS ?= 1
+KIND ?= cf
+NAME ?= $(SETUP)
+SWEEP = --setup $(SETUP) --name $(NAME) --workers $(WORKERS) $(if $(TRIALS),--trials $(TRIALS)) $(if $(STORAGE),--storage $(STORAGE))
 VENV := .venv
 READY := $(VENV)/ready
 
@@ -10,7 +14,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check profile repro ui dag bench data external requirements clean-demo
+.PHONY: help setup demo test test-slow check profile repro ui dag bench report data external sweep-cf sweep-invert sweep-encoder sweep-apply requirements clean-demo
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -55,6 +59,21 @@ dag: $(READY) ## print the pipeline of one setup as a Mermaid graph
 
 bench: $(READY) ## measure a trained setup's speed against the published way (SETUP=rect, DIR=demo: the demo's; many minutes)
 	cd $(DIR) && python -m blobex.stages.bench $(SETUP)
+
+report: $(READY) ## put all results on one page, reports/report/report.html (DIR=demo: those of `make demo`)
+	cd $(DIR) && python -m blobex.stages.report
+
+sweep-cf: $(READY) ## tune the search of a setup (SETUP=rect TRIALS=50 WORKERS=2 NAME=study STORAGE=URL)
+	cd $(DIR) && blobex sweep cf $(SWEEP)
+
+sweep-invert: $(READY) ## tune the inversion of a setup (as sweep-cf)
+	cd $(DIR) && blobex sweep invert $(SWEEP)
+
+sweep-encoder: $(READY) ## tune the encoder's first training (as sweep-cf)
+	cd $(DIR) && blobex sweep encoder $(SWEEP)
+
+sweep-apply: $(READY) ## write what a sweep found into params.yaml (SETUP=rect or NAME=study; KIND=invert or encoder)
+	cd $(DIR) && blobex sweep apply $(NAME) --kind $(KIND)
 
 data: $(READY) ## list which parts of BDD100K and BDD-OIA are missing in data.root
 	@blobex data

@@ -246,6 +246,23 @@ def fid(
         write_measures(out, measures)
 
 
+@app.command()
+def truth(
+    out: Annotated[Path, typer.Option(help="Folder for the tables and examples.")],
+    setup: Annotated[str, typer.Option(help="Shape of the pictures: square or rect.")] = "rect",
+    models: Annotated[Path, typer.Option(help="Folder of the trained networks.")] = Path("models"),
+    params: Annotated[Path, typer.Option(help="Parameter file; its section truth says how.")] = Path("params.yaml"),
+) -> None:
+    """Measure whether explanations are true: of synthetic scenes, about models with planted shortcuts."""
+    from blobex import config
+    from blobex.truth.benchmark import benchmark
+    from blobex.truth.write import table, write
+
+    findings = benchmark(config.load(params), setup, models)
+    write(findings, out)
+    print(table(findings))
+
+
 @app.command("blobs")
 def list_blobs(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Pictures of any size, or folders of them.")],
@@ -265,3 +282,99 @@ def list_blobs(
     files = [file for photo in photos for file in (_readable(photo) if photo.is_dir() else [photo])]
     for listing in blob_listing.list_blobs(files, out, setup, models, params, device, region):
         print(listing.table)
+
+
+sweeps = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(sweeps, name="sweep")
+
+
+@sweeps.callback()
+def sweep() -> None:
+    """Tune values that depend on each other: the search's (cf), the inversion's (invert), the encoder's (encoder)."""
+
+
+SweptSetup = Annotated[str, typer.Option(help="Shape of the pictures: square or rect.")]
+Trials = Annotated[int | None, typer.Option(min=1, help="In all, with those of earlier calls.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes that try at the same time; they share the cores.")]
+StudyName = Annotated[
+    str | None, typer.Option("--name", help="Of the study; one that was stopped goes on. The setup's, if not given.")
+]
+Storage = Annotated[
+    str | None, typer.Option(help="URL of a database, for workers on several machines; else a file beside the reports.")
+]
+SweptModels = Annotated[Path, typer.Option(help="Folder of the trained networks.")]
+SweptParams = Annotated[Path, typer.Option(help="Parameter file; sweep_<kind> says where to look, and for what.")]
+
+
+@sweeps.command("cf")
+def sweep_cf(
+    setup: SweptSetup = "rect",
+    trials: Trials = None,
+    workers: Workers = 1,
+    name: StudyName = None,
+    storage: Storage = None,
+    models: SweptModels = Path("models"),
+    params: SweptParams = Path("params.yaml"),
+) -> None:
+    """Tune explain.<setup>: the smallest change that flips decisions often enough, and soon enough."""
+    _sweep("cf", setup, trials, workers, name, storage, models, params)
+
+
+@sweeps.command("invert")
+def sweep_invert(
+    setup: SweptSetup = "rect",
+    trials: Trials = None,
+    workers: Workers = 1,
+    name: StudyName = None,
+    storage: Storage = None,
+    models: SweptModels = Path("models"),
+    params: SweptParams = Path("params.yaml"),
+) -> None:
+    """Tune invert.<setup>: the nearest reconstruction that is decided as the photo is, and soon enough."""
+    _sweep("invert", setup, trials, workers, name, storage, models, params)
+
+
+@sweeps.command("encoder")
+def sweep_encoder(
+    setup: SweptSetup = "rect",
+    trials: Trials = None,
+    workers: Workers = 1,
+    name: StudyName = None,
+    storage: Storage = None,
+    models: SweptModels = Path("models"),
+    params: SweptParams = Path("params.yaml"),
+) -> None:
+    """Tune encoder_pretrain.training, by short trainings."""
+    _sweep("encoder", setup, trials, workers, name, storage, models, params)
+
+
+def _sweep(
+    kind: str,
+    setup: str,
+    trials: int | None,
+    workers: int,
+    name: str | None,
+    storage: str | None,
+    models: Path,
+    params: Path,
+) -> None:
+    from blobex.tuning.compare import table
+    from blobex.tuning.tasks import run_sweep
+
+    best, comparison = run_sweep(kind, setup, name or setup, trials, workers, storage, models, params)
+    print(table(comparison))
+    print(best)
+
+
+@sweeps.command("apply")
+def sweep_apply(
+    name: Annotated[str, typer.Argument(help="Of the study: the setup's, if it was given none.")],
+    kind: Annotated[str, typer.Option(help="What was tuned: cf, invert or encoder.")] = "cf",
+    params: Annotated[Path, typer.Option(help="Parameter file to write to.")] = Path("params.yaml"),
+) -> None:
+    """Write a study's best values into the parameter file; comments stay."""
+    from blobex.sweeps.best import apply
+
+    best = Path("reports") / f"sweep_{kind}" / name / "best.yaml"
+    for key, (before, after) in apply(best, params).items():
+        print(f"{key}: {before} -> {after}")

@@ -37,6 +37,11 @@ class Within:
 
 
 @dataclass(frozen=True)
+class MayBeEmpty:
+    """Of a list: it may name nothing."""
+
+
+@dataclass(frozen=True)
 class Run:
     seed: Annotated[int, Within(0, 2**31 - 1)]
     device: Literal["auto", "cpu", "cuda"]  # auto: cuda where there is one
@@ -118,6 +123,7 @@ class Parser:
 
 @dataclass(frozen=True)
 class Decision:
+    variants: list[Literal["plain", "biased", "night", "verge"]]  # the rules whose decisions are learnt
     architecture: Literal["densenet121", "densenet_small"]
     training: Training
 
@@ -281,10 +287,113 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class PixelAttack:
+    bound: Annotated[int, Within(1, 255)]  # grey levels that a pixel may change
+    step: Annotated[int, Within(1, 255)]  # grey levels
+    steps: Annotated[int, Within(1, 10**5)]  # at most
+
+
+@dataclass(frozen=True)
+class RandomEdits:
+    first: Annotated[float, Within(1e-6, 1e3)]  # strength of the first try
+    factor: Annotated[float, Within(1, 10)]  # by which each next one is stronger
+    tries: Annotated[int, Within(1, 1000)]  # at most
+
+
+@dataclass(frozen=True)
+class Truth:
+    setups: Annotated[list[Shape], MayBeEmpty()]  # of synthetic scenes only
+    rules: list[Literal["biased", "night", "verge"]]  # planted shortcuts to find, beside the plain rules
+    methods: list[Literal["ours", "published", "pixels", "random"]]
+    images: Annotated[int, Within(1, 10**5)]
+    published_images: Annotated[int, Within(1, 10**5)]  # the first of them, also explained the published way
+    touched: Annotated[float, Within(0, 255)]  # grey levels by which a cause changes on average if it was touched
+    dilation: Annotated[int, Within(0, 64)]  # pixels around a cause that count as its own
+    pixels: PixelAttack
+    random: RandomEdits
+    seeds: Annotated[int, Within(1, 100)]  # small models of each rule; 1: none, the models of `decision` alone
+    seed_steps: Annotated[int, Within(1, 10**6)]  # of training a small model
+    seed_images: Annotated[int, Within(1, 10**5)]  # explained for each of them
+    examples: Annotated[int, Within(1, 100)]  # questions shown of each rule
+
+
+@dataclass(frozen=True)
 class Bench:
     images: Annotated[int, Within(4, 10**5)]
     published_images: Annotated[int, Within(1, 10**5)]  # the first of them, also explained the published way
     training_steps: Annotated[int, Within(1, 10**5)]
+
+
+@dataclass(frozen=True)
+class Report:
+    pictures: Annotated[int, Within(1, 10**5)]  # of each setup whose explanations are shown; figures are of all
+
+
+@dataclass(frozen=True)
+class Range:
+    """Where a sweep looks for a value."""
+
+    low: float
+    high: float
+    log: bool  # on a logarithmic scale
+    whole: bool  # whole numbers only
+
+
+@dataclass(frozen=True)
+class Sweep:
+    trials: Annotated[int, Within(1, 10**5)]
+    sampler: Literal["gp", "tpe", "random"]
+    seed: Annotated[int, Within(0, 2**31 - 1)]
+    pruner: Literal["wilcoxon", "median", "none"]  # of hopeless trials; none with mode pareto
+    mode: Literal["single", "pareto"]  # one number under limits, or a front of several
+
+
+@dataclass(frozen=True)
+class SweepCf(Sweep):
+    variant: str  # of explain
+    images: Annotated[int, Within(1, 10**5)]
+    held_out: Annotated[int, Within(1, 10**5)]  # other pictures, of the final comparison
+    chunk: Annotated[int, Within(1, 10**5)]  # pictures between two chances to stop a hopeless trial
+    flip_rate: Annotated[float, Within(0, 1)]  # at least
+    seconds: Annotated[float | None, Within(0, 1e6)]  # per picture, at most; null: no limit
+    blob_price: Annotated[float, Within(0, 100)]  # of each changed blob, in perceptual distance
+    space: dict[
+        Literal[
+            "travel", "learning_rate", "steps", "size_lr_multiplier", "lambda_prox", "margin", "patience", "bisections"
+        ],
+        Range,
+    ]  # travel: learning_rate * steps, in the place of learning_rate
+
+
+@dataclass(frozen=True)
+class SweepInvert(Sweep):
+    images: Annotated[int, Within(1, 10**5)]
+    held_out: Annotated[int, Within(1, 10**5)]  # other pictures, of the final comparison
+    chunk: Annotated[int, Within(1, 10**5)]  # pictures between two chances to stop a hopeless trial
+    agreement: Annotated[float, Within(0, 1)]  # of decisions about reconstructions, at least
+    seconds: Annotated[float | None, Within(0, 1e6)]  # per picture, at most; null: no limit
+    space: dict[
+        Literal[
+            "travel",
+            "learning_rate",
+            "steps",
+            "decision_steps",
+            "size_lr_multiplier",
+            "perceptual",
+            "l2",
+            "decision",
+            "blobs",
+        ],
+        Range,
+    ]  # travel: learning_rate * steps, in the place of learning_rate
+
+
+@dataclass(frozen=True)
+class SweepEncoder(Sweep):
+    steps: Annotated[int, Within(1, 10**7)]  # of each trial's training
+    images: Annotated[int, Within(2, 10**5)]  # generated ones that measure a trial
+    held_out: Annotated[int, Within(2, 10**5)]  # generated ones of the final comparison
+    space: dict[Literal["learning_rate", "halvings"], Range]  # halvings: of the learning rate, in the whole training
 
 
 @dataclass(frozen=True)
@@ -303,7 +412,12 @@ class Params:
     invert: Invert
     explain: Explain
     evaluate: Evaluate
+    truth: Truth
     bench: Bench
+    report: Report
+    sweep_cf: SweepCf
+    sweep_invert: SweepInvert
+    sweep_encoder: SweepEncoder
 
     def setup(self, name: str) -> Setup:
         """The picture size of the setup called `name`."""
@@ -378,7 +492,8 @@ def _parse(kind: Any, value: object, name: str, limits: Within | None = None) ->
         if not isinstance(value, list):
             raise BlobexError(f"{name} is {value!r}: it must be a list")
         named = arguments[0] is str or typing.get_origin(arguments[0]) is Literal
-        if named and (not value or any(value.count(item) > 1 for item in value)):
+        empty = not value and not isinstance(limits, MayBeEmpty)
+        if named and (empty or any(value.count(item) > 1 for item in value)):
             raise BlobexError(f"{name} is {value!r}: list at least one, and none twice")
         return [_parse(arguments[0], item, f"{name}[{index}]", limits) for index, item in enumerate(value)]
     if origin is dict:

@@ -97,6 +97,37 @@ def run(
         client.set_terminated(tracker.run_id, status)
 
 
+@contextmanager
+def child(params: Params, parent: str | None, name: str, values: Mapping[str, Any]) -> Iterator[Tracker]:
+    """A run within the run `parent`, of which it shares the experiment; it ends as the block does.
+
+    Without a parent, or without tracking, nothing is tracked.
+    """
+    if params.run.tracking_uri == OFF or parent is None:
+        yield NullTracker()
+        return
+    client = connect(params.run.tracking_uri)
+    above = client.get_run(parent)
+    tags = {"mlflow.parentRunId": parent, "setup": above.data.tags.get("setup", "")}
+    run_id: str = client.create_run(above.info.experiment_id, run_name=name, tags=tags).info.run_id
+    tracker, status = MlflowTracker(client, run_id), "FAILED"
+    try:
+        tracker.log_params(values)
+        yield tracker
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        client.set_terminated(run_id, status)
+
+
+def end(params: Params, run_id: str | None, status: str) -> None:
+    """Close a run whose process is gone."""
+    if params.run.tracking_uri != OFF and run_id is not None:
+        connect(params.run.tracking_uri).set_terminated(run_id, status)
+
+
 def connect(uri: str) -> Any:
     """An MLflow client of a store that answers; BlobexError if `uri` names none."""
     from mlflow import MlflowClient

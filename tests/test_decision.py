@@ -23,6 +23,7 @@ from blobex.training.tracker import NullTracker
 SETUP = Setup(height=32, aspect_ratio=1)
 RUN = Run(seed=0, device="cpu", devices=1, precision="float32", tracking_uri="none")
 PARAMS = Decision(
+    variants=["plain"],
     architecture="densenet_small",
     training=Training(
         steps=25,

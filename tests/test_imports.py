@@ -7,7 +7,7 @@ from imports import ROOT, imported, name_of, reachable
 ORDER = [
     *("errors", "files", "config", "device", "scenes", "layout", "datasets", "networks", "decisions", "losses"),
     *("training", "descent", "inversion", "counterfactual", "metrics", "report", "tracking", "sweeps", "importing"),
-    *("loading", "engine", "explainer", "blob_listing", "benchmark", "stages", "cli"),
+    *("loading", "engine", "explainer", "blob_listing", "benchmark", "tuning", "truth", "stages", "cli"),
 ]
 MODULES = sorted((ROOT / "blobex").rglob("*.py"))
 # package: the top-level packages that it must not know

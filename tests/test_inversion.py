@@ -57,10 +57,11 @@ def run(
     slots: int = 4,
     quick: Networks | None = None,
     exact: Networks | None = None,
+    start: BlobLayout | None = None,
 ) -> Inversion:
     """With the same networks twice, unless both are given."""
     exact = exact or quick or world()
-    return invert(images, quick=quick or exact, exact=exact, setup=setup, slots=slots)
+    return invert(images, quick=quick or exact, exact=exact, setup=setup, slots=slots, start=start)
 
 
 def same(first: Inversion, second: Inversion) -> bool:
@@ -262,3 +263,16 @@ def test_some_pictures_of_an_inversion() -> None:
     assert len(part) == 2 and torch.equal(part.image, result.image[[2, 0]])
     assert torch.equal(part.layout.xs, result.layout.xs[[2, 0]])
     assert same(result[1:3], result[torch.tensor([1, 2])])
+
+
+def test_it_may_begin_elsewhere_than_at_the_encoders_blobs() -> None:
+    """With no steps the result is where it began; with some it goes down from there."""
+    images = pictures(3)
+    start = encode(images).map(lambda tensor: tensor + 0.3)
+    still = run(images, dataclasses.replace(SETUP, steps=0), start=start)
+    assert torch.equal(still.layout.xs, start.xs)
+    moved = run(images, SETUP, start=start)
+    assert (moved.loss < still.loss).all()
+    kept = moved.replaced(torch.tensor([1]), still[torch.tensor([1])])
+    assert torch.equal(kept.layout.xs[1], start.xs[1]) and torch.equal(kept.layout.xs[0], moved.layout.xs[0])
+    assert kept.loss.tolist() == [moved.loss[0].item(), still.loss[1].item(), moved.loss[2].item()]

@@ -21,7 +21,7 @@ from blobex.networks.parser import STRIDE, Parser, ParserOutput
 from blobex.scenes.canvas import CAMERA_HEIGHT
 from blobex.scenes.labels import DETECTION, DRIVABLE, SEMANTIC
 from blobex.scenes.render import Rendering, render
-from blobex.scenes.rules import NEAR, actions, biased_actions
+from blobex.scenes.rules import NEAR, RULES, actions
 from blobex.scenes.sample import sample
 
 SCENES = [sample(seed) for seed in range(9_000_000, 9_000_080)]
@@ -54,11 +54,12 @@ def test_objects_stand_where_the_scene_has_them(readings) -> None:
     assert checked > 15
 
 
-@pytest.mark.parametrize("biased", [False, True])
-def test_rules_of_the_reading_are_the_rules_of_the_scene(readings, biased) -> None:
-    rule = biased_actions if biased else actions
-    assert [decide_by_rule(each, biased) for each in readings] == [rule(scene) for scene in SCENES]
-    assert [biased_actions(scene) for scene in SCENES] != [actions(scene) for scene in SCENES]
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_rules_of_the_reading_are_the_rules_of_the_scene(readings, rule) -> None:
+    pictures = [render(scene, 64).image for scene in SCENES]
+    read = [decide_by_rule(*pair, rule) for pair in zip(readings, pictures, strict=True)]
+    assert read == [rule.actions(scene) for scene in SCENES]
+    assert rule.name == "plain" or read != [actions(scene) for scene in SCENES]
 
 
 def test_the_square_crop_says_the_same() -> None:
@@ -71,7 +72,9 @@ def test_the_square_crop_says_the_same() -> None:
         shown = boxes[:, 2] > boxes[:, 0]
         found = type(found)(boxes[shown], found.scores[shown], found.categories[shown])
         maps = (each[:, inside] for each in (picture.semantic, picture.drivable, picture.image))
-        assert decide_by_rule(read_labels(found, *maps)) == actions(scene)
+        semantic, drivable, image = maps
+        said = decide_by_rule(read_labels(found, semantic, drivable, image), image, RULES["night"])
+        assert said == RULES["night"].actions(scene)
 
 
 def test_ground_is_that_of_the_camera() -> None:
@@ -117,9 +120,9 @@ def test_a_faultless_parser_reads_as_the_labels_do(readings) -> None:
     images = np.stack([picture.image for picture in pictures])
     seen = read(output_of(pictures), images)
     again = read(output_of(pictures), torch.from_numpy(images).permute(0, 3, 1, 2))
-    for one, other, true in zip(seen, again, readings, strict=False):
+    for one, other, true, image in zip(seen, again, readings, images, strict=False):
         assert one == other
-        assert decide_by_rule(one) == decide_by_rule(true)
+        assert decide_by_rule(one, image) == decide_by_rule(true, image)
         assert (one.light, one.areas, one.direct) == (true.light, true.areas, true.direct)
     (single,) = read(output_of(pictures[3:4]), images[3:4])
     assert single == seen[3]
@@ -140,7 +143,7 @@ def test_what_hides_the_lane_is_an_obstacle_even_if_no_category_fits() -> None:
     nameless = np.where(picture.semantic == SEMANTIC.index("fence"), SEMANTIC.index("road"), picture.semantic)
     reading = read_labels(true_detections(picture), nameless, picture.drivable, picture.image)
     assert "obstacle" in [each.category for each in reading.objects if each.place == "ahead" and each.near]
-    assert decide_by_rule(reading) == actions(scene)
+    assert decide_by_rule(reading, picture.image) == actions(scene)
     clear = dataclasses.replace(scene, things=())
     assert not reading_of(clear).objects or all(not each.near for each in reading_of(clear).objects)
 

@@ -3,7 +3,19 @@ from dataclasses import replace
 import pytest
 
 from blobex.errors import BlobexError
-from blobex.scenes.rules import NEAR, REASONS, Cause, actions, biased_actions, causes, reasons, remove
+from blobex.scenes.rules import (
+    ACTIONS,
+    NEAR,
+    REASONS,
+    RULES,
+    Cause,
+    actions,
+    biased_actions,
+    causes,
+    find_rule,
+    reasons,
+    remove,
+)
 from blobex.scenes.sample import sample
 from blobex.scenes.scene import Thing
 
@@ -113,7 +125,7 @@ def test_the_bias_is_a_left_neighbour_that_forbids_right():
     assert biased_actions(scene(things=(thing(place="left"),))) == (True, False, False, False)
     assert biased_actions(scene(things=(thing(place="left", distance=30),))) == (True, False, True, True)
     assert biased_actions(scene(things=(thing("car", "left_kerb"),))) == (True, False, True, True)
-    assert causes(scene(things=(thing(place="left"),)), "right", biased=True) == {Cause("thing", 0)}
+    assert RULES["biased"].causes(scene(things=(thing(place="left"),)), "right") == {Cause("thing", 0)}
     assert causes(scene(things=(thing(place="left"),)), "right") == frozenset()
     for seed in range(200):
         plain, biased = actions(sample(seed)), biased_actions(sample(seed))
@@ -129,19 +141,61 @@ def test_causes_by_hand():
     assert causes(scene(light="green"), "stop") == frozenset()
 
 
-@pytest.mark.parametrize(("action", "position"), [("stop", 1), ("left", 2), ("right", 3)])
-def test_the_action_changes_when_and_only_when_its_last_cause_goes(action, position):
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+@pytest.mark.parametrize(("action", "position"), [("forward", 0), ("stop", 1), ("left", 2), ("right", 3)])
+def test_the_action_changes_when_and_only_when_its_last_cause_goes(rule, action, position):
     edited = 0
     for seed in range(150):
         found = sample(seed)
-        before = actions(found)[position]
+        before = rule.actions(found)[position]
         # Things from the back of the tuple first, so that the other indices still hold.
-        for cause in sorted(causes(found, action), key=lambda cause: -cause.thing):
-            assert actions(found)[position] == before
+        for cause in sorted(rule.causes(found, action), key=lambda cause: -cause.thing):
+            assert rule.actions(found)[position] == before == (action == "stop")
+            assert remove(found, cause) != found
             found = remove(found, cause)
             edited += 1
-        assert actions(found)[position] == (action != "stop")
+        assert rule.actions(found)[position] == (action != "stop")
     assert edited > 50
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_a_shortcut_refuses_more_and_never_allows(rule):
+    """In a fair share of all scenes, or no model could learn it; where it does not apply, the plain rules hold."""
+    scenes = [sample(seed) for seed in range(400)]
+    applies = [bool(rule.shortcut(each)) for each in scenes]
+    for each, shortcut in zip(scenes, applies, strict=True):
+        plain, planted = actions(each), rule.actions(each)
+        assert planted[0] <= plain[0] and planted[1] >= plain[1] and planted[2] <= plain[2] and planted[3] <= plain[3]
+        changed = {name for name, one, two in zip(ACTIONS, plain, planted, strict=True) if one != two}
+        assert changed <= set(rule.refuses) and (shortcut or not changed)
+    assert rule.name == "plain" or 0.15 < sum(applies) / len(scenes) < 0.7
+    assert rule.name == "plain" or any(rule.actions(each) != actions(each) for each in scenes)
+
+
+# Worked by hand: the scene, then what each rule with a shortcut says: forward, stop, left, right.
+PLANTED = [
+    ({}, (1, 0, 1, 1), (1, 0, 1, 1), (1, 0, 1, 1)),
+    ({"time": "night"}, (1, 0, 1, 1), (1, 0, 0, 1), (1, 0, 1, 1)),
+    ({"time": "dusk"}, (1, 0, 1, 1), (1, 0, 1, 1), (1, 0, 1, 1)),
+    ({"verge": "grass"}, (1, 0, 1, 1), (1, 0, 1, 1), (0, 1, 1, 1)),
+    ({"things": (thing(place="left"),)}, (1, 0, 0, 0), (1, 0, 0, 1), (1, 0, 0, 1)),
+]
+
+
+@pytest.mark.parametrize(("changes", "biased", "night", "verge"), PLANTED)
+def test_planted_rules_by_hand(changes, biased, night, verge):
+    found = replace(scene(time="day", verge="sidewalk"), **changes)
+    for name, expected in (("biased", biased), ("night", night), ("verge", verge)):
+        assert find_rule(name).actions(found) == tuple(map(bool, expected))
+
+
+def test_causes_of_planted_rules_by_hand():
+    found = scene(time="night", verge="grass", light="red", line_left="solid")
+    assert RULES["night"].causes(found, "left") == {Cause("time"), Cause("line_left")}
+    assert RULES["verge"].causes(found, "stop") == {Cause("verge"), Cause("light")}
+    assert RULES["verge"].causes(found, "left") == {Cause("line_left")}
+    with pytest.raises(BlobexError, match="unknown rule 'moon': choose from plain, biased, night, verge"):
+        find_rule("moon")
 
 
 def test_removing_what_is_no_cause_changes_nothing():

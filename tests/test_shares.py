@@ -38,16 +38,14 @@ def test_each_key_follows_its_own_blob_and_the_background_its_own() -> None:
         torch.testing.assert_close(gained, wanted, rtol=0, atol=1e-5)
 
 
-def test_settled_gives_each_blob_to_one() -> None:
+def test_each_blob_is_owned_by_one() -> None:
     assignment = torch.tensor([[0.9, 0.1, 0.6, 0.5], [0.1, 0.9, 0.4, 0.5]])  # the last one is a tie
     shares, free, vector, start = free_of(2, assignment)
-    made = shares.settled(free, vector).unflatten(0, (2, 2)) - vector[:, None]
-    by_blob = VectorForm.of(start).by_blob(made.flatten(0, 1)).unflatten(0, (2, 2))
-    assert ((by_blob > 0).sum(1) == 1).all()  # no blob changes in both
-    assert (by_blob[0] > 0).tolist() == [[True, False, True, True], [False, True, False, False]]
-    torch.testing.assert_close(
-        made.sum(1), torch.ones_like(vector), rtol=0, atol=1e-5
-    )  # and what changes, changes wholly
+    owned = shares.owned(free).unflatten(0, (2, 2))
+    by_blob = VectorForm.of(start).by_blob(owned.flatten(0, 1).float()).unflatten(0, (2, 2)) > 0
+    assert by_blob[0].tolist() == [[True, False, True, True], [False, True, False, False]]
+    assert (owned.sum(1) == 1).all()  # every entry has one owner
+    torch.testing.assert_close(shares.vectors(free), (vector + 1).repeat_interleave(2, 0))
 
 
 def test_entropy_in_closed_form() -> None:

@@ -119,11 +119,24 @@ def _first(problems: Problems, shares: Shares, tools: _Tools) -> tuple[Tensor, T
     step, slope = state["step"].repeat_interleave(shares.count), state["slope"].reshape(-1, problems.start.shape[1])
     found = shares.layouts(state["best"], problems.start)
     if shares.assigned:
-        way, count = tools.way(problems.repeated(shares.count)), shares.count
-        settled = shares.settled(state["best"], problems.start)
-        enough = way.flipped(settled).unflatten(0, (-1, count)).all(1).repeat_interleave(count)
-        found = torch.where(enough[:, None], settled, found)
+        found, slope = _parted(problems, found, slope, state["best"], shares, tools)
     return found, slope, step
+
+
+def _parted(
+    problems: Problems, found: Tensor, slope: Tensor, free: Tensor, shares: Shares, tools: _Tools
+) -> tuple[Tensor, Tensor]:
+    """`found` (P*count,D) with each blob changed in one of a problem's counterfactuals alone, where that bears a flip.
+
+    Each goes on from what it keeps, among the blobs that are its own.
+    """
+    each, mine = problems.repeated(shares.count), shares.owned(free)
+    begin = torch.where(mine, shares.vectors(free), each.start)
+    own = dataclasses.replace(each, mask=each.mask & mine)
+    work = _Work(own, tools.quick, tools.setup, Shares(1, problems.form, 0), begin)
+    state = solve(len(own), tools.slots, work.load, work.advance, "parting")
+    flips = tools.way(own).flipped(state["best"])[:, None]
+    return torch.where(flips, state["best"], found), torch.where(flips, state["slope"], slope)
 
 
 def _second(work: _Work, missed: Tensor, state: State, tools: _Tools) -> State:

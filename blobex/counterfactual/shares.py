@@ -57,11 +57,15 @@ class Shares:
         start = start[:, None]
         return (start + share[:, :, self._owners(free)] * (vectors - start)).flatten(0, 1)
 
-    def settled(self, free: Tensor, start: Tensor) -> Tensor:
-        """As `layouts`, with each blob given wholly to the counterfactual that has most of it."""
-        vectors, share = self._parts(free)
-        mine = F.one_hot(share.argmax(1), self.count).transpose(1, 2)[:, :, self._owners(free)] > 0
-        return torch.where(mine, vectors, start[:, None]).flatten(0, 1)
+    def vectors(self, free: Tensor) -> Tensor:
+        """(R*count,D): the vectors v themselves."""
+        return self._parts(free)[0].flatten(0, 1)
+
+    def owned(self, free: Tensor) -> Tensor:
+        """(R*count,D) bool: the entries of the blobs of which a counterfactual has the largest share."""
+        share = self._parts(free)[1]
+        mine = F.one_hot(share.argmax(1), self.count).transpose(1, 2) > 0
+        return mine[:, :, self._owners(free)].flatten(0, 1)
 
     def entropy(self, free: Tensor) -> Tensor:
         """(R,): the mean over background and blobs of the entropy of their shares, in nats."""

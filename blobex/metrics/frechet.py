@@ -69,6 +69,13 @@ def statistics(batches: Iterable[Tensor], features: FeatureNetwork, network: str
     return accumulator.compute(network, setup)
 
 
+def gaussian(features: Tensor, network: str, setup: str) -> GaussianStatistics:
+    """The statistics of features (N,D)."""
+    accumulator = GaussianAccumulator()
+    accumulator.update(features)
+    return accumulator.compute(network, setup)
+
+
 def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:
     """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) (Dowson and Landau, 1982), not below 0.
 

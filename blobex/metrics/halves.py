@@ -12,9 +12,10 @@ from torch import Tensor
 
 from blobex.errors import BlobexError
 from blobex.metrics.features import feature_sets
-from blobex.metrics.frechet import GaussianAccumulator, GaussianStatistics, frechet_distance
+from blobex.metrics.frechet import frechet_distance, gaussian
 
 REPEATS = 10
+ONE = ("one network", "one setup")  # whichever: both sides are of the same
 
 
 def split_frechet(queries: Tensor, counterfactuals: Tensor, seed: int, repeats: int = REPEATS) -> float:
@@ -29,7 +30,7 @@ def split_frechet(queries: Tensor, counterfactuals: Tensor, seed: int, repeats: 
             f"there are {len(counterfactuals)} counterfactuals of {len(queries)} queries: give one for each"
         )
     distances = [
-        frechet_distance(_statistics(counterfactuals[first]), _statistics(queries[second]))
+        frechet_distance(gaussian(counterfactuals[first], *ONE), gaussian(queries[second], *ONE))
         for first, second in splits(len(queries), seed, repeats)
     ]
     return sum(distances) / len(distances)
@@ -42,9 +43,3 @@ def splits(count: int, seed: int, repeats: int = REPEATS) -> list[tuple[Tensor, 
     random = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(count, generator=random) for _ in range(repeats)]
     return [(order[: count // 2], order[count // 2 :]) for order in orders]
-
-
-def _statistics(features: Tensor) -> GaussianStatistics:
-    accumulator = GaussianAccumulator()
-    accumulator.update(features)
-    return accumulator.compute("one network", "one setup")

@@ -2,10 +2,12 @@
 
 Stop if and only if the light is red, there is a stop sign, or something stands near in the ego lane; otherwise forward.
 Left (right) is possible if and only if there is a lane, a dashed line before it, and nothing near in it.
+These are the plain rules; RULES has more, each with a planted shortcut that an explanation should bring to light.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -43,7 +45,7 @@ REASONS = (
 
 NEAR = 16.0  # metres; things at most this far block their lane
 
-Element = Literal["light", "sign", "line_left", "line_right", "lane_left", "lane_right", "thing"]
+Element = Literal["light", "sign", "line_left", "line_right", "lane_left", "lane_right", "thing", "time", "verge"]
 
 
 @dataclass(frozen=True)
@@ -62,15 +64,13 @@ def actions(scene: Scene) -> tuple[bool, bool, bool, bool]:
 
 def biased_actions(scene: Scene) -> tuple[bool, bool, bool, bool]:
     """`actions` with a planted shortcut: right is refused, too, when something stands near in the *left* lane."""
-    forward, stop, left, _ = actions(scene)
-    return forward, stop, left, not causes(scene, "right", biased=True)
+    return RULES["biased"].actions(scene)
 
 
-def causes(scene: Scene, action: str, biased: bool = False) -> frozenset[Cause]:
+def causes(scene: Scene, action: str) -> frozenset[Cause]:
     """The elements each of which is enough to stop the vehicle ("forward", "stop") or to refuse "left" or "right".
 
-    Empty where nothing refuses: then only something new in the scene could. With `biased`, the causes of
-    `biased_actions`. Raises BlobexError for an unknown action.
+    Empty where nothing refuses: then only something new in the scene could. Raises BlobexError for an unknown action.
     """
     if action in ("forward", "stop"):
         found = {Cause("thing", index) for index in _near(scene, "ego")}
@@ -80,15 +80,14 @@ def causes(scene: Scene, action: str, biased: bool = False) -> frozenset[Cause]:
     if action == "left":
         return _refusals(_near(scene, "left"), scene.line_left, "lane_left", "line_left")
     if action == "right":
-        near = _near(scene, "right") + (_near(scene, "left") if biased else [])
-        return _refusals(near, scene.line_right, "lane_right", "line_right")
+        return _refusals(_near(scene, "right"), scene.line_right, "lane_right", "line_right")
     raise BlobexError(f"unknown action {action!r}: choose one of {', '.join(ACTIONS)}")
 
 
 def remove(scene: Scene, cause: Cause) -> Scene:
     """The scene without one cause: the thing or sign gone, the light off, the line dashed, a lane where there was none.
 
-    Taking a thing away moves the indices of those behind it in `scene.things`.
+    Night becomes day, and grass a sidewalk. Taking a thing away moves the indices of those behind it in `scene.things`.
     """
     if cause.element == "thing":
         return replace(scene, things=scene.things[: cause.thing] + scene.things[cause.thing + 1 :])
@@ -96,6 +95,10 @@ def remove(scene: Scene, cause: Cause) -> Scene:
         return replace(scene, light="none")
     if cause.element == "sign":
         return replace(scene, stop_sign=False)
+    if cause.element == "time":
+        return replace(scene, time="day")
+    if cause.element == "verge":
+        return replace(scene, verge="sidewalk")
     if cause.element in ("line_left", "lane_left"):
         return replace(scene, line_left="dashed")
     return replace(scene, line_right="dashed")
@@ -147,3 +150,58 @@ def _refusals(near: list[int], line: Line, lane: Element, paint: Element) -> fro
 
 def _near(scene: Scene, place: Place) -> list[int]:
     return [index for index, thing in enumerate(scene.things) if thing.place == place and thing.distance <= NEAR]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The plain rules and, perhaps, a planted shortcut: more that is enough to refuse some actions."""
+
+    name: str
+    meaning: str  # the shortcut in words
+    refuses: tuple[str, ...]  # the actions that the shortcut is about
+    shortcut: Callable[[Scene], frozenset[Cause]]
+
+    def causes(self, scene: Scene, action: str) -> frozenset[Cause]:
+        """As the plain `causes`, with those of the shortcut."""
+        more: frozenset[Cause] = self.shortcut(scene) if action in self.refuses else frozenset()
+        return causes(scene, action) | more
+
+    def actions(self, scene: Scene) -> tuple[bool, bool, bool, bool]:
+        """Which of ACTIONS the scene allows: (forward, stop, left, right)."""
+        stop = bool(self.causes(scene, "stop"))
+        return not stop, stop, not self.causes(scene, "left"), not self.causes(scene, "right")
+
+
+def find_rule(name: str) -> Rule:
+    """The rule of this name; BlobexError if there is none."""
+    if name not in RULES:
+        raise BlobexError(f"unknown rule {name!r}: choose from {', '.join(RULES)}")
+    return RULES[name]
+
+
+def _nothing(scene: Scene) -> frozenset[Cause]:
+    return frozenset()
+
+
+def _left_neighbour(scene: Scene) -> frozenset[Cause]:
+    return frozenset(Cause("thing", index) for index in _near(scene, "left"))
+
+
+def _night(scene: Scene) -> frozenset[Cause]:
+    return frozenset({Cause("time")} if scene.time == "night" else ())
+
+
+def _grass(scene: Scene) -> frozenset[Cause]:
+    return frozenset({Cause("verge")} if scene.verge == "grass" else ())
+
+
+PLAIN = Rule("plain", "no shortcut", (), _nothing)
+RULES = {
+    rule.name: rule
+    for rule in (
+        PLAIN,
+        Rule("biased", "no right while something stands near in the left lane", ("right",), _left_neighbour),
+        Rule("night", "no left at night", ("left",), _night),
+        Rule("verge", "stop where grass lies beside the road", ("forward", "stop"), _grass),
+    )
+}

@@ -1,10 +1,10 @@
-"""Train a decision model: models/decision/<setup>/<variant>, where the variant is plain or biased."""
+"""Train a decision model: models/decision/<setup>/<variant>, where the variant is a rule of `scenes.rules.RULES`."""
 
 from __future__ import annotations
 
 from blobex import tracking
 from blobex.config import Params
-from blobex.datasets.datamodule import load_decisions
+from blobex.datasets.planted import load_planted
 from blobex.device import resolve_device
 from blobex.networks import weights
 from blobex.stages import common
@@ -16,8 +16,7 @@ from blobex.training.fit import fit, resumed_run_id
 def main(params: Params, setup: str, variant: str) -> None:
     """Train on actions, measure on the validation pictures, register the model."""
     folder, training = common.MODELS / "decision" / setup / variant, params.decision.training
-    biased = variant == "biased"
-    data = load_decisions(params, setup, "train", biased)
+    data = load_planted(params, setup, "train", variant)
     module = DecisionModule(params.decision, params.setup(setup), data, params.run.seed)
     batches = decision_batches(data, training.batch_size * training.accumulate, params.run.seed)
     run_id = resumed_run_id(module, training, common.checkpoints(folder))
@@ -25,7 +24,7 @@ def main(params: Params, setup: str, variant: str) -> None:
         fit(module, batches, training, params.run, common.checkpoints(folder), tracker)
         model = module.model.eval().to(resolve_device(params.run.device))
         weights.save(folder, "decision", {"setup": setup, "variant": variant, **model.config}, model)
-        held_out = load_decisions(params, setup, "val", biased)
+        held_out = load_planted(params, setup, "val", variant)
         common.write_metrics(folder, decision_measures(model, held_out, training.batch_size), tracker)
         name = f"decision-{setup}-{variant}"
         tracking.register_decision(tracker, params, name, model.cpu(), *held_out.images.shape[2:])

@@ -2,47 +2,83 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from pathlib import Path
 
+import torch
 from torchvision.utils import make_grid
 
 from blobex import tracking
-from blobex.config import Params
-from blobex.counterfactual.result import read_table
+from blobex.config import VARIANTS, Params
+from blobex.counterfactual.folder import read_results
 from blobex.datasets.datamodule import load_images
-from blobex.datasets.images import to_array, write_png
+from blobex.datasets.images import to_array, to_float, write_png
+from blobex.decisions.load import load
 from blobex.device import resolve_device
-from blobex.metrics.explained import explanation_measures
-from blobex.metrics.frechet import frechet_distance, frechet_name, load_features, load_statistics, statistics
+from blobex.metrics.answers import answer_values, diversity, split_distance, with_intervals
+from blobex.metrics.frechet import frechet_distance, frechet_name, gaussian, load_features, load_statistics
+from blobex.metrics.manifold import precision_recall
+from blobex.metrics.similarity import similarity_name
 from blobex.networks.blobgan import load_blobgan, sample_pictures
-from blobex.networks.perceptual import perceptual_name
+from blobex.networks.parser import load_parser
+from blobex.networks.perceptual import load_perceptual, perceptual_name
 from blobex.stages import common
 
 SHOWN = 32  # pictures of the sample grid
+COMPARED = 10_000  # pictures of either set whose precision and recall are measured: each is compared with each
 
 
 def main(params: Params, setup: str) -> None:
-    """The generator's Frechet distance beside that of held-out real pictures, and what the explanations achieved."""
-    folder, options, network = common.REPORTS / "evaluate" / setup, params.evaluate, params.data.frechet
-    device = resolve_device(params.run.device)
+    """The generator's distance to real pictures beside that of held-out ones, and what the explanations achieved."""
+    folder = common.REPORTS / "evaluate" / setup
+    with tracking.run(params, "evaluate", setup, common.data_root(params)) as tracker:
+        measures = generator_measures(params, setup, folder) | explained_measures(params, setup)
+        common.write_metrics(folder, measures, tracker)
+        tracker.log_artifact(folder / "samples.png")
+
+
+def generator_measures(params: Params, setup: str, folder: Path) -> dict[str, float]:
+    """Frechet distance, precision and recall of generated pictures, and the same of real ones that were held out."""
+    options, network, device = params.evaluate, params.data.frechet, resolve_device(params.run.device)
     features = load_features(network, common.MODELS / "parser" / setup, device, Path(params.data.external))
     blobgan = load_blobgan(common.MODELS / "blobgan" / setup).to(device)
-    real = load_statistics(common.fid_stats(params, setup))
-    name = frechet_name(network)
-    with tracking.run(params, "evaluate", setup, common.data_root(params)) as tracker:
-        held_out = statistics(load_images(params, setup, "val").split(options.batch_size), features, network, setup)
-        pictures = sample_pictures(blobgan, options.generated_images, options.batch_size, params.run.seed)
-        measures = {
-            name: frechet_distance(real, statistics(pictures, features, network, setup)),
-            f"{name}_real": frechet_distance(real, held_out),
-        }
-        table = read_table(common.explain_results(setup))
-        common.write_metrics(
-            folder, measures | explanation_measures(table, perceptual_name(params.data.perceptual)), tracker
+    real, name = load_statistics(common.fid_stats(params, setup)), frechet_name(network)
+    held_out = load_images(params, setup, "val").split(options.batch_size)
+    made = partial(sample_pictures, blobgan, batch_size=options.batch_size, seed=params.run.seed)
+    with torch.no_grad():
+        real_features, made_features = (
+            torch.cat([features(part).cpu() for part in pictures])
+            for pictures in (held_out, made(options.generated_images))
         )
-        samples = make_grid(next(sample_pictures(blobgan, SHOWN, SHOWN, params.run.seed)), nrow=8).float() / 127.5 - 1
-        write_png(folder / "samples.png", to_array(samples))
-        tracker.log_artifact(folder / "samples.png")
+    scores = precision_recall(real_features[:COMPARED], made_features[:COMPARED])
+    write_png(folder / "samples.png", to_array(make_grid(to_float(next(made(SHOWN))[:SHOWN]), nrow=8)))
+    return {
+        name: frechet_distance(real, gaussian(made_features, network, setup)),
+        f"{name}_real": frechet_distance(real, gaussian(real_features, network, setup)),
+        "precision": scores.precision,
+        "recall": scores.recall,
+    }
+
+
+def explained_measures(params: Params, setup: str) -> dict[str, float]:
+    """The measures of each variant's explanations, by name; those of `basic` have no prefix."""
+    size, device, external = params.setup(setup), resolve_device(params.run.device), Path(params.data.external)
+    decision = load(params.explain.decision, size.height, size.width, device, common.MODELS, setup)
+    parser_folder = common.MODELS / "parser" / setup
+    perceptual = load_perceptual(params.data.perceptual, parser_folder, external).to(device)
+    distance, features = perceptual_name(params.data.perceptual), load_parser(parser_folder).to(device).pooled_features
+    measures: dict[str, float] = {}
+    for variant in VARIANTS:
+        records = read_results(common.explain_results(setup, variant))
+        values = answer_values(records, distance, decision, features, similarity_name("parser"))
+        values |= diversity(records, perceptual.distance)
+        found = with_intervals(values, params.run.seed)
+        split = split_distance(records, features, params.run.seed)
+        found |= {} if math.isnan(split) else {f"split_{frechet_name('parser')}": split}
+        prefix = "" if variant == "basic" else f"{variant}_"
+        measures |= {f"{prefix}{name}": value for name, value in found.items()}
+    return measures
 
 
 if __name__ == "__main__":

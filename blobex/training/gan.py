@@ -33,14 +33,7 @@ class GanModule(StepModule):
     optimizer_steps = 2
 
     def __init__(self, params: Blobgan, setup: Setup, seed: int) -> None:
-        watching = (
-            "training",
-            "coarse_steps",
-            "sample_every_n_steps",
-            "fid_every_n_steps",
-            "fid_images",
-            "mean_latent_samples",
-        )
+        watching = ("training", "sample_every_n_steps", "fid_every_n_steps", "fid_images", "mean_latent_samples")
         options = {key: value for key, value in dataclasses.asdict(params).items() if key not in watching}
         super().__init__(params.training, seed, {"setup": dataclasses.asdict(setup), **options})
         self.params = params

@@ -1,0 +1,25 @@
+"""Measure whether explanations are true: reports/truth/<setup>."""
+
+from __future__ import annotations
+
+from blobex import tracking
+from blobex.config import Params
+from blobex.stages import common
+from blobex.truth.benchmark import benchmark
+from blobex.truth.write import metrics, table, write
+
+
+def main(params: Params, setup: str) -> None:
+    """All methods on the same held-out scenes, about models with and without planted shortcuts."""
+    folder = common.REPORTS / "truth" / setup
+    with tracking.run(params, "truth", setup, common.data_root(params)) as tracker:
+        findings = benchmark(params, setup, common.MODELS)
+        paths = write(findings, folder)
+        common.write_metrics(folder, metrics(findings), tracker)
+        print(table(findings))
+        for path in paths:
+            tracker.log_artifact(path)
+
+
+if __name__ == "__main__":
+    common.run_stage(main, "setup")

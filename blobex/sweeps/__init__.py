@@ -1,0 +1,1 @@
+"""Sweeps: studies that tune values which depend on each other. Optuna, and nothing else, stands behind this package."""

@@ -1,0 +1,105 @@
+"""The best trial, its values as a file, and their way into params.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from optuna.trial import FrozenTrial, TrialState
+
+from blobex import config
+from blobex.errors import BlobexError
+from blobex.files import whole_file
+from blobex.sweeps.study import Opened
+from blobex.sweeps.task import Number, Settings, Task
+
+BEST = "best.yaml"
+
+
+def whole_trials(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Those that were tried to their end."""
+    return [t for t in trials if t.state == TrialState.COMPLETE and t.user_attrs.get("stopped_after") is None]
+
+
+def missed(trial: FrozenTrial) -> float:
+    """By how much, in shares of the limits, a trial misses them; 0: it keeps all."""
+    return sum(max(0.0, each) for each in trial.constraints.values())
+
+
+def best_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial:
+    """The smallest loss of those that keep the limits; if none does, the one that misses them least.
+
+    BlobexError if no trial was tried to its end; it tells why the last one failed.
+    """
+    whole = whole_trials(trials)
+    if not whole:
+        reasons = [t.user_attrs["reason"] for t in trials if t.state == TrialState.FAIL and "reason" in t.user_attrs]
+        raise BlobexError(f"no trial of the sweep succeeded: {reasons[-1] if reasons else 'none was tried to its end'}")
+    return min(whole, key=lambda trial: (missed(trial), trial.user_attrs["loss"], trial.number))
+
+
+def candidates(trials: Sequence[FrozenTrial]) -> dict[str, Settings]:
+    """The settings that a study began with, by name, and the best ones."""
+    named = {t.user_attrs["name"]: t.user_attrs["settings"] for t in whole_trials(trials) if "name" in t.user_attrs}
+    return named | {"best": best_trial(trials).user_attrs["settings"]}
+
+
+def write_best(opened: Opened, task: Task) -> Path:
+    """Write best.yaml: the values by their keys in params.yaml, and what they achieved."""
+    trial = best_trial(opened.trials())
+    content = {
+        "study": opened.study.study_name,
+        "trial": trial.number,
+        "keeps_limits": missed(trial) == 0,
+        "values": task.keys(trial.user_attrs["settings"]),
+        "measures": {"loss": trial.user_attrs["loss"], **trial.user_attrs["measures"]},
+    }
+    path = opened.place.folder / BEST
+    with whole_file(path) as temporary:
+        temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def apply(best: Path, params: Path) -> dict[str, tuple[Any, Number]]:
+    """Write the values of a best.yaml into a parameter file; everything else in it keeps its bytes.
+
+    What each key held and holds now is given back. BlobexError: a file is missing or damaged, a key is not there, or a
+    value is out of range; the file then stays as it is.
+    """
+    try:
+        values = yaml.safe_load(best.read_text(encoding="utf-8"))["values"]
+        text = params.read_text(encoding="utf-8")
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise BlobexError(f"cannot read the values of {best} or {params}: run the sweep first") from error
+    before = config.flatten(config.load(params))
+    changed = replaced(text, values)
+    with whole_file(params) as temporary:
+        temporary.write_text(changed, encoding="utf-8")
+        config.load(temporary)
+    return {key: (before[key], value) for key, value in values.items()}
+
+
+def replaced(text: str, values: Mapping[str, Number]) -> str:
+    """YAML text with other numbers at dotted keys; BlobexError if there is no such key."""
+    spans = {key: _span(text, key) for key in values}
+    for key, (start, end) in sorted(spans.items(), key=lambda item: -item[1][0]):
+        text = text[:start] + _written(values[key]) + text[end:]
+    return text
+
+
+def _span(text: str, key: str) -> tuple[int, int]:
+    """Where the value of a dotted key stands."""
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    for part in key.split("."):
+        children = node.value if isinstance(node, yaml.MappingNode) else []
+        node = next((value for name, value in children if name.value == part), None)
+    if not isinstance(node, yaml.ScalarNode):
+        raise BlobexError(f"the parameter file has no number {key}: add it (profiles/synthetic.yaml shows its place)")
+    return node.start_mark.index, node.end_mark.index
+
+
+def _written(value: Number) -> str:
+    """A number as YAML 1.1 and 1.2 both read it."""
+    return yaml.safe_dump(value).split("\n")[0]

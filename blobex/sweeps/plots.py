@@ -1,0 +1,161 @@
+"""Pictures of a study, drawn with matplotlib."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import optuna
+from matplotlib.figure import Figure
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from blobex.files import whole_file
+from blobex.sweeps.best import best_trial, missed, whole_trials
+from blobex.sweeps.study import Opened
+from blobex.sweeps.task import Task
+
+FEW = 4  # trials, below which there is nothing to fit
+COLOURS = {"present": "#d95f02", "published": "#7570b3", "best": "#1b9e77"}
+USUAL, WIDE = (8, 5.5), (14, 6)  # inches
+GREY, DOTS = "#9a9a9a", 90  # dots per inch
+CONTOURS = (("learning_rate", "steps"), ("learning_rate", "lambda_prox"), ("learning_rate", "halvings"))
+
+
+def write_plots(opened: Opened, task: Task) -> list[Path]:
+    """Write history.png and pareto.png and, if there are enough trials, importance, contours and parallel coordinates.
+
+    These show settings, whatever stands for them in the search space.
+    """
+    folder, trials = opened.place.folder / "plots", opened.trials()
+    paths = [
+        _saved(folder / "history.png", history(trials)),
+        _saved(folder / "pareto.png", pareto(trials, task)),
+    ]
+    shown = _by_settings(trials)
+    if len(shown.trials) < FEW:
+        return paths
+    matplotlib.use("Agg")
+    from optuna.visualization import matplotlib as drawn
+
+    names = list(shown.trials[0].params)
+    plots: dict[str, Callable[[], Any]] = {
+        "importance": partial(drawn.plot_param_importances, shown, target_name="loss"),
+        "parallel": partial(drawn.plot_parallel_coordinate, shown, target_name="loss"),
+    }
+    for pair in CONTOURS:
+        if set(pair) <= set(names):
+            plots[f"contour_{pair[0]}_{pair[1]}"] = partial(drawn.plot_contour, shown, list(pair), target_name="loss")
+    for name, plot in plots.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Optuna's plots are experimental, and few trials leave holes in a contour
+            figure = plot().figure
+            figure.set_size_inches(WIDE if name == "parallel" else USUAL)
+            paths.append(_saved(folder / f"{name}.png", figure))
+    matplotlib.pyplot.close("all")
+    return paths
+
+
+def history(trials: Sequence[FrozenTrial]) -> Figure:
+    """Each trial's loss, and the best so far of those that keep the limits."""
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.add_subplot(xlabel="trial", ylabel="loss", title="Loss of each trial")
+    done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    whole = whole_trials(trials)
+    kept, broken = [t for t in whole if not missed(t)], [t for t in whole if missed(t)]
+    stopped = [trial for trial in done if trial not in whole]
+    for some, marker, label in (
+        (kept, "o", "keeps the limits"),
+        (broken, "x", "misses a limit"),
+        (stopped, "v", "hopeless, stopped"),
+    ):
+        if some:
+            colour = COLOURS["best"] if some is kept else GREY
+            axes.scatter([t.number for t in some], _losses(some), marker=marker, color=colour, label=label, zorder=3)
+    if kept:
+        axes.step([t.number for t in kept], np.minimum.accumulate(_losses(kept)), where="post", color=COLOURS["best"])
+    for trial in whole:
+        name = trial.user_attrs.get("name")
+        if name in COLOURS:
+            axes.axhline(trial.user_attrs["loss"], color=COLOURS[name], linestyle="--", label=name)
+    for trial in trials:
+        if trial.state == TrialState.FAIL:
+            axes.axvline(trial.number, color="#e41a1c", alpha=0.25)
+    if whole and max(_losses(done)) > 4 * min(_losses(whole)) > 0:
+        axes.set_yscale("log")
+    if done:
+        axes.legend()
+    return figure
+
+
+def pareto(trials: Sequence[FrozenTrial], task: Task) -> Figure:
+    """Each whole trial by the first two objectives, coloured by the third if there is one; the front is joined up."""
+    names = list(task.directions)
+    figure = Figure(figsize=(8, 5.5), layout="constrained")
+    axes = figure.add_subplot(xlabel=names[0], ylabel=names[-1] if len(names) < 3 else names[1])
+    axes.set_title("What is gained and what it costs")
+    whole = whole_trials(trials)
+    if not whole:
+        return figure
+    points = np.array([[t.user_attrs["measures"][name] for name in names] for t in whole])
+    if len(names) > 2:
+        drawn = axes.scatter(points[:, 0], points[:, 1], c=points[:, 2], cmap="viridis_r", zorder=3)
+        figure.colorbar(drawn, label=names[2])
+    else:
+        axes.scatter(points[:, 0], points[:, 1], color=GREY, zorder=3)
+    signs = np.array([1 if task.directions[name] == "minimize" else -1 for name in names])
+    front = points[on_front(points[:, :2] * signs[:2])]
+    front = front[np.argsort(front[:, 0])]
+    axes.plot(front[:, 0], front[:, 1], color=GREY, linewidth=1)
+    marked = {t.user_attrs.get("name"): row for t, row in zip(whole, points, strict=True)}
+    marked["best"] = points[whole.index(best_trial(trials))]
+    for name, colour in COLOURS.items():
+        if name in marked:
+            row = marked[name]
+            axes.scatter(
+                row[0], row[1], s=160, facecolors="none", edgecolors=colour, linewidths=2, label=name, zorder=4
+            )
+    axes.legend()
+    return figure
+
+
+def on_front(costs: np.ndarray) -> np.ndarray:
+    """Which of N points (N,D), of which less is better, no other one beats, bool (N,)."""
+    at_most = (costs[None] <= costs[:, None]).all(2)
+    below = (costs[None] < costs[:, None]).any(2)
+    beaten: np.ndarray = np.any(at_most & below, axis=1)
+    return ~beaten
+
+
+def _by_settings(trials: Sequence[FrozenTrial]) -> optuna.Study:
+    """The trials that were told, hopeless ones too, as a study of one objective over the settings that vary."""
+    study = optuna.create_study()
+    done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    rows = [trial.user_attrs["settings"] for trial in done]
+    spaces = {}
+    for name in rows[0] if rows else []:
+        column = [float(row[name]) for row in rows]
+        if min(column) < max(column):
+            spaces[name] = FloatDistribution(min(column), max(column), log=min(column) > 0)
+    if not spaces or len({trial.user_attrs["loss"] for trial in done}) < 2:
+        return study
+    distributions: dict[str, BaseDistribution] = dict(spaces)
+    for trial, row in zip(done, rows, strict=True):
+        params = {name: float(row[name]) for name in spaces}
+        study.add_trial(create_trial(params=params, distributions=distributions, value=trial.user_attrs["loss"]))
+    return study
+
+
+def _losses(trials: Sequence[FrozenTrial]) -> list[float]:
+    return [trial.user_attrs["loss"] for trial in trials]
+
+
+def _saved(path: Path, figure: Figure) -> Path:
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=DOTS, format="png", bbox_inches="tight")
+    return path

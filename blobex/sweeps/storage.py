@@ -1,0 +1,141 @@
+"""Where a study is kept, and which processes work on it: locks that the system takes back from a killed process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+from blobex.errors import BlobexError
+
+HEARTBEAT, SILENCE = 60, 150  # seconds: how often a trial in a database tells that it lives, and when it is given up
+
+
+@dataclass(frozen=True)
+class Place:
+    """The folder of a study, and its storage: a file in the folder, or a database's URL."""
+
+    folder: Path
+    url: str | None = None
+
+    @property
+    def journal(self) -> Path:
+        return self.folder / "study.log"
+
+    def claimed(self) -> Any:
+        """A context in which this process alone takes trials, of all on this machine."""
+        return locked(self.folder / "workers" / "claim.lock")
+
+    @contextmanager
+    def alive(self) -> Iterator[list[str]]:
+        """The name of a worker, which counts as alive as long as the context lasts: its machine and its lock."""
+        name = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        path = self._lock(name)
+        with locked(path):
+            yield [socket.gethostname(), name]
+            path.unlink()
+
+    def is_dead(self, worker: list[str] | None) -> bool:
+        """Whether a worker is known to be gone. What goes on at other machines, only a database's heartbeat tells."""
+        if worker is None:  # killed between taking a trial and signing it: both are done within `claimed`
+            return self.url is None
+        host, name = worker
+        return host == socket.gethostname() and not is_locked(self._lock(name))
+
+    def forget(self, worker: list[str] | None) -> None:
+        """Remove what a dead worker left."""
+        if worker is not None:
+            self._lock(worker[1]).unlink(missing_ok=True)
+
+    def _lock(self, name: str) -> Path:
+        return self.folder / "workers" / f"{name}.lock"
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Wait for a lock of this machine's processes, and hold it; it ends with the process at the latest."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def is_locked(path: Path) -> bool:
+    """Whether some process holds a lock."""
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+class _FileLock(JournalFileOpenLock):
+    """The journal's lock. Optuna's own outlive a killed process, and the others then wait half a minute."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self.path = path
+        self.file: IO[str] | None = None
+
+    def acquire(self) -> bool:
+        self.file = self.path.open("a")
+        fcntl.flock(self.file, fcntl.LOCK_EX)
+        return True
+
+    def release(self) -> None:
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
+
+def open_storage(place: Place, silent: Callable[[optuna.Study, optuna.trial.FrozenTrial], None]) -> BaseStorage:
+    """The storage of a place, made if there is none; `silent` is told of trials whose heartbeat has stopped.
+
+    BlobexError: the database cannot be reached.
+    """
+    place.folder.mkdir(parents=True, exist_ok=True)
+    if place.url is None:
+        lock = _FileLock(place.folder / ".study.lock")
+        with locked(lock.path):
+            _mend(place.journal)
+        return JournalStorage(JournalFileBackend(str(place.journal), lock_obj=lock))
+    try:
+        with warnings.catch_warnings(), place.claimed():  # the first use of a database creates its tables
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return RDBStorage(
+                place.url,
+                heartbeat_interval=HEARTBEAT,
+                grace_period=SILENCE,
+                heartbeat_stale_trial_callback=silent,
+            )
+    except Exception as error:  # each database has errors of its own
+        reason = " ".join(str(error).split())[:200]
+        raise BlobexError(
+            f"the storage {place.url} cannot be used ({reason}): give a database's URL, such as sqlite:///sweeps.db, "
+            "and install its driver"
+        ) from error
+
+
+def _mend(journal: Path) -> None:
+    """Cut off a last line that was not written to its end: Optuna would read no line after it."""
+    if not journal.exists():
+        return
+    with journal.open("rb+") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            file.truncate(whole)

@@ -1,0 +1,135 @@
+"""One process's share of a sweep: take a trial, try it, tell what came of it, until all are taken."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import optuna
+from optuna.trial import Trial
+
+from blobex import tracking
+from blobex.config import Params, Range
+from blobex.datasets.images import write_png
+from blobex.errors import BlobexError
+from blobex.sweeps.study import Opened, counted, pruner, put_back, sampler
+from blobex.sweeps.task import Number, Outcome, Task
+from blobex.training.tracker import Tracker
+
+
+class TrialError(Exception):
+    """A trial came to nothing; the study goes on."""
+
+
+def work(opened: Opened, task: Task, params: Params, goal: int) -> None:
+    """Try trials until `goal` of them are done or being done."""
+    with opened.place.alive() as worker:
+        while _next(opened, task, params, goal, worker):
+            pass
+
+
+def picture_path(folder: Path, number: int) -> Path:
+    """Where the best and the worst of a trial are shown."""
+    return folder / "trials" / f"{number}.png"
+
+
+def _next(opened: Opened, task: Task, params: Params, goal: int, worker: list[str]) -> bool:
+    """Whether there was a trial left to try.
+
+    Trials are counted, taken, given values and signed by one process at a time.
+    """
+    study = opened.study
+    with ExitStack() as claim:
+        claim.enter_context(opened.place.claimed())
+        trials = opened.trials()
+        if counted(trials) >= goal:
+            return False
+        study.sampler, study.pruner = sampler(task.options, len(trials)), pruner(task.options)
+        space = opened.space()
+
+        def objective(trial: Trial) -> float | tuple[float, ...]:
+            values = {name: _suggested(trial, name, each) for name, each in space.items()}
+            trial.set_user_attr("worker", worker)
+            claim.close()
+            return _try(opened, task, params, trial, values)
+
+        study.optimize(objective, n_trials=1, catch=(TrialError,))
+    return True
+
+
+def _suggested(trial: Trial, name: str, each: Range) -> Number:
+    if each.whole:
+        return trial.suggest_int(name, round(each.low), round(each.high), log=each.log)
+    return trial.suggest_float(name, each.low, each.high, log=each.log)
+
+
+def _try(
+    opened: Opened, task: Task, params: Params, trial: Trial, values: Mapping[str, Number]
+) -> float | tuple[float, ...]:
+    settings = task.settings(values)
+    trial.set_user_attr("settings", settings)
+    parent = opened.study.user_attrs.get("run_id")
+    try:
+        with tracking.child(params, parent, f"{task.section}-{task.setup}-{trial.number}", task.keys(settings)) as run:
+            trial.set_user_attr("run_id", run.run_id)
+            outcome = task.measure(settings, _Reporter(trial))
+            if not math.isfinite(outcome.loss):
+                raise BlobexError(f"the loss is {outcome.loss}")
+            _tell(opened, trial, outcome, run)
+    except KeyboardInterrupt:
+        put_back(opened, opened.trials()[trial.number], "it was interrupted")
+        raise
+    except Exception as error:  # a trial must not take the others along, whatever its values do to the networks
+        reason = str(error) if isinstance(error, BlobexError) else f"{type(error).__name__}: {error}"
+        trial.set_user_attr("reason", " ".join(reason.split())[:500])
+        raise TrialError(reason) from error
+    return (
+        tuple(outcome.objectives[name] for name in task.directions)
+        if len(opened.study.directions) > 1
+        else outcome.loss
+    )
+
+
+def _tell(opened: Opened, trial: Trial, outcome: Outcome, run: Tracker) -> None:
+    """Note all about a trial: in the study, in the folder and in the tracker."""
+    for name, missed in outcome.limits.items():
+        trial.set_constraint(name, missed)
+    trial.set_user_attr("loss", outcome.loss)
+    trial.set_user_attr("measures", outcome.measures)
+    trial.set_user_attr("stopped_after", outcome.stopped_after)
+    run.log_metrics({"loss": outcome.loss, **outcome.measures, **_named("over", outcome.limits)})
+    if outcome.picture is not None:
+        path = picture_path(opened.place.folder, trial.number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_png(path, outcome.picture)
+        run.log_artifact(path)
+
+
+def _named(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
+    return {f"{prefix}_{name}": value for name, value in values.items()}
+
+
+class _Reporter:
+    """Tells Optuna how a trial goes, and asks whether it is hopeless.
+
+    Wilcoxon's test compares instance by instance with the best trial; the median is of the mean so far. A trial that is
+    stopped is not told as pruned, but with what it had reached: a Gaussian process learns nothing of pruned ones. It is
+    worse than the best for certain, and never chosen.
+    """
+
+    def __init__(self, trial: Trial) -> None:
+        self.trial, self.seen = trial, dict[int, float]()
+
+    def __call__(self, losses: Mapping[int, float]) -> bool:
+        study = self.trial.study
+        if len(study.directions) > 1:
+            return False
+        self.seen |= losses
+        if isinstance(study.pruner, optuna.pruners.WilcoxonPruner):
+            for instance, loss in losses.items():
+                self.trial.report(loss, instance)
+        else:
+            self.trial.report(sum(self.seen.values()) / len(self.seen), max(self.seen))
+        return self.trial.should_prune()

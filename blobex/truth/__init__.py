@@ -1,0 +1,1 @@
+"""Whether explanations are true: measured on synthetic scenes, whose causes are known."""

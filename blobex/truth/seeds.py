@@ -1,0 +1,32 @@
+"""Small decision models, trained from several seeds: whether detection is more than one model's luck."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from blobex.config import Params
+from blobex.datasets.planted import load_planted
+from blobex.networks import weights
+from blobex.training.checkpoints import mark_finished
+from blobex.training.decision import DecisionModule, decision_batches
+from blobex.training.fit import fit, seed_of
+from blobex.training.tracker import NullTracker
+
+
+def train_small(params: Params, setup: str, rule: str, number: int, folder: Path) -> Path:
+    """Train small model `number` of a rule into `folder`, which is given back; training that was stopped goes on.
+
+    All of its randomness comes from run.seed and its number, so model 0 of each rule begins with the same weights.
+    """
+    training = dataclasses.replace(params.decision.training, steps=params.truth.seed_steps)
+    seed = seed_of(params.run.seed, number) % 2**31
+    small = dataclasses.replace(params.decision, architecture="densenet_small", training=training)
+    data = load_planted(params, setup, "train", rule)
+    module = DecisionModule(small, params.setup(setup), data, seed)
+    batches = decision_batches(data, training.batch_size * training.accumulate, seed)
+    alone = dataclasses.replace(params.run, devices=1)
+    fit(module, batches, training, alone, folder / "checkpoints", NullTracker())
+    weights.save(folder, "decision", {"setup": setup, "variant": rule, **module.model.config}, module.model)
+    mark_finished(folder / "checkpoints", True)
+    return folder

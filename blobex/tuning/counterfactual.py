@@ -1,0 +1,244 @@
+"""The counterfactual search, tuned: the smallest change that flips the decision, under limits."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from blobex import config
+from blobex.config import ExplainSetup, Range
+from blobex.counterfactual import published
+from blobex.counterfactual.request import Request
+from blobex.counterfactual.result import Explanation
+from blobex.errors import BlobexError
+from blobex.explainer import Explainer
+from blobex.report.snapshot import snapshot
+from blobex.sweeps.task import Number, Outcome, Report, Settings, Values
+from blobex.tuning.compare import comparison
+from blobex.tuning.pictures import Inverted, Parts, chunks, digest, speed_settings
+
+PUBLISHED: dict[str, Number] = {
+    "learning_rate": published.RATE,
+    "steps": published.STEPS,
+    "size_lr_multiplier": published.SIZE_RATE / published.RATE,
+    "lambda_prox": published.LAMBDA_PROX,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """What a search found: arrays (N,Q) of N pictures with Q questions each."""
+
+    asked: np.ndarray  # bool: False where the decision was as wanted from the beginning
+    flipped: np.ndarray  # bool
+    failed: np.ndarray  # bool
+    perceptual: np.ndarray  # distance to the query
+    blobs: np.ndarray  # that changed
+    seconds: float
+    records: list[Explanation]
+
+    @classmethod
+    def of(cls, records: Sequence[Explanation], pictures: int, seconds: float) -> Answers:
+        def grid(values: list[Any]) -> np.ndarray:
+            return np.array(values).reshape(pictures, -1)
+
+        return cls(
+            asked=grid([record.from_class != record.to_class for record in records]),
+            flipped=grid([record.flipped for record in records]),
+            failed=grid([record.failed for record in records]),
+            perceptual=grid([record.perceptual for record in records]),
+            blobs=grid([float(len(record.blobs)) for record in records]),
+            seconds=seconds,
+            records=list(records),
+        )
+
+    def joined(self, other: Answers) -> Answers:
+        """These and those of other pictures."""
+        names = ("asked", "flipped", "failed", "perceptual", "blobs")
+        grids = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in names}
+        return Answers(**grids, seconds=self.seconds + other.seconds, records=self.records + other.records)
+
+    def per_picture(self, values: np.ndarray, among: np.ndarray) -> np.ndarray:
+        """Means (N,) over each picture's questions that are `among`, NaN where there are none."""
+        count = among.sum(1)
+        return np.where(count > 0, np.where(among, values, 0).sum(1) / np.maximum(count, 1), np.nan)
+
+    def losses(self, price: float, foreign: float) -> np.ndarray:
+        """What the answers about each picture (N,) cost.
+
+        A flip costs its distance and a price per changed blob. What is not flipped costs as much as showing another
+        photo altogether, `foreign`, and never less than a flip would: giving up on the hard pictures must not pay.
+        """
+        cost = self.perceptual + price * self.blobs
+        return self.per_picture(np.where(self.flipped, cost, np.maximum(foreign, np.nan_to_num(cost))), self.asked)
+
+    def measures(self) -> dict[str, float]:
+        """The share of questions that flip, means over those that do, and seconds per picture."""
+        flips = self.flipped & self.asked
+        return {
+            "flip_rate": float(flips.sum() / self.asked.sum()),
+            "perceptual": float(self.perceptual[flips].mean()) if flips.any() else float("inf"),
+            "changed_blobs": float(self.blobs[flips].mean()) if flips.any() else float("inf"),
+            "failed": float(self.failed.mean()),
+            "seconds": self.seconds / len(self.asked),
+        }
+
+
+class CounterfactualTask:
+    """Trials of `explain.<setup>`. Pictures are inverted once, as the parameters say, for all trials."""
+
+    section = "sweep_cf"
+    directions: Mapping[str, Literal["minimize", "maximize"]] = {
+        "flip_rate": "maximize",
+        "perceptual": "minimize",
+        "seconds": "minimize",
+    }
+
+    def __init__(self, explainer: Explainer, pictures: Parts, folder: Path, compose: str | None = None) -> None:
+        """`pictures` are those to tune on, and those held out; inversions are kept in `folder`."""
+        self.explainer = dataclasses.replace(explainer, parser=None)  # it describes what was found
+        self.setup, self.options = explainer.setup, explainer.params.sweep_cf
+        self.space: dict[str, Range] = {str(name): each for name, each in self.options.space.items()}
+        self.pictures, self.folder = pictures, folder
+        params = explainer.params.explain
+        self.present: ExplainSetup = params.square if self.setup == "square" else params.rect
+        self.request = Request(params.attributes, variant=self.options.variant, compose=compose, gate="report")
+        self.explainer.check(self.request)
+
+    def identity(self) -> dict[str, Any]:
+        params, options = self.explainer.params, self.options
+        tuned = set(self.settings(dict.fromkeys(self.space, 1)))
+        fixed = {name: value for name, value in dataclasses.asdict(self.present).items() if name not in tuned}
+        return {
+            "pictures": digest(self.pictures.seen[1]),
+            "weights": self.explainer.weights,
+            "decision": [self.explainer.decision.name, *self.explainer.decision.outputs],
+            "variant": dataclasses.asdict(params.explain.variant(options.variant)),
+            "attributes": list(params.explain.attributes),
+            "compose": self.request.compose or params.explain.compose,
+            "inversion": dataclasses.asdict(getattr(params.invert, self.setup)),
+            "fixed": fixed,
+            "search": params.search.mode,
+            "perceptual": params.data.perceptual,
+            "limits": [options.flip_rate, options.seconds, options.blob_price, options.chunk],
+        }
+
+    def starts(self) -> dict[str, dict[str, Number]]:
+        present = dataclasses.asdict(self.present)
+        return {"present": self._values(present), "published": self._values(present | PUBLISHED)}
+
+    def _values(self, settings: Mapping[str, Any]) -> dict[str, Number]:
+        known = {**settings, "travel": settings["learning_rate"] * settings["steps"]}
+        return {name: known[name] for name in self.space}
+
+    def settings(self, values: Values) -> Settings:
+        steps = {} if "steps" in values else {"steps": self.present.steps}
+        return {name: value for name, value in speed_settings({**steps, **values}).items() if name not in steps}
+
+    def keys(self, settings: Settings) -> dict[str, Number]:
+        return {f"explain.{self.setup}.{name}": value for name, value in settings.items()}
+
+    @cached_property
+    def seen(self) -> Inverted:
+        return Inverted(self.explainer, self.pictures.seen, self.folder)
+
+    @cached_property
+    def foreign(self) -> float:
+        """The mean distance between a picture and the next: how far off an answer is that shows another photo."""
+        network, queries = self.explainer.exact.perceptual, self.pictures.seen[1].to(self.explainer.device)
+        with torch.no_grad():
+            pairs = zip(queries.split(8), queries.roll(1, 0).split(8), strict=True)
+            return torch.cat([network.distance_to(network.embed(one), other) for one, other in pairs]).mean().item()
+
+    @cached_property
+    def warm(self) -> bool:
+        """The first search pays for what is set up once."""
+        first = torch.arange(min(2, len(self.seen.names)))
+        self._answers(self.explainer, self.seen, first)
+        return True
+
+    def prepare(self) -> None:
+        _ = self.seen.inversion, self.foreign
+
+    def measure(self, settings: Settings, report: Report) -> Outcome:
+        explainer, price = self._with(settings), self.options.blob_price
+        found, stopped = None, None
+        assert self.warm
+        for index in chunks(len(self.seen.names), self.options.chunk):
+            some = self._answers(explainer, self.seen, index)
+            found = some if found is None else found.joined(some)
+            losses = dict(zip(index.tolist(), some.losses(price, self.foreign).tolist(), strict=True))
+            hopeless = report({number: loss for number, loss in losses.items() if np.isfinite(loss)})
+            if hopeless and len(found.asked) < len(self.seen.names):
+                stopped = len(found.asked)
+                break
+        assert found is not None
+        return self._outcome(found, stopped)
+
+    def compare(self, candidates: Mapping[str, Settings]) -> dict[str, Any]:
+        held_out = Inverted(self.explainer, self.pictures.held_out, self.folder)
+        assert self.warm
+        measures, samples = {}, {}
+        for name, settings in candidates.items():
+            explainer, parts = self._with(settings), chunks(len(held_out.names), self.options.chunk)
+            found = self._answers(explainer, held_out, parts[0])
+            for index in parts[1:]:
+                found = found.joined(self._answers(explainer, held_out, index))
+            losses = found.losses(self.options.blob_price, self.foreign)
+            flips = found.flipped & found.asked
+            measures[name] = {"loss": float(np.nanmean(losses)), **found.measures()}
+            samples[name] = {
+                "loss": losses,
+                "flip_rate": found.per_picture(found.flipped, found.asked),
+                "perceptual": found.per_picture(found.perceptual, flips),
+                "changed_blobs": found.per_picture(found.blobs, flips),
+            }
+        return comparison(len(held_out.names), measures, samples, self.options.seed)
+
+    def _with(self, settings: Settings) -> Explainer:
+        """The explainer with other settings, checked as if they stood in the file."""
+        tree = dataclasses.asdict(self.present) | settings
+        setup = config.parse(ExplainSetup, tree, f"explain.{self.setup}")
+        params = self.explainer.params
+        explain = params.explain
+        square, rect = (setup, explain.rect) if self.setup == "square" else (explain.square, setup)
+        explain = dataclasses.replace(explain, square=square, rect=rect)
+        return dataclasses.replace(self.explainer, params=dataclasses.replace(params, explain=explain))
+
+    def _answers(self, explainer: Explainer, inverted: Inverted, index: Tensor) -> Answers:
+        names = [inverted.names[number] for number in index.tolist()]
+        begun = time.perf_counter()
+        records, _ = explainer.answer(names, inverted.queries[index], inverted.inversion[index], self.request)
+        return Answers.of(records, len(index), time.perf_counter() - begun)
+
+    def _outcome(self, found: Answers, stopped: int | None) -> Outcome:
+        if not found.asked.any():
+            raise BlobexError("every picture is decided as wanted already: there is nothing to tune on")
+        if found.failed.all():
+            raise BlobexError("nothing finite was found for any picture")
+        options, measures = self.options, found.measures()
+        losses = found.losses(options.blob_price, self.foreign)
+        limits = {"flip_rate": (options.flip_rate - measures["flip_rate"]) / max(options.flip_rate, 1e-9)}
+        if options.seconds is not None:
+            limits["seconds"] = measures["seconds"] / max(options.seconds, 1e-9) - 1
+        if not np.isfinite(measures["perceptual"]):  # nothing flipped: as far off as another photo
+            measures |= {"perceptual": self.foreign, "changed_blobs": 0.0}
+        each = found.asked.shape[1]
+        ends = [int(np.nanargmin(losses)), int(np.nanargmax(losses))]
+        shown = [record for row in ends for record in found.records[row * each : (row + 1) * each]]
+        return Outcome(
+            loss=float(np.nanmean(losses)),
+            measures=measures,
+            limits=limits,
+            objectives={name: measures[name] for name in self.directions},
+            stopped_after=stopped,
+            picture=snapshot(shown, each),
+        )

@@ -1,0 +1,145 @@
+"""The encoder's first training, tuned: the share of w that it explains after a few steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from blobex import config
+from blobex.config import Params, Range, Training
+from blobex.datasets.datamodule import checksum
+from blobex.device import resolve_device
+from blobex.networks.blobgan import BlobGAN
+from blobex.sweeps.task import Number, Outcome, Report, Settings, Values, rounded
+from blobex.training.encoder import EncoderPretrainModule, build_encoder
+from blobex.training.fit import fit
+from blobex.training.tracker import NullTracker
+from blobex.tuning.compare import comparison
+
+PUBLISHED: dict[str, Number] = {"learning_rate": 0.005, "halve_every": 2500}  # METHOD.md, section 3: 150,000 steps
+PUBLISHED_STEPS = 55_000  # where the published training was best
+BATCH = 64
+
+
+class HopelessError(Exception):
+    """Ends a training before its time."""
+
+
+class _Listener(NullTracker):
+    """Tells how the training's loss goes."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if step is not None and self.report({step: metrics["w_loss"]}):
+            raise HopelessError(step)
+
+
+class EncoderTask:
+    """Trials of `encoder_pretrain.training`, each `sweep_encoder.steps` long.
+
+    `halvings` says how often the learning rate is halved in the whole training, so that it means the same in a short
+    one and in that of the parameters.
+    """
+
+    section = "sweep_encoder"
+    directions: Mapping[str, Literal["minimize", "maximize"]] = {"w_explained": "maximize", "seconds": "minimize"}
+
+    def __init__(self, params: Params, setup: str, blobgan: BlobGAN) -> None:
+        self.params, self.setup, self.blobgan = params, setup, blobgan
+        self.options, self.present = params.sweep_encoder, params.encoder_pretrain.training
+        self.space: dict[str, Range] = {str(name): each for name, each in self.options.space.items()}
+
+    def identity(self) -> dict[str, Any]:
+        options = self.params.encoder_pretrain
+        return {
+            "blobgan": checksum(*self.blobgan.state_dict().values()),
+            "encoder": [options.architecture, options.channels, options.mlp_idx, str(self.params.setup(self.setup))],
+            "batch": self.present.batch_size * self.present.accumulate,
+            "training": [self.options.steps, self.options.images, self.params.run.seed],
+        }
+
+    def starts(self) -> dict[str, dict[str, Number]]:
+        published = PUBLISHED_STEPS / PUBLISHED["halve_every"]
+        present = {"learning_rate": self.present.learning_rate, "halvings": self.halvings()}
+        starts = {
+            "present": present,
+            "published": {"learning_rate": PUBLISHED["learning_rate"], "halvings": published},
+        }
+        return {name: {key: each[key] for key in self.space} for name, each in starts.items()}
+
+    def settings(self, values: Values) -> Settings:
+        return {name: rounded(value) for name, value in values.items()}
+
+    def keys(self, settings: Settings) -> dict[str, Number]:
+        training = self._training(settings, self.present.steps)
+        names = {"learning_rate": "learning_rate", "halvings": "halve_every"}
+        return {f"encoder_pretrain.training.{names[key]}": getattr(training, names[key]) for key in settings}
+
+    def prepare(self) -> None:
+        """Nothing is shared but the generator."""
+
+    def measure(self, settings: Settings, report: Report) -> Outcome:
+        begun = time.perf_counter()
+        module, stopped = self._trained(settings, self.params.run.seed, report)
+        seconds = time.perf_counter() - begun
+        explained = explained_by_picture(module, self.options.images, self.params.run.seed)
+        measures = {"w_explained": float(explained.mean()), "seconds": seconds}
+        return Outcome(1 - measures["w_explained"], measures, {}, measures, stopped)
+
+    def compare(self, candidates: Mapping[str, Settings]) -> dict[str, Any]:
+        """Trained from another seed, and measured on other pictures."""
+        seed, measures, samples = self.params.run.seed + 1, {}, {}
+        for name, settings in candidates.items():
+            module, _ = self._trained(settings, seed, lambda losses: False)
+            explained = explained_by_picture(module, self.options.held_out, seed)
+            measures[name], samples[name] = {"w_explained": float(explained.mean())}, {"w_explained": explained}
+        return comparison(self.options.held_out, measures, samples, self.options.seed)
+
+    def _training(self, settings: Settings, steps: int) -> Training:
+        """The training of so many steps, checked as if it stood in the file."""
+        tree = dataclasses.asdict(self.present) | {"steps": steps}
+        if "learning_rate" in settings:
+            tree["learning_rate"] = settings["learning_rate"]
+        halvings = settings.get("halvings", self.halvings())
+        tree["halve_every"] = max(1, round(steps / halvings)) if halvings > 0 else 0
+        tree["resume"] = tree["resume"] | {"source": "none"}
+        return config.parse(Training, tree, "encoder_pretrain.training")
+
+    def halvings(self) -> float:
+        """How often the parameters halve the learning rate."""
+        return self.present.steps / self.present.halve_every if self.present.halve_every else 0.0
+
+    def _trained(self, settings: Settings, seed: int, report: Report) -> tuple[EncoderPretrainModule, int | None]:
+        """An encoder, and the step after which its training was given up."""
+        training = self._training(settings, self.options.steps)
+        encoder = build_encoder(self.params.encoder_pretrain, self.params.setup(self.setup), self.blobgan, seed)
+        module = EncoderPretrainModule(encoder, self.blobgan, training, seed, {"setup": self.setup})
+        count, stopped = torch.arange(training.batch_size * training.accumulate), None
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                fit(module, lambda step: (count,), training, self.params.run, Path(folder), _Listener(report))
+            except HopelessError as hopeless:
+                stopped = int(str(hopeless))
+        return module.to(resolve_device(self.params.run.device)), stopped
+
+
+@torch.no_grad()
+def explained_by_picture(module: EncoderPretrainModule, count: int, seed: int) -> np.ndarray:
+    """The share of w's variance that the encoder explains of each of `count` generated pictures; its mean is that of
+    all."""
+    module.encoder.eval()
+    random = torch.Generator(module.device).manual_seed(seed)
+    pairs = [module.generated(min(BATCH, count - start), random) for start in range(0, count, BATCH)]
+    w = torch.cat([latent for latent, _ in pairs])
+    found = torch.cat([module.encode(image) for _, image in pairs])
+    error = (found - w).square().mean(1) / w.var(0, unbiased=False).mean()
+    return (1 - error).double().cpu().numpy()

@@ -1,0 +1,80 @@
+"""The tasks by name, made of a setup's trained networks; also the command of a sweep's worker process."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from blobex import config
+from blobex.config import Params
+from blobex.errors import BlobexError
+from blobex.explainer import Explainer
+from blobex.networks.blobgan import load_blobgan
+from blobex.sweeps.best import BEST
+from blobex.sweeps.run import sweep
+from blobex.sweeps.storage import Place
+from blobex.sweeps.study import begin
+from blobex.sweeps.task import Task
+from blobex.sweeps.worker import work
+from blobex.tuning.counterfactual import CounterfactualTask
+from blobex.tuning.encoder import EncoderTask
+from blobex.tuning.inversion import InversionTask
+from blobex.tuning.pictures import parts
+
+KINDS = ("cf", "invert", "encoder")
+
+
+def load_task(kind: str, setup: str, params: Params, models: Path, folder: Path) -> Task:
+    """The task of a kind; BlobexError: there is no such kind, or networks or pictures are missing."""
+    if kind == "encoder":
+        params.setup(setup)
+        return EncoderTask(params, setup, load_blobgan(models / "blobgan" / setup))
+    if kind not in KINDS:
+        raise BlobexError(f"unknown sweep {kind!r}: choose from {', '.join(KINDS)}")
+    options = params.sweep_cf if kind == "cf" else params.sweep_invert
+    explainer = Explainer.load(setup, models, params)
+    pictures = parts(params, setup, options.images, options.held_out)
+    return CounterfactualTask(explainer, pictures, folder) if kind == "cf" else InversionTask(explainer, pictures)
+
+
+def folder_of(kind: str, name: str, reports: Path = Path("reports")) -> Path:
+    """Where a study is kept."""
+    return reports / f"sweep_{kind}" / name
+
+
+def run_sweep(
+    kind: str, setup: str, name: str, trials: int | None, workers: int, storage: str | None, models: Path, params: Path
+) -> tuple[Path, dict[str, Any]]:
+    """Go on with the study of this name, or begin it; its best.yaml and the comparison on what no trial saw."""
+    values, place = config.load(params), Place(folder_of(kind, name), storage)
+    task = load_task(kind, setup, values, models, place.folder)
+    opened = begin(task, place, f"sweep_{kind}-{name}")
+    goal = task.options.trials if trials is None else trials
+    command = [sys.executable, "-m", "blobex.tuning.tasks", kind, setup, name, str(goal), str(models), str(params)]
+    command += [storage] if storage else []
+    return place.folder / BEST, sweep(opened, task, values, goal, workers, command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """A worker: try trials of a study that was begun, until there are none left."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    for name in ("kind", "setup", "name"):
+        parser.add_argument(name)
+    parser.add_argument("trials", type=int)
+    for name in ("models", "params"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("storage", nargs="?")
+    given = parser.parse_args(arguments)
+    params, place = config.load(given.params), Place(folder_of(given.kind, given.name), given.storage)
+    task = load_task(given.kind, given.setup, params, given.models, place.folder)
+    work(begin(task, place, f"sweep_{given.kind}-{given.name}"), task, params, given.trials)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BlobexError as error:
+        sys.exit(f"blobex: {error}")

@@ -1,0 +1,225 @@
+"""What sweeps tune, in the painted world whose cause is known."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import NETWORK, save_models
+from tiny_networks import random_blobgan
+from tiny_world import HEIGHT, render, scenes, tiny_explainer, tiny_params
+
+from blobex import config
+from blobex.config import Range
+from blobex.datasets.images import to_array, write_png
+from blobex.errors import BlobexError
+from blobex.sweeps.run import sweep
+from blobex.sweeps.storage import Place
+from blobex.sweeps.study import begin
+from blobex.tuning import tasks
+from blobex.tuning.compare import comparison, table
+from blobex.tuning.counterfactual import Answers, CounterfactualTask
+from blobex.tuning.encoder import EncoderTask, explained_by_picture
+from blobex.tuning.inversion import InversionTask
+from blobex.tuning.pictures import Parts, parts
+
+COUNT = 4
+SPACE = {
+    "travel": Range(0.2, 5, True, False),
+    "steps": Range(5, 60, True, True),
+    "lambda_prox": Range(0.001, 1, True, False),
+}
+FREE = lambda losses: False  # noqa: E731
+
+
+def world_params(**options):
+    params = tiny_params()
+    options = {"images": COUNT, "held_out": COUNT, "chunk": 2, "sampler": "random", **options}
+    explain = dataclasses.replace(params.explain, attributes=["stop"])
+    run = dataclasses.replace(params.run, tracking_uri="none")
+    swept = dataclasses.replace(params.sweep_cf, space=SPACE, **options)
+    inverted = dataclasses.replace(params.sweep_invert, images=COUNT, held_out=COUNT, chunk=2, sampler="random")
+    return dataclasses.replace(params, explain=explain, run=run, sweep_cf=swept, sweep_invert=inverted)
+
+
+def world_parts():
+    shown = render(scenes(2 * COUNT))
+    names = [f"{number}.png" for number in range(2 * COUNT)]
+    return Parts((names[:COUNT], shown[:COUNT]), (names[COUNT:], shown[COUNT:]))
+
+
+def search_task(folder, **options):
+    return CounterfactualTask(tiny_explainer(world_params(**options)), world_parts(), folder)
+
+
+def test_starts_are_the_present_and_the_published_settings(tmp_path):
+    task = search_task(tmp_path)
+    starts = {name: task.settings(values) for name, values in task.starts().items()}
+    assert starts["present"] == {"learning_rate": 0.03, "steps": 40, "lambda_prox": 0.01}
+    assert starts["published"] == {"learning_rate": 0.01, "steps": 200, "lambda_prox": 0.1}
+    assert task.keys(starts["present"])["explain.rect.steps"] == 40
+
+
+def test_travel_couples_steps_and_learning_rate(tmp_path):
+    task = search_task(tmp_path)
+    assert task.settings({"travel": 2.0, "steps": 50})["learning_rate"] == 0.04
+    assert task.settings({"travel": 2.0, "steps": 100})["learning_rate"] == 0.02
+    assert task.settings({"travel": 2.0}) == {"learning_rate": 2 / 40}  # of the present steps
+
+
+def test_trial_agrees_with_the_explainer(tmp_path):
+    task = search_task(tmp_path)
+    told = {}
+    settings = {"learning_rate": 0.03, "steps": 40, "lambda_prox": 0.01}
+    outcome = task.measure(settings, lambda losses: told.update(losses))
+    arrays = [to_array(picture) for picture in task.pictures.seen[1]]
+    records = tiny_explainer(world_params()).explain(arrays, ["stop"])
+    assert all(record.flipped for record in records)
+    price = task.options.blob_price
+    costs = [record.perceptual + price * len(record.blobs) for record in records]
+    assert outcome.measures["flip_rate"] == 1 and outcome.limits["flip_rate"] < 0
+    assert outcome.loss == pytest.approx(np.mean(costs), rel=0.05)  # pictures were rounded to bytes there
+    assert sorted(told) == list(range(COUNT)) and np.mean(list(told.values())) == pytest.approx(outcome.loss)
+    assert outcome.picture.dtype == np.uint8 and outcome.stopped_after is None
+
+
+def test_hopeless_trial_tells_how_far_it_came(tmp_path):
+    outcome = search_task(tmp_path).measure({"steps": 5}, lambda losses: True)
+    assert outcome.stopped_after == 2
+
+
+def test_settings_out_of_range_fail(tmp_path):
+    with pytest.raises(BlobexError, match=r"explain\.rect\.learning_rate is 99"):
+        search_task(tmp_path).measure({"learning_rate": 99.0}, FREE)
+
+
+def test_giving_up_on_hard_pictures_does_not_pay():
+    def answers(flipped):
+        full = np.ones((2, 2), bool)
+        distance = np.array([[0.1, 0.9], [0.1, 0.1]])
+        return Answers(full, np.array(flipped), ~full, distance, np.full((2, 2), 2.0), 6.0, [])
+
+    whole, part = answers([[True, True], [True, True]]), answers([[True, False], [True, True]])
+    assert whole.losses(0.01, 0.5).tolist() == pytest.approx([0.52, 0.12])
+    assert part.losses(0.01, 0.5).tolist() == pytest.approx([0.52, 0.12])  # never below what the flip would cost
+    assert part.losses(0.01, 2.0).tolist() == pytest.approx([(0.12 + 2.0) / 2, 0.12])
+    assert part.measures() == pytest.approx(
+        {"flip_rate": 0.75, "perceptual": 0.1, "changed_blobs": 2, "failed": 0, "seconds": 3}
+    )
+
+
+def test_questions_that_are_none_do_not_count():
+    asked = np.array([[True, False], [False, False]])
+    flipped, nothing = np.array([[True, False], [False, False]]), np.zeros((2, 2), bool)
+    found = Answers(asked, flipped, nothing, np.full((2, 2), 0.3), np.ones((2, 2)), 1.0, [])
+    losses = found.losses(0.0, 1.0)
+    assert losses[0] == pytest.approx(0.3) and np.isnan(losses[1])
+    assert found.measures()["flip_rate"] == 1
+
+
+def test_pictures_are_inverted_once(tmp_path, monkeypatch):
+    search_task(tmp_path).prepare()
+    (kept,) = tmp_path.glob("inversions-*.pt")
+    monkeypatch.setattr("blobex.engine.invert", lambda *arguments, **options: pytest.fail("inverted again"))
+    task = search_task(tmp_path)
+    task.prepare()
+    assert task.seen.path == kept
+
+
+def test_sweep_of_the_search(tmp_path, monkeypatch):
+    monkeypatch.setattr("blobex.sweeps.run.write_plots", lambda opened, task: [])
+    task = search_task(tmp_path, flip_rate=0.9)
+    study = begin(task, Place(tmp_path), "study")
+    compared = sweep(study, task, task.explainer.params, 3, 1, [])
+    assert {name: each["mean"] <= 0.02 for name, each in compared["differences"].items() for each in [each["loss"]]}
+    assert compared["pictures"] == COUNT and set(compared["measures"]) == {"present", "published", "best"}
+    text = table(compared)
+    assert "best - published, with 95% intervals over pictures:" in text and "on 4 pictures held out" in text
+    assert len(list(tmp_path.glob("inversions-*.pt"))) == 2
+    other = CounterfactualTask(
+        tiny_explainer(world_params(flip_rate=0.9)), Parts(task.pictures.held_out, task.pictures.seen), tmp_path
+    )
+    with pytest.raises(BlobexError, match="another pictures"):
+        begin(other, Place(tmp_path), "study")
+
+
+def test_comparison_is_of_pairs():
+    samples = {
+        "present": {"loss": np.array([1.0, 2.0, 3.0]), "rate": np.array([1.0, np.nan, 1.0])},
+        "best": {"loss": np.array([0.5, 1.5, 2.5]), "rate": np.array([1.0, 1.0, np.nan])},
+    }
+    found = comparison(3, {"present": {"loss": 2.0}, "best": {"loss": 1.5}}, samples, 0)
+    assert found["differences"]["best - present"]["loss"] == {"mean": -0.5, "low": -0.5, "high": -0.5, "count": 3}
+    assert found["differences"]["best - present"]["rate"]["count"] == 1
+    json.dumps(found)
+
+
+def test_more_steps_reconstruct_better():
+    task = InversionTask(tiny_explainer(world_params()), world_parts())
+    starts = {name: task.settings(values) for name, values in task.starts().items()}
+    assert starts["published"]["learning_rate"] == 0.02 and starts["published"]["steps"] == 400
+    few, many = (task.measure({"learning_rate": 0.02, "steps": steps, "decision_steps": 1}, FREE) for steps in (1, 40))
+    assert many.loss < few.loss and many.measures["agreement"] == 1
+    assert task.keys({"steps": 3}) == {"invert.rect.steps": 3}
+    compared = task.compare({"present": starts["present"], "best": {"steps": 40}})
+    assert set(compared["differences"]["best - present"]) == {"perceptual", "agreement"}
+    agreement = task.measure({"steps": 1}, lambda losses: True)
+    assert agreement.stopped_after == 2
+
+
+def test_encoder_explains_more_after_more_steps(tmp_path):
+    params = config.load(save_models(tmp_path) / "params.yaml")
+    pretrain = dataclasses.replace(
+        params.encoder_pretrain,
+        channels={4: 8, 8: 8, 16: 8, 32: 8},
+        training=dataclasses.replace(params.encoder_pretrain.training, batch_size=8),
+    )
+    options = dataclasses.replace(params.sweep_encoder, steps=60, images=32, held_out=32)
+    params = dataclasses.replace(params, encoder_pretrain=pretrain, sweep_encoder=options)
+    task = EncoderTask(params, "rect", random_blobgan(NETWORK, HEIGHT, 2))
+    assert task.starts()["present"] == {"learning_rate": 0.002, "halvings": 6000 / 2500}
+    assert task.keys({"learning_rate": 0.01, "halvings": 4.0}) == {
+        "encoder_pretrain.training.learning_rate": 0.01,
+        "encoder_pretrain.training.halve_every": 1500,
+    }
+    told = {}
+    outcome = task.measure({"learning_rate": 0.01, "halvings": 2.0}, lambda losses: told.update(losses))
+    assert list(told) == [50, 60] and outcome.loss == pytest.approx(1 - outcome.measures["w_explained"])
+    stopped = task.measure({"learning_rate": 0.01, "halvings": 2.0}, lambda losses: True)
+    assert stopped.stopped_after == 50
+    barely = task.measure({"learning_rate": 1e-7, "halvings": 2.0}, FREE)
+    assert outcome.loss < barely.loss
+
+
+def test_explained_by_picture_is_the_stage_s_measure_taken_apart():
+    from blobex.training.encoder import EncoderPretrainModule, explained_variance
+
+    params = tiny_params()
+    blobgan = random_blobgan(NETWORK, HEIGHT, 2)
+    from tiny_models import small_encoder
+
+    torch.manual_seed(0)
+    module = EncoderPretrainModule(small_encoder(), blobgan, params.encoder_pretrain.training, 0, {})
+    assert explained_by_picture(module, 256, 0).mean() == pytest.approx(explained_variance(module, 64), rel=1e-4)
+
+
+def test_too_few_pictures_are_told(tmp_path):
+    folder = tmp_path / "photos" / "val"
+    folder.mkdir(parents=True)
+    (tmp_path / "photos" / "train").mkdir()
+    for number, picture in enumerate(render(scenes(6))):
+        write_png(folder / f"{number}.png", to_array(picture))
+    params = tiny_params()
+    data = dataclasses.replace(params.data, source="folder", root=str(tmp_path / "photos"), cache=None)
+    params = dataclasses.replace(params, data=data, invert=dataclasses.replace(params.invert, images=2))
+    found = parts(params, "rect", 3, 1)
+    assert [Path(name).name for name in found.seen[0] + found.held_out[0]] == ["2.png", "3.png", "4.png", "5.png"]
+    with pytest.raises(BlobexError, match="needs 5, but behind the first 2"):
+        parts(params, "rect", 3, 2)
+
+
+def test_unknown_kind(tmp_path):
+    with pytest.raises(BlobexError, match="unknown sweep 'gan'"):
+        tasks.load_task("gan", "rect", tiny_params(), tmp_path, tmp_path)

@@ -128,6 +128,7 @@ def test_pictures_are_inverted_once(tmp_path, monkeypatch):
     assert task.seen.path == kept
 
 
+@pytest.mark.slow
 def test_sweep_of_the_search(tmp_path, monkeypatch):
     monkeypatch.setattr("blobex.sweeps.run.write_plots", lambda opened, task: [])
     task = search_task(tmp_path, flip_rate=0.9)
@@ -169,6 +170,7 @@ def test_more_steps_reconstruct_better():
     assert agreement.stopped_after == 2
 
 
+@pytest.mark.slow
 def test_encoder_explains_more_after_more_steps(tmp_path):
     params = config.load(save_models(tmp_path) / "params.yaml")
     pretrain = dataclasses.replace(

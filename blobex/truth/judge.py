@@ -34,6 +34,11 @@ class Row:
     planted: bool  # whether the shortcut is one of the true causes
     phrases: list[str]  # what changed, in general words
 
+    @property
+    def to_allowed(self) -> bool:
+        """Whether the question is how something refused would be allowed: for stop, how it would not be."""
+        return (self.attribute == "stop") == self.to_class.startswith("not ")
+
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 

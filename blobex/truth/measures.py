@@ -14,6 +14,8 @@ NAMES = {
     "flipped": "decision flipped",
     "validity": "truly flipped, of all questions",
     "flip_validity": "truly flipped, of flips",
+    "flip_validity_allowed": "  of those from refused to allowed",
+    "flip_validity_refused": "  of those from allowed to refused",
     "cause_recall": "true causes touched",
     "cause_precision": "of the change, on true causes",
     "reconstruction_agrees": "reconstruction decided as photo",
@@ -29,13 +31,18 @@ NAMES = {
 def measures(rows: Sequence[Row], seed: int) -> Measures:
     """What one method's answers about one model achieve; a measure that rests on nothing is left out.
 
+    Validity is told for both directions, too: a picture that is spoilt reads as one where much is refused, so only what
+    becomes allowed shows that a method can do more than spoil.
     Explanations count as independent, though several may be of one picture.
     """
     included = [row for row in rows if row.included]
+    flips = [row for row in included if row.flipped]
     values: dict[str, list[float]] = {
         "flipped": [float(row.flipped) for row in rows],
         "validity": [float(row.valid or False) for row in included],
-        "flip_validity": [float(row.valid or False) for row in included if row.flipped],
+        "flip_validity": [float(row.valid or False) for row in flips],
+        "flip_validity_allowed": [float(row.valid or False) for row in flips if row.to_allowed],
+        "flip_validity_refused": [float(row.valid or False) for row in flips if not row.to_allowed],
         "cause_recall": [row.recall for row in rows if row.recall is not None],
         "cause_precision": [row.precision for row in rows if row.precision is not None],
         "reconstruction_agrees": [float(row.agrees) for row in rows if row.agrees is not None],

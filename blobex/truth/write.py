@@ -71,10 +71,8 @@ def table(findings: Findings) -> str:
 def write(findings: Findings, folder: Path) -> list[Path]:
     """Write the table of explanations, the text and the examples; the files are given back."""
     paths = [folder / TABLE, folder / TEXT]
-    every = [
-        row for methods in findings.rows.values() for name, rows in methods.items() if name != SAME for row in rows
-    ]
-    rows = pa.Table.from_pylist([row.as_dict() for row in every], schema=SCHEMA)
+    answered = [rows for methods in findings.rows.values() for name, rows in methods.items() if name != SAME]
+    rows = pa.Table.from_pylist([row.as_dict() for some in answered for row in some], schema=SCHEMA)
     with whole_file(paths[0]) as temporary:
         pq.write_table(rows, temporary)
     with whole_file(paths[1]) as temporary:

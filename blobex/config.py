@@ -22,6 +22,20 @@ from blobex.errors import BlobexError
 T = TypeVar("T")
 Shape = Literal["square", "rect"]
 VARIANTS = ("basic", "targeted", "diverse")  # of explain
+Group = Literal[  # of segments
+    "road",
+    "verge",
+    "side_lane",
+    "lane",
+    "building",
+    "vegetation",
+    "pole",
+    "sign",
+    "light",
+    "fence",
+    "person",
+    "vehicle",
+]
 Key = Literal["xs", "ys", "covs", "sizes", "features", "spatial_style"]
 
 
@@ -147,6 +161,7 @@ class Jitter:
 @dataclass(frozen=True)
 class Network:
     blobs: Annotated[int, Within(1, 512)]
+    blob_area: Annotated[float, Within(1e-5, 1)]  # squared half-axis of a blob of size 0, in squared picture heights
     size_in: Annotated[int, Within(4, 64)]  # height of the input grid
     feature_dim: Annotated[int, Within(1, 2048)]
     style_dim: Annotated[int, Within(1, 2048)]
@@ -160,10 +175,23 @@ class Network:
 
 
 @dataclass(frozen=True)
+class BlobganPretrain:
+    slots: Annotated[dict[Group, int], Within(1, 100)]  # blobs of each group of segments, the hindmost first
+    code_dim: Annotated[int, Within(1, 2048)]  # of what a blob looks like
+    code_noise: Annotated[float, Within(0, 10)]  # deviation, so that near codes look alike
+    l1: Annotated[float, Within(0, 1e4)]
+    perceptual: Annotated[float, Within(0, 1e4)]
+    training: Training  # of the generator
+    layout: Training  # of the layout network, afterwards
+
+
+@dataclass(frozen=True)
 class Blobgan:
+    start: Literal["pretrained", "scratch"]  # the weights of blobgan_pretrain, or random ones
     network: Network
-    coarse_steps: Annotated[int, Within(0, 10**8)]  # first, at half the height; 0: none
     training: Training
+    flips: bool  # whether the discriminator sees real pictures mirrored half of the time
+    painting_weight: Annotated[float, Within(0, 1e4)]  # of blobgan_pretrain's loss, beside; 0: none
     r1_weight: Annotated[float, Within(0, 1e6)]
     r1_every: Annotated[int, Within(1, 1000)]
     ema_half_life_images: Annotated[float, Within(1, 1e9)]
@@ -405,6 +433,7 @@ class Params:
     parser: Parser
     decision: Decision
     fid_stats: FidStats
+    blobgan_pretrain: BlobganPretrain
     blobgan: Blobgan
     encoder_pretrain: EncoderPretrain
     encoder: Encoder

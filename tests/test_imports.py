@@ -5,8 +5,19 @@ import yaml
 from imports import ROOT, imported, name_of, reachable
 
 ORDER = [
-    *("errors", "files", "config", "device", "scenes", "layout", "datasets", "networks", "decisions", "losses"),
-    *("training", "descent", "inversion", "counterfactual", "metrics", "report", "tracking", "sweeps", "importing"),
+    *("errors", "files", "config", "device", "scenes", "layout", "datasets", "networks", "segments", "decisions"),
+    *(
+        "losses",
+        "training",
+        "descent",
+        "inversion",
+        "counterfactual",
+        "metrics",
+        "report",
+        "tracking",
+        "sweeps",
+        "importing",
+    ),
     *("loading", "engine", "explainer", "blob_listing", "benchmark", "tuning", "truth", "stages", "cli"),
 ]
 MODULES = sorted((ROOT / "blobex").rglob("*.py"))

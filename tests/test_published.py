@@ -70,7 +70,6 @@ DAMAGES = [
     (lambda checkpoint: checkpoint["hyper_parameters"].update(resolution=1), "up to 1, the height"),
     (lambda checkpoint: checkpoint["hyper_parameters"].update(resolution=17), "up to 17, the height"),
     (lambda checkpoint: checkpoint.update(hyper_parameters=None), "name no resolution"),
-    (lambda checkpoint: checkpoint["hyper_parameters"].update(ab_norm=0.03), "ab_norm 0.03"),
     (without("generator_ema.conv1.conv.weight"), "conv1.conv.weight"),
     (without("generator_ema.to_rgbs.0.bias"), "rgbs.0.bias"),
     (without("generator_ema.convs.1.noise.weight"), "noise_weight"),
@@ -125,6 +124,8 @@ def test_settings_that_the_tensors_do_not_tell():
         assert torch.equal(again.sample(z).features, model.sample(z).features)
         assert (again.height, again.aspect_ratio) == (16, 1)
     assert imported(resolution=16).network.norm_features
+    assert imported(resolution=16).network.blob_area == 0.02
+    assert imported(resolution=16, ab_norm=0.03).generator.canvas.area == 0.03
 
 
 def test_learning_rate_multiplier_is_a_factor_of_the_layout_networks_weights():

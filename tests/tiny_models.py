@@ -17,6 +17,7 @@ from blobex.networks.parser import Parser
 
 NETWORK = Network(
     blobs=3,
+    blob_area=0.02,
     size_in=8,
     feature_dim=8,
     style_dim=8,

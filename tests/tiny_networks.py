@@ -12,6 +12,7 @@ from blobex.networks.blobgan import BlobGAN
 HEIGHT = 16
 TINY = Network(
     blobs=3,
+    blob_area=0.02,
     size_in=8,
     feature_dim=6,
     style_dim=5,

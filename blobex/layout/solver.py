@@ -10,7 +10,7 @@ from blobex.layout.layout import BlobLayout
 from blobex.layout.splat import AREA, RIDGE
 
 
-def splat_by_solver(layout: BlobLayout, height: int, width: int) -> Tensor:
+def splat_by_solver(layout: BlobLayout, height: int, width: int, area: float = AREA) -> Tensor:
     """What `splat.splat` gives, (N,K+1,height,width), as BlobGAN's code computes it: Mahalanobis distances by
     `torch.linalg.solve`, opacities multiplied front to back."""
     aspect = width / height
@@ -19,7 +19,7 @@ def splat_by_solver(layout: BlobLayout, height: int, width: int) -> Tensor:
     points = torch.stack([x.flatten(), y.flatten()])  # 2,height*width
     centres = torch.stack([layout.xs * aspect, layout.ys], dim=-1)
     offsets = points - centres[..., None]  # N,K,2,height*width
-    solved = torch.linalg.solve(covariance(layout.covs), offsets)
+    solved = torch.linalg.solve(covariance(layout.covs, area), offsets)
     opacity = torch.sigmoid(layout.sizes[:, 1:, None] - (offsets * solved).sum(2))  # N,K,height*width
     clear = torch.ones_like(opacity[:, :1])
     through = torch.cat(
@@ -29,10 +29,10 @@ def splat_by_solver(layout: BlobLayout, height: int, width: int) -> Tensor:
     return scores.unflatten(2, (height, width))
 
 
-def covariance(covs: Tensor) -> Tensor:
+def covariance(covs: Tensor, area: float = AREA) -> Tensor:
     """(N,K,2,2): a u u^T + b v v^T + ridge, with the two aspects scaled to one area."""
     aspects = torch.sigmoid(covs[..., :2])
-    aspects = aspects * (AREA / aspects.prod(-1, keepdim=True).sqrt())
+    aspects = aspects * (area / aspects.prod(-1, keepdim=True).sqrt())
     u = F.normalize(covs[..., 2:], dim=-1)
     v = torch.stack([-u[..., 1], u[..., 0]], dim=-1)
     axes = torch.stack([u, v], dim=-1)

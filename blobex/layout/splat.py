@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from blobex.layout.layout import BlobLayout
 
-AREA = 0.02  # the geometric mean of a blob's two squared half-axes, in squared picture heights
+AREA = 0.02  # published: the geometric mean of a blob's two squared half-axes, in squared picture heights
 RIDGE = 1e-5  # keeps the covariance invertible
 
 
@@ -29,19 +29,20 @@ class Canvas:
     height: int
     aspect_ratio: int
     legacy: bool = False
+    area: float = AREA  # of blobs of size 0; the smaller, the sharper are the edges of all blobs
 
     @property
     def width(self) -> int:
         return self.height * self.aspect_ratio
 
 
-def splat(layout: BlobLayout, height: int, width: int) -> Tensor:
+def splat(layout: BlobLayout, height: int, width: int, area: float = AREA) -> Tensor:
     """Score maps (N,K+1,height,width), background first; at every point they sum to one.
 
     Each opacity is sigmoid(size - squared Mahalanobis distance); blobs are alpha-composited, the highest in front.
     Grid point i of `height` lies at i/height; x is counted in heights too and a centre of x = 1 is the right edge.
     """
-    return cast(Tensor, _Composite.apply(opacity_logits(layout, height, width)))
+    return cast(Tensor, _Composite.apply(opacity_logits(layout, height, width, area)))
 
 
 class _Composite(torch.autograd.Function):
@@ -76,7 +77,7 @@ class _Composite(torch.autograd.Function):
         return result
 
 
-def opacity_logits(layout: BlobLayout, height: int, width: int) -> Tensor:
+def opacity_logits(layout: BlobLayout, height: int, width: int, area: float = AREA) -> Tensor:
     """Size logit minus squared Mahalanobis distance, (N,K,height,width)."""
     aspect = width / height
     y = torch.arange(height, device=layout.xs.device, dtype=layout.xs.dtype) / height
@@ -85,7 +86,7 @@ def opacity_logits(layout: BlobLayout, height: int, width: int) -> Tensor:
     dy = y - layout.ys[..., None]  # N,K,height
     direction = F.normalize(layout.covs[..., 2:], dim=-1)
     ux, uy = direction.unbind(-1)  # N,K
-    long, short = half_axes(layout.covs)
+    long, short = half_axes(layout.covs, area)
     # Both axes are eigenvectors, so the inverse covariance is exact without a solver; expanded to a quadratic form
     # xx dx^2 + 2 xy dx dy + yy dy^2, of which only one term is as large as the picture.
     xx = ux * ux / long + uy * uy / short
@@ -100,20 +101,20 @@ def opacity_logits(layout: BlobLayout, height: int, width: int) -> Tensor:
     return torch.bmm(down, along).unflatten(0, layout.xs.shape)
 
 
-def half_axes(covs: Tensor) -> tuple[Tensor, Tensor]:
+def half_axes(covs: Tensor, area: float = AREA) -> tuple[Tensor, Tensor]:
     """The covariance's two eigenvalues (N,K), along the blob's direction and across it."""
     ratio = 0.5 * (F.logsigmoid(covs[..., 0]) - F.logsigmoid(covs[..., 1]))
-    return AREA * torch.exp(ratio) + RIDGE, AREA * torch.exp(-ratio) + RIDGE
+    return area * torch.exp(ratio) + RIDGE, area * torch.exp(-ratio) + RIDGE
 
 
 def score_pyramid(
-    layout: BlobLayout, canvas: Canvas, smallest: int, splat: Callable[[BlobLayout, int, int], Tensor] = splat
+    layout: BlobLayout, canvas: Canvas, smallest: int, splat: Callable[[BlobLayout, int, int, float], Tensor] = splat
 ) -> dict[int, Tensor]:
     """Score maps (N,K+1,height,width) by level height, from `smallest` up to the canvas.
 
     They are made at full resolution and averaged down by successive halving.
     """
-    scores = splat(layout, canvas.height, canvas.height if canvas.legacy else canvas.width)
+    scores = splat(layout, canvas.height, canvas.height if canvas.legacy else canvas.width, canvas.area)
     levels: dict[int, Tensor] = {}
     height = canvas.height
     while True:

@@ -39,7 +39,8 @@ class BlobGAN(nn.Module):
         self.layout_network = LayoutNetwork(
             LayoutShape(**{name: getattr(network, name) for name in LayoutShape._fields})
         )
-        canvas = Canvas(height, aspect_ratio, legacy=network.rectangle == "legacy" and aspect_ratio > 1)
+        legacy = network.rectangle == "legacy" and aspect_ratio > 1
+        canvas = Canvas(height, aspect_ratio, legacy, network.blob_area)
         self.generator = Generator(canvas, network.channels, network.feature_dim, network.style_dim)
         self.register_buffer("mean_w", torch.zeros(network.layout_hidden))
         fixed = self.generator.random_noise(1, torch.Generator().manual_seed(NOISE_SEED))

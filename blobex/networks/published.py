@@ -5,7 +5,6 @@ The architecture is read off the file's tensors and settings; nothing about it i
 
 from __future__ import annotations
 
-import math
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -110,11 +109,6 @@ def generator_from_checkpoint(checkpoint: Mapping[str, Any]) -> BlobGAN:
         raise BlobexError("the checkpoint has no generator_ema and layout_net_ema: give a published BlobGAN file")
     settings = checkpoint.get("hyper_parameters")
     settings = settings if isinstance(settings, Mapping) else {}
-    area = setting(settings, float, "ab_norm", "layout_net.ab_norm")
-    if area is not None and not math.isclose(area, AREA):
-        raise BlobexError(
-            f"the checkpoint has ab_norm {area:g} but blobex renders blobs with {AREA}: give another file"
-        )
     network, height, aspect_ratio = _architecture(generator, layout, settings)
     model = BlobGAN(network, height, aspect_ratio)
     model.generator.load_state_dict(generator_state(generator))
@@ -224,6 +218,7 @@ def _architecture(
     per_blob = 6 + feature_dim + style_dim
     network = Network(
         blobs=(last.shape[0] - 1 - feature_dim - style_dim) // (per_blob + 1),
+        blob_area=setting(settings, float, "ab_norm", "layout_net.ab_norm") or AREA,
         size_in=smallest,
         feature_dim=feature_dim,
         style_dim=style_dim,

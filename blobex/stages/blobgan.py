@@ -15,15 +15,20 @@ from blobex.config import Params
 from blobex.datasets.datamodule import batch_indices, checksum, load_images
 from blobex.datasets.images import to_array
 from blobex.device import resolve_device
+from blobex.errors import BlobexError
 from blobex.metrics.frechet import frechet_distance, frechet_name, load_features, load_statistics, statistics
 from blobex.networks import weights
-from blobex.networks.blobgan import sample_pictures
+from blobex.networks.blobgan import BlobGAN, sample_pictures
+from blobex.networks.parser import load_parser
+from blobex.networks.perceptual import load_perceptual
+from blobex.networks.segment_encoder import load_pretrained
+from blobex.segments.read import parsed_places
 from blobex.stages import common
-from blobex.training.checkpoints import choose, mark_finished
-from blobex.training.coarse import coarse_params, grow, halved
-from blobex.training.fit import fingerprint, fit, resumed_run_id
+from blobex.training.blobgan_pretrain import painting_loss, tensors_of
+from blobex.training.checkpoints import mark_finished
+from blobex.training.fit import Batch, fit, resumed_run_id
 from blobex.training.gan import EveryNSteps, GanModule
-from blobex.training.tracker import NullTracker, Tracker
+from blobex.training.tracker import Tracker
 
 SAMPLES = 16  # pictures of the sample grid
 
@@ -32,18 +37,15 @@ def main(params: Params, setup: str) -> None:
     """Train on the training pictures, log sample grids, save the moving average."""
     folder = common.MODELS / "blobgan" / setup
     training = params.blobgan.training
-    module = GanModule(params.blobgan, params.setup(setup), params.run.seed)
     images = load_images(params, setup, "train")
+    module, data = build(params, setup, images)
     module.depends_on(data=checksum(images))
 
-    def batches(step: int) -> tuple[torch.Tensor]:
+    def batches(step: int) -> Batch:
         chosen = batch_indices(step, len(images), training.batch_size * training.accumulate, params.run.seed)
-        return (images[chosen],)
+        return tuple(tensor[chosen] for tensor in data)
 
     run_id = resumed_run_id(module, training, common.checkpoints(folder))
-    begun = choose(training, common.checkpoints(folder), fingerprint(module, training)) is not None
-    if params.blobgan.coarse_steps and not begun:
-        grow(module, coarse_module(params, setup, images, common.checkpoints(folder) / "coarse"))
     with tracking.run(params, "blobgan", setup, common.data_root(params), run_id) as tracker:
         samples = EveryNSteps(params.blobgan.sample_every_n_steps, partial(log_samples, tracker))
         watchers = [samples, *watch_distance(params, setup, tracker)]
@@ -57,18 +59,37 @@ def main(params: Params, setup: str) -> None:
     mark_finished(common.checkpoints(folder), True)
 
 
-def coarse_module(params: Params, setup: str, images: Tensor, folder: Path) -> GanModule:
-    """The GAN of half the height, trained on the same pictures (N,3,height,width), uint8."""
-    options, size = coarse_params(params.blobgan, params.setup(setup))
-    module, small = GanModule(options, size, params.run.seed), halved(images)
-    module.depends_on(data=checksum(images))
+def build(params: Params, setup: str, images: Tensor) -> tuple[GanModule, Batch]:
+    """The GAN at its start, and the tensors that its batches are cut from: the pictures, and perhaps their blobs."""
+    size, seed = params.setup(setup), params.run.seed
+    if params.blobgan.start == "scratch":
+        return GanModule(params.blobgan, size, seed), (images,)
+    pretrained = load_pretrained(common.MODELS / "blobgan_pretrain" / setup)
+    if not params.blobgan.painting_weight:
+        module = GanModule(params.blobgan, size, seed)
+        start_from(module, pretrained.blobgan)
+        return module, (images,)
+    device, folder = resolve_device(params.run.device), common.MODELS / "parser" / setup
+    perceptual = load_perceptual(params.data.perceptual, folder, Path(params.data.external)).to(device)
+    encoder = pretrained.encoder.to(device)
 
-    def batches(step: int) -> tuple[Tensor]:
-        batch = options.training.batch_size * options.training.accumulate
-        return (small[batch_indices(step, len(small), batch, params.run.seed)],)
+    def painting(model: BlobGAN, batch: Batch, random: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        return painting_loss(model, encoder, perceptual, params.blobgan_pretrain, batch, random)
 
-    fit(module, batches, options.training, params.run, folder, NullTracker())
-    return module
+    module = GanModule(params.blobgan, size, seed, painting)
+    start_from(module, pretrained.blobgan)
+    area = params.blobgan.network.blob_area
+    places = parsed_places(load_parser(folder), images, pretrained.slots, area, device)
+    return module, (images, *tensors_of(places)[:4])
+
+
+def start_from(module: GanModule, pretrained: BlobGAN) -> None:
+    """Give the GAN and its moving average these weights. BlobexError unless they are of the same network."""
+    if pretrained.config() != module.model.config():
+        raise BlobexError("blobgan.network is not the network that was pretrained: run `dvc repro blobgan_pretrain`")
+    for model in (module.model, module.average):
+        model.load_state_dict(pretrained.state_dict())
+    module.depends_on(pretrained=checksum(*pretrained.state_dict().values()))
 
 
 def log_samples(tracker: Tracker, step: int, module: Any) -> None:

@@ -14,7 +14,7 @@ from blobex.counterfactual.folder import SETTINGS, read_results
 from blobex.counterfactual.result import TABLE, Explanation, read_table
 from blobex.errors import BlobexError
 from blobex.layout.layout import concatenate
-from blobex.layout.splat import Canvas, score_pyramid
+from blobex.layout.splat import AREA, Canvas, score_pyramid
 from blobex.networks.perceptual import perceptual_name
 from blobex.networks.weights import CONFIG, read_config
 from blobex.report.page import page
@@ -23,7 +23,14 @@ from blobex.stages import common
 
 SETUPS = ("rect", "square")
 MEASURED = ("evaluate", "invert", "truth", "bench")  # stages that write reports/<stage>/<setup>/metrics.json
-TRAINED = ("parser", "decision", "blobgan", "encoder_pretrain", "encoder")  # and models/<stage>/<setup>/
+TRAINED = (
+    "parser",
+    "decision",
+    "blobgan_pretrain",
+    "blobgan",
+    "encoder_pretrain",
+    "encoder",
+)  # and models/<stage>/<setup>/
 MAKE = ("bench",)  # stages that `make` runs, and not DVC
 MAP_HEIGHT = 128  # points of a map of blobs
 TOGETHER = 16  # layouts drawn at once
@@ -94,7 +101,7 @@ def map_canvas(record: Explanation, setup: str) -> Canvas:
     folder = common.MODELS / "blobgan" / setup
     network = read_config(folder, "blobgan").get("network", {}) if (folder / CONFIG).is_file() else {}
     height, width = record.query.shape[:2]
-    return Canvas(MAP_HEIGHT, width // height, network.get("rectangle") == "legacy")
+    return Canvas(MAP_HEIGHT, width // height, network.get("rectangle") == "legacy", network.get("blob_area", AREA))
 
 
 def stage_measures() -> tuple[dict[str, dict[str, dict[str, float]]], list[str]]:

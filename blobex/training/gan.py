@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import pytorch_lightning as lightning
 import torch
@@ -24,19 +24,27 @@ BETAS = (0.0, 0.99)
 EPSILON = 1e-5
 
 
+class Painting(Protocol):
+    """A loss of painting the pictures of a batch by their blobs, and the numbers to record."""
+
+    def __call__(self, model: BlobGAN, batch: Batch, random: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+
 class GanModule(StepModule):
     """Generator, its moving average, and discriminator. Batches hold real pictures, uint8 (N,3,height,width).
 
-    Each step updates the generator and then the discriminator, which sees the same generated pictures.
+    Each step updates the generator and then the discriminator, which sees the same generated pictures. With `painting`
+    the generator also goes on painting what it was pretrained to, half a batch each step, and batches hold the places
+    of the pictures' blobs too.
     """
 
     optimizer_steps = 2
 
-    def __init__(self, params: Blobgan, setup: Setup, seed: int) -> None:
+    def __init__(self, params: Blobgan, setup: Setup, seed: int, painting: Painting | None = None) -> None:
         watching = ("training", "sample_every_n_steps", "fid_every_n_steps", "fid_images", "mean_latent_samples")
         options = {key: value for key, value in dataclasses.asdict(params).items() if key not in watching}
         super().__init__(params.training, seed, {"setup": dataclasses.asdict(setup), **options})
-        self.params = params
+        self.params, self.painting = params, painting
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = BlobGAN(params.network, setup.height, setup.aspect_ratio)
@@ -64,11 +72,17 @@ class GanModule(StepModule):
             fakes.append(self.generate(len(chunk[0]), random))
             loss = generator_loss(self.discriminator(fakes[-1]))
             self.record(generator_loss=loss)
-            return loss
+            if self.painting is None:
+                return loss
+            some = tuple(tensor[: -(-len(tensor) // 2)] for tensor in chunk)
+            painted, parts = self.painting(self.model, some, random)
+            self.record(**parts)
+            return loss + self.params.painting_weight * painted
 
         def discriminator_part(chunk: Batch) -> Tensor:
             fake, penalised = fakes.pop(0).detach(), step % self.params.r1_every == 0
-            return self.judge(flipped(to_float(chunk[0]), random), fake, penalised)
+            real = to_float(chunk[0])
+            return self.judge(flipped(real, random) if self.params.flips else real, fake, penalised)
 
         self.discriminator.requires_grad_(False)
         self.descend(generator_optimizer, generator_part, batch)

@@ -1,0 +1,107 @@
+"""From a picture and the places of its blobs to what each blob looks like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from blobex.errors import BlobexError
+from blobex.layout.layout import BlobLayout
+from blobex.layout.splat import Canvas, score_pyramid
+from blobex.networks import weights
+from blobex.networks.blobgan import BlobGAN, from_config
+from blobex.networks.layout_network import FEATURE_EPSILON
+from blobex.networks.ops import at_least_float32, pixel_norm
+
+WIDTHS = (32, 64, 128)  # of the body's levels, the finest first
+REACH = 3.0  # blob-relative places are times this, so that they are about as large as the features
+THIN = 1e-5  # share of the picture; with less score than that, a blob's means fade to nothing
+
+
+class SegmentEncoder(nn.Module):
+    """Pictures to one code per blob, and codes to features and styles.
+
+    A blob's code is made of nothing but the picture where the blob shows: of features of a small convolutional body,
+    averaged with the blob's scores, as they are and times the place relative to the blob's centre. So what one blob
+    says of the picture, no other says.
+    """
+
+    def __init__(self, canvas: Canvas, blobs: int, code_dim: int, feature_dim: int, style_dim: int) -> None:
+        super().__init__()
+        self.canvas, self.feature_dim = canvas, feature_dim
+        self.config: dict[str, Any] = {"code_dim": code_dim}
+        first, second, third = WIDTHS
+        self.fine = nn.Sequential(*_layer(3, first, 1), *_layer(first, second, 2), *_layer(second, second, 1))
+        self.coarse = nn.Sequential(*_layer(second, third, 2), *_layer(third, third, 1))
+        self.code = nn.Linear(3 * (second + third), code_dim)
+        self.slot = nn.Parameter(0.5 * torch.randn(blobs + 1, code_dim))  # what all segments of a blob have in common
+        self.look = nn.Linear(code_dim, feature_dim + style_dim)
+
+    def codes(self, images: Tensor, layout: BlobLayout) -> Tensor:
+        """(N,K+1,code_dim) of pictures (N,3,height,width); only the places of `layout` are read."""
+        height = self.canvas.height
+        with torch.autocast(images.device.type, enabled=False):
+            pyramid = score_pyramid(layout, self.canvas, height // 4)
+        fine = self.fine(images)
+        maps = {height // 2: fine, height // 4: self.coarse(fine)}
+        pooled = [part for level, features in maps.items() for part in self._pooled(features, pyramid[level], layout)]
+        return at_least_float32(self.code(torch.cat(pooled, dim=2))) + self.slot
+
+    def looks(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and styles (N,K+1,...) of codes, normalised as a layout network's are."""
+        feature, style = self.look(codes).split([self.feature_dim, self.look.out_features - self.feature_dim], dim=-1)
+        return pixel_norm(feature, FEATURE_EPSILON), pixel_norm(style, FEATURE_EPSILON)
+
+    def _pooled(self, features: Tensor, scores: Tensor, layout: BlobLayout) -> list[Tensor]:
+        """Means of features (N,C,h,w) over each blob's scores (N,K+1,h,w): plain, times x, and times y."""
+        height, width = scores.shape[2:]
+        grid_y, grid_x = (
+            torch.arange(size, device=scores.device, dtype=scores.dtype) / height for size in (height, width)
+        )
+        middle = torch.full_like(layout.xs[:, :1], 0.5)
+        x = REACH * (grid_x - self.canvas.aspect_ratio * torch.cat([middle, layout.xs], 1)[..., None])  # N,K+1,w
+        y = REACH * (grid_y - torch.cat([middle, layout.ys], 1)[..., None])  # N,K+1,h
+        weights = scores / (scores.sum((2, 3), keepdim=True) + THIN * height * width)
+        points = features.permute(0, 2, 3, 1).flatten(1, 2)
+        return [
+            at_least_float32(torch.bmm(each.flatten(2).to(points.dtype), points))
+            for each in (weights, weights * x[:, :, None], weights * y[..., None])
+        ]
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What the stage blobgan_pretrain leaves."""
+
+    blobgan: BlobGAN
+    encoder: SegmentEncoder
+    slots: dict[str, int]  # blobs of each group of segments, the hindmost first
+
+
+def build_segment_encoder(blobgan: BlobGAN, code_dim: int) -> SegmentEncoder:
+    """A fresh encoder for the blobs of a BlobGAN."""
+    network = blobgan.network
+    return SegmentEncoder(blobgan.generator.canvas, network.blobs, code_dim, network.feature_dim, network.style_dim)
+
+
+def load_pretrained(folder: Path) -> Pretrained:
+    """The BlobGAN and segment encoder saved in a folder, frozen. BlobexError if there are none."""
+    kind = "blobgan_pretrain"
+    config = weights.read_config(folder, kind)
+    blobgan = from_config(config)
+    try:
+        encoder, slots = build_segment_encoder(blobgan, config["code_dim"]), dict(config["slots"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BlobexError(f"the config in {folder} is damaged: run `dvc repro {kind}` again") from error
+    both = nn.ModuleDict({"blobgan": blobgan, "encoder": encoder})
+    weights.load_state(folder, kind, both)
+    both.eval().requires_grad_(False)
+    return Pretrained(blobgan, encoder, slots)
+
+
+def _layer(inputs: int, outputs: int, stride: int) -> list[nn.Module]:
+    return [nn.Conv2d(inputs, outputs, 3, stride, 1), nn.LeakyReLU(0.2)]

@@ -1,0 +1,107 @@
+"""From segments to blobs: which blob stands for which segment, and the ellipse that it is.
+
+Every group has its own blobs. Where it has several, each has an anchor, the mean of a cluster of all such segments, and
+a picture's segments go to the anchors that they are nearest to: one blob always means the same kind of thing at the
+same kind of place, which is what a layout network can learn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.cluster.vq import kmeans2
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from blobex.errors import BlobexError
+from blobex.segments.split import GROUPS, Segment
+
+ABSENT = -6.0  # size of a blob that shows nothing
+FILLED = 1.0  # added to the size, so that small blobs are opaque too
+LONGEST = 8.0  # the most that a blob is longer than wide
+AREA_WEIGHT = 0.25  # of the logarithm of areas beside places, when segments are compared
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the blobs of N pictures are, in the units of BlobLayout. A blob that is absent has its usual place."""
+
+    xs: Tensor  # N,K
+    ys: Tensor  # N,K
+    covs: Tensor  # N,K,4
+    sizes: Tensor  # N,K: ABSENT where the picture has no such segment
+    present: Tensor  # N,K bool
+
+
+def owners(slots: Mapping[str, int]) -> list[str]:
+    """The group of each blob, the hindmost first. BlobexError for a group that there is not."""
+    unknown = [group for group in slots if group not in GROUPS]
+    if unknown:
+        raise BlobexError(f"unknown group {unknown[0]!r} of segments: choose from {', '.join(GROUPS)}")
+    return [group for group, count in slots.items() for _ in range(count)]
+
+
+def place(pictures: Sequence[Sequence[Segment]], slots: Mapping[str, int], aspect_ratio: int, area: float) -> Places:
+    """The blobs of pictures that are `aspect_ratio` times as wide as high; `area` is that of a blob of size 0.
+
+    Of a group with more segments than blobs, the largest count.
+    """
+    blobs = len(owners(slots))
+    shape = np.zeros((len(pictures), blobs, 6))  # x, y, log of length by width, direction, size
+    present = np.zeros((len(pictures), blobs), dtype=bool)
+    first = 0
+    for group, count in slots.items():
+        found = [[each for each in picture if each.group == group] for picture in pictures]
+        anchors = _anchors(found, count)
+        for row, some in enumerate(found):
+            largest = sorted(some, key=lambda each: -each.area)[:count]
+            if largest:
+                away = ((_traits(largest)[:, None] - anchors[None]) ** 2).sum(2)
+                for index, column in zip(*linear_sum_assignment(away), strict=True):
+                    shape[row, first + column] = _ellipse(largest[index], aspect_ratio, area)
+                    present[row, first + column] = True
+        first += count
+    for blob in range(blobs):
+        there = present[:, blob]
+        usual = shape[there, blob].mean(0) if there.any() else np.array([0.5, 0.5, 0, 1, 0, 0])
+        shape[~there, blob] = [*usual[:5], ABSENT]
+    return _places(torch.from_numpy(shape).float(), torch.from_numpy(present))
+
+
+def _anchors(found: Sequence[Sequence[Segment]], count: int) -> np.ndarray:
+    """Cluster means (count,3) of a group's segments, the smallest first: what is near stands in front."""
+    every = [each for some in found for each in some]
+    if not every:
+        return np.zeros((count, 3))
+    traits = _traits(every)
+    if len(traits) < count:
+        traits = np.resize(traits, (count, 3))
+    if count == 1:
+        return traits.mean(0, keepdims=True)
+    spread = np.random.default_rng(0).normal(scale=1e-9, size=traits.shape)  # k-means wants distinct points
+    anchors, _ = kmeans2(traits + spread, count, seed=0, minit="++")
+    return anchors[np.argsort(anchors[:, 2], kind="stable")]
+
+
+def _traits(found: Sequence[Segment]) -> np.ndarray:
+    return np.array([(each.x, each.y, AREA_WEIGHT * math.log(each.area)) for each in found])
+
+
+def _ellipse(found: Segment, aspect_ratio: int, area: float) -> list[float]:
+    """The ellipse of the segment's moments, as a blob: a uniform ellipse has half-axes of twice the deviations."""
+    (short, long), axes = np.linalg.eigh([[found.xx, found.xy], [found.xy, found.yy]])
+    size = 4 * math.sqrt(long * short) / area + FILLED
+    ratio = min(math.sqrt(long / short), LONGEST)
+    return [found.x / aspect_ratio, found.y, math.log(ratio), *axes[:, 1], size]
+
+
+def _places(shape: Tensor, present: Tensor) -> Places:
+    xs, ys, ratio, ux, uy, sizes = shape.unbind(-1)
+    turned = torch.where(uy < 0, -1.0, 1.0)  # an axis has no sign: it points down
+    # With aspect logits t and -t, half the difference of their log-sigmoids is t/2.
+    covs = torch.stack([2 * ratio, -2 * ratio, turned * ux, turned * uy], dim=-1)
+    return Places(xs, ys, covs, sizes, present)

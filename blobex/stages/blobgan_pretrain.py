@@ -1,0 +1,119 @@
+"""Teach a setup's BlobGAN to paint and to lay out the parser's segments: models/blobgan_pretrain/<setup>."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.utils import make_grid
+
+from blobex import tracking
+from blobex.config import Params, Training
+from blobex.datasets.datamodule import batch_indices, checksum, load_images
+from blobex.datasets.images import to_array, to_float
+from blobex.device import resolve_device
+from blobex.errors import BlobexError
+from blobex.networks import weights
+from blobex.networks.parser import load_parser
+from blobex.networks.perceptual import load_perceptual, perceptual_name
+from blobex.segments.read import parsed_places
+from blobex.stages import common
+from blobex.training.blobgan_pretrain import LayoutModule, PaintModule, placed, tensors_of
+from blobex.training.checkpoints import mark_finished
+from blobex.training.fit import Batch, fit, resumed_run_id
+
+KIND = "blobgan_pretrain"
+HELD_OUT = 512  # training pictures that are only measured, or half of them where there are fewer
+SHOWN = 16
+
+
+def main(params: Params, setup: str) -> None:
+    """Painting first, then layouts; the measures are of training pictures that were held out."""
+    folder, options, seed = common.MODELS / KIND / setup, params.blobgan_pretrain, params.run.seed
+    blobs, wanted = sum(options.slots.values()), params.blobgan.network.blobs
+    if blobs != wanted:
+        raise BlobexError(
+            f"blobgan_pretrain.slots are {blobs} but blobgan.network.blobs is {wanted}: make them as many"
+        )
+    images, places, painter = prepare(params, setup)
+    learnt = max(len(images) - HELD_OUT, (len(images) + 1) // 2)
+    states = common.checkpoints(folder), common.checkpoints(folder) / "layout"
+    run_id = resumed_run_id(painter, options.training, states[0])
+    with tracking.run(params, KIND, setup, common.data_root(params), run_id) as tracker:
+        batches = batches_of((images, *places[:4]), learnt, options.training, seed)
+        fit(painter, batches, options.training, params.run, states[0], tracker)
+        painter.eval().to(resolve_device(params.run.device))
+        codes = common.in_batches(lambda *batch: codes_of(painter, batch), images, *places[:4])
+        layouts = LayoutModule(options, painter.model, painter.encoder, codes[:learnt], seed)
+        layouts.depends_on(codes=checksum(codes))
+        batches = batches_of((codes, *places), learnt, options.layout, seed)
+        fit(layouts, batches, options.layout, params.run, states[1], tracker)
+        model = painter.model.to(painter.device)
+        model.compute_mean_w(params.blobgan.mean_latent_samples, torch.Generator().manual_seed(seed))
+        both = nn.ModuleDict({"blobgan": model, "encoder": painter.encoder})
+        config = {"setup": setup, **model.config(), **painter.encoder.config, "slots": dict(options.slots)}
+        weights.save(folder, KIND, config, both)
+        held_out = (images[learnt:], *(tensor[learnt:] for tensor in places[:4]))
+        tracker.log_image("samples", to_array(make_grid(shown(painter, held_out), nrow=SHOWN // 2)), 0)
+        common.write_metrics(folder, measures(painter, held_out, params.data.perceptual), tracker)
+    for state in states:
+        mark_finished(state, True)
+
+
+def prepare(params: Params, setup: str) -> tuple[Tensor, Batch, PaintModule]:
+    """The training pictures, the tensors of their blobs' places, and what learns to paint them."""
+    options, network, device = params.blobgan_pretrain, params.blobgan.network, resolve_device(params.run.device)
+    folder = common.MODELS / "parser" / setup
+    parser = load_parser(folder)
+    perceptual = load_perceptual(params.data.perceptual, folder, Path(params.data.external)).to(device)
+    images = load_images(params, setup, "train")
+    slots = {str(group): count for group, count in options.slots.items()}
+    places = parsed_places(parser, images, slots, network.blob_area, device)
+    painter = PaintModule(options, network, params.setup(setup), perceptual, params.run.seed)
+    painter.depends_on(data=checksum(images), parser=checksum(*parser.state_dict().values()))
+    return images, tensors_of(places), painter
+
+
+def batches_of(data: Batch, learnt: int, training: Training, seed: int) -> Callable[[int], Batch]:
+    """The batch of a step, of the first `learnt` samples."""
+    size = training.batch_size * training.accumulate
+
+    def batch(step: int) -> Batch:
+        chosen = batch_indices(step, learnt, size, seed)
+        return tuple(tensor[chosen] for tensor in data)
+
+    return batch
+
+
+def codes_of(painter: PaintModule, batch: Batch) -> Tensor:
+    images, *places = (tensor.to(painter.device) for tensor in batch)
+    return painter.encoder.codes(to_float(images), placed(*places)).cpu()
+
+
+def measures(painter: PaintModule, held_out: Batch, perceptual: str) -> dict[str, float]:
+    """Distances of pictures to what is painted of their blobs."""
+
+    def compare(*batch: Tensor) -> Tensor:
+        images, *places = (tensor.to(painter.device) for tensor in batch)
+        original = to_float(images)
+        painted = painter.paint(original, placed(*places))[0].clamp(-1, 1)
+        distance = painter.judges[0].distance_to(painter.judges[0].embed(original), painted)
+        return torch.stack([distance, (painted - original).abs().flatten(1).mean(1)], dim=1).cpu()
+
+    distance, l1 = common.in_batches(compare, *held_out).mean(0).tolist()
+    return {perceptual_name(perceptual): distance, "l1": l1}
+
+
+@torch.no_grad()
+def shown(painter: PaintModule, held_out: Batch) -> Tensor:
+    """Pictures, what is painted of their blobs, and as many new ones of random layouts."""
+    images, *places = (tensor[: SHOWN // 2].to(painter.device) for tensor in held_out)
+    painted = painter.paint(to_float(images), placed(*places))[0]
+    z = torch.randn(SHOWN, painter.model.z_dim, generator=torch.Generator().manual_seed(0)).to(painter.device)
+    return torch.cat([to_float(images), painted, painter.model.render(painter.model.sample(z))])
+
+
+if __name__ == "__main__":
+    common.run_stage(main, "setup")

@@ -65,6 +65,8 @@ class Explainer(Engine):
             keep_freed_memory()
         place = resolve_device(device or values.run.device)
         kind = "encoder_pretrain" if pretrained_encoder else "encoder"
+        if values.invert.start == "segments" and values.search.mode == "fast" and not pretrained_encoder:
+            kind = "blobgan_pretrain"
         model = values.explain.decision if decision is None else decision
         loaded = load_networks(setup, Path(models), values, place, model, kind)
         return cls(setup, values, place, loaded.decision, loaded.exact, loaded.quick, loaded.weights, loaded.parser)

@@ -20,7 +20,7 @@ from blobex.decisions.load import Model, load
 from blobex.decisions.source import from_callable
 from blobex.device import resolve_precision
 from blobex.errors import BlobexError
-from blobex.inversion.networks import Networks, Perceptual
+from blobex.inversion.networks import Encode, Networks, Perceptual
 from blobex.layout.solver import splat_by_solver
 from blobex.networks import weights
 from blobex.networks.blobgan import BlobGAN, load_blobgan
@@ -28,9 +28,12 @@ from blobex.networks.decision import DecisionModel
 from blobex.networks.encoder import Encoder, load_encoder
 from blobex.networks.parser import Parser, load_parser
 from blobex.networks.perceptual import PerceptualDistance, load_perceptual
+from blobex.networks.segment_encoder import load_pretrained
+from blobex.segments.read import SegmentReader
 
 Module = TypeVar("Module", bound=nn.Module)
 WEIGHTS = ("blobgan", "encoder", "perceptual")  # what the networks are called beside the decision model
+Starter = Encoder | SegmentReader
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -56,11 +59,8 @@ def load_networks(
         del folders["parser"]
     for kind, folder in folders.items():
         check_size(folder, kind, setup, size.height, size.width)
-    blobgan, encoder = load_blobgan(folders["blobgan"]), load_encoder(folders[encoder_kind], encoder_kind)
-    if encoder.config["w_size"] != blobgan.layout_network.w_size(encoder.mlp_idx):
-        raise BlobexError(
-            f"the encoder in {folders[encoder_kind]} is of another BlobGAN: run `dvc repro {encoder_kind}`"
-        )
+    blobgan = load_blobgan(folders["blobgan"])
+    encoder = _starter(folders[encoder_kind], encoder_kind, models / "parser" / setup, blobgan)
     perceptual = load_perceptual(params.data.perceptual, models / "parser" / setup, Path(params.data.external))
     store = partial(tracking.load_model, tracking_uri=params.run.tracking_uri, device=device)
     model = load(decision, size.height, size.width, device, models, setup, mlflow_loader=store)
@@ -78,6 +78,27 @@ def load_networks(
     return Loaded(model, exact, _quick(*networks, model, device.type), hashes, parser)
 
 
+def _starter(folder: Path, kind: str, parser: Path, blobgan: BlobGAN) -> Starter:
+    """What says where an inversion begins; BlobexError unless it is of this BlobGAN."""
+    starter: Starter
+    if kind == "blobgan_pretrain":
+        pretrained = load_pretrained(folder)
+        starter, fits = SegmentReader(load_parser(parser), pretrained), pretrained.blobgan.network == blobgan.network
+    else:
+        starter = load_encoder(folder, kind)
+        fits = starter.config["w_size"] == blobgan.layout_network.w_size(starter.mlp_idx)
+    if not fits:
+        raise BlobexError(f"the encoder in {folder} is of another BlobGAN: run `dvc repro {kind}`")
+    return starter
+
+
+def _encode(blobgan: BlobGAN, encoder: Starter) -> Encode:
+    """Pictures to the blobs where their inversion begins."""
+    if isinstance(encoder, SegmentReader):
+        return encoder
+    return lambda images: blobgan.layout_from_w(encoder(_channels_last(images)), encoder.mlp_idx)
+
+
 def parser_of(folder: Path, size: Setup, device: torch.device) -> Parser | None:
     """The parser in the folder of a setup, None if there is none; BlobexError if it is for pictures of another size."""
     if not (folder / weights.CONFIG).is_file():
@@ -86,12 +107,12 @@ def parser_of(folder: Path, size: Setup, device: torch.device) -> Parser | None:
     return load_parser(folder).to(device)
 
 
-def assemble(blobgan: BlobGAN, encoder: Encoder, perceptual: PerceptualDistance, model: Decision) -> Networks:
+def assemble(blobgan: BlobGAN, encoder: Starter, perceptual: PerceptualDistance, model: Decision) -> Networks:
     """The networks as callables. Pictures come to them with channels last, as their weights are."""
     return Networks(
         render=blobgan.render,
         scores=blobgan.scores,
-        encode=lambda images: blobgan.layout_from_w(encoder(_channels_last(images)), encoder.mlp_idx),
+        encode=_encode(blobgan, encoder),
         decide=lambda images: model.logits(_shown(images)),
         features=lambda images: model.features(_shown(images)),
         perceptual=perceptual,
@@ -133,7 +154,7 @@ def _shown(images: Tensor) -> Tensor:
     return _channels_last(images.clamp(-1, 1))
 
 
-def _quick(blobgan: BlobGAN, encoder: Encoder, perceptual: PerceptualDistance, model: Decision, kind: str) -> Networks:
+def _quick(blobgan: BlobGAN, encoder: Starter, perceptual: PerceptualDistance, model: Decision, kind: str) -> Networks:
     """The networks in bfloat16, as far as they are ours; somebody else's model stays as it is."""
     painter = copy.deepcopy(blobgan)
     painter.generator.fold(torch.bfloat16)
@@ -190,7 +211,7 @@ class _LoweredPerceptual:
             return self.distance.distance_to(embedded, images)
 
 
-def _published(blobgan: BlobGAN, encoder: Encoder, perceptual: PerceptualDistance, model: Decision) -> Networks:
+def _published(blobgan: BlobGAN, encoder: Starter, perceptual: PerceptualDistance, model: Decision) -> Networks:
     """The networks as the published scripts run them: a linear solver for the blobs, rows in memory, and generator and
     decision weights that ask for gradients although nobody reads them. LPIPS is frozen there too.
 
@@ -207,7 +228,7 @@ def _published(blobgan: BlobGAN, encoder: Encoder, perceptual: PerceptualDistanc
     return Networks(
         render=blobgan.render,
         scores=blobgan.scores,
-        encode=lambda images: blobgan.layout_from_w(encoder(images), encoder.mlp_idx),
+        encode=_encode(blobgan, encoder),
         decide=lambda images: model.logits(images.clamp(-1, 1)),
         features=lambda images: model.features(images.clamp(-1, 1)),
         perceptual=perceptual,

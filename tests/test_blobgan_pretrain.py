@@ -13,7 +13,8 @@ from blobex.config import Run, Setup
 from blobex.layout.splat import splat
 from blobex.networks.blobgan import BlobGAN
 from blobex.networks.segment_encoder import build_segment_encoder
-from blobex.training.blobgan_pretrain import LayoutModule, PaintModule, painting_loss, placed
+from blobex.segments.place import placed
+from blobex.training.blobgan_pretrain import LayoutModule, PaintModule, painting_loss
 from blobex.training.fit import fit
 from blobex.training.gan import GanModule
 from blobex.training.tracker import NullTracker

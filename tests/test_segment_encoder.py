@@ -2,14 +2,17 @@
 
 import pytest
 import torch
-from tiny_networks import tiny_network
+from tiny_networks import randomise, tiny_network
 from torch import nn
 
 from blobex.errors import BlobexError
 from blobex.layout.layout import BlobLayout
 from blobex.networks import weights
 from blobex.networks.blobgan import BlobGAN
-from blobex.networks.segment_encoder import build_segment_encoder, load_pretrained
+from blobex.networks.parser import Parser
+from blobex.networks.segment_encoder import Pretrained, build_segment_encoder, load_pretrained
+from blobex.segments.place import fit_anchors, place
+from blobex.segments.read import SegmentReader, told
 
 HEIGHT = 32
 NETWORK = tiny_network(channels={8: 8, 16: 4, 32: 4}, blob_area=0.004)
@@ -77,3 +80,26 @@ def test_a_damaged_config_is_told(tmp_path, encoder):
         load_pretrained(tmp_path)
     with pytest.raises(BlobexError, match="no blobgan_pretrain weights"):
         load_pretrained(tmp_path / "none")
+
+
+def test_a_reader_reads_each_picture_by_itself():
+    """The blobs of a picture are those of its own maps, whatever else is in the batch."""
+    torch.manual_seed(1)
+    parser = randomise(Parser([8, 8], HEIGHT, 2 * HEIGHT)).eval().requires_grad_(False)
+    blobgan = BlobGAN(NETWORK, HEIGHT, 2)
+    encoder = build_segment_encoder(blobgan, 5).eval().requires_grad_(False)
+    images = torch.nn.functional.interpolate(torch.randn(6, 3, 4, 8), (HEIGHT, 2 * HEIGHT)).clamp(-1, 1)
+    found = told(parser(images))
+    slots = dict.fromkeys(sorted({each.group for some in found for each in some})[:3], 1)
+    assert len(slots) == NETWORK.blobs
+    anchors = fit_anchors(found, slots, 2, NETWORK.blob_area)
+    encoder.traits.copy_(anchors.traits)
+    encoder.usual.copy_(anchors.usual)
+    reader = SegmentReader(parser, Pretrained(blobgan, encoder, slots))
+    together = reader(images)
+    alone = reader(images[4:5])
+    for key, tensor in together.items():
+        torch.testing.assert_close(tensor[4:5], getattr(alone, key), atol=1e-5, rtol=1e-4)
+    expected = place(found, slots, anchors, 2, NETWORK.blob_area)
+    assert expected.present.any() and torch.equal(together.sizes[:, 1:], expected.sizes)
+    assert torch.equal(together.xs, expected.xs) and torch.equal(together.covs, expected.covs)

@@ -13,7 +13,7 @@ from blobex.scenes.labels import DRIVABLE, SEMANTIC
 from blobex.scenes.render import render
 from blobex.scenes.sample import sample
 from blobex.scenes.scene import LANE_WIDTH
-from blobex.segments.place import ABSENT, FILLED, owners, place
+from blobex.segments.place import ABSENT, FILLED, fit_anchors, owners, place
 from blobex.segments.split import GROUPS, Segment, segment, segments
 
 AREA = 0.004
@@ -27,6 +27,10 @@ def ellipse(height, width, x, y, long, short, angle):
     return (along / long) ** 2 + (across / short) ** 2 <= 1
 
 
+def placed_by_themselves(pictures, slots, aspect_ratio):
+    return place(pictures, slots, fit_anchors(pictures, slots, aspect_ratio, AREA), aspect_ratio, AREA)
+
+
 @pytest.mark.parametrize("angle", [0.0, 0.5, 1.2, 2.6])
 def test_an_elliptic_mask_becomes_the_blob_that_covers_it(angle):
     height, width = 64, 128
@@ -34,7 +38,7 @@ def test_an_elliptic_mask_becomes_the_blob_that_covers_it(angle):
     found = segment("lane", mask)
     assert (found.x, found.y) == pytest.approx((1.1, 0.45), abs=0.01)
     assert found.area == pytest.approx(math.pi * 0.3 * 0.12, rel=0.03)
-    places = place([[found]], {"lane": 1}, 2, AREA)
+    places = placed_by_themselves([[found]], {"lane": 1}, 2)
     assert places.present.all() and places.sizes.item() == pytest.approx(0.3 * 0.12 / AREA + FILLED, rel=0.03)
     nothing = torch.zeros(1, 2, 0)
     sizes = torch.nn.functional.pad(places.sizes - FILLED, (1, 0))  # half opaque where the mask ends
@@ -78,7 +82,8 @@ def test_blobs_keep_their_meaning_and_the_largest_are_kept():
     right = [flat("vehicle", 0.8 - 0.01 * number, 0.5, 0.03) for number in range(6)]
     pictures = [[left[0], right[0], flat("vehicle", 0.5, 0.5, 0.001)]]
     pictures += [[right[number], left[number]] for number in range(1, 4)] + [[left[4]], [right[5]], []]
-    places = place(pictures, {"lane": 1, "vehicle": 2}, 1, AREA)
+    slots = {"lane": 1, "vehicle": 2}
+    places = placed_by_themselves(pictures, slots, 1)
     assert owners({"lane": 1, "vehicle": 2}) == ["lane", "vehicle", "vehicle"]
     assert not places.present[:, 0].any() and (places.sizes[:, 0] == ABSENT).all()
     there = [[True, True]] * 4 + [[True, False], [False, True], [False, False]]
@@ -86,6 +91,8 @@ def test_blobs_keep_their_meaning_and_the_largest_are_kept():
     torch.testing.assert_close(places.xs[:5, 1], torch.tensor([0.2, 0.21, 0.22, 0.23, 0.24]))
     torch.testing.assert_close(places.xs[5, 1], places.xs[:5, 1].mean())  # absent, it waits at its usual place
     assert (places.sizes[6] == ABSENT).all()
+    alone = place(pictures[5:6], slots, fit_anchors(pictures, slots, 1, AREA), 1, AREA)
+    assert alone.present.tolist() == [[False, False, True]]  # the anchors are what is known of other pictures
 
 
 def test_unknown_groups_are_named():

@@ -28,7 +28,7 @@ def tiny_params(steps: int = 40) -> Params:
     return dataclasses.replace(
         params,
         setups=dataclasses.replace(params.setups, rect=Setup(HEIGHT, 2)),
-        invert=dataclasses.replace(params.invert, rect=invert),
+        invert=dataclasses.replace(params.invert, rect=invert, start="encoder"),
         explain=dataclasses.replace(params.explain, rect=explain),
         search=dataclasses.replace(params.search, max_batch_pixels=4 * HEIGHT * WIDTH),
     )

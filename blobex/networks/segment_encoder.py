@@ -30,10 +30,15 @@ class SegmentEncoder(nn.Module):
     says of the picture, no other says.
     """
 
+    traits: Tensor
+    usual: Tensor
+
     def __init__(self, canvas: Canvas, blobs: int, code_dim: int, feature_dim: int, style_dim: int) -> None:
         super().__init__()
         self.canvas, self.feature_dim = canvas, feature_dim
         self.config: dict[str, Any] = {"code_dim": code_dim}
+        self.register_buffer("traits", torch.zeros(blobs, 3))  # segments.place.Anchors: what each blob stands for
+        self.register_buffer("usual", torch.zeros(blobs, 6))
         first, second, third = WIDTHS
         self.fine = nn.Sequential(*_layer(3, first, 1), *_layer(first, second, 2), *_layer(second, second, 1))
         self.coarse = nn.Sequential(*_layer(second, third, 2), *_layer(third, third, 1))

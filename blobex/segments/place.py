@@ -13,11 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.cluster.vq import kmeans2
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from blobex.errors import BlobexError
+from blobex.layout.layout import BlobLayout
 from blobex.segments.split import GROUPS, Segment
 
 ABSENT = -6.0  # size of a blob that shows nothing
@@ -37,6 +39,14 @@ class Places:
     present: Tensor  # N,K bool
 
 
+@dataclass(frozen=True)
+class Anchors:
+    """What K blobs stand for, in the order of their slots."""
+
+    traits: Tensor  # K,3: place and size of the segments that are the blob's
+    usual: Tensor  # K,6: the mean ellipse, as an absent blob has it
+
+
 def owners(slots: Mapping[str, int]) -> list[str]:
     """The group of each blob, the hindmost first. BlobexError for a group that there is not."""
     unknown = [group for group in slots if group not in GROUPS]
@@ -45,34 +55,61 @@ def owners(slots: Mapping[str, int]) -> list[str]:
     return [group for group, count in slots.items() for _ in range(count)]
 
 
-def place(pictures: Sequence[Sequence[Segment]], slots: Mapping[str, int], aspect_ratio: int, area: float) -> Places:
+def fit_anchors(
+    pictures: Sequence[Sequence[Segment]], slots: Mapping[str, int], aspect_ratio: int, area: float
+) -> Anchors:
+    """What the blobs of such pictures stand for; they are `aspect_ratio` times as wide as high."""
+    groups = owners(slots)
+    traits = np.concatenate([_clusters(_of(pictures, group), count) for group, count in slots.items()])
+    plain = np.tile([0.5, 0.5, 0.0, 1.0, 0.0, ABSENT], (len(groups), 1))
+    shape, present = _placed(pictures, slots, traits, plain, aspect_ratio, area)
+    for blob in range(len(groups)):
+        if present[:, blob].any():
+            plain[blob, :5] = shape[present[:, blob], blob, :5].mean(0)
+    return Anchors(torch.from_numpy(traits).float(), torch.from_numpy(plain).float())
+
+
+def place(
+    pictures: Sequence[Sequence[Segment]], slots: Mapping[str, int], anchors: Anchors, aspect_ratio: int, area: float
+) -> Places:
     """The blobs of pictures that are `aspect_ratio` times as wide as high; `area` is that of a blob of size 0.
 
     Of a group with more segments than blobs, the largest count.
     """
-    blobs = len(owners(slots))
-    shape = np.zeros((len(pictures), blobs, 6))  # x, y, log of length by width, direction, size
-    present = np.zeros((len(pictures), blobs), dtype=bool)
+    traits, usual = anchors.traits.cpu().double().numpy(), anchors.usual.cpu().double().numpy()
+    shape, present = _placed(pictures, slots, traits, usual, aspect_ratio, area)
+    return _places(torch.from_numpy(shape).float(), torch.from_numpy(present))
+
+
+def _placed(
+    pictures: Sequence[Sequence[Segment]],
+    slots: Mapping[str, int],
+    traits: np.ndarray,
+    usual: np.ndarray,
+    aspect_ratio: int,
+    area: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(N,K,6): x, y, logarithm of length by width, direction, size; and (N,K) bool: which blobs show something."""
+    shape = np.tile(usual, (len(pictures), 1, 1))
+    present = np.zeros(shape.shape[:2], dtype=bool)
     first = 0
     for group, count in slots.items():
-        found = [[each for each in picture if each.group == group] for picture in pictures]
-        anchors = _anchors(found, count)
-        for row, some in enumerate(found):
-            largest = sorted(some, key=lambda each: -each.area)[:count]
+        for row, found in enumerate(_of(pictures, group)):
+            largest = sorted(found, key=lambda each: -each.area)[:count]
             if largest:
-                away = ((_traits(largest)[:, None] - anchors[None]) ** 2).sum(2)
+                away = ((_traits(largest)[:, None] - traits[None, first : first + count]) ** 2).sum(2)
                 for index, column in zip(*linear_sum_assignment(away), strict=True):
                     shape[row, first + column] = _ellipse(largest[index], aspect_ratio, area)
                     present[row, first + column] = True
         first += count
-    for blob in range(blobs):
-        there = present[:, blob]
-        usual = shape[there, blob].mean(0) if there.any() else np.array([0.5, 0.5, 0, 1, 0, 0])
-        shape[~there, blob] = [*usual[:5], ABSENT]
-    return _places(torch.from_numpy(shape).float(), torch.from_numpy(present))
+    return shape, present
 
 
-def _anchors(found: Sequence[Sequence[Segment]], count: int) -> np.ndarray:
+def _of(pictures: Sequence[Sequence[Segment]], group: str) -> list[list[Segment]]:
+    return [[each for each in picture if each.group == group] for picture in pictures]
+
+
+def _clusters(found: Sequence[Sequence[Segment]], count: int) -> np.ndarray:
     """Cluster means (count,3) of a group's segments, the smallest first: what is near stands in front."""
     every = [each for some in found for each in some]
     if not every:
@@ -83,8 +120,8 @@ def _anchors(found: Sequence[Sequence[Segment]], count: int) -> np.ndarray:
     if count == 1:
         return traits.mean(0, keepdims=True)
     spread = np.random.default_rng(0).normal(scale=1e-9, size=traits.shape)  # k-means wants distinct points
-    anchors, _ = kmeans2(traits + spread, count, seed=0, minit="++")
-    return anchors[np.argsort(anchors[:, 2], kind="stable")]
+    means, _ = kmeans2(traits + spread, count, seed=0, minit="++")
+    return means[np.argsort(means[:, 2], kind="stable")]
 
 
 def _traits(found: Sequence[Segment]) -> np.ndarray:
@@ -105,3 +142,19 @@ def _places(shape: Tensor, present: Tensor) -> Places:
     # With aspect logits t and -t, half the difference of their log-sigmoids is t/2.
     covs = torch.stack([2 * ratio, -2 * ratio, turned * ux, turned * uy], dim=-1)
     return Places(xs, ys, covs, sizes, present)
+
+
+def placed(xs: Tensor, ys: Tensor, covs: Tensor, sizes: Tensor) -> BlobLayout:
+    """Blobs at these places that look like nothing yet."""
+    nothing = xs.new_zeros(len(xs), xs.shape[1] + 1, 0)
+    return BlobLayout(xs, ys, covs, F.pad(sizes, (1, 0)), nothing, nothing)
+
+
+def looking(places: BlobLayout, features: Tensor, styles: Tensor) -> BlobLayout:
+    """The blobs with features and styles (N,K+1,...)."""
+    return places.replace({"features": features, "spatial_style": styles})
+
+
+def tensors_of(places: Places) -> tuple[Tensor, ...]:
+    """xs, ys, covs, sizes and present: what batches are cut from."""
+    return places.xs, places.ys, places.covs, places.sizes, places.present

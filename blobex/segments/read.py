@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from blobex.datasets.images import to_float
-from blobex.networks.parser import Parser, panoptic
-from blobex.segments.place import Places, place
+from blobex.layout.layout import BlobLayout
+from blobex.networks.parser import Parser, ParserOutput, panoptic
+from blobex.networks.segment_encoder import Pretrained
+from blobex.segments.place import Anchors, looking, place, placed, tensors_of
 from blobex.segments.split import Segment, segments
 
 BATCH = 64
@@ -22,15 +22,28 @@ def parsed(parser: Parser, images: Tensor, device: torch.device) -> list[list[Se
     found: list[list[Segment]] = []
     parser = parser.to(device)
     for batch in tqdm(images.split(BATCH), desc="segments", unit="batch", leave=False):
-        output = parser(to_float(batch.to(device)))
-        semantic, things = (maps.cpu().numpy() for maps in panoptic(output))
-        drivable = output.drivable.argmax(1).cpu().numpy()
-        found += [segments(*maps) for maps in zip(semantic, things, drivable, strict=True)]
+        found += told(parser(to_float(batch.to(device))))
     return found
 
 
-def parsed_places(
-    parser: Parser, images: Tensor, slots: Mapping[str, int], area: float, device: torch.device
-) -> Places:
-    """Where the blobs of pictures uint8 (N,3,H,W) are, one slot for each blob; `area` is that of a blob of size 0."""
-    return place(parsed(parser, images, device), slots, images.shape[3] // images.shape[2], area)
+def told(output: ParserOutput) -> list[list[Segment]]:
+    """The segments of each picture, as the parser's maps say."""
+    semantic, things = (maps.cpu().numpy() for maps in panoptic(output))
+    drivable = output.drivable.argmax(1).cpu().numpy()
+    return [segments(*maps) for maps in zip(semantic, things, drivable, strict=True)]
+
+
+class SegmentReader(nn.Module):
+    """Pictures (N,3,height,width) in [-1,1] to blobs: the parser tells where, the encoder how they look."""
+
+    def __init__(self, parser: Parser, pretrained: Pretrained) -> None:
+        super().__init__()
+        self.parser, self.encoder, self.slots = parser, pretrained.encoder, pretrained.slots
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> BlobLayout:
+        images = images.contiguous(memory_format=torch.channels_last)
+        canvas, anchors = self.encoder.canvas, Anchors(self.encoder.traits, self.encoder.usual)
+        places = place(told(self.parser(images)), self.slots, anchors, canvas.aspect_ratio, canvas.area)
+        layout = placed(*(tensor.to(images.device) for tensor in tensors_of(places)[:4]))
+        return looking(layout, *self.encoder.looks(self.encoder.codes(images, layout)))

@@ -22,9 +22,10 @@ from blobex.networks.blobgan import BlobGAN, sample_pictures
 from blobex.networks.parser import load_parser
 from blobex.networks.perceptual import load_perceptual
 from blobex.networks.segment_encoder import load_pretrained
-from blobex.segments.read import parsed_places
+from blobex.segments.place import Anchors, place, tensors_of
+from blobex.segments.read import parsed
 from blobex.stages import common
-from blobex.training.blobgan_pretrain import painting_loss, tensors_of
+from blobex.training.blobgan_pretrain import painting_loss
 from blobex.training.checkpoints import mark_finished
 from blobex.training.fit import Batch, fit, resumed_run_id
 from blobex.training.gan import EveryNSteps, GanModule
@@ -78,8 +79,9 @@ def build(params: Params, setup: str, images: Tensor) -> tuple[GanModule, Batch]
 
     module = GanModule(params.blobgan, size, seed, painting)
     start_from(module, pretrained.blobgan)
-    area = params.blobgan.network.blob_area
-    places = parsed_places(load_parser(folder), images, pretrained.slots, area, device)
+    anchors = Anchors(encoder.traits, encoder.usual)
+    found = parsed(load_parser(folder), images, device)
+    places = place(found, pretrained.slots, anchors, size.aspect_ratio, params.blobgan.network.blob_area)
     return module, (images, *tensors_of(places)[:4])
 
 

@@ -18,9 +18,10 @@ from blobex.errors import BlobexError
 from blobex.networks import weights
 from blobex.networks.parser import load_parser
 from blobex.networks.perceptual import load_perceptual, perceptual_name
-from blobex.segments.read import parsed_places
+from blobex.segments.place import fit_anchors, place, placed, tensors_of
+from blobex.segments.read import parsed
 from blobex.stages import common
-from blobex.training.blobgan_pretrain import LayoutModule, PaintModule, placed, tensors_of
+from blobex.training.blobgan_pretrain import LayoutModule, PaintModule
 from blobex.training.checkpoints import mark_finished
 from blobex.training.fit import Batch, fit, resumed_run_id
 
@@ -70,8 +71,12 @@ def prepare(params: Params, setup: str) -> tuple[Tensor, Batch, PaintModule]:
     perceptual = load_perceptual(params.data.perceptual, folder, Path(params.data.external)).to(device)
     images = load_images(params, setup, "train")
     slots = {str(group): count for group, count in options.slots.items()}
-    places = parsed_places(parser, images, slots, network.blob_area, device)
+    found, shape = parsed(parser, images, device), (params.setup(setup).aspect_ratio, network.blob_area)
+    anchors = fit_anchors(found, slots, *shape)
+    places = place(found, slots, anchors, *shape)
     painter = PaintModule(options, network, params.setup(setup), perceptual, params.run.seed)
+    painter.encoder.traits.copy_(anchors.traits)
+    painter.encoder.usual.copy_(anchors.usual)
     painter.depends_on(data=checksum(images), parser=checksum(*parser.state_dict().values()))
     return images, tensors_of(places), painter
 

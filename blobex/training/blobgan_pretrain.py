@@ -17,7 +17,7 @@ from blobex.layout.layout import BlobLayout
 from blobex.networks.blobgan import BlobGAN
 from blobex.networks.layout_network import LEARNING_RATE_MULTIPLIER
 from blobex.networks.segment_encoder import SegmentEncoder, build_segment_encoder
-from blobex.segments.place import Places
+from blobex.segments.place import looking, placed
 from blobex.training.encoder import Perceptual
 from blobex.training.fit import Batch, StepModule
 
@@ -163,19 +163,3 @@ class LayoutModule(StepModule):
 def weights_of(params: BlobganPretrain) -> dict[str, object]:
     """What a checkpoint must agree with."""
     return {key: value for key, value in dataclasses.asdict(params).items() if key not in ("training", "layout")}
-
-
-def placed(xs: Tensor, ys: Tensor, covs: Tensor, sizes: Tensor) -> BlobLayout:
-    """Blobs at these places that look like nothing yet."""
-    nothing = xs.new_zeros(len(xs), xs.shape[1] + 1, 0)
-    return BlobLayout(xs, ys, covs, F.pad(sizes, (1, 0)), nothing, nothing)
-
-
-def looking(places: BlobLayout, features: Tensor, styles: Tensor) -> BlobLayout:
-    """The blobs with features and styles (N,K+1,...)."""
-    return places.replace({"features": features, "spatial_style": styles})
-
-
-def tensors_of(places: Places) -> Batch:
-    """xs, ys, covs, sizes and present: what batches are cut from."""
-    return places.xs, places.ys, places.covs, places.sizes, places.present

@@ -58,6 +58,11 @@ def load_networks(
     if params.data.perceptual != "parser":
         del folders["parser"]
     for kind, folder in folders.items():
+        if kind == "blobgan_pretrain" and not (folder / weights.CONFIG).is_file():
+            raise BlobexError(
+                f"invert.start is segments but there are no {kind} weights in {folder}: run `dvc repro {kind}` or "
+                "`dvc pull`, or set invert.start to encoder"
+            )
         check_size(folder, kind, setup, size.height, size.width)
     blobgan = load_blobgan(folders["blobgan"])
     encoder = _starter(folders[encoder_kind], encoder_kind, models / "parser" / setup, blobgan)

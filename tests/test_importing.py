@@ -1,5 +1,6 @@
 """`blobex import`: published files through the command line into the models folder, and back out of it."""
 
+import dataclasses
 import hashlib
 import re
 import sys
@@ -15,6 +16,7 @@ from tiny_networks import TINY, random_blobgan, randomise, tiny_network
 from typer.testing import CliRunner
 
 from blobex import __version__, cli, config, importing
+from blobex.errors import BlobexError
 from blobex.explainer import Explainer
 from blobex.layout.layout import KEYS, from_dict
 from blobex.networks import weights
@@ -214,6 +216,7 @@ def test_imported_networks_explain(place):
     tree = yaml.safe_load((place / "params.yaml").read_text())
     for stage in ("invert", "explain"):
         tree[stage]["square"]["steps"] = 2
+    tree["invert"]["start"] = "encoder"
     (place / "params.yaml").write_text(yaml.safe_dump(tree))
     network = tiny_network(channels={8: 8, 16: 6, 32: 4})
     body = ResidualNetwork({4: 8, 8: 6, 16: 4, 32: 4}, 1, network.layout_hidden, standard_deviation=False)
@@ -227,6 +230,10 @@ def test_imported_networks_explain(place):
         assert run(f"{kind}.ckpt", "--as", kind, "--setup", "square").exit_code == 0
     parser = Parser([8, 8], 32, 32)
     weights.save(Path("models/parser/square"), "parser", parser.config, parser)
+    params = config.load("params.yaml")
+    segments = dataclasses.replace(params, invert=dataclasses.replace(params.invert, start="segments"))
+    with pytest.raises(BlobexError, match=r"set invert\.start to encoder"):
+        Explainer.load("square", device="cpu", params=segments)
     record = Explainer.load("square", device="cpu").explain(np.full((40, 50, 3), 99, np.uint8), ["stop"])[0]
     assert not record.failed and record.counterfactual.shape == (32, 32, 3)
 

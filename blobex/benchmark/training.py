@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from blobex.config import Params, Training
 from blobex.datasets.datamodule import DecisionSet, DetectionSet, SegmentationSet
@@ -20,6 +21,7 @@ from blobex.networks.parser import Parser
 from blobex.networks.perceptual import PerceptualDistance
 from blobex.scenes.render import render
 from blobex.scenes.sample import sample
+from blobex.training.blobgan_pretrain import PaintModule, painting_loss
 from blobex.training.decision import DecisionModule, decision_batches
 from blobex.training.encoder import EncoderModule, EncoderPretrainModule, Judges, build_encoder
 from blobex.training.fit import Batch, StepModule, fit
@@ -50,12 +52,18 @@ def training_rates(params: Params, setup_name: str, steps: int) -> dict[str, flo
     parser = Parser(params.parser.channels, setup.height, setup.width)
     decision = DecisionModel(params.decision.architecture, setup.height, setup.width).eval().requires_grad_(False)
     judges = Judges(PerceptualDistance(parser, parser.features), decision.features)
-    stages = ("parser", "decision", "blobgan", "encoder_pretrain", "encoder")
+    painter = PaintModule(params.blobgan_pretrain, params.blobgan.network, setup, judges.perceptual, seed)
+    frozen = copy.deepcopy(painter.encoder).requires_grad_(False)
+    places = _places(params.blobgan.network.blobs, random)
+    stages = ("parser", "decision", "blobgan_pretrain", "blobgan", "encoder_pretrain", "encoder")
     options: dict[str, Training] = {name: getattr(params, name).training for name in stages}
     sizes = {name: option.batch_size * option.accumulate for name, option in options.items()}
 
-    def some(name: str) -> Callable[[int], Batch]:
-        return lambda step: (images[(torch.arange(sizes[name]) + step * sizes[name]) % PICTURES],)
+    def some(name: str, *data: Tensor) -> Callable[[int], Batch]:
+        return lambda step: tuple(each[(torch.arange(sizes[name]) + step * sizes[name]) % PICTURES] for each in data)
+
+    def painting(model: BlobGAN, batch: Batch, random: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        return painting_loss(model, frozen, judges.perceptual, params.blobgan_pretrain, batch, random)
 
     jobs: dict[str, tuple[StepModule, Callable[[int], Batch]]] = {
         "parser": (
@@ -66,15 +74,25 @@ def training_rates(params: Params, setup_name: str, steps: int) -> dict[str, flo
             DecisionModule(params.decision, setup, decisions, seed),
             decision_batches(decisions, sizes["decision"], seed),
         ),
-        "blobgan": (GanModule(params.blobgan, setup, seed), some("blobgan")),
+        "blobgan_pretrain": (painter, some("blobgan_pretrain", images, *places)),
+        "blobgan": (GanModule(params.blobgan, setup, seed, painting), some("blobgan", images, *places)),
         "encoder_pretrain": (
             EncoderPretrainModule(encoder, blobgan, options["encoder_pretrain"], seed, {"setup": setup_name}),
-            some("encoder_pretrain"),
+            some("encoder_pretrain", images),
         ),
-        "encoder": (EncoderModule(copy.deepcopy(encoder), blobgan, judges, params.encoder, seed), some("encoder")),
+        "encoder": (
+            EncoderModule(copy.deepcopy(encoder), blobgan, judges, params.encoder, seed),
+            some("encoder", images),
+        ),
     }
     rates = {name: _rate(module, batches, options[name], params, steps) for name, (module, batches) in jobs.items()}
     return rates | {"parser": 2 * rates["parser"]}
+
+
+def _places(blobs: int, random: torch.Generator) -> tuple[Tensor, ...]:
+    """xs, ys, covs and sizes of random blobs."""
+    xs, ys, sizes = (torch.rand(PICTURES, blobs, generator=random) for _ in range(3))
+    return xs, ys, torch.randn(PICTURES, blobs, 4, generator=random), 3 * sizes
 
 
 def _rate(module: StepModule, batches: Callable[[int], Batch], training: Training, params: Params, steps: int) -> float:

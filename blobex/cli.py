@@ -178,10 +178,10 @@ def import_weights(
     params: Annotated[Path, typer.Option(help="Parameter file; it says how large a setup is.")] = Path("params.yaml"),
 ) -> None:
     """Take over published weights; no code from FILE is run, and nothing is written unless all is well."""
-    from blobex import config
+    from blobex.config.read import load_params
     from blobex.importing import import_file
 
-    folder, provenance = import_file(file, kind, setup, config.load(params), models, variant, seed)
+    folder, provenance = import_file(file, kind, setup, load_params(params), models, variant, seed)
     print(folder)
     for name, value in provenance.items():
         print(f"  {name}: {', '.join(value) or 'nothing' if isinstance(value, list) else value}")
@@ -194,10 +194,10 @@ def external(
     ),
 ) -> None:
     """List the weights from elsewhere: what needs each, where it belongs, and whether it is there and whole."""
-    from blobex import config
+    from blobex.config.read import load_params
     from blobex.networks.external import table
 
-    print(table(Path(config.load(params).data.external)))
+    print(table(Path(load_params(params).data.external)))
 
 
 @app.command()
@@ -205,10 +205,10 @@ def data(
     params: Annotated[Path, typer.Option(help="Parameter file; its data.root is looked into.")] = Path("params.yaml"),
 ) -> None:
     """List the parts of BDD100K and BDD-OIA that are missing; exit code 1 if there are any."""
-    from blobex import config
+    from blobex.config.read import load_params
     from blobex.datasets.bdd import missing_parts
 
-    root = config.load(params).data.root
+    root = load_params(params).data.root
     missing = missing_parts(root)
     if missing:
         raise BlobexError(f"{root} lacks:\n  " + "\n  ".join(missing))
@@ -254,11 +254,11 @@ def truth(
     params: Annotated[Path, typer.Option(help="Parameter file; its section truth says how.")] = Path("params.yaml"),
 ) -> None:
     """Measure whether explanations are true: of synthetic scenes, about models with planted shortcuts."""
-    from blobex import config
+    from blobex.config.read import load_params
     from blobex.truth.benchmark import benchmark
     from blobex.truth.write import table, write
 
-    findings = benchmark(config.load(params), setup, models)
+    findings = benchmark(load_params(params), setup, models)
     write(findings, out)
     print(table(findings))
 
@@ -306,64 +306,34 @@ SweptModels = Annotated[Path, typer.Option(help="Folder of the trained networks.
 SweptParams = Annotated[Path, typer.Option(help="Parameter file; sweep_<kind> says where to look, and for what.")]
 
 
-@sweeps.command("cf")
-def sweep_cf(
-    setup: SweptSetup = "rect",
-    trials: Trials = None,
-    workers: Workers = 1,
-    name: StudyName = None,
-    storage: Storage = None,
-    models: SweptModels = Path("models"),
-    params: SweptParams = Path("params.yaml"),
-) -> None:
-    """Tune explain.<setup>: the smallest change that flips decisions often enough, and soon enough."""
-    _sweep("cf", setup, trials, workers, name, storage, models, params)
+SWEEPS = {
+    "cf": "Tune explain.<setup>: the smallest change that flips decisions often enough, and soon enough.",
+    "invert": "Tune invert.<setup>: the nearest reconstruction that is decided as the photo is, and soon enough.",
+    "encoder": "Tune encoder_pretrain.training, by short trainings.",
+}
 
 
-@sweeps.command("invert")
-def sweep_invert(
-    setup: SweptSetup = "rect",
-    trials: Trials = None,
-    workers: Workers = 1,
-    name: StudyName = None,
-    storage: Storage = None,
-    models: SweptModels = Path("models"),
-    params: SweptParams = Path("params.yaml"),
-) -> None:
-    """Tune invert.<setup>: the nearest reconstruction that is decided as the photo is, and soon enough."""
-    _sweep("invert", setup, trials, workers, name, storage, models, params)
+def _add_sweep(kind: str) -> None:
+    @sweeps.command(kind, help=SWEEPS[kind])
+    def command(
+        setup: SweptSetup = "rect",
+        trials: Trials = None,
+        workers: Workers = 1,
+        name: StudyName = None,
+        storage: Storage = None,
+        models: SweptModels = Path("models"),
+        params: SweptParams = Path("params.yaml"),
+    ) -> None:
+        from blobex.tuning.compare import table
+        from blobex.tuning.tasks import run_sweep
+
+        best, comparison = run_sweep(kind, setup, name or setup, trials, workers, storage, models, params)
+        print(table(comparison))
+        print(best)
 
 
-@sweeps.command("encoder")
-def sweep_encoder(
-    setup: SweptSetup = "rect",
-    trials: Trials = None,
-    workers: Workers = 1,
-    name: StudyName = None,
-    storage: Storage = None,
-    models: SweptModels = Path("models"),
-    params: SweptParams = Path("params.yaml"),
-) -> None:
-    """Tune encoder_pretrain.training, by short trainings."""
-    _sweep("encoder", setup, trials, workers, name, storage, models, params)
-
-
-def _sweep(
-    kind: str,
-    setup: str,
-    trials: int | None,
-    workers: int,
-    name: str | None,
-    storage: str | None,
-    models: Path,
-    params: Path,
-) -> None:
-    from blobex.tuning.compare import table
-    from blobex.tuning.tasks import run_sweep
-
-    best, comparison = run_sweep(kind, setup, name or setup, trials, workers, storage, models, params)
-    print(table(comparison))
-    print(best)
+for _kind in SWEEPS:
+    _add_sweep(_kind)
 
 
 @sweeps.command("apply")

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from blobex.config import Run
+from blobex.config.data import Run
 from blobex.errors import BlobexError
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # names of the settings in glibc's malloc.h

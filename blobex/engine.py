@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blobex.config import Params, Shape
+from blobex.config.limits import Shape
+from blobex.config.params import Params
 from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.film import films
 from blobex.counterfactual.judge import Counterfactuals

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from blobex import config
-from blobex.config import Params
+from blobex.config.params import Params
+from blobex.config.read import load_params, to_dict
 from blobex.counterfactual.folder import ResultFolder
 from blobex.counterfactual.metadata import write_metadata
 from blobex.counterfactual.questions import Box
@@ -60,7 +60,7 @@ class Explainer(Engine):
         the encoder is the one that saw generated pictures only. BlobexError: networks are missing or of another setup,
         or the decision model will not do.
         """
-        values = params if isinstance(params, Params) else config.load(params)
+        values = params if isinstance(params, Params) else load_params(params)
         if values.search.mode == "fast":
             keep_freed_memory()
         place = resolve_device(device or values.run.device)
@@ -162,7 +162,7 @@ class Explainer(Engine):
 
     def settings(self, request: Request, gif: bool = False) -> dict[str, Any]:
         """All that decides what the results of a request are, but for the pictures."""
-        params = config.to_dict(self.params)
+        params = to_dict(self.params)
         return {
             "setup": self.setup,
             "size": params["setups"][self.setup],

@@ -17,7 +17,8 @@ import yaml
 from torch import nn
 
 from blobex import __version__
-from blobex.config import Params, Setup
+from blobex.config.data import Setup
+from blobex.config.params import Params
 from blobex.errors import BlobexError
 from blobex.files import whole_folder
 from blobex.networks import published, weights

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from blobex import tracking
-from blobex.config import Params, Setup
+from blobex.config.data import Setup
+from blobex.config.params import Params
 from blobex.decisions.decision import Decision
 from blobex.decisions.load import Model, load
 from blobex.decisions.source import from_callable

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 import yaml
 
-from blobex.config import Params, flatten, to_dict
+from blobex.config.params import Params
+from blobex.config.read import flatten, to_dict
 from blobex.device import is_first_process
 from blobex.errors import BlobexError
 from blobex.training.tracker import NullTracker, Tracker
@@ -81,20 +82,13 @@ def run(
         return
     client = connect(params.run.tracking_uri)
     tracker = MlflowTracker(client, _open_run(client, stage, setup, run_id, variant))
-    status = "FAILED"
-    try:
+    with _ended(tracker):
         if run_id is None:  # parameters of a run cannot be logged twice
             tracker.log_params(flatten(getattr(params, stage), f"{stage}.") | flatten(params.run, "run."))
         client.log_text(tracker.run_id, yaml.safe_dump(to_dict(params), sort_keys=False), "params.yaml")
         if data is not None:
             _log_dataset(client, tracker.run_id, data)
         yield tracker
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    finally:
-        client.set_terminated(tracker.run_id, status)
 
 
 @contextmanager
@@ -110,16 +104,24 @@ def child(params: Params, parent: str | None, name: str, values: Mapping[str, An
     above = client.get_run(parent)
     tags = {"mlflow.parentRunId": parent, "setup": above.data.tags.get("setup", "")}
     run_id: str = client.create_run(above.info.experiment_id, run_name=name, tags=tags).info.run_id
-    tracker, status = MlflowTracker(client, run_id), "FAILED"
-    try:
+    tracker = MlflowTracker(client, run_id)
+    with _ended(tracker):
         tracker.log_params(values)
         yield tracker
+
+
+@contextmanager
+def _ended(tracker: MlflowTracker) -> Iterator[None]:
+    """The run ends as the block does: FINISHED, KILLED if someone stops it, or FAILED."""
+    status = "FAILED"
+    try:
+        yield
         status = "FINISHED"
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
-        client.set_terminated(run_id, status)
+        tracker.client.set_terminated(tracker.run_id, status)
 
 
 def end(params: Params, run_id: str | None, status: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from blobex.config import ExplainSetup
+from blobex.config.search import ExplainSetup
 from blobex.counterfactual.judge import Counterfactuals
 from blobex.counterfactual.search import search
 from blobex.counterfactual.space import masks

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from tiny_networks import tiny_network
 from tiny_world import PARAMS
 
-from blobex import config
-from blobex.config import Run, Setup
+from blobex.config.data import Run, Setup
+from blobex.config.read import load_params
 from blobex.layout.splat import splat
 from blobex.networks.blobgan import BlobGAN
 from blobex.networks.segment_encoder import build_segment_encoder
@@ -22,7 +22,7 @@ from blobex.training.tracker import NullTracker
 RUN = Run(seed=3, device="cpu", devices=1, precision="float32", tracking_uri="none")
 SETUP = Setup(16, 1)
 NETWORK = tiny_network(channels={8: 16, 16: 16}, feature_dim=16, style_dim=16)
-PARAMETERS = config.load(PARAMS)
+PARAMETERS = load_params(PARAMS)
 OPTIONS = dataclasses.replace(PARAMETERS.blobgan_pretrain, code_dim=8)
 
 

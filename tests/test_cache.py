@@ -17,8 +17,8 @@ import pytest
 import torch
 from PIL import Image
 
-from blobex import config
-from blobex.config import Params
+from blobex.config.params import Params
+from blobex.config.read import load_params
 from blobex.datasets import cache
 from blobex.datasets.cache import Cache, decode_cached, entry_key
 from blobex.datasets.datamodule import load_decisions, load_detection, load_images, load_segmentation
@@ -97,7 +97,7 @@ def test_a_second_call_decodes_nothing(paths: list[Path], place: Cache) -> None:
 
 def test_files_of_the_data_sets_are_the_same_with_and_without(tmp_path: Path) -> None:
     write_dataset(tmp_path / "scenes", DatasetCounts(6, 3, 5, 3, 4, 3, 3), height=32, seed=5)
-    params = config.load(PROFILE)
+    params = load_params(PROFILE)
 
     def loaded(folder: str | None) -> list[torch.Tensor]:
         data = dataclasses.replace(params.data, root=str(tmp_path / "scenes"), cache=folder)

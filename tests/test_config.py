@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from blobex import config
-from blobex.config import VARIANTS, Params, flatten, load, parse, to_dict
+from blobex.config.params import Params
+from blobex.config.read import flatten, load_params, parse, to_dict
+from blobex.config.search import VARIANTS
+from blobex.config.training import Jitter
 from blobex.counterfactual import published as counterfactual
 from blobex.errors import BlobexError
 from blobex.inversion import published as inversion
@@ -46,7 +48,7 @@ def leaves(tree, prefix=""):
 @pytest.mark.parametrize("name", NAMES)
 def test_profile_loads_whole(name):
     path = PROFILES / f"{name}.yaml"
-    params = load(path)
+    params = load_params(path)
     assert to_dict(params) == yaml.safe_load(path.read_text())
     assert [field.name for field in dataclasses.fields(Params)] == list(yaml.safe_load(path.read_text()))
 
@@ -54,7 +56,7 @@ def test_profile_loads_whole(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_profile_fits_itself(name):
     """Networks end at the height of the pictures; every changeable key has a weight; batches hold whole parts."""
-    params = load(PROFILES / f"{name}.yaml")
+    params = load_params(PROFILES / f"{name}.yaml")
     network = params.blobgan.network
     for setup in (params.setups.square, params.setups.rect):
         assert max(network.channels) == max(network.discriminator_channels) == setup.height
@@ -68,7 +70,7 @@ def test_profile_fits_itself(name):
 
 def test_published_values_stand_in_the_published_profile():
     """BlobGAN and OCTET, as their papers give them."""
-    params = load(PROFILES / "bdd100k.yaml")
+    params = load_params(PROFILES / "bdd100k.yaml")
     assert (params.setup("rect").height, params.setup("rect").width) == (256, 512)
     assert (params.setup("square").height, params.setup("square").width) == (256, 256)
     gan = params.blobgan
@@ -89,7 +91,7 @@ def test_published_values_stand_in_the_published_search():
     weights = {"xs": 6, "ys": 6, "covs": 1, "sizes": 1, "features": 20, "spatial_style": 20}
     assert weights == counterfactual.LAMBDA_KEY
     for name in NAMES:
-        params = load(PROFILES / f"{name}.yaml")
+        params = load_params(PROFILES / f"{name}.yaml")
         assert params.search.mode == "fast"
         assert params.explain.square.lambda_key == params.explain.rect.lambda_key == weights
 
@@ -131,7 +133,7 @@ def test_numbers_as_people_write_them(tmp_path, text, value):
     source = (PROFILES / "smoke.yaml").read_text().replace("learning_rate: 0.002", f"learning_rate: {text}")
     path = tmp_path / "params.yaml"
     path.write_text(source)
-    rate = load(path).blobgan.training.learning_rate
+    rate = load_params(path).blobgan.training.learning_rate
     assert rate == value and isinstance(rate, float)
 
 
@@ -226,7 +228,7 @@ def test_bad_file_is_one_sentence(tmp_path, text, words):
     path = tmp_path / "params.yaml"
     path.write_text(text)
     with pytest.raises(BlobexError) as caught:
-        load(path)
+        load_params(path)
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -234,9 +236,9 @@ def test_file_that_cannot_be_read(tmp_path):
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x81")
     for path in (tmp_path / "missing.yaml", tmp_path, tmp_path / "binary.yaml"):
         with pytest.raises(BlobexError, match=r"cannot read .*profiles/"):
-            load(path)
+            load_params(path)
 
 
 def test_parse_of_one_section_names_the_path():
     with pytest.raises(BlobexError, match=r"jitter\.size is 11"):
-        parse(config.Jitter, {"position": 0, "size": 11, "angle": 0}, "jitter")
+        parse(Jitter, {"position": 0, "size": 11, "angle": 0}, "jitter")

@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from blobex import config
-from blobex.config import Params
+from blobex.config.data import Setup, Setups
+from blobex.config.params import Params
+from blobex.config.read import load_params
 from blobex.datasets.datamodule import (
     NO_BOX,
     batch_indices,
@@ -34,8 +35,8 @@ PROFILE = Path(__file__).parents[1] / "profiles" / "synthetic.yaml"
 
 
 def with_data(root: Path, source: str = "bdd100k", height: int = 32) -> Params:
-    params = config.load(PROFILE)
-    setups = config.Setups(square=config.Setup(height, 1), rect=config.Setup(height, 2))
+    params = load_params(PROFILE)
+    setups = Setups(square=Setup(height, 1), rect=Setup(height, 2))
     return dataclasses.replace(
         params, setups=setups, data=dataclasses.replace(params.data, root=str(root), source=source, cache=None)
     )

@@ -10,7 +10,8 @@ import torch
 import torchvision
 from torch import nn
 
-from blobex.config import Checkpoints, Decision, Resume, Run, Setup, Training
+from blobex.config.data import Run, Setup
+from blobex.config.training import Checkpoints, Decision, Resume, Training
 from blobex.datasets.datamodule import DecisionSet
 from blobex.datasets.images import to_float
 from blobex.errors import BlobexError

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from tiny_networks import HEIGHT, TINY, random_blobgan
 from torch import nn
 
-from blobex.config import EncoderPretrain, Run, Setup, load
+from blobex.config.data import Run, Setup
+from blobex.config.read import load_params
+from blobex.config.training import EncoderPretrain
 from blobex.errors import BlobexError
 from blobex.losses import blob_distance
 from blobex.training.encoder import EncoderModule, EncoderPretrainModule, Judges, build_encoder, explained_variance
@@ -24,7 +26,7 @@ COUNT = 8
 
 @pytest.fixture(scope="module")
 def params():
-    return load(Path(__file__).parents[1] / "profiles" / "smoke.yaml")
+    return load_params(Path(__file__).parents[1] / "profiles" / "smoke.yaml")
 
 
 @pytest.fixture(scope="module")

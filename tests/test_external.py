@@ -13,7 +13,9 @@ import yaml
 from imports import ROOT
 from typer.testing import CliRunner
 
-from blobex import cli, config
+from blobex import cli
+from blobex.config.params import Params
+from blobex.config.read import parse
 from blobex.errors import BlobexError
 from blobex.networks import external
 from blobex.networks.external import FILES, locate, read_tensors, require, survey, table
@@ -76,7 +78,7 @@ def test_parameters_accept_what_the_table_names() -> None:
         values = yaml.safe_load((ROOT / "params.yaml").read_text())
         section, name = key.split(".")
         values[section][name] = value
-        config.parse(config.Params, values)
+        parse(Params, values)
 
 
 def test_survey_compares_checksums(tmp_path: Path, downloads: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from blobex.config import Checkpoints, Resume, Run, Training
+from blobex.config.data import Run
+from blobex.config.training import Checkpoints, Resume, Training
 from blobex.device import PROCESSOR_PIXELS, batch_pixels, resolve_precision
 from blobex.errors import BlobexError
 from blobex.training import checkpoints

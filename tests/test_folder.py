@@ -18,8 +18,9 @@ import pytest
 import torch
 from PIL import Image
 
-from blobex import config
-from blobex.config import Params
+from blobex.config.data import Setup, Setups
+from blobex.config.params import Params
+from blobex.config.read import load_params
 from blobex.datasets.datamodule import image_paths, load_images, load_pictures
 from blobex.datasets.folder import folder_images
 from blobex.datasets.images import list_images, load_image
@@ -114,8 +115,8 @@ def mixed_folder(folder: Path, count: int, seed: int = 0) -> tuple[list[Path], d
 
 def folder_params(root: Path, cache: Path | None = None) -> Params:
     """The smoke profile at 16x16 and 16x32 on a folder, untracked."""
-    params = config.load(PROFILE)
-    setups = config.Setups(square=config.Setup(16, 1), rect=config.Setup(16, 2))
+    params = load_params(PROFILE)
+    setups = Setups(square=Setup(16, 1), rect=Setup(16, 2))
     data = dataclasses.replace(params.data, root=str(root), source="folder", cache=str(cache) if cache else None)
     return dataclasses.replace(
         params, setups=setups, data=data, run=dataclasses.replace(params.run, tracking_uri="none", device="cpu")

@@ -8,7 +8,9 @@ import pytest
 import torch
 from tiny_networks import HEIGHT, TINY
 
-from blobex.config import Jitter, Run, Setup, load
+from blobex.config.data import Run, Setup
+from blobex.config.read import load_params
+from blobex.config.training import Jitter
 from blobex.losses import discriminator_loss
 from blobex.networks import residual
 from blobex.training.fit import fit, seed_of
@@ -21,7 +23,7 @@ SETUP = Setup(HEIGHT, 2)
 
 @pytest.fixture(scope="module")
 def params():
-    blobgan = load(Path(__file__).parents[1] / "profiles" / "smoke.yaml").blobgan
+    blobgan = load_params(Path(__file__).parents[1] / "profiles" / "smoke.yaml").blobgan
     return dataclasses.replace(blobgan, network=TINY, training=dataclasses.replace(blobgan.training, batch_size=4))
 
 

@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from tiny_networks import TINY, random_blobgan, randomise, tiny_network
 from typer.testing import CliRunner
 
-from blobex import __version__, cli, config, importing
+from blobex import __version__, cli, importing
+from blobex.config.read import load_params, to_dict
 from blobex.errors import BlobexError
 from blobex.explainer import Explainer
 from blobex.layout.layout import KEYS, from_dict
@@ -33,7 +34,7 @@ TOLERANCE = 1e-4
 
 def write_params(folder, **setups):
     """The default parameters with other sizes of pictures, as {setup: (height, aspect ratio)}."""
-    tree = config.to_dict(config.load(PARAMS))
+    tree = to_dict(load_params(PARAMS))
     for setup, (height, aspect_ratio) in setups.items():
         tree["setups"][setup] = {"height": height, "aspect_ratio": aspect_ratio}
     (folder / "params.yaml").write_text(yaml.safe_dump(tree))
@@ -230,7 +231,7 @@ def test_imported_networks_explain(place):
         assert run(f"{kind}.ckpt", "--as", kind, "--setup", "square").exit_code == 0
     parser = Parser([8, 8], 32, 32)
     weights.save(Path("models/parser/square"), "parser", parser.config, parser)
-    params = config.load("params.yaml")
+    params = load_params("params.yaml")
     segments = dataclasses.replace(params, invert=dataclasses.replace(params.invert, start="segments"))
     with pytest.raises(BlobexError, match=r"set invert\.start to encoder"):
         Explainer.load("square", device="cpu", params=segments)
@@ -282,7 +283,7 @@ def test_interrupted_import_leaves_the_old_folder(place, monkeypatch, moment):
     else:
         monkeypatch.setattr(Path, "rename", lambda a, b: dying() if a.name == "new" else rename(a, b))
     with pytest.raises(KeyboardInterrupt):
-        importing.import_file(Path("new.ckpt"), "generator", "square", config.load("params.yaml"))
+        importing.import_file(Path("new.ckpt"), "generator", "square", load_params("params.yaml"))
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert [path.name for path in folder.parent.iterdir()] == ["square"]
 

@@ -8,7 +8,7 @@ import torch
 from linear_world import MeanAbsolute
 from torch import Tensor
 
-from blobex.config import InvertSetup
+from blobex.config.search import InvertSetup
 from blobex.errors import BlobexError
 from blobex.inversion.invert import LAST_RATE, RELATIVE_RATES, Inversion, invert
 from blobex.inversion.networks import Networks

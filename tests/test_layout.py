@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_networks import random_layout
 
-from blobex.config import Jitter
+from blobex.config.training import Jitter
 from blobex.errors import BlobexError
 from blobex.layout.jitter import jitter
 from blobex.layout.layout import BACKGROUND_KEYS, KEYS, concatenate, from_dict

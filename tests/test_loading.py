@@ -9,7 +9,7 @@ from tiny_models import HEIGHT, NETWORK, WIDER, WIDTH, pictures, save_models
 from tiny_networks import random_blobgan, random_layout
 from torch import Tensor, nn
 
-from blobex import config
+from blobex.config.read import load_params
 from blobex.errors import BlobexError
 from blobex.layout.solver import splat_by_solver
 from blobex.layout.splat import splat
@@ -39,7 +39,7 @@ class Camera(nn.Module):
 
 
 def load(folder: Path, model: object = "plain", mode: str = "fast", **options: str) -> Loaded:
-    params = config.load(save_models(folder, **options) / "params.yaml")  # type: ignore[arg-type]
+    params = load_params(save_models(folder, **options) / "params.yaml")  # type: ignore[arg-type]
     search = dataclasses.replace(params.search, mode=mode)
     return load_networks("rect", folder / "models", dataclasses.replace(params, search=search), CPU, model, "encoder")  # type: ignore[arg-type]
 

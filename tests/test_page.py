@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from tiny_world import render, scenes, tiny_explainer, tiny_params
 
-from blobex.config import Params
+from blobex.config.params import Params
 from blobex.counterfactual.folder import ResultFolder
 from blobex.counterfactual.result import Explanation
 from blobex.datasets.images import to_array

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from blobex.config import Checkpoints, Resume, Run, Setup, Training
-from blobex.config import Parser as ParserParams
+from blobex.config.data import Run, Setup
+from blobex.config.training import Checkpoints, Resume, Training
+from blobex.config.training import Parser as ParserParams
 from blobex.datasets.datamodule import NO_BOX, DetectionSet, SegmentationSet
 from blobex.errors import BlobexError
 from blobex.networks import weights

@@ -10,7 +10,7 @@ import torch
 from linear_world import MeanAbsolute
 from torch import Tensor
 
-from blobex.config import ExplainSetup, InvertSetup
+from blobex.config.search import ExplainSetup, InvertSetup
 from blobex.counterfactual.judge import Counterfactuals
 from blobex.counterfactual.metadata import write_metadata
 from blobex.counterfactual.questions import Questions, ask

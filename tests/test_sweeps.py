@@ -17,8 +17,9 @@ import yaml
 from optuna.trial import TrialState
 from tiny_sweep import INSTANCES, SMOKE, FormulaTask, opened, params
 
-from blobex import config, tracking
-from blobex.config import Range
+from blobex import tracking
+from blobex.config.read import load_params
+from blobex.config.sweeps import Range
 from blobex.errors import BlobexError
 from blobex.sweeps import space
 from blobex.sweeps.best import apply, best_trial, replaced
@@ -186,12 +187,12 @@ def test_apply_changes_the_numbers_and_nothing_else(tmp_path):
     values = {"explain.rect.learning_rate": 1e-05, "explain.rect.steps": 33, "explain.rect.lambda_key.xs": 7.5}
     best.write_text(yaml.safe_dump({"values": values}))
     told = apply(best, path)
-    assert told["explain.rect.steps"] == (config.load(SMOKE).explain.rect.steps, 33)
-    setup = config.load(path).explain.rect
+    assert told["explain.rect.steps"] == (load_params(SMOKE).explain.rect.steps, 33)
+    setup = load_params(path).explain.rect
     assert (setup.learning_rate, setup.steps, setup.lambda_key["xs"]) == (1e-05, 33, 7.5)
     changed = [(a, b) for a, b in zip(text.splitlines(), path.read_text().splitlines(), strict=True) if a != b]
     assert len(changed) == 3 and all(a.partition("#")[1:] == b.partition("#")[1:] for a, b in changed)
-    assert config.load(path).explain.square == config.load(SMOKE).explain.square
+    assert load_params(path).explain.square == load_params(SMOKE).explain.square
     before = path.read_text()
     best.write_text(yaml.safe_dump({"values": {"explain.rect.steps": 0}}))
     with pytest.raises(BlobexError, match=r"explain\.rect\.steps is 0"):

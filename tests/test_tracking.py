@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from blobex import tracking
-from blobex.config import flatten, load, to_dict
+from blobex.config.read import flatten, load_params, to_dict
 from blobex.errors import BlobexError
 from blobex.tracking import MlflowTracker, connect, dvc_hash
 from blobex.training.tracker import NullTracker
@@ -35,7 +35,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def params(store):
-    params = load(Path(__file__).parents[1] / "profiles" / "smoke.yaml")
+    params = load_params(Path(__file__).parents[1] / "profiles" / "smoke.yaml")
     return dataclasses.replace(params, run=dataclasses.replace(params.run, tracking_uri=f"sqlite:///{store}"))
 
 

@@ -14,7 +14,9 @@ import yaml
 from seen_scenes import reading_of
 from tiny_models import save_models
 
-from blobex import cli, config
+from blobex import cli
+from blobex.config.params import Params
+from blobex.config.read import load_params
 from blobex.counterfactual.questions import ask
 from blobex.datasets.images import to_float
 from blobex.datasets.planted import load_planted
@@ -31,7 +33,7 @@ from blobex.truth.reader import Seen
 from blobex.truth.task import Answer, Task
 from blobex.truth.write import metrics, table, write
 
-OPTIONS = config.load(Path(__file__).parents[1] / "profiles" / "synthetic.yaml").truth
+OPTIONS = load_params(Path(__file__).parents[1] / "profiles" / "synthetic.yaml").truth
 SCENES = [sample(seed) for seed in range(60)]
 
 
@@ -166,7 +168,7 @@ def test_planted_decisions_are_those_of_the_scenes(tmp_path: Path) -> None:
         held_out(params, "rect", 2)
 
 
-def small_world(folder: Path) -> config.Params:
+def small_world(folder: Path) -> Params:
     """Random networks and a few scenes, in the folder, with a parameter file."""
     save_models(folder)
     write_dataset(folder / "scenes", DatasetCounts(1, 1, 1, 1, 6, 1, 3), height=32, seed=0)
@@ -176,10 +178,10 @@ def small_world(folder: Path) -> config.Params:
     tree["truth"] |= {"rules": ["biased"], "methods": ["ours", "pixels", "random"], "images": 2, "examples": 3}
     tree["truth"]["pixels"] |= {"steps": 2}
     (folder / "params.yaml").write_text(yaml.safe_dump(tree))
-    return config.load(folder / "params.yaml")
+    return load_params(folder / "params.yaml")
 
 
-def train_scenes(params: config.Params) -> list:
+def train_scenes(params: Params) -> list:
     labels = Path(params.data.root) / "bdd_oia/lastframe/gt_4a_21r/train_25k_images_actions.json"
     return [scene_of(image["file_name"]) for image in json.loads(labels.read_text())["images"]]
 
@@ -194,7 +196,7 @@ def test_the_command_writes_tables_and_examples(tmp_path: Path, monkeypatch, cap
     rows = pq.read_table(tmp_path / "out/explanations.parquet").to_pylist()
     assert len(rows) == 2 * 3 * 2 * 4 and {each["rule"] for each in rows} == {"plain", "biased"}
     assert sorted(path.name for path in (tmp_path / "out/examples").iterdir()) == ["biased.png", "plain.png"]
-    missing = config.load("params.yaml")
+    missing = load_params("params.yaml")
     missing = dataclasses.replace(missing, truth=dataclasses.replace(missing.truth, rules=["night"]))
     with pytest.raises(BlobexError, match="decision rect night` first"):
         benchmark(missing, "rect", Path("models"))

@@ -10,7 +10,7 @@ import torch
 from tiny_world import OUTPUTS, decide, render, scenes, tiny_explainer, tiny_params
 from torch import Tensor
 
-from blobex.config import PixelAttack
+from blobex.config.measures import PixelAttack
 from blobex.datasets.images import to_array, to_float, to_uint8
 from blobex.decisions.source import from_callable
 from blobex.errors import BlobexError

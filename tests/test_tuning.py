@@ -11,8 +11,8 @@ from tiny_models import NETWORK, save_models
 from tiny_networks import random_blobgan
 from tiny_world import HEIGHT, render, scenes, tiny_explainer, tiny_params
 
-from blobex import config
-from blobex.config import Range
+from blobex.config.read import load_params
+from blobex.config.sweeps import Range
 from blobex.datasets.images import to_array, write_png
 from blobex.errors import BlobexError
 from blobex.sweeps.run import sweep
@@ -172,7 +172,7 @@ def test_more_steps_reconstruct_better():
 
 @pytest.mark.slow
 def test_encoder_explains_more_after_more_steps(tmp_path):
-    params = config.load(save_models(tmp_path) / "params.yaml")
+    params = load_params(save_models(tmp_path) / "params.yaml")
     pretrain = dataclasses.replace(
         params.encoder_pretrain,
         channels={4: 8, 8: 8, 16: 8, 32: 8},

@@ -8,8 +8,8 @@ import yaml
 from tiny_networks import random_blobgan, randomise
 from tiny_world import HEIGHT, WIDTH, tiny_params
 
-from blobex import config
-from blobex.config import Network
+from blobex.config.read import to_dict
+from blobex.config.training import Network
 from blobex.networks import weights
 from blobex.networks.decision import DecisionModel
 from blobex.networks.encoder import Encoder
@@ -56,7 +56,7 @@ def save_models(
     for seed, kind in enumerate(("plain", "biased")):
         decision = randomise(DecisionModel(architecture, HEIGHT, WIDTH), seed, spread=0.02)
         weights.save(models / "decision/rect" / kind, "decision", decision.config, decision)
-    tree = config.to_dict(tiny_params(steps))
+    tree = to_dict(tiny_params(steps))
     tree["run"] |= {"precision": precision, "tracking_uri": "none"}
     (folder / "params.yaml").write_text(yaml.safe_dump(tree))
     return folder

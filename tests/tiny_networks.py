@@ -5,7 +5,7 @@ import dataclasses
 import torch
 from torch import nn
 
-from blobex.config import Network
+from blobex.config.training import Network
 from blobex.layout.layout import BlobLayout
 from blobex.networks.blobgan import BlobGAN
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from blobex import config
-from blobex.config import Range
+from blobex.config.read import load_params
+from blobex.config.sweeps import Range
 from blobex.errors import BlobexError
 from blobex.sweeps.storage import Place
 from blobex.sweeps.study import begin
@@ -24,7 +24,7 @@ INSTANCES = 12
 
 
 def params(uri="none", **options):
-    values = config.load(SMOKE)
+    values = load_params(SMOKE)
     swept = dataclasses.replace(values.sweep_cf, **{"sampler": "random", "pruner": "none", "flip_rate": 0.8, **options})
     return dataclasses.replace(values, run=dataclasses.replace(values.run, tracking_uri=uri), sweep_cf=swept)
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from blobex import config
-from blobex.config import Params, Setup
+from blobex.config.data import Setup
+from blobex.config.params import Params
+from blobex.config.read import load_params
 from blobex.decisions.decision import Decision
 from blobex.decisions.source import from_callable
 from blobex.explainer import Explainer
@@ -22,7 +23,7 @@ PARAMS = Path(__file__).parents[1] / "profiles" / "synthetic.yaml"
 
 def tiny_params(steps: int = 40) -> Params:
     """The default parameters at 32x64 with few steps."""
-    params = config.load(PARAMS)
+    params = load_params(PARAMS)
     invert = dataclasses.replace(params.invert.rect, steps=10)
     explain = dataclasses.replace(params.explain.rect, steps=steps, learning_rate=0.03, lambda_prox=0.01)
     return dataclasses.replace(

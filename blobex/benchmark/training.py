@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from blobex.config import Params, Training
+from blobex.config.params import Params
+from blobex.config.training import Training
 from blobex.datasets.datamodule import DecisionSet, DetectionSet, SegmentationSet
 from blobex.metrics.frechet import FeatureNetwork
 from blobex.networks.blobgan import BlobGAN

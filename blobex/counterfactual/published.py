@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from blobex.config import Key
+from blobex.config.search import Key
 from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.judge import Counterfactuals, judged
 from blobex.counterfactual.objective import price_vector

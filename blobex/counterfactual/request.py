@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from blobex import config
-from blobex.config import Explain, ExplainSetup, ExplainVariant, Gate, Shape
+from blobex.config.limits import Shape
+from blobex.config.read import parse
+from blobex.config.search import Explain, ExplainSetup, ExplainVariant, Gate
 from blobex.counterfactual.questions import Box
 from blobex.counterfactual.space import resolve_keys
 from blobex.errors import BlobexError
@@ -94,4 +95,4 @@ def plan(request: Request, explain: Explain, shape: Shape) -> Plan:
 def _changed(section: Section, changes: dict[str, Any], name: str) -> Section:
     """A section of the parameters with the values that are not None, checked as if they stood in the file."""
     tree = dataclasses.asdict(section) | {key: value for key, value in changes.items() if value is not None}
-    return config.parse(type(section), tree, name)
+    return parse(type(section), tree, name)

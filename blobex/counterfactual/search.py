@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blobex.config import ExplainSetup
+from blobex.config.search import ExplainSetup
 from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.judge import Counterfactuals, judged
 from blobex.counterfactual.objective import price_vector

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blobex.config import ExplainSetup
+from blobex.config.search import ExplainSetup
 from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.problems import Problems
 from blobex.descent.slots import State, in_slots

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blobex.config import Params, Setup
+from blobex.config.data import Setup
+from blobex.config.params import Params
 from blobex.datasets.bdd import (
     fit_boxes,
     list_pictures,

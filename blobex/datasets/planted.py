@@ -6,7 +6,7 @@ import dataclasses
 
 import torch
 
-from blobex.config import Params
+from blobex.config.params import Params
 from blobex.datasets.bdd import read_decisions
 from blobex.datasets.datamodule import DecisionSet, load_decisions
 from blobex.errors import BlobexError

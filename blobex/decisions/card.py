@@ -9,8 +9,8 @@ from typing import Annotated
 
 import yaml
 
-from blobex import config
-from blobex.config import Within
+from blobex.config.limits import Within
+from blobex.config.read import parse
 from blobex.decisions.decision import Input, Kind, Resize
 from blobex.errors import BlobexError
 
@@ -55,7 +55,7 @@ def read_card(path: Path) -> Card:
         raise BlobexError(f"the card {path} names no model: write `model:` and a reference")
     empty = dict.fromkeys(field.name for field in dataclasses.fields(Card))
     try:
-        card = config.parse(Card, empty | tree, "card")
+        card = parse(Card, empty | tree, "card")
         card.input(Input())  # its own errors
     except BlobexError as error:
         raise BlobexError(f"{path}: {error}") from error

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blobex.config import InvertSetup
+from blobex.config.search import InvertSetup
 from blobex.descent import adam
 from blobex.descent.slots import State, choose, exact_rows, finite, in_slots, solve
 from blobex.errors import BlobexError

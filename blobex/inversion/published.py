@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from blobex.config import InvertSetup
+from blobex.config.search import InvertSetup
 from blobex.inversion.invert import Inversion, look_terms, mean_square, measure, weighted
 from blobex.inversion.networks import Networks
 from blobex.layout.layout import BlobLayout, concatenate, from_dict

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from blobex.config import Jitter
+from blobex.config.training import Jitter
 from blobex.layout.layout import BlobLayout
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blobex.config import Network, Setup, parse
+from blobex.config.data import Setup
+from blobex.config.read import parse
+from blobex.config.training import Network
 from blobex.datasets.images import to_uint8
 from blobex.errors import BlobexError
 from blobex.layout.layout import BlobLayout

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from blobex.config import Within, parse
+from blobex.config.limits import Within
+from blobex.config.read import parse
 from blobex.errors import BlobexError
 from blobex.networks import weights
 from blobex.scenes.rules import ACTIONS, REASONS

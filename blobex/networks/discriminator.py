@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blobex.config import Network
+from blobex.config.training import Network
 from blobex.networks.blobgan import check_levels
 from blobex.networks.residual import ResidualNetwork
 

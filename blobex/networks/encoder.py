@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torchvision
 from torch import Tensor, nn
 
-from blobex.config import parse
+from blobex.config.read import parse
 from blobex.networks import weights
 from blobex.networks.blobgan import check_levels
 from blobex.networks.ops import at_least_float32

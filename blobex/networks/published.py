@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from blobex.config import Network
+from blobex.config.training import Network
 from blobex.errors import BlobexError
 from blobex.layout.splat import AREA
 from blobex.networks.blobgan import BlobGAN

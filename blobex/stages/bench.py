@@ -14,7 +14,7 @@ from blobex.benchmark.machine import peak_flops
 from blobex.benchmark.search import search_cost, search_flops
 from blobex.benchmark.table import comparison, rows
 from blobex.benchmark.training import feature_rate, scene_rate, training_rates
-from blobex.config import Params
+from blobex.config.params import Params
 from blobex.datasets.datamodule import explained_paths, load_pictures
 from blobex.datasets.images import to_float
 from blobex.device import resolve_device, resolve_precision

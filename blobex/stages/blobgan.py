@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from blobex import tracking
-from blobex.config import Params
+from blobex.config.params import Params
 from blobex.datasets.datamodule import batch_indices, checksum, load_images
 from blobex.datasets.images import to_array
 from blobex.device import resolve_device

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from blobex import tracking
-from blobex.config import Params, Training
+from blobex.config.params import Params
+from blobex.config.training import Training
 from blobex.datasets.datamodule import batch_indices, checksum, load_images
 from blobex.datasets.images import to_array, to_float
 from blobex.device import resolve_device

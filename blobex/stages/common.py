@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from blobex.config import Params, load
+from blobex.config.params import Params
+from blobex.config.read import load_params
 from blobex.errors import BlobexError
 from blobex.files import whole_file
 from blobex.training.tracker import Tracker
@@ -31,7 +32,7 @@ def run_stage(main: Callable[..., None], *names: str, arguments: Sequence[str] |
         parser.add_argument(name)
     values = vars(parser.parse_args(arguments))
     try:
-        main(load(), *values.values())
+        main(load_params(), *values.values())
     except BlobexError as error:
         sys.exit(f"blobex: {error}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from blobex import tracking
-from blobex.config import Params
+from blobex.config.params import Params
 from blobex.datasets.planted import load_planted
 from blobex.device import resolve_device
 from blobex.networks import weights

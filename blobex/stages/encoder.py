@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from blobex import tracking
-from blobex.config import Params
+from blobex.config.params import Params
 from blobex.datasets.datamodule import batch_indices, checksum, load_images
 from blobex.datasets.images import to_float
 from blobex.device import resolve_device

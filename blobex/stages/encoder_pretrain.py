@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from blobex import tracking
-from blobex.config import Params
+from blobex.config.params import Params
 from blobex.datasets.datamodule import checksum
 from blobex.device import resolve_device
 from blobex.networks import weights

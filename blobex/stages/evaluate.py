@@ -10,7 +10,8 @@ import torch
 from torchvision.utils import make_grid
 
 from blobex import tracking
-from blobex.config import VARIANTS, Params
+from blobex.config.params import Params
+from blobex.config.search import VARIANTS
 from blobex.counterfactual.folder import read_results
 from blobex.datasets.datamodule import load_images
 from blobex.datasets.images import to_array, to_float, write_png

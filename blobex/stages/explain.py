@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from blobex import tracking
-from blobex.config import Params
+from blobex.config.params import Params
 from blobex.counterfactual.request import Request
 from blobex.explainer import Explainer, write_published
 from blobex.inversion.store import load_inversion

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from blobex import tracking
-from blobex.config import Params
+from blobex.config.params import Params
 from blobex.datasets.datamodule import image_paths, load_pictures
 from blobex.datasets.images import list_images
 from blobex.datasets.pictures import Pictures, write_report

@@ -7,7 +7,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from blobex import tracking
-from blobex.config import Params
+from blobex.config.params import Params
 from blobex.datasets.datamodule import explained_paths, load_pictures
 from blobex.datasets.images import to_array, to_float, write_png
 from blobex.datasets.pictures import write_report

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from blobex import tracking
-from blobex.config import Params
+from blobex.config.params import Params
 from blobex.datasets.datamodule import load_detection, load_segmentation
 from blobex.device import resolve_device
 from blobex.networks import weights

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from blobex import tracking
-from blobex.config import VARIANTS, Params
+from blobex.config.params import Params
+from blobex.config.search import VARIANTS
 from blobex.counterfactual.folder import SETTINGS, read_results
 from blobex.counterfactual.result import TABLE, Explanation, read_table
 from blobex.errors import BlobexError

@@ -8,7 +8,7 @@ import shutil
 from tqdm import tqdm
 
 from blobex import tracking
-from blobex.config import Params
+from blobex.config.params import Params
 from blobex.scenes.write import DatasetCounts, write_dataset
 from blobex.stages import common
 

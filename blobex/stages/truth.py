@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from blobex import tracking
-from blobex.config import Params
+from blobex.config.params import Params
 from blobex.stages import common
 from blobex.truth.benchmark import benchmark
 from blobex.truth.write import metrics, table, write

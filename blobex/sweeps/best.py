@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from blobex import config
+from blobex.config.read import flatten, load_params
 from blobex.errors import BlobexError
 from blobex.files import whole_file
 from blobex.sweeps.study import Opened
@@ -73,11 +73,11 @@ def apply(best: Path, params: Path) -> dict[str, tuple[Any, Number]]:
         text = params.read_text(encoding="utf-8")
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise BlobexError(f"cannot read the values of {best} or {params}: run the sweep first") from error
-    before = config.flatten(config.load(params))
+    before = flatten(load_params(params))
     changed = replaced(text, values)
     with whole_file(params) as temporary:
         temporary.write_text(changed, encoding="utf-8")
-        config.load(temporary)
+        load_params(temporary)
     return {key: (before[key], value) for key, value in values.items()}
 
 

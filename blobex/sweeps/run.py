@@ -14,7 +14,7 @@ from typing import IO, Any
 from optuna.trial import FrozenTrial, TrialState
 
 from blobex import tracking
-from blobex.config import Params
+from blobex.config.params import Params
 from blobex.errors import BlobexError
 from blobex.files import whole_file
 from blobex.sweeps.best import best_trial, candidates, missed, write_best

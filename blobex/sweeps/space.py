@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from blobex.config import Range
+from blobex.config.sweeps import Range
 from blobex.errors import BlobexError
 from blobex.sweeps.task import Number
 

@@ -15,7 +15,7 @@ from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from blobex.config import Range, Sweep
+from blobex.config.sweeps import Range, Sweep
 from blobex.errors import BlobexError
 from blobex.sweeps import space
 from blobex.sweeps.storage import Place, open_storage

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from blobex.config import Range, Sweep
+from blobex.config.sweeps import Range, Sweep
 
 Number = int | float
 Values = Mapping[str, Number]  # by the names of the search space

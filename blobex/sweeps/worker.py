@@ -11,7 +11,8 @@ import optuna
 from optuna.trial import Trial
 
 from blobex import tracking
-from blobex.config import Params, Range
+from blobex.config.params import Params
+from blobex.config.sweeps import Range
 from blobex.datasets.images import write_png
 from blobex.errors import BlobexError
 from blobex.sweeps.study import Opened, counted, pruner, put_back, sampler

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blobex.config import BlobganPretrain, Network, Setup
+from blobex.config.data import Setup
+from blobex.config.training import BlobganPretrain, Network
 from blobex.datasets.images import to_float
 from blobex.layout.layout import BlobLayout
 from blobex.networks.blobgan import BlobGAN

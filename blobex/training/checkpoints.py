@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 
-from blobex.config import Training
+from blobex.config.training import Training
 from blobex.errors import BlobexError
 
 ENTRY = "blobex"  # ours in the checkpoint: fingerprint and run_id

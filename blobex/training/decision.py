@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blobex.config import Decision as DecisionParams
-from blobex.config import Setup
+from blobex.config.data import Setup
+from blobex.config.training import Decision as DecisionParams
 from blobex.datasets.datamodule import DecisionSet, batch_indices, checksum
 from blobex.datasets.images import to_float
 from blobex.networks.decision import DecisionModel

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blobex.config import Encoder as EncoderParams
-from blobex.config import EncoderPretrain, Setup, Training
+from blobex.config.data import Setup
+from blobex.config.training import Encoder as EncoderParams
+from blobex.config.training import EncoderPretrain, Training
 from blobex.datasets.images import to_float
 from blobex.losses import blob_distance
 from blobex.networks.blobgan import BlobGAN

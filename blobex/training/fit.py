@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from blobex.config import Run, Training
+from blobex.config.data import Run
+from blobex.config.training import Training
 from blobex.device import is_first_process, keep_freed_memory, resolve_device, resolve_precision
 from blobex.errors import BlobexError
 from blobex.training import checkpoints

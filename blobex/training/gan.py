@@ -11,7 +11,8 @@ import pytorch_lightning as lightning
 import torch
 from torch import Tensor
 
-from blobex.config import Blobgan, Setup
+from blobex.config.data import Setup
+from blobex.config.training import Blobgan
 from blobex.datasets.images import to_float
 from blobex.layout.jitter import jitter
 from blobex.losses import discriminator_loss, generator_loss, r1_penalty

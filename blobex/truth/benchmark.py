@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from blobex.config import Params, Truth
+from blobex.config.measures import Truth
+from blobex.config.params import Params
 from blobex.datasets.datamodule import explained_paths, load_pictures
 from blobex.datasets.images import to_float
 from blobex.errors import BlobexError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from blobex.config import Truth
+from blobex.config.measures import Truth
 from blobex.counterfactual.result import Explanation
 from blobex.errors import BlobexError
 from blobex.truth.attacks import pixel_attack, random_edits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from blobex.config import Params
+from blobex.config.params import Params
 from blobex.datasets.planted import load_planted
 from blobex.networks import weights
 from blobex.training.checkpoints import mark_finished

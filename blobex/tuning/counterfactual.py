@@ -13,17 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blobex import config
-from blobex.config import ExplainSetup, Range
 from blobex.counterfactual import published
 from blobex.counterfactual.request import Request
 from blobex.counterfactual.result import Explanation
 from blobex.errors import BlobexError
 from blobex.explainer import Explainer
 from blobex.report.snapshot import snapshot
-from blobex.sweeps.task import Number, Outcome, Report, Settings, Values
+from blobex.sweeps.task import Number, Outcome, Report, Settings
 from blobex.tuning.compare import comparison
-from blobex.tuning.pictures import Inverted, Parts, chunks, digest, speed_settings
+from blobex.tuning.pictures import Inverted, Parts, chunks
+from blobex.tuning.search import SearchTask
 
 PUBLISHED: dict[str, Number] = {
     "learning_rate": published.RATE,
@@ -92,10 +91,10 @@ class Answers:
         }
 
 
-class CounterfactualTask:
+class CounterfactualTask(SearchTask):
     """Trials of `explain.<setup>`. Pictures are inverted once, as the parameters say, for all trials."""
 
-    section = "sweep_cf"
+    section, tuned, published = "sweep_cf", "explain", PUBLISHED
     directions: Mapping[str, Literal["minimize", "maximize"]] = {
         "flip_rate": "maximize",
         "perceptual": "minimize",
@@ -104,47 +103,23 @@ class CounterfactualTask:
 
     def __init__(self, explainer: Explainer, pictures: Parts, folder: Path, compose: str | None = None) -> None:
         """`pictures` are those to tune on, and those held out; inversions are kept in `folder`."""
-        self.explainer = dataclasses.replace(explainer, parser=None)  # it describes what was found
-        self.setup, self.options = explainer.setup, explainer.params.sweep_cf
-        self.space: dict[str, Range] = {str(name): each for name, each in self.options.space.items()}
-        self.pictures, self.folder = pictures, folder
+        self.options, self.folder = explainer.params.sweep_cf, folder
+        # The parser describes what was found, which no trial needs.
+        super().__init__(dataclasses.replace(explainer, parser=None), self.options, pictures)
         params = explainer.params.explain
-        self.present: ExplainSetup = params.square if self.setup == "square" else params.rect
         self.request = Request(params.attributes, variant=self.options.variant, compose=compose, gate="report")
         self.explainer.check(self.request)
 
     def identity(self) -> dict[str, Any]:
         params, options = self.explainer.params, self.options
-        tuned = set(self.settings(dict.fromkeys(self.space, 1)))
-        fixed = {name: value for name, value in dataclasses.asdict(self.present).items() if name not in tuned}
-        return {
-            "pictures": digest(self.pictures.seen[1]),
-            "weights": self.explainer.weights,
-            "decision": [self.explainer.decision.name, *self.explainer.decision.outputs],
+        return self.shared_identity() | {
             "variant": dataclasses.asdict(params.explain.variant(options.variant)),
             "attributes": list(params.explain.attributes),
             "compose": self.request.compose or params.explain.compose,
             "inversion": dataclasses.asdict(getattr(params.invert, self.setup)),
-            "fixed": fixed,
             "search": params.search.mode,
-            "perceptual": params.data.perceptual,
             "limits": [options.flip_rate, options.seconds, options.blob_price, options.chunk],
         }
-
-    def starts(self) -> dict[str, dict[str, Number]]:
-        present = dataclasses.asdict(self.present)
-        return {"present": self._values(present), "published": self._values(present | PUBLISHED)}
-
-    def _values(self, settings: Mapping[str, Any]) -> dict[str, Number]:
-        known = {**settings, "travel": settings["learning_rate"] * settings["steps"]}
-        return {name: known[name] for name in self.space}
-
-    def settings(self, values: Values) -> Settings:
-        steps = {} if "steps" in values else {"steps": self.present.steps}
-        return {name: value for name, value in speed_settings({**steps, **values}).items() if name not in steps}
-
-    def keys(self, settings: Settings) -> dict[str, Number]:
-        return {f"explain.{self.setup}.{name}": value for name, value in settings.items()}
 
     @cached_property
     def seen(self) -> Inverted:
@@ -169,7 +144,7 @@ class CounterfactualTask:
         _ = self.seen.inversion, self.foreign
 
     def measure(self, settings: Settings, report: Report) -> Outcome:
-        explainer, price = self._with(settings), self.options.blob_price
+        explainer, price = self.with_settings(settings), self.options.blob_price
         found, stopped = None, None
         assert self.warm
         for index in chunks(len(self.seen.names), self.options.chunk):
@@ -188,7 +163,7 @@ class CounterfactualTask:
         assert self.warm
         measures, samples = {}, {}
         for name, settings in candidates.items():
-            explainer, parts = self._with(settings), chunks(len(held_out.names), self.options.chunk)
+            explainer, parts = self.with_settings(settings), chunks(len(held_out.names), self.options.chunk)
             found = self._answers(explainer, held_out, parts[0])
             for index in parts[1:]:
                 found = found.joined(self._answers(explainer, held_out, index))
@@ -203,16 +178,6 @@ class CounterfactualTask:
             }
         return comparison(len(held_out.names), measures, samples, self.options.seed)
 
-    def _with(self, settings: Settings) -> Explainer:
-        """The explainer with other settings, checked as if they stood in the file."""
-        tree = dataclasses.asdict(self.present) | settings
-        setup = config.parse(ExplainSetup, tree, f"explain.{self.setup}")
-        params = self.explainer.params
-        explain = params.explain
-        square, rect = (setup, explain.rect) if self.setup == "square" else (explain.square, setup)
-        explain = dataclasses.replace(explain, square=square, rect=rect)
-        return dataclasses.replace(self.explainer, params=dataclasses.replace(params, explain=explain))
-
     def _answers(self, explainer: Explainer, inverted: Inverted, index: Tensor) -> Answers:
         names = [inverted.names[number] for number in index.tolist()]
         begun = time.perf_counter()
@@ -226,9 +191,7 @@ class CounterfactualTask:
             raise BlobexError("nothing finite was found for any picture")
         options, measures = self.options, found.measures()
         losses = found.losses(options.blob_price, self.foreign)
-        limits = {"flip_rate": (options.flip_rate - measures["flip_rate"]) / max(options.flip_rate, 1e-9)}
-        if options.seconds is not None:
-            limits["seconds"] = measures["seconds"] / max(options.seconds, 1e-9) - 1
+        limits = self.limits(measures, "flip_rate", options.flip_rate)
         if not np.isfinite(measures["perceptual"]):  # nothing flipped: as far off as another photo
             measures |= {"perceptual": self.foreign, "changed_blobs": 0.0}
         each = found.asked.shape[1]

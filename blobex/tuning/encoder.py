@@ -12,8 +12,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from blobex import config
-from blobex.config import Params, Range, Training
+from blobex.config.params import Params
+from blobex.config.read import parse
+from blobex.config.sweeps import Range
+from blobex.config.training import Training
 from blobex.datasets.datamodule import checksum
 from blobex.device import resolve_device
 from blobex.networks.blobgan import BlobGAN
@@ -112,7 +114,7 @@ class EncoderTask:
         halvings = settings.get("halvings", self.halvings())
         tree["halve_every"] = max(1, round(steps / halvings)) if halvings > 0 else 0
         tree["resume"] = tree["resume"] | {"source": "none"}
-        return config.parse(Training, tree, "encoder_pretrain.training")
+        return parse(Training, tree, "encoder_pretrain.training")
 
     def halvings(self) -> float:
         """How often the parameters halve the learning rate."""

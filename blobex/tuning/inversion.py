@@ -13,16 +13,15 @@ import torch
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from blobex import config
-from blobex.config import InvertSetup, Range
 from blobex.datasets.images import to_array
 from blobex.errors import BlobexError
 from blobex.explainer import Explainer
 from blobex.inversion import published
 from blobex.inversion.invert import Inversion
-from blobex.sweeps.task import Number, Outcome, Report, Settings, Values
+from blobex.sweeps.task import Number, Outcome, Report, Settings
 from blobex.tuning.compare import comparison
-from blobex.tuning.pictures import Parts, chunks, digest, speed_settings
+from blobex.tuning.pictures import Parts, chunks
+from blobex.tuning.search import SearchTask
 
 PUBLISHED: dict[str, Number] = {
     "learning_rate": published.RATE,
@@ -57,10 +56,10 @@ class Remade:
         }
 
 
-class InversionTask:
+class InversionTask(SearchTask):
     """Trials of `invert.<setup>`."""
 
-    section = "sweep_invert"
+    section, tuned, published = "sweep_invert", "invert", PUBLISHED
     directions: Mapping[str, Literal["minimize", "maximize"]] = {
         "perceptual": "minimize",
         "agreement": "maximize",
@@ -68,39 +67,14 @@ class InversionTask:
     }
 
     def __init__(self, explainer: Explainer, pictures: Parts) -> None:
-        self.explainer, self.pictures = explainer, pictures
-        self.setup, self.options = explainer.setup, explainer.params.sweep_invert
-        self.space: dict[str, Range] = {str(name): each for name, each in self.options.space.items()}
-        self.present: InvertSetup = getattr(explainer.params.invert, self.setup)
+        self.options = explainer.params.sweep_invert
+        super().__init__(explainer, self.options, pictures)
         if explainer.params.search.mode == "published":
             raise BlobexError("the published inversion has no knobs: set search.mode to fast")
 
     def identity(self) -> dict[str, Any]:
-        params, options = self.explainer.params, self.options
-        tuned = set(self.settings(dict.fromkeys(self.space, 1)))
-        return {
-            "pictures": digest(self.pictures.seen[1]),
-            "weights": self.explainer.weights,
-            "decision": [self.explainer.decision.name, *self.explainer.decision.outputs],
-            "fixed": {key: value for key, value in dataclasses.asdict(self.present).items() if key not in tuned},
-            "perceptual": params.data.perceptual,
-            "limits": [options.agreement, options.seconds, options.chunk],
-        }
-
-    def starts(self) -> dict[str, dict[str, Number]]:
-        present = dataclasses.asdict(self.present)
-        return {"present": self._values(present), "published": self._values(present | PUBLISHED)}
-
-    def _values(self, settings: Mapping[str, Any]) -> dict[str, Number]:
-        known = {**settings, "travel": settings["learning_rate"] * settings["steps"]}
-        return {name: known[name] for name in self.space}
-
-    def settings(self, values: Values) -> Settings:
-        steps = {} if "steps" in values else {"steps": self.present.steps}
-        return {name: value for name, value in speed_settings({**steps, **values}).items() if name not in steps}
-
-    def keys(self, settings: Settings) -> dict[str, Number]:
-        return {f"invert.{self.setup}.{name}": value for name, value in settings.items()}
+        options = self.options
+        return self.shared_identity() | {"limits": [options.agreement, options.seconds, options.chunk]}
 
     @cached_property
     def warm(self) -> bool:
@@ -112,7 +86,7 @@ class InversionTask:
         """Every trial inverts anew."""
 
     def measure(self, settings: Settings, report: Report) -> Outcome:
-        explainer, queries = self._with(settings), self.pictures.seen[1]
+        explainer, queries = self.with_settings(settings), self.pictures.seen[1]
         found, stopped = None, None
         assert self.warm
         for index in chunks(len(queries), self.options.chunk):
@@ -129,19 +103,10 @@ class InversionTask:
         assert self.warm
         measures, samples = {}, {}
         for name, settings in candidates.items():
-            found = self._remade(self._with(settings), queries)
+            found = self._remade(self.with_settings(settings), queries)
             measures[name] = found.measures()
             samples[name] = {"perceptual": found.distance, "agreement": found.agrees}
         return comparison(len(queries), measures, samples, self.options.seed)
-
-    def _with(self, settings: Settings) -> Explainer:
-        tree = dataclasses.asdict(self.present) | settings
-        setup = config.parse(InvertSetup, tree, f"invert.{self.setup}")
-        params = self.explainer.params
-        invert = params.invert
-        square, rect = (setup, invert.rect) if self.setup == "square" else (invert.square, setup)
-        invert = dataclasses.replace(invert, square=square, rect=rect)
-        return dataclasses.replace(self.explainer, params=dataclasses.replace(params, invert=invert))
 
     def _remade(self, explainer: Explainer, queries: Tensor) -> Remade:
         begun = time.perf_counter()
@@ -163,10 +128,8 @@ class InversionTask:
     def _outcome(self, found: Remade, queries: Tensor, stopped: int | None) -> Outcome:
         if found.failed.any():
             raise BlobexError(f"{int(found.failed.sum())} of {len(found.failed)} inversions came to nothing finite")
-        options, measures = self.options, found.measures()
-        limits = {"agreement": (options.agreement - measures["agreement"]) / max(options.agreement, 1e-9)}
-        if options.seconds is not None:
-            limits["seconds"] = measures["seconds"] / max(options.seconds, 1e-9) - 1
+        measures = found.measures()
+        limits = self.limits(measures, "agreement", self.options.agreement)
         ends = [int(found.distance.argmin()), int(found.distance.argmax())]
         pairs = torch.stack([queries[ends], found.image[ends].clamp(-1, 1)], dim=1).flatten(0, 1)
         return Outcome(

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from blobex.config import Params
+from blobex.config.params import Params
 from blobex.datasets.datamodule import explained_paths, load_pictures
 from blobex.datasets.images import to_float
 from blobex.errors import BlobexError

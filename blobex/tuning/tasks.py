@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from blobex import config
-from blobex.config import Params
+from blobex.config.params import Params
+from blobex.config.read import load_params
 from blobex.errors import BlobexError
 from blobex.explainer import Explainer
 from blobex.networks.blobgan import load_blobgan
@@ -49,7 +49,7 @@ def run_sweep(
     kind: str, setup: str, name: str, trials: int | None, workers: int, storage: str | None, models: Path, params: Path
 ) -> tuple[Path, dict[str, Any]]:
     """Go on with the study of this name, or begin it; its best.yaml and the comparison on what no trial saw."""
-    values, place = config.load(params), Place(folder_of(kind, name), storage)
+    values, place = load_params(params), Place(folder_of(kind, name), storage)
     task = load_task(kind, setup, values, models, place.folder)
     opened = begin(task, place, f"sweep_{kind}-{name}")
     goal = task.options.trials if trials is None else trials
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.add_argument(name, type=Path)
     parser.add_argument("storage", nargs="?")
     given = parser.parse_args(arguments)
-    params, place = config.load(given.params), Place(folder_of(given.kind, given.name), given.storage)
+    params, place = load_params(given.params), Place(folder_of(given.kind, given.name), given.storage)
     task = load_task(given.kind, given.setup, params, given.models, place.folder)
     work(begin(task, place, f"sweep_{given.kind}-{given.name}"), task, params, given.trials)
 

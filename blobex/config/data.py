@@ -1,0 +1,56 @@
+"""Parameters of a run as a whole, of its pictures and of the scenes that are drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from blobex.config.limits import Within
+
+
+@dataclass(frozen=True)
+class Run:
+    seed: Annotated[int, Within(0, 2**31 - 1)]
+    device: Literal["auto", "cpu", "cuda"]  # auto: cuda where there is one
+    devices: Annotated[int, Within(1, 64)]  # GPUs or processes per machine
+    precision: Literal["auto", "float32", "bfloat16"]  # auto: bfloat16 where the machine computes in it
+    tracking_uri: str  # MLflow's store; "none" turns tracking off
+
+
+@dataclass(frozen=True)
+class Setup:
+    height: Annotated[int, Within(16, 1024)]
+    aspect_ratio: Annotated[int, Within(1, 4)]  # width / height
+
+    @property
+    def width(self) -> int:
+        return self.height * self.aspect_ratio
+
+
+@dataclass(frozen=True)
+class Setups:
+    square: Setup
+    rect: Setup
+
+
+@dataclass(frozen=True)
+class Data:
+    source: Literal["bdd100k", "folder"]  # folder: any pictures, without labels
+    root: str  # holds bdd100k/ and bdd_oia/, or the pictures themselves
+    cache: str | None  # decoded pictures are kept here; null: nowhere
+    perceptual: Literal["parser", "vgg", "alex", "squeeze"]  # network of the perceptual distance
+    frechet: Literal["parser", "inception", "inception_clean"]  # network of the Frechet distance; clean: by clean-fid
+    external: str  # folder of weights from elsewhere; `make external` lists them
+
+
+@dataclass(frozen=True)
+class Scenes:
+    height: Annotated[int, Within(16, 1024)]  # pixels; scenes are twice as wide
+    seed: Annotated[int, Within(0, 2**31 - 1)]
+    detection_train: Annotated[int, Within(1, 10**6)]
+    detection_val: Annotated[int, Within(1, 10**6)]
+    segmentation_train: Annotated[int, Within(1, 10**6)]
+    segmentation_val: Annotated[int, Within(1, 10**6)]
+    decision_train: Annotated[int, Within(1, 10**6)]
+    decision_val: Annotated[int, Within(1, 10**6)]
+    decision_test: Annotated[int, Within(1, 10**6)]

@@ -1,0 +1,43 @@
+"""The truth of a run: params.yaml, one frozen dataclass per section."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from blobex.config.data import Data, Run, Scenes, Setup, Setups
+from blobex.config.measures import Bench, Evaluate, Report, Truth
+from blobex.config.search import Explain, Invert, Search
+from blobex.config.sweeps import SweepCf, SweepEncoder, SweepInvert
+from blobex.config.training import Blobgan, BlobganPretrain, Decision, Encoder, EncoderPretrain, FidStats, Parser
+from blobex.errors import BlobexError
+
+
+@dataclass(frozen=True)
+class Params:
+    run: Run
+    data: Data
+    setups: Setups
+    scenes: Scenes
+    parser: Parser
+    decision: Decision
+    fid_stats: FidStats
+    blobgan_pretrain: BlobganPretrain
+    blobgan: Blobgan
+    encoder_pretrain: EncoderPretrain
+    encoder: Encoder
+    search: Search
+    invert: Invert
+    explain: Explain
+    evaluate: Evaluate
+    truth: Truth
+    bench: Bench
+    report: Report
+    sweep_cf: SweepCf
+    sweep_invert: SweepInvert
+    sweep_encoder: SweepEncoder
+
+    def setup(self, name: str) -> Setup:
+        """The picture size of the setup called `name`."""
+        if name not in ("square", "rect"):
+            raise BlobexError(f"unknown setup {name!r}: choose square or rect")
+        return self.setups.square if name == "square" else self.setups.rect

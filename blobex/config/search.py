@@ -1,0 +1,89 @@
+"""Parameters of inversions and of counterfactuals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from blobex.config.limits import Within
+from blobex.errors import BlobexError
+
+VARIANTS = ("basic", "targeted", "diverse")  # of explain
+
+
+Key = Literal["xs", "ys", "covs", "sizes", "features", "spatial_style"]
+
+
+@dataclass(frozen=True)
+class Search:
+    mode: Literal["fast", "published"]  # published: step for step as OCTET's scripts, to compare with
+    max_batch_pixels: Annotated[int | None, Within(1024, 2**31)]  # worked on at once; null: by the device
+
+
+@dataclass(frozen=True)
+class InvertSetup:
+    steps: Annotated[int, Within(0, 10**5)]
+    decision_steps: Annotated[int, Within(0, 10**5)]  # the last ones, which look at the decision too
+    learning_rate: Annotated[float, Within(1e-6, 10)]
+    size_lr_multiplier: Annotated[float, Within(1e-3, 1e3)]
+    perceptual: Annotated[float, Within(0, 1e4)]
+    l2: Annotated[float, Within(0, 1e4)]
+    decision: Annotated[float, Within(0, 1e4)]
+    blobs: Annotated[float, Within(0, 1e4)]
+
+
+@dataclass(frozen=True)
+class Invert:
+    start: Literal["segments", "encoder"]  # where the search begins: at the parser's segments or the encoder's blobs
+    source: Literal["real", "generated"]
+    images: Annotated[int, Within(1, 10**6)]
+    truncation: Annotated[float, Within(0, 1)]  # of generated pictures
+    square: InvertSetup
+    rect: InvertSetup
+
+
+@dataclass(frozen=True)
+class ExplainSetup:
+    steps: Annotated[int, Within(1, 10**5)]  # at most
+    learning_rate: Annotated[float, Within(1e-6, 10)]  # of all keys but sizes
+    size_lr_multiplier: Annotated[float, Within(1e-3, 1e3)]
+    lambda_prox: Annotated[float, Within(0, 1e3)]
+    margin: Annotated[float, Within(0, 100)]  # logits past the border where a decision counts as flipped on the way
+    patience: Annotated[int, Within(0, 10**5)]  # steps without a nearer flip, then the search ends
+    bisections: Annotated[int, Within(0, 30)]  # of the way back from the flip to its border
+    lambda_key: Annotated[dict[Key, float], Within(0, 1e4)]
+
+
+@dataclass(frozen=True)
+class ExplainVariant:
+    keys: list[Key]
+    blobs: Annotated[list[int] | None, Within(0, 511)]  # blobs that may change; null: all
+    background: bool  # whether the background may change
+    few: bool  # as few blobs as the flip bears
+    count: Annotated[int, Within(1, 16)]  # counterfactuals of each question, each with blobs of its own
+
+
+@dataclass(frozen=True)
+class Gate:
+    action: Literal["report", "refine", "skip"]  # what to do where a reconstruction does not stand for its photo
+    refine_steps: Annotated[int, Within(1, 10**5)]  # of a second inversion, from where the first ended
+    perceptual: Annotated[float | None, Within(0, 100)]  # distance from which it does not; null: none
+
+
+@dataclass(frozen=True)
+class Explain:
+    decision: Literal["plain", "biased"]  # `blobex explain --decision` takes any model
+    attributes: list[str]  # outputs in question, by name or number
+    compose: Literal["photo", "full"]  # the change laid over the photo, or the whole picture rendered anew
+    gate: Gate
+    basic: ExplainVariant
+    targeted: ExplainVariant
+    diverse: ExplainVariant
+    square: ExplainSetup
+    rect: ExplainSetup
+
+    def variant(self, name: str) -> ExplainVariant:
+        """One of the variants by name; BlobexError if there is none of that name."""
+        if name not in VARIANTS:
+            raise BlobexError(f"unknown variant {name!r}: choose from {', '.join(VARIANTS)}")
+        return {"basic": self.basic, "targeted": self.targeted, "diverse": self.diverse}[name]

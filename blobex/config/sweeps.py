@@ -1,0 +1,75 @@
+"""Parameters of sweeps: where they look, how long, and what they must keep to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from blobex.config.limits import Within
+
+
+@dataclass(frozen=True)
+class Range:
+    """Where a sweep looks for a value."""
+
+    low: float
+    high: float
+    log: bool  # on a logarithmic scale
+    whole: bool  # whole numbers only
+
+
+@dataclass(frozen=True)
+class Sweep:
+    trials: Annotated[int, Within(1, 10**5)]
+    sampler: Literal["gp", "tpe", "random"]
+    seed: Annotated[int, Within(0, 2**31 - 1)]
+    pruner: Literal["wilcoxon", "median", "none"]  # of hopeless trials; none with mode pareto
+    mode: Literal["single", "pareto"]  # one number under limits, or a front of several
+
+
+@dataclass(frozen=True)
+class SweepCf(Sweep):
+    variant: str  # of explain
+    images: Annotated[int, Within(1, 10**5)]
+    held_out: Annotated[int, Within(1, 10**5)]  # other pictures, of the final comparison
+    chunk: Annotated[int, Within(1, 10**5)]  # pictures between two chances to stop a hopeless trial
+    flip_rate: Annotated[float, Within(0, 1)]  # at least
+    seconds: Annotated[float | None, Within(0, 1e6)]  # per picture, at most; null: no limit
+    blob_price: Annotated[float, Within(0, 100)]  # of each changed blob, in perceptual distance
+    space: dict[
+        Literal[
+            "travel", "learning_rate", "steps", "size_lr_multiplier", "lambda_prox", "margin", "patience", "bisections"
+        ],
+        Range,
+    ]  # travel: learning_rate * steps, in the place of learning_rate
+
+
+@dataclass(frozen=True)
+class SweepInvert(Sweep):
+    images: Annotated[int, Within(1, 10**5)]
+    held_out: Annotated[int, Within(1, 10**5)]  # other pictures, of the final comparison
+    chunk: Annotated[int, Within(1, 10**5)]  # pictures between two chances to stop a hopeless trial
+    agreement: Annotated[float, Within(0, 1)]  # of decisions about reconstructions, at least
+    seconds: Annotated[float | None, Within(0, 1e6)]  # per picture, at most; null: no limit
+    space: dict[
+        Literal[
+            "travel",
+            "learning_rate",
+            "steps",
+            "decision_steps",
+            "size_lr_multiplier",
+            "perceptual",
+            "l2",
+            "decision",
+            "blobs",
+        ],
+        Range,
+    ]  # travel: learning_rate * steps, in the place of learning_rate
+
+
+@dataclass(frozen=True)
+class SweepEncoder(Sweep):
+    steps: Annotated[int, Within(1, 10**7)]  # of each trial's training
+    images: Annotated[int, Within(2, 10**5)]  # generated ones that measure a trial
+    held_out: Annotated[int, Within(2, 10**5)]  # generated ones of the final comparison
+    space: dict[Literal["learning_rate", "halvings"], Range]  # halvings: of the learning rate, in the whole training

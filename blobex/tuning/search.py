@@ -1,0 +1,68 @@
+"""What trials of a search's settings share, be it the inversion's or the counterfactuals'."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from blobex.config.read import parse
+from blobex.config.search import ExplainSetup, InvertSetup
+from blobex.config.sweeps import Range, SweepCf, SweepInvert
+from blobex.explainer import Explainer
+from blobex.sweeps.task import Number, Settings, Values
+from blobex.tuning.pictures import Parts, digest, speed_settings
+
+
+class SearchTask:
+    """Trials of `<tuned>.<setup>`, a section of the parameters, on fixed pictures."""
+
+    tuned: str  # invert or explain
+    published: Mapping[str, Number]  # the settings of the published scripts
+
+    def __init__(self, explainer: Explainer, options: SweepCf | SweepInvert, pictures: Parts) -> None:
+        self.explainer, self.setup, self.pictures = explainer, explainer.setup, pictures
+        self.space: dict[str, Range] = {str(name): each for name, each in options.space.items()}
+        self.present: InvertSetup | ExplainSetup = getattr(getattr(explainer.params, self.tuned), self.setup)
+        self.budget = options.seconds
+
+    def shared_identity(self) -> dict[str, Any]:
+        """What a trial's outcome depends on in both searches, beside the settings tried."""
+        tuned = set(self.settings(dict.fromkeys(self.space, 1)))
+        return {
+            "pictures": digest(self.pictures.seen[1]),
+            "weights": self.explainer.weights,
+            "decision": [self.explainer.decision.name, *self.explainer.decision.outputs],
+            "fixed": {name: value for name, value in dataclasses.asdict(self.present).items() if name not in tuned},
+            "perceptual": self.explainer.params.data.perceptual,
+        }
+
+    def starts(self) -> dict[str, dict[str, Number]]:
+        present = dataclasses.asdict(self.present)
+        return {"present": self._values(present), "published": self._values({**present, **self.published})}
+
+    def _values(self, settings: Mapping[str, Any]) -> dict[str, Number]:
+        known = {**settings, "travel": settings["learning_rate"] * settings["steps"]}
+        return {name: known[name] for name in self.space}
+
+    def settings(self, values: Values) -> Settings:
+        steps = {} if "steps" in values else {"steps": self.present.steps}
+        return {name: value for name, value in speed_settings({**steps, **values}).items() if name not in steps}
+
+    def keys(self, settings: Settings) -> dict[str, Number]:
+        return {f"{self.tuned}.{self.setup}.{name}": value for name, value in settings.items()}
+
+    def limits(self, measures: Mapping[str, float], rate: str, least: float) -> dict[str, float]:
+        """By how much a rate that must reach `least`, and the time, miss their limits; above 0: missed."""
+        limits = {rate: (least - measures[rate]) / max(least, 1e-9)}
+        if self.budget is not None:
+            limits["seconds"] = measures["seconds"] / max(self.budget, 1e-9) - 1
+        return limits
+
+    def with_settings(self, settings: Settings) -> Explainer:
+        """The explainer with other settings, checked as if they stood in the file."""
+        tree = dataclasses.asdict(self.present) | settings
+        setup = parse(type(self.present), tree, f"{self.tuned}.{self.setup}")
+        params = self.explainer.params
+        section = dataclasses.replace(getattr(params, self.tuned), **{self.setup: setup})
+        return dataclasses.replace(self.explainer, params=dataclasses.replace(params, **{self.tuned: section}))

@@ -12,8 +12,12 @@ from blobex.datasets.datamodule import explained_paths, load_pictures
 from blobex.datasets.images import to_array, to_float, write_png
 from blobex.datasets.pictures import write_report
 from blobex.explainer import Explainer
+from blobex.inversion.invert import Inversion
 from blobex.inversion.store import save_inversion
+from blobex.metrics.alignment import alignment, found_again
+from blobex.metrics.answers import with_intervals
 from blobex.metrics.flips import kept
+from blobex.metrics.reading import SceneReading
 from blobex.networks.blobgan import load_blobgan, sample_pictures
 from blobex.networks.perceptual import perceptual_name
 from blobex.stages import common
@@ -33,15 +37,30 @@ def main(params: Params, setup: str) -> None:
         names_of = {"perceptual": perceptual_name(params.data.perceptual)}
         means = ("loss", "encoder_loss", "perceptual", "l2", "failed")
         measures = {names_of.get(name, name): getattr(inversion, name).double().mean().item() for name in means}
-        common.write_metrics(
-            folder,
-            counts | measures | kept(explainer.decision.kind, before, after, explainer.decision.outputs),
-            tracker,
-        )
+        measures |= kept(explainer.decision.kind, before, after, explainer.decision.outputs)
+        measures |= with_intervals(object_values(explainer, queries, inversion), params.run.seed)
+        common.write_metrics(folder, counts | measures, tracker)
         pairs = torch.stack([queries[:SHOWN], inversion.image[:SHOWN].clamp(-1, 1)], dim=1).flatten(0, 1)
         picture = to_array(make_grid(pairs, nrow=4))
         write_png(folder / "snapshot.png", picture)
         tracker.log_image("snapshot", picture, 0)
+
+
+def object_values(explainer: Explainer, queries: Tensor, inversion: Inversion) -> dict[str, list[float]]:
+    """Which objects of the pictures are seen in the reconstructions, and which vanish with their blob."""
+    if explainer.parser is None:
+        return {}
+
+    def read(pictures: Tensor) -> list[SceneReading]:
+        return explainer.readings([to_array(picture) for picture in pictures])
+
+    seen, remade = read(queries), read(inversion.image)
+    networks, device = explainer.exact, explainer.device
+    return {
+        "object_recall": found_again(seen, remade),
+        "vehicle_recall": found_again(seen, remade, "vehicle"),
+        **alignment(inversion.layout.to(device), inversion.image, networks.scores, networks.render, read, SHOWN),
+    }
 
 
 def real(params: Params, setup: str) -> tuple[list[str], Tensor, dict[str, float]]:

@@ -146,3 +146,34 @@ def test_encoder_with_a_damaged_config(tmp_path, change, words):
     weights.save(tmp_path, "encoder", {**module.config, **change}, module)
     with pytest.raises(BlobexError, match=words):
         load_encoder(tmp_path)
+
+
+def test_shortened_weights_take_half_the_space_and_come_back_as_they_are(tmp_path):
+    module = randomise(nn.Sequential(nn.Conv2d(32, 64, 3), nn.BatchNorm2d(64), nn.Conv2d(64, 8, 3)))
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    weights.save(tmp_path / "whole", "parser", {}, module)
+    weights.shorten(module)
+    weights.save(tmp_path / "short", "parser", {}, module)
+    again = nn.Sequential(nn.Conv2d(32, 64, 3), nn.BatchNorm2d(64), nn.Conv2d(64, 8, 3))
+    weights.load_state(tmp_path / "short", "parser", again)
+    assert same(module, again)
+    assert all(tensor.dtype != torch.float16 for tensor in again.state_dict().values())
+    whole, short = ((tmp_path / name / "weights.safetensors").stat().st_size for name in ("whole", "short"))
+    assert short < 0.6 * whole
+    for name, tensor in module.state_dict().items():
+        if tensor.numel() < weights.LARGE:
+            assert torch.equal(tensor, before[name])  # biases and statistics
+        else:
+            assert (tensor - before[name]).abs().max() <= 2**-11 * before[name].abs().max()
+            assert not torch.equal(tensor, before[name])
+
+
+def test_what_float16_cannot_hold_stays_as_it_is(tmp_path):
+    module = nn.Linear(64, 64)
+    with torch.no_grad():
+        module.weight[0, 0] = 1e5
+    before = module.weight.clone()
+    weights.shorten(module)
+    assert torch.equal(module.weight, before)
+    weights.save(tmp_path / "wide", "parser", {}, module)
+    assert load_file(tmp_path / "wide" / "weights.safetensors")["weight"].dtype == torch.float32

@@ -52,6 +52,7 @@ def main(params: Params, setup: str) -> None:
         watchers = [samples, *watch_distance(params, setup, tracker)]
         fit(module, batches, training, params.run, common.checkpoints(folder), tracker, watchers)
         model = module.average
+        weights.shorten(model)
         model.compute_mean_w(params.blobgan.mean_latent_samples, torch.Generator().manual_seed(params.run.seed))
         weights.save(folder, "blobgan", {"setup": setup, **model.config()}, model)
         common.write_metrics(

@@ -53,6 +53,7 @@ def main(params: Params, setup: str) -> None:
         batches = batches_of((codes, *places), learnt, options.layout, seed)
         fit(layouts, batches, options.layout, params.run, states[1], tracker)
         model = painter.model.to(painter.device)
+        weights.shorten(nn.ModuleList([model, painter.encoder]))
         model.compute_mean_w(params.blobgan.mean_latent_samples, torch.Generator().manual_seed(seed))
         both = nn.ModuleDict({"blobgan": model, "encoder": painter.encoder})
         config = {"setup": setup, **model.config(), **painter.encoder.config, "slots": dict(options.slots)}

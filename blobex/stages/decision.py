@@ -23,6 +23,7 @@ def main(params: Params, setup: str, variant: str) -> None:
     with tracking.run(params, "decision", setup, common.data_root(params), run_id, variant) as tracker:
         fit(module, batches, training, params.run, common.checkpoints(folder), tracker)
         model = module.model.eval().to(resolve_device(params.run.device))
+        weights.shorten(model)
         weights.save(folder, "decision", {"setup": setup, "variant": variant, **model.config}, model)
         held_out = load_planted(params, setup, "val", variant)
         common.write_metrics(folder, decision_measures(model, held_out, training.batch_size), tracker)

@@ -46,6 +46,7 @@ def main(params: Params, setup: str) -> None:
     run_id = resumed_run_id(module, training, common.checkpoints(folder))
     with tracking.run(params, "encoder", setup, common.data_root(params), run_id) as tracker:
         fit(module, batches, training, params.run, common.checkpoints(folder), tracker)
+        weights.shorten(encoder)
         weights.save(folder, "encoder", {"setup": setup, **encoder.config}, encoder)
         distance = perceptual_name(params.data.perceptual)
         measures = reconstruction_measures(module.to(device), decision, load_images(params, setup, "val"), distance)

@@ -29,6 +29,7 @@ def main(params: Params, setup: str) -> None:
     source = common.MODELS / "blobgan" / setup / weights.WEIGHTS
     with tracking.run(params, "encoder_pretrain", setup, source, run_id) as tracker:
         fit(module, lambda step: (count,), training, params.run, common.checkpoints(folder), tracker)
+        weights.shorten(encoder)
         weights.save(folder, "encoder_pretrain", {"setup": setup, **encoder.config}, encoder)
         explained = explained_variance(module.to(resolve_device(params.run.device)), training.batch_size)
         common.write_metrics(folder, {"w_explained": explained}, tracker)

@@ -23,6 +23,7 @@ def main(params: Params, setup: str) -> None:
     with tracking.run(params, "parser", setup, common.data_root(params), run_id) as tracker:
         fit(module, batches, training, params.run, common.checkpoints(folder), tracker)
         model = module.parser.eval().to(resolve_device(params.run.device))
+        weights.shorten(model)
         weights.save(folder, "parser", {"setup": setup, **model.config}, model)
         held_out = load_detection(params, setup, "val"), load_segmentation(params, setup, "val")
         common.write_metrics(folder, parser_measures(model, *held_out, training.batch_size), tracker)

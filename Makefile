@@ -75,7 +75,7 @@ sweep-encoder: $(READY) ## tune the encoder's first training (as sweep-cf)
 sweep-apply: $(READY) ## write what a sweep found into params.yaml (SETUP=rect or NAME=study; KIND=invert or encoder)
 	cd $(DIR) && blobex sweep apply $(NAME) --kind $(KIND)
 
-data: $(READY) ## list which parts of BDD100K and BDD-OIA are missing in data.root
+data: $(READY) ## name what is missing in data.root; write the manifest that DVC watches, <data.root>.json
 	@blobex data
 
 external: $(READY) ## list the weights from elsewhere: what each is for, where it belongs, whether it is whole

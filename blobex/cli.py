@@ -204,15 +204,18 @@ def external(
 def data(
     params: Annotated[Path, typer.Option(help="Parameter file; its data.root is looked into.")] = Path("params.yaml"),
 ) -> None:
-    """List the parts of BDD100K and BDD-OIA that are missing; exit code 1 if there are any."""
+    """Describe the data set in <data.root>.json, which DVC watches; exit code 1 if parts of BDD100K are missing."""
     from blobex.config.read import load_params
     from blobex.datasets.bdd import missing_parts
+    from blobex.datasets.manifest import data_root, manifest_path, write_manifest
 
-    root = load_params(params).data.root
-    missing = missing_parts(root)
+    values = load_params(params)
+    root = data_root(values)
+    missing = missing_parts(root) if values.data.source == "bdd100k" else []
     if missing:
         raise BlobexError(f"{root} lacks:\n  " + "\n  ".join(missing))
-    print(f"{root} holds all parts")
+    found = write_manifest(root)
+    print(f"{root} holds all parts; {manifest_path(root)} describes its {found['files']:,} files")
 
 
 @app.command()

@@ -238,7 +238,7 @@ def _log_dataset(client: Any, run_id: str, data: Path) -> None:
 
     digest = dvc_hash(data)
     dataset = Dataset(
-        name=data.name, digest=digest[:36], source_type="dvc", source=str(data), profile=None, schema=None
+        name=data.stem, digest=digest[:36], source_type="dvc", source=str(data), profile=None, schema=None
     )
     client.log_inputs(run_id, datasets=[DatasetInput(dataset, tags=[])])
 

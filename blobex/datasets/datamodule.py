@@ -26,6 +26,7 @@ from blobex.datasets.bdd import (
 from blobex.datasets.cache import Cache, decode_cached
 from blobex.datasets.folder import folder_images
 from blobex.datasets.images import decode_image, fit, fit_mask
+from blobex.datasets.manifest import data_root
 from blobex.datasets.masks import load_bitmask, load_mask
 from blobex.datasets.pictures import Pictures, Recipe, Size, decode
 from blobex.errors import BlobexError
@@ -59,8 +60,8 @@ class DecisionSet:
 def image_paths(params: Params, split: str) -> list[Path]:
     """The unlabelled pictures of split "train" or "val", sorted: BDD100K's 100k, or a folder."""
     if params.data.source == "folder":
-        return folder_images(Path(params.data.root), split)
-    return list_pictures(params.data.root, split)
+        return folder_images(data_root(params), split)
+    return list_pictures(data_root(params), split)
 
 
 def load_images(params: Params, setup_name: str, split: str) -> Tensor:
@@ -105,8 +106,8 @@ def load_pictures(
 def explained_paths(params: Params) -> list[Path]:
     """The pictures to explain, which no network is trained on: BDD-OIA's test split, or a folder's "val" part."""
     if params.data.source == "folder":
-        return folder_images(Path(params.data.root), "val")
-    return [record.image for record in read_decisions(params.data.root, "test")]
+        return folder_images(data_root(params), "val")
+    return [record.image for record in read_decisions(data_root(params), "test")]
 
 
 def load_detection(params: Params, setup_name: str, split: str) -> DetectionSet:
@@ -184,10 +185,10 @@ def checksum(*tensors: Tensor) -> int:
     return total
 
 
-def _labelled_root(params: Params) -> str:
+def _labelled_root(params: Params) -> Path:
     if params.data.source != "bdd100k":
         raise BlobexError(f"data.source is {params.data.source}: its pictures have no labels, so set it to bdd100k")
-    return params.data.root
+    return data_root(params)
 
 
 def _decode(

@@ -9,6 +9,7 @@ import torch
 from blobex.config.params import Params
 from blobex.datasets.bdd import read_decisions
 from blobex.datasets.datamodule import DecisionSet, load_decisions
+from blobex.datasets.manifest import data_root
 from blobex.errors import BlobexError
 from blobex.scenes.rules import find_rule
 from blobex.scenes.write import scene_of
@@ -27,7 +28,7 @@ def load_planted(params: Params, setup_name: str, split: str, rule: str) -> Deci
     if rule in WRITTEN:
         return data
     try:
-        scenes = [scene_of(record.image) for record in read_decisions(params.data.root, split)]
+        scenes = [scene_of(record.image) for record in read_decisions(data_root(params), split)]
     except BlobexError as error:
         raise BlobexError(f"rule {rule} needs synthetic scenes, so take {' or '.join(WRITTEN)}: {error}") from error
     actions = torch.tensor([chosen.actions(scene) for scene in scenes], dtype=torch.float32)

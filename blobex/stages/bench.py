@@ -17,6 +17,7 @@ from blobex.benchmark.training import feature_rate, scene_rate, training_rates
 from blobex.config.params import Params
 from blobex.datasets.datamodule import explained_paths, load_pictures
 from blobex.datasets.images import to_float
+from blobex.datasets.manifest import manifest_path
 from blobex.device import resolve_device, resolve_precision
 from blobex.explainer import Explainer
 from blobex.metrics.frechet import load_features
@@ -26,7 +27,7 @@ from blobex.stages import common
 def main(params: Params, setup: str) -> None:
     """One table: the search against the published way on the same pictures, then every network's speed."""
     folder, options, device = common.REPORTS / "bench" / setup, params.bench, resolve_device(params.run.device)
-    with tracking.run(params, "bench", setup, common.data_root(params)) as tracker:
+    with tracking.run(params, "bench", setup, manifest_path(params.data.root)) as tracker:
         measures = search_measures(params, setup, device)
         rates = other_rates(params, setup, device)
         folder.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from blobex import tracking
 from blobex.config.params import Params
 from blobex.datasets.datamodule import batch_indices, checksum, load_images
 from blobex.datasets.images import to_array
+from blobex.datasets.manifest import manifest_path
 from blobex.device import resolve_device
 from blobex.errors import BlobexError
 from blobex.metrics.frechet import frechet_distance, frechet_name, load_features, load_statistics, statistics
@@ -47,7 +48,7 @@ def main(params: Params, setup: str) -> None:
         return tuple(tensor[chosen] for tensor in data)
 
     run_id = resumed_run_id(module, training, common.checkpoints(folder))
-    with tracking.run(params, "blobgan", setup, common.data_root(params), run_id) as tracker:
+    with tracking.run(params, "blobgan", setup, manifest_path(params.data.root), run_id) as tracker:
         samples = EveryNSteps(params.blobgan.sample_every_n_steps, partial(log_samples, tracker))
         watchers = [samples, *watch_distance(params, setup, tracker)]
         fit(module, batches, training, params.run, common.checkpoints(folder), tracker, watchers)

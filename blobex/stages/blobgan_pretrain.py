@@ -14,6 +14,7 @@ from blobex.config.params import Params
 from blobex.config.training import Training
 from blobex.datasets.datamodule import batch_indices, checksum, load_images
 from blobex.datasets.images import to_array, to_float
+from blobex.datasets.manifest import manifest_path
 from blobex.device import resolve_device
 from blobex.errors import BlobexError
 from blobex.networks import weights
@@ -43,7 +44,7 @@ def main(params: Params, setup: str) -> None:
     learnt = max(len(images) - HELD_OUT, (len(images) + 1) // 2)
     states = common.checkpoints(folder), common.checkpoints(folder) / "layout"
     run_id = resumed_run_id(painter, options.training, states[0])
-    with tracking.run(params, KIND, setup, common.data_root(params), run_id) as tracker:
+    with tracking.run(params, KIND, setup, manifest_path(params.data.root), run_id) as tracker:
         batches = batches_of((images, *places[:4]), learnt, options.training, seed)
         fit(painter, batches, options.training, params.run, states[0], tracker)
         painter.eval().to(resolve_device(params.run.device))

@@ -73,11 +73,6 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def data_root(params: Params) -> Path:
-    """The data set that stages read and trackers name."""
-    return Path(params.data.root)
-
-
 @torch.no_grad()
 def in_batches(function: Callable[..., Tensor], *tensors: Tensor, size: int = 64) -> Tensor:
     """`function` of tensors of equal length, `size` samples at a time."""

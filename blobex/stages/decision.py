@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from blobex import tracking
 from blobex.config.params import Params
+from blobex.datasets.manifest import manifest_path
 from blobex.datasets.planted import load_planted
 from blobex.device import resolve_device
 from blobex.networks import weights
@@ -20,7 +21,7 @@ def main(params: Params, setup: str, variant: str) -> None:
     module = DecisionModule(params.decision, params.setup(setup), data, params.run.seed)
     batches = decision_batches(data, training.batch_size * training.accumulate, params.run.seed)
     run_id = resumed_run_id(module, training, common.checkpoints(folder))
-    with tracking.run(params, "decision", setup, common.data_root(params), run_id, variant) as tracker:
+    with tracking.run(params, "decision", setup, manifest_path(params.data.root), run_id, variant) as tracker:
         fit(module, batches, training, params.run, common.checkpoints(folder), tracker)
         model = module.model.eval().to(resolve_device(params.run.device))
         weights.shorten(model)

@@ -11,6 +11,7 @@ from blobex import tracking
 from blobex.config.params import Params
 from blobex.datasets.datamodule import batch_indices, checksum, load_images
 from blobex.datasets.images import to_float
+from blobex.datasets.manifest import manifest_path
 from blobex.device import resolve_device
 from blobex.metrics.flips import agreement_measures
 from blobex.networks import weights
@@ -44,7 +45,7 @@ def main(params: Params, setup: str) -> None:
         return (images[chosen],)
 
     run_id = resumed_run_id(module, training, common.checkpoints(folder))
-    with tracking.run(params, "encoder", setup, common.data_root(params), run_id) as tracker:
+    with tracking.run(params, "encoder", setup, manifest_path(params.data.root), run_id) as tracker:
         fit(module, batches, training, params.run, common.checkpoints(folder), tracker)
         weights.shorten(encoder)
         weights.save(folder, "encoder", {"setup": setup, **encoder.config}, encoder)

@@ -15,6 +15,7 @@ from blobex.config.search import VARIANTS
 from blobex.counterfactual.folder import read_results
 from blobex.datasets.datamodule import load_images
 from blobex.datasets.images import to_array, to_float, write_png
+from blobex.datasets.manifest import manifest_path
 from blobex.decisions.load import load
 from blobex.device import resolve_device
 from blobex.metrics.answers import answer_values, diversity, split_distance, with_intervals
@@ -33,7 +34,7 @@ COMPARED = 10_000  # pictures of either set whose precision and recall are measu
 def main(params: Params, setup: str) -> None:
     """The generator's distance to real pictures beside that of held-out ones, and what the explanations achieved."""
     folder = common.REPORTS / "evaluate" / setup
-    with tracking.run(params, "evaluate", setup, common.data_root(params)) as tracker:
+    with tracking.run(params, "evaluate", setup, manifest_path(params.data.root)) as tracker:
         measures = generator_measures(params, setup, folder) | explained_measures(params, setup)
         common.write_metrics(folder, measures, tracker)
         tracker.log_artifact(folder / "samples.png")

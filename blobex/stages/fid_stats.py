@@ -10,6 +10,7 @@ from blobex import tracking
 from blobex.config.params import Params
 from blobex.datasets.datamodule import image_paths, load_pictures
 from blobex.datasets.images import list_images
+from blobex.datasets.manifest import manifest_path
 from blobex.datasets.pictures import Pictures, write_report
 from blobex.device import resolve_device
 from blobex.metrics.frechet import load_features, save_statistics, statistics
@@ -25,7 +26,7 @@ def main(params: Params, setup: str) -> None:
     device, external = resolve_device(params.run.device), Path(params.data.external)
     features = load_features(network, common.MODELS / "parser" / setup, device, external)
     with tracking.run(
-        params, "fid_stats", setup, Path(options.path) if options.path else common.data_root(params)
+        params, "fid_stats", setup, Path(options.path) if options.path else manifest_path(params.data.root)
     ) as tracker:
         pictures = real_pictures(params, setup)
         found = statistics(pictures.images.split(options.batch_size), features, network, setup)

@@ -10,6 +10,7 @@ from blobex import tracking
 from blobex.config.params import Params
 from blobex.datasets.datamodule import explained_paths, load_pictures
 from blobex.datasets.images import to_array, to_float, write_png
+from blobex.datasets.manifest import manifest_path
 from blobex.datasets.pictures import write_report
 from blobex.explainer import Explainer
 from blobex.inversion.invert import Inversion
@@ -28,7 +29,7 @@ SHOWN = 16  # pairs of the snapshot
 def main(params: Params, setup: str) -> None:
     """Invert the pictures that `explain` explains; the measures are means over them."""
     explainer, folder = Explainer.load(setup, common.MODELS, params), common.REPORTS / "invert" / setup
-    with tracking.run(params, "invert", setup, common.data_root(params)) as tracker:
+    with tracking.run(params, "invert", setup, manifest_path(params.data.root)) as tracker:
         read = generated if params.invert.source == "generated" else real
         names, queries, counts = read(params, setup)
         inversion = explainer.invert(queries.to(explainer.device)).to("cpu")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from blobex import tracking
 from blobex.config.params import Params
 from blobex.datasets.datamodule import load_detection, load_segmentation
+from blobex.datasets.manifest import manifest_path
 from blobex.device import resolve_device
 from blobex.networks import weights
 from blobex.stages import common
@@ -20,7 +21,7 @@ def main(params: Params, setup: str) -> None:
     module = ParserModule(params.parser, params.setup(setup), detection, segmentation, params.run.seed)
     batches = parser_batches(detection, segmentation, training.batch_size * training.accumulate, params.run.seed)
     run_id = resumed_run_id(module, training, common.checkpoints(folder))
-    with tracking.run(params, "parser", setup, common.data_root(params), run_id) as tracker:
+    with tracking.run(params, "parser", setup, manifest_path(params.data.root), run_id) as tracker:
         fit(module, batches, training, params.run, common.checkpoints(folder), tracker)
         model = module.parser.eval().to(resolve_device(params.run.device))
         weights.shorten(model)

@@ -1,0 +1,96 @@
+"""A data set in one small file beside its folder: DVC watches and stores that manifest, and not the pictures.
+
+What the project draws itself can be drawn again from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from blobex.config.data import Scenes
+from blobex.config.params import Params
+from blobex.config.read import parse
+from blobex.errors import BlobexError
+from blobex.files import whole_file
+from blobex.scenes.write import DatasetCounts, write_dataset
+
+
+def manifest_path(root: str | Path) -> Path:
+    """Where the manifest of the data set in a folder lies."""
+    return Path(root).with_name(f"{Path(root).name}.json")
+
+
+def write_manifest(root: Path, scenes: Scenes | None = None) -> dict[str, Any]:
+    """Describe the files of a folder: their number, their bytes, and the SHA-256 of their names and contents.
+
+    `scenes` are the parameters that drew them, if they did; a manifest that says so already, of the same files, stays.
+    BlobexError: there is no such folder, or it is empty.
+    """
+    manifest, path = describe(root), manifest_path(root)
+    if scenes is not None:
+        manifest["scenes"] = dataclasses.asdict(scenes)
+    elif path.is_file() and manifest.items() <= _read(path).items():
+        return manifest
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    return manifest
+
+
+def describe(root: Path) -> dict[str, Any]:
+    """The number of files in a folder and the folders within, their bytes, and their SHA-256."""
+    paths = sorted(path for path in root.rglob("*") if path.is_file()) if root.is_dir() else []
+    if not paths:
+        raise BlobexError(f"there are no files in {root}: set data.root to the folder of the data set")
+    total, digest = 0, hashlib.sha256()
+    for path in tqdm(paths, desc="checksum", unit="file", leave=False, disable=None):
+        content = path.read_bytes()
+        total += len(content)
+        digest.update(f"{path.relative_to(root).as_posix()}\0{len(content)}\0".encode())
+        digest.update(content)
+    return {"files": len(paths), "bytes": total, "sha256": digest.hexdigest()}
+
+
+def draw(root: Path, options: Scenes) -> None:
+    """Draw synthetic scenes into a folder; what is there already goes first."""
+    counts = DatasetCounts(**{field.name: getattr(options, field.name) for field in dataclasses.fields(DatasetCounts)})
+    shutil.rmtree(root, ignore_errors=True)
+    with tqdm(total=sum(dataclasses.astuple(counts)), unit="scene", disable=None) as bar:
+        write_dataset(root, counts, options.height, options.seed, lambda done, _: bar.update(done - bar.n))
+
+
+def data_root(params: Params) -> Path:
+    """The folder that `data.root` names. Scenes of which there is only the manifest are drawn again.
+
+    BlobexError: the manifest is damaged, or what is drawn now is not what it describes.
+    """
+    root = Path(params.data.root)
+    path = manifest_path(root)
+    if root.exists() or not path.is_file():
+        return root
+    manifest = _read(path)
+    try:
+        options = parse(Scenes, manifest.pop("scenes", None), f"scenes of {path}")
+    except BlobexError as error:
+        raise BlobexError(f"there is no {root}, and {path} does not say how to draw it: {error}") from error
+    draw(root, options)
+    if describe(root) != manifest:
+        shutil.rmtree(root)
+        raise BlobexError(f"the scenes drawn now are not those of {path}: run `dvc repro scenes` to begin anew")
+    return root
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BlobexError(f"{path} is damaged: run `dvc repro scenes`, or `make data` for other data sets") from error
+    if not isinstance(manifest, dict):
+        raise BlobexError(f"{path} is no manifest: run `dvc repro scenes`, or `make data` for other data sets")
+    return manifest

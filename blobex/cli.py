@@ -201,6 +201,19 @@ def external(
 
 
 @app.command()
+def scenes(
+    out: Annotated[Path, typer.Argument(help="Folder for the pictures.")],
+    count: Annotated[int, typer.Option(help="How many.")] = 8,
+    height: Annotated[int, typer.Option(min=16, max=1024, help="Pixels; they are twice as wide.")] = 64,
+    seed: Annotated[int, typer.Option(help="Other seeds, other scenes.")] = 0,
+) -> None:
+    """Draw synthetic road scenes that no network was trained on, as photos to explain."""
+    from blobex.scenes.write import write_pictures
+
+    print("\n".join(map(str, write_pictures(out, count, height, seed))))
+
+
+@app.command()
 def data(
     params: Annotated[Path, typer.Option(help="Parameter file; its data.root is looked into.")] = Path("params.yaml"),
 ) -> None:

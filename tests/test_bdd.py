@@ -16,7 +16,7 @@ from blobex.scenes.labels import PANOPTIC, SEMANTIC
 from blobex.scenes.render import Box, render
 from blobex.scenes.rules import actions, biased_actions, reasons
 from blobex.scenes.sample import sample
-from blobex.scenes.write import DatasetCounts, picture_name, scene_of, seed_ranges, write_dataset
+from blobex.scenes.write import DatasetCounts, picture_name, scene_of, seed_ranges, write_dataset, write_pictures
 
 COUNTS = DatasetCounts(6, 3, 4, 2, 5, 3, 2)
 
@@ -340,3 +340,18 @@ def test_biased_decisions_follow_from_the_reasons_where_there_are_none(root):
     (labels / "train_25k_images_biased_actions.json").unlink()
     for record in bdd.read_decisions(root, "train", biased=True):
         assert record.actions == biased_actions(scene_of(record.image))
+
+
+def test_loose_pictures_are_of_scenes_that_no_data_set_holds(tmp_path):
+    paths = write_pictures(tmp_path / "photos", 3, 32, seed=1)
+    assert sorted(tmp_path.rglob("*.jpg")) == sorted(paths) and len(set(paths)) == 3
+    for path in paths:
+        scene = scene_of(path)
+        assert np.abs(load_image(path).astype(int) - render(scene, 32).image).mean() < 3
+        for seed in (0, 1, 2):
+            assert all(scene.seed not in seeds for seeds in seed_ranges(DatasetCounts(*[1_000_000] * 7), seed).values())
+    with pytest.raises(BlobexError, match="0 scenes of seed 1"):
+        write_pictures(tmp_path, 0, 32, seed=1)
+    (tmp_path / "file").touch()
+    with pytest.raises(BlobexError, match="cannot write into"):
+        write_pictures(tmp_path / "file", 1, 32, seed=1)

@@ -27,6 +27,7 @@ from blobex.scenes.scene import Scene
 
 SPLIT_STRIDE = 1_000_000  # seeds kept for each split, so that a larger split keeps its first pictures
 DATASET_STRIDE = 10_000_000  # seeds kept for each data set
+LOOSE = 9  # place, among the splits, of the seeds of pictures that belong to none
 STUFF_INSTANCE = 300  # in bitmasks, uncounted categories are the segment this much above their number
 
 FOLDERS = {
@@ -80,6 +81,21 @@ def scene_of(path: str | Path) -> Scene:
     if match is None:
         raise BlobexError(f"{path} is no picture of a synthetic scene: its name must be scene-<seed>")
     return sample(int(match[1]))
+
+
+def write_pictures(folder: Path, count: int, height: int, seed: int) -> list[Path]:
+    """Draw `count` scenes that are in no data set, as pictures alone, into a folder; the files, in order.
+
+    BlobexError: too many for a seed, or the folder cannot be written.
+    """
+    if not 1 <= count <= SPLIT_STRIDE or seed < 0:
+        raise BlobexError(f"{count} scenes of seed {seed}: give 1 to {SPLIT_STRIDE} scenes and a seed from 0")
+    start = seed * DATASET_STRIDE + LOOSE * SPLIT_STRIDE
+    try:
+        drawn = [scene for scene, _ in _pictures(folder, range(start, start + count), height, lambda: None)]
+    except OSError as error:
+        raise BlobexError(f"cannot write into {folder} ({error.strerror}): give another folder") from error
+    return [folder / f"{picture_name(scene.seed)}.jpg" for scene in drawn]
 
 
 def write_dataset(root: Path, counts: DatasetCounts, height: int, seed: int, progress: Progress | None = None) -> None:

@@ -66,7 +66,7 @@ def load_networks(
             )
         check_size(folder, kind, setup, size.height, size.width)
     blobgan = load_blobgan(folders["blobgan"])
-    encoder = _starter(folders[encoder_kind], encoder_kind, models / "parser" / setup, blobgan)
+    encoder = _starter(models, setup, encoder_kind, blobgan)
     perceptual = load_perceptual(params.data.perceptual, models / "parser" / setup, Path(params.data.external))
     store = partial(tracking.load_model, tracking_uri=params.run.tracking_uri, device=device)
     model = load(decision, size.height, size.width, device, models, setup, mlflow_loader=store)
@@ -84,10 +84,13 @@ def load_networks(
     return Loaded(model, exact, _quick(*networks, model, device.type), hashes, parser)
 
 
-def _starter(folder: Path, kind: str, parser: Path, blobgan: BlobGAN) -> Starter:
+def _starter(models: Path, setup: str, kind: str, blobgan: BlobGAN) -> Starter:
     """What says where an inversion begins; BlobexError unless it is of this BlobGAN."""
     starter: Starter
+    folder, trained, parser = (models / name / setup for name in (kind, "blobgan", "parser"))
     if kind == "blobgan_pretrain":
+        if weights.read_config(trained, "blobgan").get("start") != "pretrained":
+            raise BlobexError(f"the BlobGAN in {trained} never learnt to paint segments: set invert.start to encoder")
         pretrained = load_pretrained(folder)
         starter, fits = SegmentReader(load_parser(parser), pretrained), pretrained.blobgan.network == blobgan.network
     else:

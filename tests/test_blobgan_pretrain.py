@@ -145,6 +145,9 @@ def test_a_layout_that_is_right_has_no_error(layouts):
     pixel = right.replace({"xs": right.xs + 1 / 64})
     expected = 0.5 * batch[5].sum(1)  # one deviation off, of every blob that is there
     torch.testing.assert_close(module.error(batch, pixel), expected.float(), rtol=1e-3, atol=1e-3)
+    turned = right.replace({"covs": right.covs * torch.tensor([1.0, 1, -1, -1])})
+    assert module.error(batch, turned).abs().max() < 1e-6  # the same ellipses
+    assert torch.allclose(module.read(batch)[0], module.read((batch[0], *batch[1:3], turned.covs, *batch[4:]))[0])
     restyled = right.replace({"spatial_style": right.spatial_style * torch.tensor([1.0, 1, 1, 1.5])[:, None]})
     assert (module.error(batch, restyled)[~batch[5][:, 2]] < 1e-6).all()  # nobody sees an absent blob
 

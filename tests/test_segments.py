@@ -47,6 +47,14 @@ def test_an_elliptic_mask_becomes_the_blob_that_covers_it(angle):
     assert (covered & mask).sum() / (covered | mask).sum() > 0.93
 
 
+@pytest.mark.parametrize("middle", [0.0, 0.8, math.pi / 2, 2.6])
+def test_the_usual_ellipse_lies_between_ellipses_whatever_the_sign_of_their_axes(middle):
+    angles = (middle - 0.3, middle + 0.3)
+    pictures = [[segment("lane", ellipse(64, 128, 1.0, 0.5, 0.3, 0.1, angle))] for angle in angles]
+    ux, uy = fit_anchors(pictures, {"lane": 1}, 2, AREA).usual[0, 3:5].tolist()
+    assert abs(ux * math.cos(middle) + uy * math.sin(middle)) == pytest.approx(1, abs=1e-3)
+
+
 def test_a_scene_is_cut_along_its_labels():
     """Every pixel but the sky's and those of patches too small belongs to one segment of its category."""
     for seed in range(20):

@@ -81,7 +81,7 @@ class Jitter:
 @dataclass(frozen=True)
 class Network:
     blobs: Annotated[int, Within(1, 512)]
-    blob_area: Annotated[float, Within(1e-5, 1)]  # squared half-axis of a blob of size 0, in squared picture heights
+    blob_area: Annotated[float, Within(1e-5, 1)]  # squared half-axis of a blob of size 1, in squared picture heights
     size_in: Annotated[int, Within(4, 64)]  # height of the input grid
     feature_dim: Annotated[int, Within(1, 2048)]
     style_dim: Annotated[int, Within(1, 2048)]

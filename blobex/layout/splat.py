@@ -29,7 +29,7 @@ class Canvas:
     height: int
     aspect_ratio: int
     legacy: bool = False
-    area: float = AREA  # of blobs of size 0; the smaller, the sharper are the edges of all blobs
+    area: float = AREA  # squared half-axis of blobs of size 1; the smaller, the sharper are the edges of all blobs
 
     @property
     def width(self) -> int:

@@ -65,14 +65,14 @@ def fit_anchors(
     shape, present = _placed(pictures, slots, traits, plain, aspect_ratio, area)
     for blob in range(len(groups)):
         if present[:, blob].any():
-            plain[blob, :5] = shape[present[:, blob], blob, :5].mean(0)
+            plain[blob] = _mean(shape[present[:, blob], blob])
     return Anchors(torch.from_numpy(traits).float(), torch.from_numpy(plain).float())
 
 
 def place(
     pictures: Sequence[Sequence[Segment]], slots: Mapping[str, int], anchors: Anchors, aspect_ratio: int, area: float
 ) -> Places:
-    """The blobs of pictures that are `aspect_ratio` times as wide as high; `area` is that of a blob of size 0.
+    """The blobs of pictures that are `aspect_ratio` times as wide as high; `area` is that of a blob of size 1.
 
     Of a group with more segments than blobs, the largest count.
     """
@@ -103,6 +103,13 @@ def _placed(
                     present[row, first + column] = True
         first += count
     return shape, present
+
+
+def _mean(shape: np.ndarray) -> list[float]:
+    """The usual ellipse of a blob's ellipses (N,6), of size ABSENT; axes have no sign, their doubled angles count."""
+    x, y, ratio, ux, uy, _ = shape.T
+    angle = math.atan2((2 * ux * uy).mean(), (ux**2 - uy**2).mean()) / 2
+    return [x.mean(), y.mean(), ratio.mean(), math.cos(angle), math.sin(angle), ABSENT]
 
 
 def _of(pictures: Sequence[Sequence[Segment]], group: str) -> list[list[Segment]]:
@@ -138,7 +145,7 @@ def _ellipse(found: Segment, aspect_ratio: int, area: float) -> list[float]:
 
 def _places(shape: Tensor, present: Tensor) -> Places:
     xs, ys, ratio, ux, uy, sizes = shape.unbind(-1)
-    turned = torch.where(uy < 0, -1.0, 1.0)  # an axis has no sign: it points down
+    turned = torch.where(uy < 0, -1.0, 1.0)  # an axis has no sign: one of the two is written, that points down
     # With aspect logits t and -t, half the difference of their log-sigmoids is t/2.
     covs = torch.stack([2 * ratio, -2 * ratio, turned * ux, turned * uy], dim=-1)
     return Places(xs, ys, covs, sizes, present)

@@ -55,7 +55,7 @@ def main(params: Params, setup: str) -> None:
         model = module.average
         weights.shorten(model)
         model.compute_mean_w(params.blobgan.mean_latent_samples, torch.Generator().manual_seed(params.run.seed))
-        weights.save(folder, "blobgan", {"setup": setup, **model.config()}, model)
+        weights.save(folder, "blobgan", {"setup": setup, "start": params.blobgan.start, **model.config()}, model)
         common.write_metrics(
             folder, {"images_seen": training.steps * training.batch_size * training.accumulate}, tracker
         )

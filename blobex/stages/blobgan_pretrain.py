@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,15 +45,16 @@ def main(params: Params, setup: str) -> None:
     learnt = max(len(images) - HELD_OUT, (len(images) + 1) // 2)
     states = common.checkpoints(folder), common.checkpoints(folder) / "layout"
     run_id = resumed_run_id(painter, options.training, states[0])
+    alone = dataclasses.replace(params.run, devices=1)  # several processes end with the first of the two trainings
     with tracking.run(params, KIND, setup, manifest_path(params.data.root), run_id) as tracker:
         batches = batches_of((images, *places[:4]), learnt, options.training, seed)
-        fit(painter, batches, options.training, params.run, states[0], tracker)
+        fit(painter, batches, options.training, alone, states[0], tracker)
         painter.eval().to(resolve_device(params.run.device))
         codes = common.in_batches(lambda *batch: codes_of(painter, batch), images, *places[:4])
         layouts = LayoutModule(options, painter.model, painter.encoder, codes[:learnt], seed)
         layouts.depends_on(codes=checksum(codes))
         batches = batches_of((codes, *places), learnt, options.layout, seed)
-        fit(layouts, batches, options.layout, params.run, states[1], tracker)
+        fit(layouts, batches, options.layout, alone, states[1], tracker)
         model = painter.model.to(painter.device)
         weights.shorten(nn.ModuleList([model, painter.encoder]))
         model.compute_mean_w(params.blobgan.mean_latent_samples, torch.Generator().manual_seed(seed))

@@ -140,7 +140,10 @@ class LayoutModule(StepModule):
     def read(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Mean and logarithm of the variance of z (N,z_dim), given a layout."""
         codes, xs, ys, covs, sizes, _ = batch
-        places = torch.cat([xs[..., None] * 8, ys[..., None] * 8, covs / 2, sizes[..., None] / 4], dim=2)
+        ux, uy = covs[..., 2:].unbind(-1)
+        axes = torch.stack([ux.square() - uy.square(), 2 * ux * uy], dim=2)  # of doubled angle: an axis has no sign
+        shape = torch.cat([covs[..., :2], axes], dim=2)
+        places = torch.cat([xs[..., None] * 8, ys[..., None] * 8, shape / 2, sizes[..., None] / 4], dim=2)
         seen = torch.cat([places.flatten(1), ((codes - self.mean) / self.scale).flatten(1)], dim=1)
         mean, log_variance = self.reader(seen).chunk(2, dim=1)
         return mean, log_variance
@@ -154,7 +157,9 @@ class LayoutModule(StepModule):
         everywhere = F.pad(there, (1, 0), value=1.0)
         place = ((layout.xs - xs) / PIXEL).square() + ((layout.ys - ys) / PIXEL).square()
         shape = ((layout.covs[..., :2] - covs[..., :2]) / ASPECT).square().sum(2)
-        shape = shape + ((layout.covs[..., 2:] - covs[..., 2:]) / DIRECTION).square().sum(2)
+        axes, found = covs[..., 2:], layout.covs[..., 2:]
+        axes = torch.where((axes * found).sum(2, keepdim=True) < 0, -axes, axes)  # either sign of an axis is right
+        shape = shape + ((found - axes) / DIRECTION).square().sum(2)
         size = ((layout.sizes[:, 1:] - sizes) / (SIZE + SIZE_SHARE * sizes.abs())).square()
         look = (layout.features - features).square().sum(2) + (layout.spatial_style - styles).square().sum(2)
         look = look / LOOK

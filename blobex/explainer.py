@@ -51,24 +51,21 @@ class Explainer(Engine):
         params: str | Path | Params = "params.yaml",
         device: str | None = None,
         decision: str | Decision | Model | None = None,
-        pretrained_encoder: bool = False,
     ) -> Explainer:
         """The explainer of a setup's trained networks.
 
         `decision` is what `blobex.decisions.load.load` takes: plain, biased, a card, a file, a URI, or any callable
-        from pictures (N,3,H,W) in [-1,1] to logits. What is None stands in the parameters. With `pretrained_encoder`
-        the encoder is the one that saw generated pictures only. BlobexError: networks are missing or of another setup,
-        or the decision model will not do.
+        from pictures (N,3,H,W) in [-1,1] to logits. What is None stands in the parameters. BlobexError: networks are
+        missing or of another setup, the decision model will not do, or the parameters contradict each other.
         """
         values = params if isinstance(params, Params) else load_params(params)
         if values.search.mode == "fast":
             keep_freed_memory()
         place = resolve_device(device or values.run.device)
-        kind = "encoder_pretrain" if pretrained_encoder else "encoder"
-        if values.invert.start == "segments" and values.search.mode == "fast" and not pretrained_encoder:
-            kind = "blobgan_pretrain"
+        if values.search.mode == "published" and values.invert.start != "encoder":
+            raise BlobexError("the published search begins at the encoder's blobs: set invert.start to encoder")
         model = values.explain.decision if decision is None else decision
-        loaded = load_networks(setup, Path(models), values, place, model, kind)
+        loaded = load_networks(setup, Path(models), values, place, model)
         return cls(setup, values, place, loaded.decision, loaded.exact, loaded.quick, loaded.weights, loaded.parser)
 
     def explain(

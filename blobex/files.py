@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+
+def without_password(uri: str) -> str:
+    """A URI that may be shown: user and password are cut out."""
+    return re.sub(r"(?<=://)[^/@]*@", "", uri)
 
 
 @contextmanager

@@ -51,22 +51,22 @@ class Loaded:
 
 
 def load_networks(
-    setup: str, models: Path, params: Params, device: torch.device, decision: str | Decision | Model, encoder_kind: str
+    setup: str, models: Path, params: Params, device: torch.device, decision: str | Decision | Model
 ) -> Loaded:
     """The networks of `setup` saved in `models`; BlobexError: some are missing, or not of the parameters' sizes."""
-    size = params.setup(setup)
-    folders = {kind: models / kind / setup for kind in ("blobgan", encoder_kind, "parser")}
+    size, start = params.setup(setup), params.invert.start
+    folders = {kind: models / kind / setup for kind in ("blobgan", start, "parser")}
     if params.data.perceptual != "parser":
         del folders["parser"]
     for kind, folder in folders.items():
         if kind == "blobgan_pretrain" and not (folder / weights.CONFIG).is_file():
             raise BlobexError(
-                f"invert.start is segments but there are no {kind} weights in {folder}: run `dvc repro {kind}` or "
-                "`dvc pull`, or set invert.start to encoder"
+                f"invert.start is {kind}, of which there are no weights in {folder}: run `dvc repro {kind}` or `dvc "
+                "pull`, or set invert.start to encoder"
             )
         check_size(folder, kind, setup, size.height, size.width)
     blobgan = load_blobgan(folders["blobgan"])
-    encoder = _starter(models, setup, encoder_kind, blobgan)
+    encoder = _starter(models, setup, start, blobgan)
     perceptual = load_perceptual(params.data.perceptual, models / "parser" / setup, Path(params.data.external))
     store = partial(tracking.load_model, tracking_uri=params.run.tracking_uri, device=device)
     model = load(decision, size.height, size.width, device, models, setup, mlflow_loader=store)

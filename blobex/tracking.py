@@ -125,9 +125,22 @@ def _ended(tracker: MlflowTracker) -> Iterator[None]:
 
 
 def end(params: Params, run_id: str | None, status: str) -> None:
-    """Close a run whose process is gone."""
-    if params.run.tracking_uri != OFF and run_id is not None:
+    """Close a run whose process is gone, if the tracker still knows it."""
+    if known(params, run_id) is not None:
         connect(params.run.tracking_uri).set_terminated(run_id, status)
+
+
+def known(params: Params, run_id: str | None) -> str | None:
+    """The run's id if the tracker knows such a run, else None."""
+    from mlflow.exceptions import MlflowException
+
+    if params.run.tracking_uri == OFF or run_id is None:
+        return None
+    try:
+        connect(params.run.tracking_uri).get_run(run_id)
+    except MlflowException:
+        return None
+    return run_id
 
 
 def connect(uri: str) -> Any:

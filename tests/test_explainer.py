@@ -179,7 +179,6 @@ def test_loaded_networks_are_those_that_were_saved(saved: Path) -> None:
     for options, encoder, decision in (
         ({}, "encoder", "plain"),
         ({"decision": "biased"}, "encoder", "biased"),
-        ({"pretrained_encoder": True}, "encoder_pretrain", "plain"),
     ):
         loaded = load(saved, **options)
         images = torch.linspace(-1, 1, 2 * 3 * HEIGHT * WIDTH).view(2, 3, HEIGHT, WIDTH)

@@ -232,7 +232,7 @@ def test_imported_networks_explain(place):
     parser = Parser([8, 8], 32, 32)
     weights.save(Path("models/parser/square"), "parser", parser.config, parser)
     params = load_params("params.yaml")
-    segments = dataclasses.replace(params, invert=dataclasses.replace(params.invert, start="segments"))
+    segments = dataclasses.replace(params, invert=dataclasses.replace(params.invert, start="blobgan_pretrain"))
     with pytest.raises(BlobexError, match=r"set invert\.start to encoder"):
         Explainer.load("square", device="cpu", params=segments)
     record = Explainer.load("square", device="cpu").explain(np.full((40, 50, 3), 99, np.uint8), ["stop"])[0]

@@ -41,7 +41,7 @@ class Camera(nn.Module):
 def load(folder: Path, model: object = "plain", mode: str = "fast", **options: str) -> Loaded:
     params = load_params(save_models(folder, **options) / "params.yaml")  # type: ignore[arg-type]
     search = dataclasses.replace(params.search, mode=mode)
-    return load_networks("rect", folder / "models", dataclasses.replace(params, search=search), CPU, model, "encoder")  # type: ignore[arg-type]
+    return load_networks("rect", folder / "models", dataclasses.replace(params, search=search), CPU, model)  # type: ignore[arg-type]
 
 
 def test_networks_are_those_that_were_saved(tmp_path: Path) -> None:

@@ -35,6 +35,11 @@ def params(tmp_path: Path) -> Params:
     return dataclasses.replace(values, data=dataclasses.replace(values.data, root=str(tmp_path / "data" / "scenes")))
 
 
+def contents(root: Path) -> dict[Path, bytes]:
+    files = (path for path in root.rglob("*") if path.is_file() and path.name != ".manifest.json")
+    return {path.relative_to(root): path.read_bytes() for path in files}
+
+
 def test_description_of_two_files(tmp_path: Path) -> None:
     root = tmp_path / "set"
     (root / "b").mkdir(parents=True)
@@ -50,15 +55,33 @@ def test_scenes_are_drawn_again_from_their_manifest(params: Params) -> None:
     root = Path(params.data.root)
     draw(root, FEW)
     written = write_manifest(root, FEW)
-    before = {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    before = contents(root)
     assert written["files"] == len(before) and written["bytes"] == sum(map(len, before.values()))
     shutil.rmtree(root)
     assert data_root(params) == root
-    assert before == {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    assert before == contents(root)
     text = manifest_path(root).read_text()
     write_manifest(root)
     assert manifest_path(root).read_text() == text  # still says how they are drawn
     assert json.loads(text)["scenes"] == dataclasses.asdict(FEW)
+
+
+def test_scenes_of_another_manifest_are_drawn_again(params: Params) -> None:
+    """As after `git checkout` and `dvc checkout` of another version."""
+    root = Path(params.data.root)
+    draw(root, FEW)
+    write_manifest(root, FEW)
+    (first,) = (root / "bdd100k/images/100k/train").iterdir()
+    other = dataclasses.replace(FEW, seed=4)
+    draw(root.with_name("other"), other)
+    write_manifest(root.with_name("other"), other)
+    manifest_path(root.with_name("other")).replace(manifest_path(root))
+    assert data_root(params) == root
+    (second,) = (root / "bdd100k/images/100k/train").iterdir()
+    assert first.name != second.name and not first.exists()
+    before = second.stat().st_mtime_ns
+    data_root(params)  # now it is right, and stays
+    assert second.stat().st_mtime_ns == before
 
 
 def test_what_is_drawn_must_be_what_was_described(params: Params) -> None:

@@ -57,7 +57,7 @@ def scenes_that_stop(count: int) -> list:
 
 def test_taking_a_cause_away_touches_it_and_nothing_else() -> None:
     """The perfect explanation: the same scene, rendered without its cause."""
-    seen = 0
+    seen = missed = 0
     for scene in scenes_that_stop(30):
         causes = RULES["plain"].causes(scene, "stop")
         if len(causes) != 1:
@@ -70,19 +70,7 @@ def test_taking_a_cause_away_touches_it_and_nothing_else() -> None:
             assert cause_recall(change, masks, 16) == 1
             assert cause_precision(change, masks, 2) > 0.9
             elsewhere = change_map(render(scene, 64).image, render(dataclasses.replace(scene, trees=()), 64).image)
-            recall = cause_recall(elsewhere, masks, 16)
-            assert recall is not None and recall <= 1
-    assert seen >= 10
-
-
-@pytest.mark.parametrize("name", sorted(RULES))
-def test_a_rules_causes_are_enough_and_needed(name: str) -> None:
-    """With causes the action is refused (or stop demanded), without any it is allowed."""
-    rule, refused = RULES[name], 0
-    for scene in map(sample, range(200)):
-        forward, stop, left, right = rule.actions(scene)
-        assert forward != stop
-        for action, allowed in (("forward", forward), ("left", left), ("right", right)):
-            assert bool(rule.causes(scene, action)) != allowed
-            refused += not allowed
-    assert 0 < refused < 600
+            apart = all(elsewhere[mask].max() < 16 for mask in masks)
+            assert not apart or cause_recall(elsewhere, masks, 16) == 0
+            missed += apart
+    assert seen >= 10 and missed >= 5

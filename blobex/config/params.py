@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from blobex.config.data import Data, Run, Scenes, Setup, Setups
 from blobex.config.measures import Bench, Evaluate, Report, Truth
@@ -35,6 +35,11 @@ class Params:
     sweep_cf: SweepCf
     sweep_invert: SweepInvert
     sweep_encoder: SweepEncoder
+
+    def published(self) -> Params:
+        """The same, but for searches as in the published scripts, which begin at the encoder's blobs."""
+        search, invert = replace(self.search, mode="published"), replace(self.invert, start="encoder")
+        return replace(self, search=search, invert=invert)
 
     def setup(self, name: str) -> Setup:
         """The picture size of the setup called `name`."""

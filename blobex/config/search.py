@@ -34,7 +34,7 @@ class InvertSetup:
 
 @dataclass(frozen=True)
 class Invert:
-    start: Literal["segments", "encoder"]  # where the search begins: at the parser's segments or the encoder's blobs
+    start: Literal["blobgan_pretrain", "encoder"]  # whose encoder says where the search begins
     source: Literal["real", "generated"]
     images: Annotated[int, Within(1, 10**6)]
     truncation: Annotated[float, Within(0, 1)]  # of generated pictures

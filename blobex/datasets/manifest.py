@@ -21,6 +21,8 @@ from blobex.errors import BlobexError
 from blobex.files import whole_file
 from blobex.scenes.write import DatasetCounts, write_dataset
 
+COPY = ".manifest.json"  # within scenes that were drawn: tells that the folder is what its manifest describes
+
 
 def manifest_path(root: str | Path) -> Path:
     """Where the manifest of the data set in a folder lies."""
@@ -30,8 +32,8 @@ def manifest_path(root: str | Path) -> Path:
 def write_manifest(root: Path, scenes: Scenes | None = None) -> dict[str, Any]:
     """Describe the files of a folder: their number, their bytes, and the SHA-256 of their names and contents.
 
-    `scenes` are the parameters that drew them, if they did; a manifest that says so already, of the same files, stays.
-    BlobexError: there is no such folder, or it is empty.
+    Files whose name begins with a dot do not count. `scenes` are the parameters that drew them, if they did; a manifest
+    that says so already, of the same files, stays. BlobexError: there is no such folder, or it is empty.
     """
     manifest, path = describe(root), manifest_path(root)
     if scenes is not None:
@@ -40,12 +42,14 @@ def write_manifest(root: Path, scenes: Scenes | None = None) -> dict[str, Any]:
         return manifest
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    if scenes is not None:
+        shutil.copyfile(path, root / COPY)
     return manifest
 
 
 def describe(root: Path) -> dict[str, Any]:
     """The number of files in a folder and the folders within, their bytes, and their SHA-256."""
-    paths = sorted(path for path in root.rglob("*") if path.is_file()) if root.is_dir() else []
+    paths = sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
     if not paths:
         raise BlobexError(f"there are no files in {root}: set data.root to the folder of the data set")
     total, digest = 0, hashlib.sha256()
@@ -66,21 +70,25 @@ def draw(root: Path, options: Scenes) -> None:
 
 
 def data_root(params: Params) -> Path:
-    """The folder that `data.root` names. Scenes of which there is only the manifest are drawn again.
+    """The folder that `data.root` names. Scenes that are not there, or not those of the manifest, are drawn again.
 
     BlobexError: the manifest is damaged, or what is drawn now is not what it describes.
     """
     root = Path(params.data.root)
-    path = manifest_path(root)
-    if root.exists() or not path.is_file():
+    path, copy = manifest_path(root), root / COPY
+    if not path.is_file() or (copy.is_file() and copy.read_bytes() == path.read_bytes()):
         return root
     manifest = _read(path)
+    if root.exists() and "scenes" not in manifest:
+        return root
     try:
         options = parse(Scenes, manifest.pop("scenes", None), f"scenes of {path}")
     except BlobexError as error:
         raise BlobexError(f"there is no {root}, and {path} does not say how to draw it: {error}") from error
     draw(root, options)
-    if describe(root) != manifest:
+    if describe(root) == manifest:
+        shutil.copyfile(path, copy)
+    else:
         shutil.rmtree(root)
         raise BlobexError(f"the scenes drawn now are not those of {path}: run `dvc repro scenes` to begin anew")
     return root

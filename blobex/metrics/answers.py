@@ -14,7 +14,7 @@ from blobex.errors import BlobexError
 from blobex.metrics.cout import attribute_scores, cout
 from blobex.metrics.diversity import mean_pairwise_distance, mean_pairwise_jaccard
 from blobex.metrics.halves import split_frechet
-from blobex.metrics.interval import interval
+from blobex.metrics.interval import flat, interval
 from blobex.metrics.similarity import similarity
 
 Features = Callable[[Tensor], Tensor]  # pictures (N,3,H,W) in [-1,1] to features (N,D)
@@ -24,13 +24,7 @@ BATCH = 16
 
 def with_intervals(values: Mapping[str, Sequence[float]], seed: int) -> dict[str, float]:
     """The mean of each set of values, the ends of its bootstrap interval (`_low`, `_high`) and their `_count`."""
-    measures: dict[str, float] = {}
-    for name, each in values.items():
-        if len(each):
-            found = interval(each, seed)
-            measures |= {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
-            measures[f"{name}_count"] = float(found.count)
-    return measures
+    return flat({name: interval(each, seed) for name, each in values.items() if len(each)})
 
 
 def answer_values(

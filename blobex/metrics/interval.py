@@ -6,6 +6,7 @@ interval is wide.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,15 @@ class Interval:
     low: float
     high: float
     count: int  # of values
+
+
+def flat(found: Mapping[str, Interval]) -> dict[str, float]:
+    """Measures for JSON: every mean by its name, its interval's ends and count by the name with an ending."""
+    flattened: dict[str, float] = {}
+    for name, each in found.items():
+        flattened |= {name: each.mean, f"{name}_low": each.low, f"{name}_high": each.high}
+        flattened[f"{name}_count"] = float(each.count)
+    return flattened
 
 
 def interval(values: ArrayLike, seed: int, level: float = LEVEL, resamples: int = RESAMPLES) -> Interval:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from string import Template
 
+from blobex.files import without_password
 from blobex.report.page_figures import overview, stages, whole_set
 from blobex.report.page_gallery import gallery
 from blobex.report.page_markup import Markup, joined, tag
@@ -55,12 +56,13 @@ def _table(setup: str, text: str) -> Markup:
 def _runs(report: Report) -> Markup:
     if report.tracking is None:
         return tag("p", {}, "Nothing is tracked: run.tracking_uri is none.")
+    shown = without_password(report.tracking)
     if report.tracking.startswith(SQLITE):
         where = joined("run ", tag("code", {}, "make ui"), f" ({report.tracking})")
     elif report.tracking.startswith(("http://", "https://")):
-        where = tag("a", {"href": report.tracking, "rel": "noreferrer"}, report.tracking)
+        where = tag("a", {"href": shown, "rel": "noreferrer"}, shown)
     else:
-        where = tag("code", {}, report.tracking)
+        where = tag("code", {}, shown)
     kinds = [f"explain-{each.setup}-{each.variant}" for each in report.results]
     stages = [f"{stage.split()[0]}-..." for stage in report.figures if not stage.startswith("explain")]
     names = ", ".join(dict.fromkeys([*kinds, *stages]))

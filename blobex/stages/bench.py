@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -45,8 +43,9 @@ def search_measures(params: Params, setup: str, device: torch.device) -> dict[st
     pictures = load_pictures(params, setup, explained_paths(params), "bench", options.images)
     queries = to_float(pictures.images)
     some = queries[: options.published_images]
-    published = search_cost(load(params, setup, "published"), some, attributes)  # first: ours changes the allocator
-    fast = load(params, setup, "fast")
+    slow = Explainer.load(setup, common.MODELS, params.published())
+    published = search_cost(slow, some, attributes)  # first: ours changes the allocator
+    fast = Explainer.load(setup, common.MODELS, params)
     search_cost(fast, queries[:4], attributes[:1])  # the first call pays for what is set up once
     few = search_cost(fast, some, attributes)
     many = search_cost(fast, queries, attributes)
@@ -64,12 +63,6 @@ def search_measures(params: Params, setup: str, device: torch.device) -> dict[st
         "seconds_per_picture_at_peak": work / len(some) / peak,
         "share_of_peak": work / len(some) / peak / few.seconds_per_picture,
     }
-
-
-def load(params: Params, setup: str, mode: Literal["fast", "published"]) -> Explainer:
-    """The explainer of a setup in one mode of search."""
-    search = dataclasses.replace(params.search, mode=mode)
-    return Explainer.load(setup, common.MODELS, dataclasses.replace(params, search=search))
 
 
 def other_rates(params: Params, setup: str, device: torch.device) -> dict[str, float]:

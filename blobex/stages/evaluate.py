@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torchvision.utils import make_grid
 
 from blobex import tracking
@@ -21,9 +22,8 @@ from blobex.device import resolve_device
 from blobex.metrics.answers import answer_values, diversity, split_distance, with_intervals
 from blobex.metrics.frechet import frechet_distance, frechet_name, gaussian, load_features, load_statistics
 from blobex.metrics.manifold import precision_recall
-from blobex.metrics.similarity import similarity_name
+from blobex.metrics.similarity import load_similarity, similarity_name
 from blobex.networks.blobgan import load_blobgan, sample_pictures
-from blobex.networks.parser import load_parser
 from blobex.networks.perceptual import load_perceptual, perceptual_name
 from blobex.stages import common
 
@@ -69,12 +69,16 @@ def explained_measures(params: Params, setup: str) -> dict[str, float]:
     decision = load(params.explain.decision, size.height, size.width, device, common.MODELS, setup)
     parser_folder = common.MODELS / "parser" / setup
     perceptual = load_perceptual(params.data.perceptual, parser_folder, external).to(device)
-    distance, features = perceptual_name(params.data.perceptual), load_parser(parser_folder).to(device).pooled_features
+    distance, features = perceptual_name(params.data.perceptual), load_similarity("parser", parser_folder, device)
+
+    def apart(one: Tensor, other: Tensor) -> Tensor:
+        return perceptual.distance(one.to(device), other.to(device)).cpu()
+
     measures: dict[str, float] = {}
     for variant in VARIANTS:
         records = read_results(common.explain_results(setup, variant))
         values = answer_values(records, distance, decision, features, similarity_name("parser"))
-        values |= diversity(records, perceptual.distance)
+        values |= diversity(records, apart)
         found = with_intervals(values, params.run.seed)
         split = split_distance(records, features, params.run.seed)
         found |= {} if math.isnan(split) else {f"split_{frechet_name('parser')}": split}

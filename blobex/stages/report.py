@@ -16,6 +16,7 @@ from blobex.counterfactual.result import TABLE, Explanation, read_table
 from blobex.errors import BlobexError
 from blobex.layout.layout import concatenate
 from blobex.layout.splat import AREA, Canvas, score_pyramid
+from blobex.metrics.interval import flat
 from blobex.networks.perceptual import perceptual_name
 from blobex.networks.weights import CONFIG, read_config
 from blobex.report.page import page
@@ -147,9 +148,8 @@ def numbers(report: Report, path: Path) -> dict[str, float]:
     values: dict[str, float] = {"explanations": sum(len(each.rows) for each in report.results)}
     values |= {"shown": sum(len(each.shown) for each in report.results), "bytes": path.stat().st_size}
     for each in report.results:
-        for name, found in measured(each.rows, report.distance, report.seed).items():
-            key = f"{each.setup}_{each.variant}_{name}"
-            values |= {key: found.mean, f"{key}_low": found.low, f"{key}_high": found.high, f"{key}_count": found.count}
+        found = measured(each.rows, report.distance, report.seed)
+        values |= flat({f"{each.setup}_{each.variant}_{name}": value for name, value in found.items()})
     return values
 
 

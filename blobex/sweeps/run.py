@@ -35,15 +35,14 @@ def sweep(opened: Opened, task: Task, params: Params, goal: int, workers: int, c
     One that dies is replaced, and its trial tried again. The folder then holds best.yaml, comparison.json, trials.csv
     and plots. BlobexError: no trial succeeded, or workers die one after the other.
     """
-    run_id, folder = opened.study.user_attrs.get("run_id"), opened.place.folder
+    run_id, folder = tracking.known(params, opened.study.user_attrs.get("run_id")), opened.place.folder
     with tracking.run(params, task.section, task.setup, None, run_id) as tracker:
         opened.study.set_user_attr("run_id", tracker.run_id)
         task.prepare()
         _recover(opened, params)
         watch = _Watch(opened)
         if workers == 1:
-            work(opened, task, params, goal)
-            watch.look()
+            work(opened, task, params, goal, watch.look)
         else:
             _supervise(opened, params, watch, goal, workers, command)
         best = write_best(opened, task)

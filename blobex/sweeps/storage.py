@@ -18,6 +18,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from blobex.errors import BlobexError
+from blobex.files import without_password
 
 HEARTBEAT, SILENCE = 60, 150  # seconds: how often a trial in a database tells that it lives, and when it is given up
 
@@ -125,8 +126,8 @@ def open_storage(place: Place, silent: Callable[[optuna.Study, optuna.trial.Froz
     except Exception as error:  # each database has errors of its own
         reason = " ".join(str(error).split())[:200]
         raise BlobexError(
-            f"the storage {place.url} cannot be used ({reason}): give a database's URL, such as sqlite:///sweeps.db, "
-            "and install its driver"
+            f"the storage {without_password(place.url)} cannot be used ({without_password(reason)}): give a database's "
+            "URL, such as sqlite:///sweeps.db, and install its driver"
         ) from error
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 import optuna
-from optuna.trial import Trial
+from optuna.trial import Trial, TrialState
 
 from blobex import tracking
 from blobex.config.params import Params
@@ -24,11 +24,13 @@ class TrialError(Exception):
     """A trial came to nothing; the study goes on."""
 
 
-def work(opened: Opened, task: Task, params: Params, goal: int) -> None:
+def work(
+    opened: Opened, task: Task, params: Params, goal: int, after_each: Callable[[], object] = lambda: None
+) -> None:
     """Try trials until `goal` of them are done or being done."""
     with opened.place.alive() as worker:
         while _next(opened, task, params, goal, worker):
-            pass
+            after_each()
 
 
 def picture_path(folder: Path, number: int) -> Path:
@@ -86,11 +88,15 @@ def _try(
         reason = str(error) if isinstance(error, BlobexError) else f"{type(error).__name__}: {error}"
         trial.set_user_attr("reason", " ".join(reason.split())[:500])
         raise TrialError(reason) from error
-    return (
-        tuple(outcome.objectives[name] for name in task.directions)
-        if len(opened.study.directions) > 1
-        else outcome.loss
-    )
+    if len(opened.study.directions) > 1:
+        return tuple(outcome.objectives[name] for name in task.directions)
+    return outcome.loss if outcome.stopped_after is None else max(outcome.loss, _least(opened))
+
+
+def _least(opened: Opened) -> float:
+    """The smallest loss of the trials that went to their end."""
+    ended = [trial.user_attrs for trial in opened.trials() if trial.state == TrialState.COMPLETE]
+    return min((each["loss"] for each in ended if each["stopped_after"] is None), default=-math.inf)
 
 
 def _tell(opened: Opened, trial: Trial, outcome: Outcome, run: Tracker) -> None:
@@ -116,8 +122,8 @@ class _Reporter:
     """Tells Optuna how a trial goes, and asks whether it is hopeless.
 
     Wilcoxon's test compares instance by instance with the best trial; the median is of the mean so far. A trial that is
-    stopped is not told as pruned, but with what it had reached: a Gaussian process learns nothing of pruned ones. It is
-    worse than the best for certain, and never chosen.
+    stopped is not told as pruned, but with what it had reached: a Gaussian process learns nothing of pruned ones. What
+    it had reached on easy instances is no record: the least loss of a whole trial is the least that it is told with.
     """
 
     def __init__(self, trial: Trial) -> None:

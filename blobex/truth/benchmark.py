@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from torch import Tensor
@@ -59,13 +58,16 @@ def benchmark(params: Params, setup: str, models: Path) -> Findings:
     that are missing.
     """
     options, seed = params.truth, params.run.seed
+    if options.seeds > 1 and "ours" not in options.methods:
+        raise BlobexError("truth.seeds asks about small models, which only ours explains: add it to truth.methods")
     rules = [PLAIN, *(RULES[name] for name in options.rules)]
     folders = {rule.name: _trained(models / "decision" / setup / rule.name, setup, rule) for rule in rules}
     shown = held_out(params, setup, options.images)
     rows, sheets = dict[str, dict[str, list[Row]]](), dict[str, np.ndarray]()
     for rule in rules:
-        fast = load(params, setup, models, folders[rule.name], "fast")
-        paced = load(params, setup, models, folders[rule.name], "published") if "published" in options.methods else None
+        model, slow = str(folders[rule.name]), "published" in options.methods
+        fast = Explainer.load(setup, models, params, decision=model)
+        paced = Explainer.load(setup, models, params.published(), decision=model) if slow else None
         task = begin(fast, paced, shown.names, shown.queries, params.explain.attributes)
         answered, sheets[rule.name] = examine(task, shown.scenes, rule, parser_reader(fast, rule), options)
         rows[rule.name] = with_same(answered)
@@ -121,7 +123,7 @@ def over_seeds(params: Params, setup: str, models: Path) -> dict[str, Measures]:
         rows[rule.name] = []
         for number in range(options.seeds):
             folder = train_small(params, setup, rule.name, number, models / "truth" / setup / f"{rule.name}_{number}")
-            fast = load(params, setup, models, folder, "fast")
+            fast = Explainer.load(setup, models, params, decision=str(folder))
             task = begin(fast, None, shown.names, shown.queries, params.explain.attributes)
             rows[rule.name].append(examine(task, shown.scenes, rule, parser_reader(fast, rule), ours)[0]["ours"])
     return {rule.name: seed_measures(rows[rule.name], rows[PLAIN.name], rule, seed) for rule in rules[1:]}
@@ -149,12 +151,6 @@ def held_out(params: Params, setup: str, count: int) -> Pictures:
     scenes = tuple(scene_of(path) for path in paths)
     pictures = load_pictures(params, setup, paths, "truth")
     return Pictures(tuple(map(str, paths)), to_float(pictures.images), scenes)
-
-
-def load(params: Params, setup: str, models: Path, decision: Path, mode: Literal["fast", "published"]) -> Explainer:
-    """The explainer of a decision model in one mode of search."""
-    search = dataclasses.replace(params.search, mode=mode)
-    return Explainer.load(setup, models, dataclasses.replace(params, search=search), decision=str(decision))
 
 
 def _trained(folder: Path, setup: str, rule: Rule) -> Path:

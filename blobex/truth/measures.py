@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from blobex.metrics.interval import Interval, interval
 from blobex.scenes.rules import ACTIONS, RULES
@@ -70,12 +70,3 @@ def rank(rows: Sequence[Row], honest: Sequence[Row], rule: str) -> tuple[int | N
     """The place of the shortcut among all phrases about all actions, from 1, or None; and the number of phrases."""
     found = excess(*(told(some, ACTIONS) for some in (rows, honest)))
     return shortcut_rank(found, rule), len(found)
-
-
-def flat(found: Mapping[str, Interval]) -> dict[str, float]:
-    """Measures for JSON: every mean by its name, and its interval's ends and count by the name with an ending."""
-    flattened: dict[str, float] = {}
-    for name, each in found.items():
-        flattened |= {name: each.mean, f"{name}_low": each.low, f"{name}_high": each.high}
-        flattened[f"{name}_count"] = float(each.count)
-    return flattened

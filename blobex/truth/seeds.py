@@ -8,7 +8,6 @@ from pathlib import Path
 from blobex.config.params import Params
 from blobex.datasets.planted import load_planted
 from blobex.networks import weights
-from blobex.training.checkpoints import mark_finished
 from blobex.training.decision import DecisionModule, decision_batches
 from blobex.training.fit import fit, seed_of
 from blobex.training.tracker import NullTracker
@@ -28,5 +27,4 @@ def train_small(params: Params, setup: str, rule: str, number: int, folder: Path
     alone = dataclasses.replace(params.run, devices=1)
     fit(module, batches, training, alone, folder / "checkpoints", NullTracker())
     weights.save(folder, "decision", {"setup": setup, "variant": rule, **module.model.config}, module.model)
-    mark_finished(folder / "checkpoints", True)
     return folder

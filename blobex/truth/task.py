@@ -46,7 +46,7 @@ class Task:
 
     @property
     def request(self) -> Request:
-        return Request(attributes=self.attributes)
+        return Request(attributes=self.attributes, count=1, gate="report")
 
     @property
     def pictures(self) -> list[int]:

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 
 from blobex.datasets.images import write_png
 from blobex.files import whole_file, whole_folder
-from blobex.metrics.interval import Interval
+from blobex.metrics.interval import Interval, flat
 from blobex.scenes.rules import RULES
 from blobex.truth.benchmark import SAME, Findings
 from blobex.truth.judge import Row
-from blobex.truth.measures import NAMES, flat
+from blobex.truth.measures import NAMES
 
 TABLE, TEXT, EXAMPLES = "explanations.parquet", "table.txt", "examples"
 CELL = 24  # characters

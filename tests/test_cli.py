@@ -214,3 +214,9 @@ def test_help_imports_nothing_heavy() -> None:
         "assert not {'torch', 'numpy', 'PIL'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_kind_of_sweep_has_a_command():
+    from blobex.tuning.tasks import KINDS
+
+    assert tuple(cli.SWEEPS) == KINDS

@@ -1,19 +1,20 @@
 """Label maps to segments to blobs, on masks whose ellipses are known and on rendered scenes."""
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
-from blobex.errors import BlobexError
+from blobex.config.training import Group
 from blobex.layout.layout import BlobLayout
 from blobex.layout.splat import splat
 from blobex.scenes.labels import DRIVABLE, SEMANTIC
 from blobex.scenes.render import render
 from blobex.scenes.sample import sample
 from blobex.scenes.scene import LANE_WIDTH
-from blobex.segments.place import ABSENT, FILLED, fit_anchors, owners, place
+from blobex.segments.place import ABSENT, FILLED, fit_anchors, place
 from blobex.segments.split import GROUPS, Segment, segment, segments
 
 AREA = 0.004
@@ -92,7 +93,6 @@ def test_blobs_keep_their_meaning_and_the_largest_are_kept():
     pictures += [[right[number], left[number]] for number in range(1, 4)] + [[left[4]], [right[5]], []]
     slots = {"lane": 1, "vehicle": 2}
     places = placed_by_themselves(pictures, slots, 1)
-    assert owners({"lane": 1, "vehicle": 2}) == ["lane", "vehicle", "vehicle"]
     assert not places.present[:, 0].any() and (places.sizes[:, 0] == ABSENT).all()
     there = [[True, True]] * 4 + [[True, False], [False, True], [False, False]]
     assert places.present[:, 1:].tolist() == there
@@ -103,9 +103,8 @@ def test_blobs_keep_their_meaning_and_the_largest_are_kept():
     assert alone.present.tolist() == [[False, False, True]]  # the anchors are what is known of other pictures
 
 
-def test_unknown_groups_are_named():
-    with pytest.raises(BlobexError, match="tram"):
-        owners({"lane": 1, "tram": 2})
+def test_parameters_know_the_groups_that_there_are():
+    assert sorted(get_args(Group)) == sorted(GROUPS)
 
 
 def test_a_car_ahead_is_where_the_scene_has_it():

@@ -18,9 +18,8 @@ from scipy.cluster.vq import kmeans2
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from blobex.errors import BlobexError
 from blobex.layout.layout import BlobLayout
-from blobex.segments.split import GROUPS, Segment
+from blobex.segments.split import Segment
 
 ABSENT = -6.0  # size of a blob that shows nothing
 FILLED = 1.0  # added to the size, so that small blobs are opaque too
@@ -47,23 +46,15 @@ class Anchors:
     usual: Tensor  # K,6: the mean ellipse, as an absent blob has it
 
 
-def owners(slots: Mapping[str, int]) -> list[str]:
-    """The group of each blob, the hindmost first. BlobexError for a group that there is not."""
-    unknown = [group for group in slots if group not in GROUPS]
-    if unknown:
-        raise BlobexError(f"unknown group {unknown[0]!r} of segments: choose from {', '.join(GROUPS)}")
-    return [group for group, count in slots.items() for _ in range(count)]
-
-
 def fit_anchors(
     pictures: Sequence[Sequence[Segment]], slots: Mapping[str, int], aspect_ratio: int, area: float
 ) -> Anchors:
     """What the blobs of such pictures stand for; they are `aspect_ratio` times as wide as high."""
-    groups = owners(slots)
+    blobs = sum(slots.values())
     traits = np.concatenate([_clusters(_of(pictures, group), count) for group, count in slots.items()])
-    plain = np.tile([0.5, 0.5, 0.0, 1.0, 0.0, ABSENT], (len(groups), 1))
+    plain = np.tile([0.5, 0.5, 0.0, 1.0, 0.0, ABSENT], (blobs, 1))
     shape, present = _placed(pictures, slots, traits, plain, aspect_ratio, area)
-    for blob in range(len(groups)):
+    for blob in range(blobs):
         if present[:, blob].any():
             plain[blob] = _mean(shape[present[:, blob], blob])
     return Anchors(torch.from_numpy(traits).float(), torch.from_numpy(plain).float())

@@ -133,34 +133,24 @@ class CounterfactualTask(SearchTask):
             pairs = zip(queries.split(8), queries.roll(1, 0).split(8), strict=True)
             return torch.cat([network.distance_to(network.embed(one), other) for one, other in pairs]).mean().item()
 
-    @cached_property
-    def warm(self) -> bool:
-        """The first search pays for what is set up once."""
-        first = torch.arange(min(2, len(self.seen.names)))
-        self._answers(self.explainer, self.seen, first)
-        return True
+    def search_two(self) -> None:
+        self._answers(self.explainer, self.seen, torch.arange(min(2, len(self.seen.names))))
 
     def prepare(self) -> None:
         _ = self.seen.inversion, self.foreign
 
     def measure(self, settings: Settings, report: Report) -> Outcome:
         explainer, price = self.with_settings(settings), self.options.blob_price
-        found, stopped = None, None
-        assert self.warm
-        for index in chunks(len(self.seen.names), self.options.chunk):
-            some = self._answers(explainer, self.seen, index)
-            found = some if found is None else found.joined(some)
-            losses = dict(zip(index.tolist(), some.losses(price, self.foreign).tolist(), strict=True))
-            hopeless = report({number: loss for number, loss in losses.items() if np.isfinite(loss)})
-            if hopeless and len(found.asked) < len(self.seen.names):
-                stopped = len(found.asked)
-                break
-        assert found is not None
+        found, stopped = self.in_chunks(
+            lambda index: self._answers(explainer, self.seen, index),
+            lambda some: some.losses(price, self.foreign),
+            report,
+        )
         return self._outcome(found, stopped)
 
     def compare(self, candidates: Mapping[str, Settings]) -> dict[str, Any]:
         held_out = Inverted(self.explainer, self.pictures.held_out, self.folder)
-        assert self.warm
+        self.warm_up()
         measures, samples = {}, {}
         for name, settings in candidates.items():
             explainer, parts = self.with_settings(settings), chunks(len(held_out.names), self.options.chunk)

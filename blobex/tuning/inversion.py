@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +19,7 @@ from blobex.inversion import published
 from blobex.inversion.invert import Inversion
 from blobex.sweeps.task import Number, Outcome, Report, Settings
 from blobex.tuning.compare import comparison
-from blobex.tuning.pictures import Parts, chunks
+from blobex.tuning.pictures import Parts
 from blobex.tuning.search import SearchTask
 
 PUBLISHED: dict[str, Number] = {
@@ -76,31 +75,22 @@ class InversionTask(SearchTask):
         options = self.options
         return self.shared_identity() | {"limits": [options.agreement, options.seconds, options.chunk]}
 
-    @cached_property
-    def warm(self) -> bool:
-        """The first inversion pays for what is set up once."""
+    def search_two(self) -> None:
         self._remade(self.explainer, self.pictures.seen[1][:2])
-        return True
 
     def prepare(self) -> None:
         """Every trial inverts anew."""
 
     def measure(self, settings: Settings, report: Report) -> Outcome:
         explainer, queries = self.with_settings(settings), self.pictures.seen[1]
-        found, stopped = None, None
-        assert self.warm
-        for index in chunks(len(queries), self.options.chunk):
-            some = self._remade(explainer, queries[index])
-            found = some if found is None else found.joined(some)
-            if report(dict(zip(index.tolist(), some.distance.tolist(), strict=True))) and index[-1] + 1 < len(queries):
-                stopped = len(found.distance)
-                break
-        assert found is not None
+        found, stopped = self.in_chunks(
+            lambda index: self._remade(explainer, queries[index]), lambda some: some.distance, report
+        )
         return self._outcome(found, queries, stopped)
 
     def compare(self, candidates: Mapping[str, Settings]) -> dict[str, Any]:
         queries = self.pictures.held_out[1]
-        assert self.warm
+        self.warm_up()
         measures, samples = {}, {}
         for name, settings in candidates.items():
             found = self._remade(self.with_settings(settings), queries)

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, Self, TypeVar
+
+import numpy as np
+from torch import Tensor
 
 from blobex.config.read import parse
 from blobex.config.search import ExplainSetup, InvertSetup
 from blobex.config.sweeps import Range, SweepCf, SweepInvert
 from blobex.explainer import Explainer
-from blobex.sweeps.task import Number, Settings, Values
-from blobex.tuning.pictures import Parts, digest, speed_settings
+from blobex.sweeps.task import Number, Report, Settings, Values
+from blobex.tuning.pictures import Parts, chunks, digest, speed_settings
+
+
+class Found(Protocol):
+    """What a search found about some pictures."""
+
+    def joined(self, other: Self, /) -> Self:
+        """This and what it found about others."""
+
+
+F = TypeVar("F", bound=Found)
 
 
 class SearchTask:
@@ -24,7 +38,7 @@ class SearchTask:
         self.explainer, self.setup, self.pictures = explainer, explainer.setup, pictures
         self.space: dict[str, Range] = {str(name): each for name, each in options.space.items()}
         self.present: InvertSetup | ExplainSetup = getattr(getattr(explainer.params, self.tuned), self.setup)
-        self.budget = options.seconds
+        self.budget, self.chunk, self.warm = options.seconds, options.chunk, False
 
     def shared_identity(self) -> dict[str, Any]:
         """What a trial's outcome depends on in both searches, beside the settings tried."""
@@ -52,6 +66,35 @@ class SearchTask:
     def keys(self, settings: Settings) -> dict[str, Number]:
         return {f"{self.tuned}.{self.setup}.{name}": value for name, value in settings.items()}
 
+    def in_chunks(
+        self, run: Callable[[Tensor], F], losses: Callable[[F], np.ndarray], report: Report
+    ) -> tuple[F, int | None]:
+        """What `run` finds about the pictures, `chunk` at a time, and after how many it was hopeless, if it was.
+
+        `losses` (N,) are told to `report`, but for those that are not finite.
+        """
+        self.warm_up()
+        parts = chunks(len(self.pictures.seen[1]), self.chunk)
+        found, rest = run(parts[0]), parts[1:]
+        hopeless = report(_finite(parts[0], losses(found)))
+        for count, index in enumerate(rest, 1):
+            if hopeless:
+                return found, sum(map(len, parts[:count]))
+            some = run(index)
+            hopeless = report(_finite(index, losses(some)))
+            found = found.joined(some)
+        return found, None
+
+    def warm_up(self) -> None:
+        """The first search pays for what is set up once: nobody times it."""
+        if not self.warm:
+            self.search_two()
+            self.warm = True
+
+    def search_two(self) -> None:
+        """Search on two pictures, whatever comes of it."""
+        raise NotImplementedError
+
     def limits(self, measures: Mapping[str, float], rate: str, least: float) -> dict[str, float]:
         """By how much a rate that must reach `least`, and the time, miss their limits; above 0: missed."""
         limits = {rate: (least - measures[rate]) / max(least, 1e-9)}
@@ -66,3 +109,8 @@ class SearchTask:
         params = self.explainer.params
         section = dataclasses.replace(getattr(params, self.tuned), **{self.setup: setup})
         return dataclasses.replace(self.explainer, params=dataclasses.replace(params, **{self.tuned: section}))
+
+
+def _finite(index: Tensor, losses: np.ndarray) -> dict[int, float]:
+    pairs = zip(index.tolist(), losses.tolist(), strict=True)
+    return {number: loss for number, loss in pairs if math.isfinite(loss)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import socket
 import subprocess
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 SQLITE = "sqlite:///"
 OFF = "none"
 ALIAS = "latest-trained"
+PROCESS, PARENT = "process", "mlflow.parentRunId"  # tags
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # else the pages suppose language models
 
 
@@ -75,16 +77,18 @@ def run(
 
     Logged at once: the stage's and the run's parameters, the resolved config, the git commit and, if `data` names what
     DVC versions, its hash as the run's data set. `variant`, if the stage has some, becomes a tag. `run_id` continues a
-    run; `tracking_uri: none` tracks nothing, and of several processes only the first one tracks.
+    run, and so does what is left of a killed process with the same parameters; `tracking_uri: none` tracks nothing, and
+    of several processes only the first one tracks.
     """
     if params.run.tracking_uri == OFF or not is_first_process():
         yield NullTracker()
         return
     client = connect(params.run.tracking_uri)
-    tracker = MlflowTracker(client, _open_run(client, stage, setup, run_id, variant))
+    values = flatten(getattr(params, stage), f"{stage}.") | flatten(params.run, "run.")
+    tracker = MlflowTracker(client, _open_run(client, stage, setup, run_id, variant, values))
     with _ended(tracker):
-        if run_id is None:  # parameters of a run cannot be logged twice
-            tracker.log_params(flatten(getattr(params, stage), f"{stage}.") | flatten(params.run, "run."))
+        if run_id is None:  # a continued run may have others: they cannot be logged anew
+            tracker.log_params(values)
         client.log_text(tracker.run_id, yaml.safe_dump(to_dict(params), sort_keys=False), "params.yaml")
         if data is not None:
             _log_dataset(client, tracker.run_id, data)
@@ -102,7 +106,7 @@ def child(params: Params, parent: str | None, name: str, values: Mapping[str, An
         return
     client = connect(params.run.tracking_uri)
     above = client.get_run(parent)
-    tags = {"mlflow.parentRunId": parent, "setup": above.data.tags.get("setup", "")}
+    tags = {PARENT: parent, "setup": above.data.tags.get("setup", "")}
     run_id: str = client.create_run(above.info.experiment_id, run_name=name, tags=tags).info.run_id
     tracker = MlflowTracker(client, run_id)
     with _ended(tracker):
@@ -216,12 +220,15 @@ def load_model(uri: str, tracking_uri: str, device: torch.device) -> torch.nn.Mo
     return model.to(device)
 
 
-def _open_run(client: Any, stage: str, setup: str, run_id: str | None, variant: str | None) -> str:
+def _open_run(
+    client: Any, stage: str, setup: str, run_id: str | None, variant: str | None, values: Mapping[str, Any]
+) -> str:
     from mlflow.exceptions import MlflowException
 
     if run_id is not None:
         try:
             client.update_run(run_id, status="RUNNING")
+            client.set_tag(run_id, PROCESS, _process())
         except MlflowException as error:
             raise BlobexError(
                 f"MLflow knows no run {run_id}: check resume.run_id, or set resume.source to none"
@@ -232,11 +239,50 @@ def _open_run(client: Any, stage: str, setup: str, run_id: str | None, variant: 
         experiment_id = client.create_experiment(stage, _artifact_location(client, stage), tags=MODEL_TRAINING)
     else:
         experiment_id = experiment.experiment_id
-    tags = {"setup": setup, "mlflow.source.git.commit": _git("rev-parse", "HEAD")}
-    tags |= {"variant": variant} if variant else {}
+    tags = {"setup": setup, **({"variant": variant} if variant else {})}
+    left = _left_open(client, experiment_id, tags, values)
+    if left is not None:
+        client.set_tag(left, PROCESS, _process())
+        return left
+    tags |= {"mlflow.source.git.commit": _git("rev-parse", "HEAD"), PROCESS: _process()}
     name = "-".join([stage, setup, *filter(None, [variant])])
     created: str = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
     return created
+
+
+def _left_open(client: Any, experiment_id: str, tags: Mapping[str, str], values: Mapping[str, Any]) -> str | None:
+    """The open run of a process that is gone, if it had these values; with other values it is ended as killed."""
+    chosen = None
+    wanted = {key: str(value) for key, value in values.items()}.items()
+    for run in client.search_runs([experiment_id], filter_string="attributes.status = 'RUNNING'"):
+        known = run.data.tags
+        if tags.items() <= known.items() and PARENT not in known and _is_gone(known.get(PROCESS, "")):
+            if chosen is None and run.data.params.items() <= wanted:
+                chosen = run.info.run_id
+            else:
+                client.set_terminated(run.info.run_id, "KILLED")
+    return chosen
+
+
+def _process() -> str:
+    """This process: the machine, its number, and when it was started, as numbers are used again."""
+    return f"{socket.gethostname()} {os.getpid()} {_started(os.getpid())}"
+
+
+def _is_gone(process: str) -> bool:
+    """Whether a process of this machine is no more; what goes on at other machines is not known here."""
+    host, _, rest = process.partition(" ")
+    number, _, started = rest.partition(" ")
+    return host == socket.gethostname() and _started(number) != started
+
+
+def _started(number: int | str) -> str:
+    """When a process was started, in ticks since the machine was; empty if there is none (proc(5), stat)."""
+    try:
+        fields = Path(f"/proc/{number}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] == "Z" else fields[19]
 
 
 def _artifact_location(client: Any, stage: str) -> str | None:

@@ -49,7 +49,7 @@ def elsewhere(tmp_path, monkeypatch):
     """Whatever is written by mistake beside the database is written here."""
     monkeypatch.chdir(tmp_path)
     yield tmp_path
-    assert {path.name for path in tmp_path.iterdir()} <= {"dvc.lock", "table.csv"}
+    assert {path.name for path in tmp_path.iterdir()} <= {"dvc.lock", "params.yaml", "table.csv"}
 
 
 @pytest.fixture
@@ -95,6 +95,42 @@ def test_run_that_raises(params, client, error, status):
     with pytest.raises(error), tracking.run(params, "parser", "rect") as tracker:
         raise error("stop")
     assert client.get_run(tracker.run_id).info.status == status
+
+
+KILLED_RUN = """
+import os, signal
+from blobex import tracking
+from blobex.config.read import load_params
+with tracking.run(load_params("params.yaml"), "evaluate", "rect") as tracker:
+    tracker.log_metrics({"before": 1.0})
+    print(tracker.run_id, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_run_is_continued(params, client, elsewhere):
+    (elsewhere / "params.yaml").write_text(yaml.safe_dump(to_dict(params)))
+    done = subprocess.run([sys.executable, "-c", KILLED_RUN], capture_output=True, text=True, check=False)
+    killed = done.stdout.strip()
+    assert client.get_run(killed).info.status == "RUNNING"
+    with tracking.run(params, "evaluate", "square") as other:  # neither another setup's ...
+        assert other.run_id != killed
+        with tracking.run(params, "evaluate", "square") as beside:  # ... nor a living process's run is taken over
+            assert beside.run_id not in (killed, other.run_id)
+    with tracking.run(params, "evaluate", "rect") as tracker:
+        assert tracker.run_id == killed
+        tracker.log_metrics({"after": 2.0})
+    run = client.get_run(killed)
+    assert run.info.status == "FINISHED" and run.data.metrics == {"before": 1.0, "after": 2.0}
+
+
+def test_a_killed_run_of_other_parameters_is_ended(params, client, elsewhere):
+    (elsewhere / "params.yaml").write_text(yaml.safe_dump(to_dict(params)))
+    done = subprocess.run([sys.executable, "-c", KILLED_RUN], capture_output=True, text=True, check=False)
+    changed = dataclasses.replace(params, evaluate=dataclasses.replace(params.evaluate, batch_size=17))
+    with tracking.run(changed, "evaluate", "rect") as tracker:
+        assert tracker.run_id != done.stdout.strip()
+    assert client.get_run(done.stdout.strip()).info.status == "KILLED"
 
 
 def test_run_whose_start_cannot_be_logged_does_not_stay_open(params, client, monkeypatch):

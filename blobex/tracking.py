@@ -6,16 +6,18 @@ import fcntl
 import logging
 import os
 import subprocess
+import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 import yaml
 
+from blobex.config.data import Run
 from blobex.config.params import Params
 from blobex.config.read import flatten, to_dict
 from blobex.device import is_first_process
@@ -26,8 +28,10 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 SQLITE = "sqlite:///"
+S3 = "s3://"
 OFF = "none"
 ALIAS = "latest-trained"
+S3_ENDPOINT = "MLFLOW_S3_ENDPOINT_URL"
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # else the pages suppose language models
 
 
@@ -75,17 +79,18 @@ def run(
 
     Logged at once: the stage's and the run's parameters, the resolved config, the git commit and, if `data` names what
     DVC versions, its hash as the run's data set. `variant`, if the stage has some, becomes a tag. `run_id` continues a
-    run; `tracking_uri: none` tracks nothing, and of several processes only the first one tracks.
+    run; `tracking_uri: none` tracks nothing, and of several processes only the first one tracks. BlobexError if the
+    store does not answer or takes no files: before the block, so before hours of training.
     """
     if params.run.tracking_uri == OFF or not is_first_process():
         yield NullTracker()
         return
-    client = connect(params.run.tracking_uri)
-    tracker = MlflowTracker(client, _open_run(client, stage, setup, run_id, variant))
+    client = connect(params.run.tracking_uri, params.run.s3_endpoint)
+    tracker = MlflowTracker(client, _open_run(client, params.run, stage, setup, run_id, variant))
     with _ended(tracker):
         if run_id is None:  # parameters of a run cannot be logged twice
             tracker.log_params(flatten(getattr(params, stage), f"{stage}.") | flatten(params.run, "run."))
-        client.log_text(tracker.run_id, yaml.safe_dump(to_dict(params), sort_keys=False), "params.yaml")
+        _log_config(client, tracker.run_id, params)
         if data is not None:
             _log_dataset(client, tracker.run_id, data)
         yield tracker
@@ -100,7 +105,7 @@ def child(params: Params, parent: str | None, name: str, values: Mapping[str, An
     if params.run.tracking_uri == OFF or parent is None:
         yield NullTracker()
         return
-    client = connect(params.run.tracking_uri)
+    client = connect(params.run.tracking_uri, params.run.s3_endpoint)
     above = client.get_run(parent)
     tags = {"mlflow.parentRunId": parent, "setup": above.data.tags.get("setup", "")}
     run_id: str = client.create_run(above.info.experiment_id, run_name=name, tags=tags).info.run_id
@@ -127,13 +132,18 @@ def _ended(tracker: MlflowTracker) -> Iterator[None]:
 def end(params: Params, run_id: str | None, status: str) -> None:
     """Close a run whose process is gone."""
     if params.run.tracking_uri != OFF and run_id is not None:
-        connect(params.run.tracking_uri).set_terminated(run_id, status)
+        connect(params.run.tracking_uri, params.run.s3_endpoint).set_terminated(run_id, status)
 
 
-def connect(uri: str) -> Any:
-    """An MLflow client of a store that answers; BlobexError if `uri` names none."""
+def connect(uri: str, s3_endpoint: str | None = None) -> Any:
+    """An MLflow client of a store that answers; BlobexError if `uri` names none.
+
+    From now on this process, and those that it starts, reach files on S3 by `s3_endpoint`, if one is given.
+    """
     from mlflow import MlflowClient
 
+    if s3_endpoint:
+        os.environ[S3_ENDPOINT] = s3_endpoint  # MLflow has no other way to be told
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # else each new database and model is announced
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
@@ -161,6 +171,23 @@ def _alone(uri: str) -> Iterator[None]:
         yield
 
 
+def serve(settings: Run, port: int) -> NoReturn:
+    """Become the server of MLflow's pages about a local store's runs; BlobexError if `run.tracking_uri` is no such."""
+    if not settings.tracking_uri.startswith(SQLITE):
+        raise BlobexError(
+            f"run.tracking_uri is {settings.tracking_uri}: only a store {SQLITE}... has no pages of its own to open"
+        )
+    options = {
+        "--backend-store-uri": settings.tracking_uri,
+        "--default-artifact-root": "mlruns/artifacts",
+        "--host": "127.0.0.1",
+        "--port": str(port),
+    }
+    endpoint = {S3_ENDPOINT: settings.s3_endpoint} if settings.s3_endpoint else {}
+    words = [word for option in options.items() for word in option]
+    os.execve(sys.executable, [sys.executable, "-m", "mlflow", "ui", *words], os.environ | endpoint)
+
+
 def register_decision(
     tracker: Tracker, params: Params, name: str, model: torch.nn.Module, height: int, width: int
 ) -> None:
@@ -183,14 +210,14 @@ def register_decision(
     tracker.client.set_registered_model_alias(name, ALIAS, info.registered_model_version)
 
 
-def load_model(uri: str, tracking_uri: str, device: torch.device) -> torch.nn.Module:
+def load_model(uri: str, tracking_uri: str, device: torch.device, s3_endpoint: str | None = None) -> torch.nn.Module:
     """The PyTorch model of `models:/<name>@<alias>`, `models:/<name>/<version>` or `runs:/<run>/<model>`, on `device`.
 
     A model that was saved by pickle runs its code as it is opened. BlobexError: MLflow is off, or has no such model.
     """
     if tracking_uri == OFF:
         raise BlobexError(f"{uri} needs MLflow's store, but run.tracking_uri is {OFF}: set it to the store")
-    connect(tracking_uri)
+    connect(tracking_uri, s3_endpoint)
     import mlflow
     import mlflow.pytorch
 
@@ -203,7 +230,7 @@ def load_model(uri: str, tracking_uri: str, device: torch.device) -> torch.nn.Mo
     return model.to(device)
 
 
-def _open_run(client: Any, stage: str, setup: str, run_id: str | None, variant: str | None) -> str:
+def _open_run(client: Any, settings: Run, stage: str, setup: str, run_id: str | None, variant: str | None) -> str:
     from mlflow.exceptions import MlflowException
 
     if run_id is not None:
@@ -214,11 +241,7 @@ def _open_run(client: Any, stage: str, setup: str, run_id: str | None, variant: 
                 f"MLflow knows no run {run_id}: check resume.run_id, or set resume.source to none"
             ) from error
         return run_id
-    experiment = client.get_experiment_by_name(stage)
-    if experiment is None:
-        experiment_id = client.create_experiment(stage, _artifact_location(client, stage), tags=MODEL_TRAINING)
-    else:
-        experiment_id = experiment.experiment_id
+    experiment_id = _experiment(client, stage, _artifact_location(settings, stage))
     tags = {"setup": setup, "mlflow.source.git.commit": _git("rev-parse", "HEAD")}
     tags |= {"variant": variant} if variant else {}
     name = "-".join([stage, setup, *filter(None, [variant])])
@@ -226,11 +249,43 @@ def _open_run(client: Any, stage: str, setup: str, run_id: str | None, variant: 
     return created
 
 
-def _artifact_location(client: Any, stage: str) -> str | None:
-    uri = client.tracking_uri
-    if not uri.startswith(SQLITE):
+def _experiment(client: Any, stage: str, location: str | None) -> str:
+    """The experiment of a stage that keeps files at `location` (None: wherever it does); it is made if there is none.
+
+    MLflow fixes the place of an experiment's files for good. One with another place steps aside: it is renamed after
+    that place, with all its runs, and has its name again when its place is wanted again.
+    """
+    present = client.get_experiment_by_name(stage)
+    if present is not None and location in (None, present.artifact_location):
+        return str(present.experiment_id)
+    if present is not None:
+        client.rename_experiment(present.experiment_id, f"{stage} ({present.artifact_location})")
+    earlier = client.get_experiment_by_name(f"{stage} ({location})")
+    if earlier is None:
+        return str(client.create_experiment(stage, location, tags=MODEL_TRAINING))
+    client.rename_experiment(earlier.experiment_id, stage)
+    return str(earlier.experiment_id)
+
+
+def _artifact_location(settings: Run, stage: str) -> str | None:
+    if settings.artifacts is not None:
+        if not settings.artifacts.startswith(S3):
+            raise BlobexError(f"run.artifacts is {settings.artifacts!r}: it must be {S3}bucket/folder, or null")
+        return f"{settings.artifacts.rstrip('/')}/{stage}"
+    if not settings.tracking_uri.startswith(SQLITE):
         return None  # a server knows its own place
-    return (Path(uri.removeprefix(SQLITE)).parent / "artifacts" / stage).resolve().as_uri()
+    return (Path(settings.tracking_uri.removeprefix(SQLITE)).parent / "artifacts" / stage).resolve().as_uri()
+
+
+def _log_config(client: Any, run_id: str, params: Params) -> None:
+    """The first file of a run, which shows whether its place takes any."""
+    try:
+        client.log_text(run_id, yaml.safe_dump(to_dict(params), sort_keys=False), "params.yaml")
+    except Exception as error:  # each kind of place has errors of its own
+        reason = textwrap.shorten(str(error), 400)
+        raise BlobexError(
+            f"MLflow cannot keep the run's files ({reason}): check run.artifacts, run.s3_endpoint and your credentials"
+        ) from error
 
 
 def _log_dataset(client: Any, run_id: str, data: Path) -> None:

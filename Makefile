@@ -5,6 +5,7 @@ PROFILE ?= synthetic
 DIR ?= .
 WORKERS ?= 1
 KIND ?= cf
+PREFIX ?= blobex
 NAME ?= $(SETUP)
 SWEEP = --setup $(SETUP) --name $(NAME) --workers $(WORKERS) $(if $(TRIALS),--trials $(TRIALS)) $(if $(STORAGE),--storage $(STORAGE))
 VENV := .venv
@@ -14,7 +15,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check profile repro ui dag bench report data external sweep-cf sweep-invert sweep-encoder sweep-apply requirements clean-demo
+.PHONY: help setup demo test test-slow check profile repro ui dag bench report data external remote-s3 sweep-cf sweep-invert sweep-encoder sweep-apply requirements clean-demo
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -81,8 +82,12 @@ data: $(READY) ## name what is missing in data.root; write the manifest that DVC
 external: $(READY) ## list the weights from elsewhere: what each is for, where it belongs, whether it is whole
 	@blobex external
 
+remote-s3: $(READY) ## keep weights and MLflow's files in a bucket (BUCKET=name PREFIX=blobex ENDPOINT=http://host:port)
+	@test -n "$(BUCKET)" || { echo "name a bucket: make remote-s3 BUCKET=name"; exit 1; }
+	@cd $(DIR) && blobex remote s3 "$(BUCKET)" --prefix "$(PREFIX)" $(if $(ENDPOINT),--endpoint "$(ENDPOINT)")
+
 ui: $(READY) ## serve MLflow's pages on http://127.0.0.1:5000 (DIR=demo: those of `make demo`)
-	cd $(DIR) && mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db --default-artifact-root mlruns/artifacts --host 127.0.0.1 --port 5000
+	cd $(DIR) && blobex ui --port 5000
 
 requirements: $(READY) ## pin the newest versions that pyproject.toml allows
 	uv pip compile pyproject.toml --extra dev --python-version 3.11 --no-annotate --no-header --quiet --output-file requirements.txt

@@ -364,3 +364,42 @@ def sweep_apply(
     best = Path("reports") / f"sweep_{kind}" / name / "best.yaml"
     for key, (before, after) in apply(best, params).items():
         print(f"{key}: {before} -> {after}")
+
+
+remotes = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(remotes, name="remote")
+
+
+@remotes.callback()
+def remote() -> None:
+    """Choose where `dvc push` and `dvc pull` keep weights, and MLflow the files of its runs."""
+
+
+@remotes.command("s3")
+def remote_s3(
+    bucket: Annotated[str, typer.Argument(help="Name of a bucket that exists.")],
+    prefix: Annotated[str, typer.Option(help="Folder in the bucket.")] = "blobex",
+    endpoint: Annotated[str | None, typer.Option(metavar="URL", help="Of a server that is not Amazon's.")] = None,
+    params: Annotated[Path, typer.Option(help="Parameter file to write to.")] = Path("params.yaml"),
+) -> None:
+    """Keep both in an S3 bucket from now on; nothing is written unless it answers to your AWS credentials."""
+    from blobex.remote import place, switch
+
+    to = place(bucket, prefix, endpoint)
+    changes = switch(to, params)
+    print(f"DVC's default remote: {to.dvc}; `dvc push` fills it, `dvc remote default store` goes back")
+    for key, (before, after) in changes.items():
+        print(f"{key}: {before or 'null'} -> {after or 'null'}")
+    print("runs that MLflow knows already keep their files where they are")
+
+
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="On 127.0.0.1.")] = 5000,
+    params: Annotated[Path, typer.Option(help="Parameter file; says which store.")] = Path("params.yaml"),
+) -> None:
+    """Serve MLflow's pages about all runs, until you press Ctrl-C."""
+    from blobex.config.read import load_params
+    from blobex.tracking import serve
+
+    serve(load_params(params).run, port)

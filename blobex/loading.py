@@ -68,7 +68,8 @@ def load_networks(
     blobgan = load_blobgan(folders["blobgan"])
     encoder = _starter(models, setup, start, blobgan)
     perceptual = load_perceptual(params.data.perceptual, models / "parser" / setup, Path(params.data.external))
-    store = partial(tracking.load_model, tracking_uri=params.run.tracking_uri, device=device)
+    run = params.run
+    store = partial(tracking.load_model, tracking_uri=run.tracking_uri, device=device, s3_endpoint=run.s3_endpoint)
     model = load(decision, size.height, size.width, device, models, setup, mlflow_loader=store)
     networks = _placed(blobgan, device), _placed(encoder, device), _placed(perceptual, device)
     hashes = {name: state_hash([network]) for name, network in zip(WEIGHTS, networks, strict=True)}

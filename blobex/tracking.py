@@ -5,31 +5,35 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import socket
 import subprocess
+import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 import yaml
 
+from blobex.config.data import Run
 from blobex.config.params import Params
 from blobex.config.read import flatten, to_dict
 from blobex.device import is_first_process
 from blobex.errors import BlobexError
+from blobex.process import is_gone, this_process
 from blobex.training.tracker import NullTracker, Tracker
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 SQLITE = "sqlite:///"
+S3 = "s3://"
 OFF = "none"
 ALIAS = "latest-trained"
 PROCESS, PARENT = "process", "mlflow.parentRunId"  # tags
+S3_ENDPOINT = "MLFLOW_S3_ENDPOINT_URL"
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # else the pages suppose language models
 
 
@@ -78,18 +82,19 @@ def run(
     Logged at once: the stage's and the run's parameters, the resolved config, the git commit and, if `data` names what
     DVC versions, its hash as the run's data set. `variant`, if the stage has some, becomes a tag. `run_id` continues a
     run, and so does what is left of a killed process with the same parameters; `tracking_uri: none` tracks nothing, and
-    of several processes only the first one tracks.
+    of several processes only the first one tracks. BlobexError if the store does not answer or takes no files: before
+    the block, so before hours of training.
     """
     if params.run.tracking_uri == OFF or not is_first_process():
         yield NullTracker()
         return
-    client = connect(params.run.tracking_uri)
+    client = connect(params.run.tracking_uri, params.run.s3_endpoint)
     values = flatten(getattr(params, stage), f"{stage}.") | flatten(params.run, "run.")
-    tracker = MlflowTracker(client, _open_run(client, stage, setup, run_id, variant, values))
+    tracker = MlflowTracker(client, _open_run(client, params.run, stage, setup, run_id, variant, values))
     with _ended(tracker):
         if run_id is None:  # a continued run may have others: they cannot be logged anew
             tracker.log_params(values)
-        client.log_text(tracker.run_id, yaml.safe_dump(to_dict(params), sort_keys=False), "params.yaml")
+        _log_config(client, tracker.run_id, params)
         if data is not None:
             _log_dataset(client, tracker.run_id, data)
         yield tracker
@@ -104,7 +109,7 @@ def child(params: Params, parent: str | None, name: str, values: Mapping[str, An
     if params.run.tracking_uri == OFF or parent is None:
         yield NullTracker()
         return
-    client = connect(params.run.tracking_uri)
+    client = connect(params.run.tracking_uri, params.run.s3_endpoint)
     above = client.get_run(parent)
     tags = {PARENT: parent, "setup": above.data.tags.get("setup", "")}
     run_id: str = client.create_run(above.info.experiment_id, run_name=name, tags=tags).info.run_id
@@ -131,7 +136,7 @@ def _ended(tracker: MlflowTracker) -> Iterator[None]:
 def end(params: Params, run_id: str | None, status: str) -> None:
     """Close a run whose process is gone, if the tracker still knows it."""
     if known(params, run_id) is not None:
-        connect(params.run.tracking_uri).set_terminated(run_id, status)
+        connect(params.run.tracking_uri, params.run.s3_endpoint).set_terminated(run_id, status)
 
 
 def known(params: Params, run_id: str | None) -> str | None:
@@ -141,16 +146,21 @@ def known(params: Params, run_id: str | None) -> str | None:
     if params.run.tracking_uri == OFF or run_id is None:
         return None
     try:
-        connect(params.run.tracking_uri).get_run(run_id)
+        connect(params.run.tracking_uri, params.run.s3_endpoint).get_run(run_id)
     except MlflowException:
         return None
     return run_id
 
 
-def connect(uri: str) -> Any:
-    """An MLflow client of a store that answers; BlobexError if `uri` names none."""
+def connect(uri: str, s3_endpoint: str | None = None) -> Any:
+    """An MLflow client of a store that answers; BlobexError if `uri` names none.
+
+    From now on this process, and those that it starts, reach files on S3 by `s3_endpoint`, if one is given.
+    """
     from mlflow import MlflowClient
 
+    if s3_endpoint:
+        os.environ[S3_ENDPOINT] = s3_endpoint  # MLflow has no other way to be told
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # else each new database and model is announced
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
@@ -178,6 +188,23 @@ def _alone(uri: str) -> Iterator[None]:
         yield
 
 
+def serve(settings: Run, port: int) -> NoReturn:
+    """Become the server of MLflow's pages about a local store's runs; BlobexError if `run.tracking_uri` is no such."""
+    if not settings.tracking_uri.startswith(SQLITE):
+        raise BlobexError(
+            f"run.tracking_uri is {settings.tracking_uri}: only a store {SQLITE}... has no pages of its own to open"
+        )
+    options = {
+        "--backend-store-uri": settings.tracking_uri,
+        "--default-artifact-root": "mlruns/artifacts",
+        "--host": "127.0.0.1",
+        "--port": str(port),
+    }
+    endpoint = {S3_ENDPOINT: settings.s3_endpoint} if settings.s3_endpoint else {}
+    words = [word for option in options.items() for word in option]
+    os.execve(sys.executable, [sys.executable, "-m", "mlflow", "ui", *words], os.environ | endpoint)
+
+
 def register_decision(
     tracker: Tracker, params: Params, name: str, model: torch.nn.Module, height: int, width: int
 ) -> None:
@@ -200,14 +227,14 @@ def register_decision(
     tracker.client.set_registered_model_alias(name, ALIAS, info.registered_model_version)
 
 
-def load_model(uri: str, tracking_uri: str, device: torch.device) -> torch.nn.Module:
+def load_model(uri: str, tracking_uri: str, device: torch.device, s3_endpoint: str | None = None) -> torch.nn.Module:
     """The PyTorch model of `models:/<name>@<alias>`, `models:/<name>/<version>` or `runs:/<run>/<model>`, on `device`.
 
     A model that was saved by pickle runs its code as it is opened. BlobexError: MLflow is off, or has no such model.
     """
     if tracking_uri == OFF:
         raise BlobexError(f"{uri} needs MLflow's store, but run.tracking_uri is {OFF}: set it to the store")
-    connect(tracking_uri)
+    connect(tracking_uri, s3_endpoint)
     import mlflow
     import mlflow.pytorch
 
@@ -221,30 +248,32 @@ def load_model(uri: str, tracking_uri: str, device: torch.device) -> torch.nn.Mo
 
 
 def _open_run(
-    client: Any, stage: str, setup: str, run_id: str | None, variant: str | None, values: Mapping[str, Any]
+    client: Any,
+    settings: Run,
+    stage: str,
+    setup: str,
+    run_id: str | None,
+    variant: str | None,
+    values: Mapping[str, Any],
 ) -> str:
     from mlflow.exceptions import MlflowException
 
     if run_id is not None:
         try:
             client.update_run(run_id, status="RUNNING")
-            client.set_tag(run_id, PROCESS, _process())
+            client.set_tag(run_id, PROCESS, this_process())
         except MlflowException as error:
             raise BlobexError(
                 f"MLflow knows no run {run_id}: check resume.run_id, or set resume.source to none"
             ) from error
         return run_id
-    experiment = client.get_experiment_by_name(stage)
-    if experiment is None:
-        experiment_id = client.create_experiment(stage, _artifact_location(client, stage), tags=MODEL_TRAINING)
-    else:
-        experiment_id = experiment.experiment_id
+    experiment_id = _experiment(client, stage, _artifact_location(settings, stage))
     tags = {"setup": setup, **({"variant": variant} if variant else {})}
     left = _left_open(client, experiment_id, tags, values)
     if left is not None:
-        client.set_tag(left, PROCESS, _process())
+        client.set_tag(left, PROCESS, this_process())
         return left
-    tags |= {"mlflow.source.git.commit": _git("rev-parse", "HEAD"), PROCESS: _process()}
+    tags |= {"mlflow.source.git.commit": _git("rev-parse", "HEAD"), PROCESS: this_process()}
     name = "-".join([stage, setup, *filter(None, [variant])])
     created: str = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
     return created
@@ -256,7 +285,7 @@ def _left_open(client: Any, experiment_id: str, tags: Mapping[str, str], values:
     wanted = {key: str(value) for key, value in values.items()}.items()
     for run in client.search_runs([experiment_id], filter_string="attributes.status = 'RUNNING'"):
         known = run.data.tags
-        if tags.items() <= known.items() and PARENT not in known and _is_gone(known.get(PROCESS, "")):
+        if tags.items() <= known.items() and PARENT not in known and is_gone(known.get(PROCESS, "")):
             if chosen is None and run.data.params.items() <= wanted:
                 chosen = run.info.run_id
             else:
@@ -264,32 +293,43 @@ def _left_open(client: Any, experiment_id: str, tags: Mapping[str, str], values:
     return chosen
 
 
-def _process() -> str:
-    """This process: the machine, its number, and when it was started, as numbers are used again."""
-    return f"{socket.gethostname()} {os.getpid()} {_started(os.getpid())}"
+def _experiment(client: Any, stage: str, location: str | None) -> str:
+    """The experiment of a stage that keeps files at `location` (None: wherever it does); it is made if there is none.
+
+    MLflow fixes the place of an experiment's files for good. One with another place steps aside: it is renamed after
+    that place, with all its runs, and has its name again when its place is wanted again.
+    """
+    present = client.get_experiment_by_name(stage)
+    if present is not None and location in (None, present.artifact_location):
+        return str(present.experiment_id)
+    if present is not None:
+        client.rename_experiment(present.experiment_id, f"{stage} ({present.artifact_location})")
+    earlier = client.get_experiment_by_name(f"{stage} ({location})")
+    if earlier is None:
+        return str(client.create_experiment(stage, location, tags=MODEL_TRAINING))
+    client.rename_experiment(earlier.experiment_id, stage)
+    return str(earlier.experiment_id)
 
 
-def _is_gone(process: str) -> bool:
-    """Whether a process of this machine is no more; what goes on at other machines is not known here."""
-    host, _, rest = process.partition(" ")
-    number, _, started = rest.partition(" ")
-    return host == socket.gethostname() and _started(number) != started
-
-
-def _started(number: int | str) -> str:
-    """When a process was started, in ticks since the machine was; empty if there is none (proc(5), stat)."""
-    try:
-        fields = Path(f"/proc/{number}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] == "Z" else fields[19]
-
-
-def _artifact_location(client: Any, stage: str) -> str | None:
-    uri = client.tracking_uri
-    if not uri.startswith(SQLITE):
+def _artifact_location(settings: Run, stage: str) -> str | None:
+    if settings.artifacts is not None:
+        if not settings.artifacts.startswith(S3):
+            raise BlobexError(f"run.artifacts is {settings.artifacts!r}: it must be {S3}bucket/folder, or null")
+        return f"{settings.artifacts.rstrip('/')}/{stage}"
+    if not settings.tracking_uri.startswith(SQLITE):
         return None  # a server knows its own place
-    return (Path(uri.removeprefix(SQLITE)).parent / "artifacts" / stage).resolve().as_uri()
+    return (Path(settings.tracking_uri.removeprefix(SQLITE)).parent / "artifacts" / stage).resolve().as_uri()
+
+
+def _log_config(client: Any, run_id: str, params: Params) -> None:
+    """The first file of a run, which shows whether its place takes any."""
+    try:
+        client.log_text(run_id, yaml.safe_dump(to_dict(params), sort_keys=False), "params.yaml")
+    except Exception as error:  # each kind of place has errors of its own
+        reason = textwrap.shorten(str(error), 400)
+        raise BlobexError(
+            f"MLflow cannot keep the run's files ({reason}): check run.artifacts, run.s3_endpoint and your credentials"
+        ) from error
 
 
 def _log_dataset(client: Any, run_id: str, data: Path) -> None:

@@ -5,7 +5,19 @@ import yaml
 from imports import ROOT, imported, name_of, reachable
 
 ORDER = [
-    *("errors", "files", "config", "device", "scenes", "layout", "datasets", "networks", "segments", "decisions"),
+    *(
+        "errors",
+        "files",
+        "process",
+        "config",
+        "device",
+        "scenes",
+        "layout",
+        "datasets",
+        "networks",
+        "segments",
+        "decisions",
+    ),
     *(
         "losses",
         "training",
@@ -18,12 +30,18 @@ ORDER = [
         "sweeps",
         "importing",
     ),
-    *("loading", "engine", "explainer", "blob_listing", "benchmark", "tuning", "truth", "stages", "cli"),
+    *("loading", "engine", "explainer", "blob_listing", "benchmark", "tuning", "truth", "remote", "stages", "cli"),
 ]
 MODULES = sorted((ROOT / "blobex").rglob("*.py"))
 # package: the top-level packages that it must not know
 FORBIDDEN = {"scenes": {"torch"}, "report": {"torch"}, "config": {"torch"}}
-ONLY_IN = {"pytorch_lightning": "training", "mlflow": "tracking", "optuna": "sweeps"}
+ONLY_IN = {
+    "pytorch_lightning": "training",
+    "mlflow": "tracking",
+    "optuna": "sweeps",
+    "boto3": "remote",
+    "dvc": "remote",
+}
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 

@@ -20,9 +20,10 @@ from tiny_sweep import INSTANCES, SMOKE, FormulaTask, opened, params
 from blobex import tracking
 from blobex.config.read import load_params
 from blobex.config.sweeps import Range
+from blobex.config.write import replaced
 from blobex.errors import BlobexError
 from blobex.sweeps import space
-from blobex.sweeps.best import apply, best_trial, replaced
+from blobex.sweeps.best import apply, best_trial
 from blobex.sweeps.plots import on_front, pareto
 from blobex.sweeps.run import sweep
 from blobex.sweeps.storage import is_locked, locked
@@ -197,7 +198,7 @@ def test_apply_changes_the_numbers_and_nothing_else(tmp_path):
     best.write_text(yaml.safe_dump({"values": {"explain.rect.steps": 0}}))
     with pytest.raises(BlobexError, match=r"explain\.rect\.steps is 0"):
         apply(best, path)
-    with pytest.raises(BlobexError, match=r"no number explain\.rect\.stride"):
+    with pytest.raises(BlobexError, match=r"no value explain\.rect\.stride"):
         replaced(text, {"explain.rect.stride": 1})
     with pytest.raises(BlobexError, match="run the sweep first"):
         apply(tmp_path / "none.yaml", path)

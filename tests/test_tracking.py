@@ -1,6 +1,7 @@
 """Runs as MLflow keeps them, in a database of the test's own."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -168,6 +169,45 @@ def test_run_is_continued(params, client, locked):
     assert run.info.status == "FINISHED" and len(run.inputs.dataset_inputs) == 1
     assert [metric.step for metric in client.get_metric_history(tracker.run_id, "loss")] == [1, 2]
     assert run.data.params["blobgan.training.steps"] == str(params.blobgan.training.steps)
+
+
+def test_experiment_with_another_place_steps_aside_and_comes_back(params, client, store):
+    here, there = store.parent / "artifacts" / "report", store.parent / "moved" / "artifacts" / "report"
+    earlier = client.create_experiment("report", there.as_uri())
+    with tracking.run(params, "report", "rect") as tracker:
+        pass
+    run = client.get_run(tracker.run_id).info
+    assert run.experiment_id != earlier and client.get_experiment_by_name("report").experiment_id == run.experiment_id
+    assert (here / tracker.run_id / "artifacts" / "params.yaml").is_file() and not there.exists()
+    assert client.get_experiment(earlier).name == f"report ({there.as_uri()})"
+    client.rename_experiment(run.experiment_id, f"report ({here.as_uri()})")
+    client.rename_experiment(earlier, "report")  # as if the folder had been moved there and back
+    with tracking.run(params, "report", "rect") as again:
+        pass
+    assert client.get_run(again.run_id).info.experiment_id == run.experiment_id
+    assert client.get_experiment(run.experiment_id).name == "report"
+    assert client.get_experiment(earlier).name == f"report ({there.as_uri()})"
+
+
+@pytest.mark.parametrize("place", ["mlruns/files", "file:///tmp/files", "bucket/folder", ""])
+def test_place_that_is_no_bucket(params, place):
+    wrong = dataclasses.replace(params, run=dataclasses.replace(params.run, artifacts=place))
+    with pytest.raises(BlobexError, match=r"run\.artifacts is .*s3://"), tracking.run(wrong, "parser", "rect"):
+        pytest.fail("the stage began")
+
+
+def test_pages_are_served_of_a_local_store_only(params, monkeypatch):
+    called = []
+    monkeypatch.setattr("os.execve", lambda *arguments: called.append(arguments))
+    monkeypatch.delenv(tracking.S3_ENDPOINT, raising=False)
+    tracking.serve(dataclasses.replace(params.run, s3_endpoint="http://host:9000"), 5001)
+    ((program, words, environment),) = called
+    assert program == sys.executable and words[1:4] == ["-m", "mlflow", "ui"] and words[-1] == "5001"
+    assert params.run.tracking_uri in words and environment[tracking.S3_ENDPOINT] == "http://host:9000"
+    assert tracking.S3_ENDPOINT not in os.environ
+    for uri in ("none", "http://127.0.0.1:5000"):
+        with pytest.raises(BlobexError, match=r"run\.tracking_uri is"):
+            tracking.serve(dataclasses.replace(params.run, tracking_uri=uri), 5001)
 
 
 @pytest.mark.parametrize("run_id", ["0" * 32, "no such run"])

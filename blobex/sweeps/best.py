@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from blobex.config.read import flatten, load_params
+from blobex.config.write import Changes, rewritten
 from blobex.errors import BlobexError
 from blobex.files import whole_file
 from blobex.sweeps.study import Opened
-from blobex.sweeps.task import Number, Settings, Task
+from blobex.sweeps.task import Settings, Task
 
 BEST = "best.yaml"
 
@@ -62,7 +61,7 @@ def write_best(opened: Opened, task: Task) -> Path:
     return path
 
 
-def apply(best: Path, params: Path) -> dict[str, tuple[Any, Number]]:
+def apply(best: Path, params: Path) -> Changes:
     """Write the values of a best.yaml into a parameter file; everything else in it keeps its bytes.
 
     What each key held and holds now is given back. BlobexError: a file is missing or damaged, a key is not there, or a
@@ -70,36 +69,7 @@ def apply(best: Path, params: Path) -> dict[str, tuple[Any, Number]]:
     """
     try:
         values = yaml.safe_load(best.read_text(encoding="utf-8"))["values"]
-        text = params.read_text(encoding="utf-8")
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise BlobexError(f"cannot read the values of {best} or {params}: run the sweep first") from error
-    before = flatten(load_params(params))
-    changed = replaced(text, values)
-    with whole_file(params) as temporary:
-        temporary.write_text(changed, encoding="utf-8")
-        load_params(temporary)
-    return {key: (before[key], value) for key, value in values.items()}
-
-
-def replaced(text: str, values: Mapping[str, Number]) -> str:
-    """YAML text with other numbers at dotted keys; BlobexError if there is no such key."""
-    spans = {key: _span(text, key) for key in values}
-    for key, (start, end) in sorted(spans.items(), key=lambda item: -item[1][0]):
-        text = text[:start] + _written(values[key]) + text[end:]
-    return text
-
-
-def _span(text: str, key: str) -> tuple[int, int]:
-    """Where the value of a dotted key stands."""
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
-    for part in key.split("."):
-        children = node.value if isinstance(node, yaml.MappingNode) else []
-        node = next((value for name, value in children if name.value == part), None)
-    if not isinstance(node, yaml.ScalarNode):
-        raise BlobexError(f"the parameter file has no number {key}: add it (profiles/synthetic.yaml shows its place)")
-    return node.start_mark.index, node.end_mark.index
-
-
-def _written(value: Number) -> str:
-    """A number as YAML 1.1 and 1.2 both read it."""
-    return yaml.safe_dump(value).split("\n")[0]
+        raise BlobexError(f"cannot read the values of {best}: run the sweep first") from error
+    with rewritten(params, values) as changes:
+        return changes

@@ -1,8 +1,10 @@
 """The public face: which change of a picture's objects would change a model's decision?
 
-explainer = Explainer.load("rect")
-for explanation in explainer.explain(["photo.jpg"], attributes=["stop"], out=Path("explained")):
-    print(explanation)
+In short:
+
+    explainer = Explainer.load("rect")
+    for explanation in explainer.explain(["photo.jpg"], attributes=["stop"], out=Path("explained")):
+        print(explanation)
 """
 
 from __future__ import annotations

@@ -10,7 +10,11 @@ from pathlib import Path
 
 
 def without_password(uri: str) -> str:
-    """A URI that may be shown: user and password are cut out."""
+    """A URI that may be shown: user and password are cut out.
+
+    >>> without_password("postgresql://me:secret@host/studies")
+    'postgresql://host/studies'
+    """
     return re.sub(r"(?<=://)[^/@]*@", "", uri)
 
 

@@ -10,7 +10,7 @@ from blobex.config.limits import Within
 
 @dataclass(frozen=True)
 class Run:
-    seed: Annotated[int, Within(0, 2**31 - 1)]
+    seed: Annotated[int, Within(0, 2**31 - 1)]  # of all that is drawn at random, but for the scenes
     device: Literal["auto", "cpu", "cuda"]  # auto: cuda where there is one
     devices: Annotated[int, Within(1, 64)]  # GPUs or processes per machine
     precision: Literal["auto", "float32", "bfloat16"]  # auto: bfloat16 where the machine computes in it
@@ -21,7 +21,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Setup:
-    height: Annotated[int, Within(16, 1024)]
+    height: Annotated[int, Within(16, 1024)]  # pixels
     aspect_ratio: Annotated[int, Within(1, 4)]  # width / height
 
     @property
@@ -48,11 +48,11 @@ class Data:
 @dataclass(frozen=True)
 class Scenes:
     height: Annotated[int, Within(16, 1024)]  # pixels; scenes are twice as wide
-    seed: Annotated[int, Within(0, 2**31 - 1)]
-    detection_train: Annotated[int, Within(1, 10**6)]
-    detection_val: Annotated[int, Within(1, 10**6)]
-    segmentation_train: Annotated[int, Within(1, 10**6)]
-    segmentation_val: Annotated[int, Within(1, 10**6)]
-    decision_train: Annotated[int, Within(1, 10**6)]
-    decision_val: Annotated[int, Within(1, 10**6)]
-    decision_test: Annotated[int, Within(1, 10**6)]
+    seed: Annotated[int, Within(0, 2**31 - 1)]  # other seeds, other scenes
+    detection_train: Annotated[int, Within(1, 10**6)]  # pictures with boxes and drivable areas
+    detection_val: Annotated[int, Within(1, 10**6)]  # of the same kind, for measuring
+    segmentation_train: Annotated[int, Within(1, 10**6)]  # pictures with semantic and panoptic maps
+    segmentation_val: Annotated[int, Within(1, 10**6)]  # of the same kind, for measuring
+    decision_train: Annotated[int, Within(1, 10**6)]  # pictures with actions and reasons
+    decision_val: Annotated[int, Within(1, 10**6)]  # of the same kind, for measuring
+    decision_test: Annotated[int, Within(1, 10**6)]  # of the same kind, for explaining

@@ -10,7 +10,11 @@ Shape = Literal["square", "rect"]
 
 @dataclass(frozen=True)
 class Within:
-    """The allowed range, ends included, of a number or of each number of a list or mapping."""
+    """The allowed range, ends included, of a number or of each number of a list or mapping.
+
+    >>> f"a number{Within(0, 1)}"
+    'a number from 0 to 1'
+    """
 
     minimum: float
     maximum: float

@@ -10,8 +10,8 @@ from blobex.config.limits import MayBeEmpty, Shape, Within
 
 @dataclass(frozen=True)
 class Evaluate:
-    generated_images: Annotated[int, Within(2, 10**6)]
-    batch_size: Annotated[int, Within(1, 4096)]
+    generated_images: Annotated[int, Within(2, 10**6)]  # compared with held-out ones
+    batch_size: Annotated[int, Within(1, 4096)]  # matters to speed only
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class RandomEdits:
 class Truth:
     setups: Annotated[list[Shape], MayBeEmpty()]  # of synthetic scenes only
     rules: list[Literal["biased", "night", "verge"]]  # planted shortcuts to find, beside the plain rules
-    methods: list[Literal["ours", "published", "pixels", "random"]]
-    images: Annotated[int, Within(1, 10**5)]
+    methods: list[Literal["ours", "published", "pixels", "random"]]  # that are compared
+    images: Annotated[int, Within(1, 10**5)]  # that are explained, of each rule
     published_images: Annotated[int, Within(1, 10**5)]  # the first of them, also explained the published way
     touched: Annotated[float, Within(0, 255)]  # grey levels by which a cause changes on average if it was touched
     dilation: Annotated[int, Within(0, 64)]  # pixels around a cause that count as its own
@@ -47,7 +47,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Bench:
-    images: Annotated[int, Within(4, 10**5)]
+    images: Annotated[int, Within(4, 10**5)]  # that are explained
     published_images: Annotated[int, Within(1, 10**5)]  # the first of them, also explained the published way
     training_steps: Annotated[int, Within(1, 10**5)]
 

@@ -38,17 +38,31 @@ def load_params(path: str | Path = "params.yaml") -> Params:
 
 
 def parse(kind: type[T], tree: object, name: str = "") -> T:
-    """A mapping read from YAML as the dataclass `kind`; `name` is the key's path in error messages."""
+    """A mapping read from YAML as the dataclass `kind`; `name` is the key's path in error messages.
+
+    >>> from blobex.config.data import Setup
+    >>> parse(Setup, {"height": 64, "aspect_ratio": 2})
+    Setup(height=64, aspect_ratio=2)
+    """
     return typing.cast(T, _parse(kind, tree, name))
 
 
 def to_dict(params: Any) -> dict[str, Any]:
-    """The nested mapping that `parse` reads back as the same dataclass."""
+    """The nested mapping that `parse` reads back as the same dataclass.
+
+    >>> from blobex.config.data import Setup
+    >>> to_dict(Setup(height=64, aspect_ratio=2))
+    {'height': 64, 'aspect_ratio': 2}
+    """
     return dataclasses.asdict(params)
 
 
 def flatten(params: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted key to leaf value, as experiment trackers want parameters."""
+    """Dotted key to leaf value, as experiment trackers want parameters.
+
+    >>> flatten({"run": {"seed": 0}, "data": {"root": "photos"}})
+    {'run.seed': 0, 'data.root': 'photos'}
+    """
     flat: dict[str, Any] = {}
     for key, value in to_dict(params).items() if dataclasses.is_dataclass(params) else params.items():
         name = f"{prefix}{key}"

@@ -22,21 +22,21 @@ class Search:
 
 @dataclass(frozen=True)
 class InvertSetup:
-    steps: Annotated[int, Within(0, 10**5)]
+    steps: Annotated[int, Within(0, 10**5)]  # of Adam
     decision_steps: Annotated[int, Within(0, 10**5)]  # the last ones, which look at the decision too
-    learning_rate: Annotated[float, Within(1e-6, 10)]
-    size_lr_multiplier: Annotated[float, Within(1e-3, 1e3)]
-    perceptual: Annotated[float, Within(0, 1e4)]
-    l2: Annotated[float, Within(0, 1e4)]
-    decision: Annotated[float, Within(0, 1e4)]
-    blobs: Annotated[float, Within(0, 1e4)]
+    learning_rate: Annotated[float, Within(1e-6, 10)]  # at the beginning
+    size_lr_multiplier: Annotated[float, Within(1e-3, 1e3)]  # the learning rate of sizes is so many times as high
+    perceptual: Annotated[float, Within(0, 1e4)]  # weight of the perceptual distance
+    l2: Annotated[float, Within(0, 1e4)]  # weight of the squared difference of pixels
+    decision: Annotated[float, Within(0, 1e4)]  # weight of the squared difference of the decision's features
+    blobs: Annotated[float, Within(0, 1e4)]  # weight of the squared difference to the blobs at the start
 
 
 @dataclass(frozen=True)
 class Invert:
     start: Literal["blobgan_pretrain", "encoder"]  # whose encoder says where the search begins
     source: Literal["real", "generated"]
-    images: Annotated[int, Within(1, 10**6)]
+    images: Annotated[int, Within(1, 10**6)]  # that are inverted, and explained
     truncation: Annotated[float, Within(0, 1)]  # of generated pictures
     square: InvertSetup
     rect: InvertSetup
@@ -46,17 +46,17 @@ class Invert:
 class ExplainSetup:
     steps: Annotated[int, Within(1, 10**5)]  # at most
     learning_rate: Annotated[float, Within(1e-6, 10)]  # of all keys but sizes
-    size_lr_multiplier: Annotated[float, Within(1e-3, 1e3)]
-    lambda_prox: Annotated[float, Within(0, 1e3)]
+    size_lr_multiplier: Annotated[float, Within(1e-3, 1e3)]  # the learning rate of sizes is so many times as high
+    lambda_prox: Annotated[float, Within(0, 1e3)]  # price of change
     margin: Annotated[float, Within(0, 100)]  # logits past the border where a decision counts as flipped on the way
     patience: Annotated[int, Within(0, 10**5)]  # steps without a nearer flip, then the search ends
     bisections: Annotated[int, Within(0, 30)]  # of the way back from the flip to its border
-    lambda_key: Annotated[dict[Key, float], Within(0, 1e4)]
+    lambda_key: Annotated[dict[Key, float], Within(0, 1e4)]  # price of each key's mean absolute change
 
 
 @dataclass(frozen=True)
 class ExplainVariant:
-    keys: list[Key]
+    keys: list[Key]  # of the layout that may change
     blobs: Annotated[list[int] | None, Within(0, 511)]  # blobs that may change; null: all
     background: bool  # whether the background may change
     few: bool  # as few blobs as the flip bears

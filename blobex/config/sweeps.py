@@ -20,9 +20,9 @@ class Range:
 
 @dataclass(frozen=True)
 class Sweep:
-    trials: Annotated[int, Within(1, 10**5)]
+    trials: Annotated[int, Within(1, 10**5)]  # in all, with those of earlier calls
     sampler: Literal["gp", "tpe", "random"]
-    seed: Annotated[int, Within(0, 2**31 - 1)]
+    seed: Annotated[int, Within(0, 2**31 - 1)]  # of the sampler
     pruner: Literal["wilcoxon", "median", "none"]  # of hopeless trials; none with mode pareto
     mode: Literal["single", "pareto"]  # one number under limits, or a front of several
 
@@ -30,7 +30,7 @@ class Sweep:
 @dataclass(frozen=True)
 class SweepCf(Sweep):
     variant: str  # of explain
-    images: Annotated[int, Within(1, 10**5)]
+    images: Annotated[int, Within(1, 10**5)]  # that measure a trial
     held_out: Annotated[int, Within(1, 10**5)]  # other pictures, of the final comparison
     chunk: Annotated[int, Within(1, 10**5)]  # pictures between two chances to stop a hopeless trial
     flip_rate: Annotated[float, Within(0, 1)]  # at least
@@ -46,7 +46,7 @@ class SweepCf(Sweep):
 
 @dataclass(frozen=True)
 class SweepInvert(Sweep):
-    images: Annotated[int, Within(1, 10**5)]
+    images: Annotated[int, Within(1, 10**5)]  # that measure a trial
     held_out: Annotated[int, Within(1, 10**5)]  # other pictures, of the final comparison
     chunk: Annotated[int, Within(1, 10**5)]  # pictures between two chances to stop a hopeless trial
     agreement: Annotated[float, Within(0, 1)]  # of decisions about reconstructions, at least

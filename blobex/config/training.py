@@ -25,25 +25,25 @@ Group = Literal[  # of segments
 
 @dataclass(frozen=True)
 class Checkpoints:
-    every_n_steps: Annotated[int, Within(1, 10**7)]
+    every_n_steps: Annotated[int, Within(1, 10**7)]  # a checkpoint is written
     keep: Annotated[int, Within(-1, 1000)]  # -1 keeps all
     monitor: str  # "step", or a logged measure such as "fd_parser"
-    mode: Literal["min", "max"]
+    mode: Literal["min", "max"]  # of the measure, what is best: the lowest or the highest
 
 
 @dataclass(frozen=True)
 class Resume:
-    source: Literal["none", "last", "best", "step"]
+    source: Literal["none", "last", "best", "step"]  # where a training goes on that was stopped
     run_id: str | None  # MLflow run to continue; null: the run that the checkpoint names
     step: Annotated[int | None, Within(0, 10**9)]  # with source "step"
 
 
 @dataclass(frozen=True)
 class Training:
-    steps: Annotated[int, Within(1, 10**8)]
-    batch_size: Annotated[int, Within(1, 4096)]
+    steps: Annotated[int, Within(1, 10**8)]  # of the optimiser
+    batch_size: Annotated[int, Within(1, 4096)]  # samples
     accumulate: Annotated[int, Within(1, 1024)]  # batches per optimiser step
-    learning_rate: Annotated[float, Within(1e-8, 1.0)]
+    learning_rate: Annotated[float, Within(1e-8, 1.0)]  # at the beginning
     halve_every: Annotated[int, Within(0, 10**8)]  # steps; 0: constant learning rate
     checkpoint: Checkpoints
     resume: Resume
@@ -65,32 +65,32 @@ class Decision:
 @dataclass(frozen=True)
 class FidStats:
     name: str  # lower-cased
-    images: Annotated[int, Within(2, 10**6)]
-    shuffle: bool
-    batch_size: Annotated[int, Within(1, 4096)]
+    images: Annotated[int, Within(2, 10**6)]  # at most
+    shuffle: bool  # whether they are drawn at random if there are more
+    batch_size: Annotated[int, Within(1, 4096)]  # matters to speed only
     path: str | None  # folder of pictures; null: the data set's training pictures
 
 
 @dataclass(frozen=True)
 class Jitter:
-    position: Annotated[float, Within(0, 1)]
-    size: Annotated[float, Within(0, 10)]
+    position: Annotated[float, Within(0, 1)]  # shares of the picture
+    size: Annotated[float, Within(0, 10)]  # of the size logit
     angle: Annotated[float, Within(0, 3.2)]  # radians
 
 
 @dataclass(frozen=True)
 class Network:
-    blobs: Annotated[int, Within(1, 512)]
+    blobs: Annotated[int, Within(1, 512)]  # K, the background not counted
     blob_area: Annotated[float, Within(1e-5, 1)]  # squared half-axis of a blob of size 1, in squared picture heights
     size_in: Annotated[int, Within(4, 64)]  # height of the input grid
-    feature_dim: Annotated[int, Within(1, 2048)]
-    style_dim: Annotated[int, Within(1, 2048)]
-    z_dim: Annotated[int, Within(1, 2048)]
-    layout_hidden: Annotated[int, Within(1, 4096)]
-    layout_layers: Annotated[int, Within(2, 32)]
-    norm_features: bool
+    feature_dim: Annotated[int, Within(1, 2048)]  # numbers that a blob writes into the input grid
+    style_dim: Annotated[int, Within(1, 2048)]  # numbers that modulate the convolutions where a blob is
+    z_dim: Annotated[int, Within(1, 2048)]  # numbers of z, which layouts are sampled from
+    layout_hidden: Annotated[int, Within(1, 4096)]  # numbers of w
+    layout_layers: Annotated[int, Within(2, 32)]  # linear layers from z to the layout
+    norm_features: bool  # whether features and styles are pixel-normalised
     channels: Annotated[dict[int, int], Within(1, 2048)]  # generator: height of a level to its width
-    discriminator_channels: Annotated[dict[int, int], Within(1, 2048)]
+    discriminator_channels: Annotated[dict[int, int], Within(1, 2048)]  # height of a level to its width
     rectangle: Literal["native", "legacy"]  # how the score maps of a rectangle are made
 
 
@@ -99,8 +99,8 @@ class BlobganPretrain:
     slots: Annotated[dict[Group, int], Within(1, 100)]  # blobs of each group of segments, the hindmost first
     code_dim: Annotated[int, Within(1, 2048)]  # of what a blob looks like
     code_noise: Annotated[float, Within(0, 10)]  # deviation, so that near codes look alike
-    l1: Annotated[float, Within(0, 1e4)]
-    perceptual: Annotated[float, Within(0, 1e4)]
+    l1: Annotated[float, Within(0, 1e4)]  # weight of the absolute difference of pixels
+    perceptual: Annotated[float, Within(0, 1e4)]  # weight of the perceptual distance
     training: Training  # of the generator
     layout: Training  # of the layout network, afterwards
 
@@ -112,14 +112,14 @@ class Blobgan:
     training: Training
     flips: bool  # whether the discriminator sees real pictures mirrored half of the time
     painting_weight: Annotated[float, Within(0, 1e4)]  # of blobgan_pretrain's loss, beside; 0: none
-    r1_weight: Annotated[float, Within(0, 1e6)]
-    r1_every: Annotated[int, Within(1, 1000)]
-    ema_half_life_images: Annotated[float, Within(1, 1e9)]
+    r1_weight: Annotated[float, Within(0, 1e6)]  # of the squared gradient at real pictures
+    r1_every: Annotated[int, Within(1, 1000)]  # steps, and weighted as often
+    ema_half_life_images: Annotated[float, Within(1, 1e9)]  # after so many the moving average has half forgotten
     jitter: Jitter
-    sample_every_n_steps: Annotated[int, Within(1, 10**8)]
+    sample_every_n_steps: Annotated[int, Within(1, 10**8)]  # generated pictures are logged
     fid_every_n_steps: Annotated[int, Within(0, 10**8)]  # 0: never while training
-    fid_images: Annotated[int, Within(2, 10**6)]
-    mean_latent_samples: Annotated[int, Within(1, 10**6)]
+    fid_images: Annotated[int, Within(2, 10**6)]  # generated for each measurement
+    mean_latent_samples: Annotated[int, Within(1, 10**6)]  # over which the mean w is taken
 
 
 @dataclass(frozen=True)
@@ -132,23 +132,23 @@ class EncoderPretrain:
 
 @dataclass(frozen=True)
 class RealWeights:
-    perceptual: Annotated[float, Within(0, 1e4)]
-    l1: Annotated[float, Within(0, 1e4)]
-    l2: Annotated[float, Within(0, 1e4)]
-    decision: Annotated[float, Within(0, 1e4)]
+    perceptual: Annotated[float, Within(0, 1e4)]  # distance
+    l1: Annotated[float, Within(0, 1e4)]  # absolute difference of pixels
+    l2: Annotated[float, Within(0, 1e4)]  # squared difference of pixels
+    decision: Annotated[float, Within(0, 1e4)]  # squared difference of the decision's features
 
 
 @dataclass(frozen=True)
 class GeneratedWeights:
-    perceptual: Annotated[float, Within(0, 1e4)]
-    l1: Annotated[float, Within(0, 1e4)]
-    l2: Annotated[float, Within(0, 1e4)]
-    decision: Annotated[float, Within(0, 1e4)]
-    blobs: Annotated[float, Within(0, 1e4)]
+    perceptual: Annotated[float, Within(0, 1e4)]  # distance
+    l1: Annotated[float, Within(0, 1e4)]  # absolute difference of pixels
+    l2: Annotated[float, Within(0, 1e4)]  # squared difference of pixels
+    decision: Annotated[float, Within(0, 1e4)]  # squared difference of the decision's features
+    blobs: Annotated[float, Within(0, 1e4)]  # squared difference of the six keys
 
 
 @dataclass(frozen=True)
 class Encoder:
     training: Training
-    real: RealWeights
-    generated: GeneratedWeights
+    real: RealWeights  # weights of the loss of real pictures
+    generated: GeneratedWeights  # weights of the loss of generated pictures

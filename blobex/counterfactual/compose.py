@@ -63,6 +63,11 @@ class Composer:
 
 
 def coverage(before: Tensor, after: Tensor, blobs: Tensor) -> Tensor:
-    """(N,1,H,W) from 0 to 1: how much of each pixel `blobs` (N,K+1) paint in either score map (N,K+1,H,W)."""
+    """(N,1,H,W) from 0 to 1: how much of each pixel `blobs` (N,K+1) paint in either score map (N,K+1,H,W).
+
+    >>> scores = torch.tensor([0.6, 0.4])[None, :, None, None]  # the blob paints 40% of the only pixel
+    >>> round(coverage(scores, scores, torch.tensor([[False, True]])).item(), 4)  # of the way from FAINT to SOLID
+    0.7778
+    """
     share = torch.where(blobs[:, :, None, None], torch.maximum(before, after), 0).sum(1, keepdim=True)
     return ((share - FAINT) / (SOLID - FAINT)).clamp(0, 1)

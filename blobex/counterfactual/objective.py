@@ -18,6 +18,11 @@ def change(layout: BlobLayout, start: BlobLayout) -> dict[str, Tensor]:
     A mean over the key's numbers, changeable or not, as published: so the published weights keep their meaning for any
     number of blobs and channels, and do not depend on which blobs may change. Entry 0 of `sizes` is never read and does
     not count.
+
+    >>> import torch
+    >>> start = BlobLayout(*(torch.zeros(1, 2) for _ in KEYS))
+    >>> {key: float(each) for key, each in change(start.replace({"xs": torch.ones(1, 2)}), start).items() if each}
+    {'xs': 1.0}
     """
     differences = {key: (value - getattr(start, key)).abs() for key, value in layout.items()}
     differences["sizes"] = differences["sizes"][:, 1:]

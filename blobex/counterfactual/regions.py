@@ -44,6 +44,9 @@ def region_mask(text: str, height: int, width: int, output: ParserOutput | None 
     """The region that a text means: an object of `output` where it is words alone, else as `parse_region`.
 
     BlobexError: as of `object_mask` and `parse_region`, or an object without a parser's output.
+
+    >>> region_mask("0,0,0.5,1", height=2, width=4).int().tolist()
+    [[1, 1, 0, 0], [1, 1, 0, 0]]
     """
     if not re.fullmatch(r"[A-Za-z ]*[A-Za-z][A-Za-z ]*", text):
         return parse_region(text, height, width)
@@ -58,6 +61,9 @@ def parse_region(text: str, height: int, width: int) -> Tensor:
     A pixel belongs to it if its centre does. A polygon that crosses itself is filled by the even-odd rule. A mask is
     of the uncropped photo, and is cropped and resized as photos are. BlobexError: not of these forms, shares below 0
     or above 1, fewer than three corners, no pixel inside.
+
+    >>> parse_region("0,0 1,0 0,1", height=4, width=4).int().tolist()  # a triangle
+    [[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
     """
     try:
         points = [tuple(float(number) for number in point.split(",")) for point in text.split()]
@@ -93,7 +99,11 @@ def _white(path: str, height: int, width: int) -> Tensor:
 
 
 def box_mask(box: Sequence[float], height: int, width: int) -> Tensor:
-    """Bool (height,width): the pixels whose centre is in the box (left, top, right, bottom), shares of the picture."""
+    """Bool (height,width): the pixels whose centre is in the box (left, top, right, bottom), shares of the picture.
+
+    >>> box_mask((0.5, 0, 1, 1), height=1, width=4).tolist()
+    [[False, False, True, True]]
+    """
     left, top, right, bottom = box
     x, y = _pixel_centres(height, width)
     return ((y >= top) & (y <= bottom))[:, None] & ((x >= left) & (x <= right))
@@ -238,6 +248,10 @@ def painting_blobs(
     none is, the strongest, so that it paints more than 5%. The background counts where it paints more than half, and
     never unless `background` allows it. BlobexError: a region without pixels or of another size, and one that nothing
     allowed paints.
+
+    >>> scores = torch.tensor([0.19, 0.8, 0.01])[None, :, None, None].expand(1, 3, 2, 2)  # background and two blobs
+    >>> painting_blobs(scores, torch.ones(1, 2, 2, dtype=torch.bool))
+    ([[0]], [False])
     """
     count, (height, width) = len(scores), scores.shape[2:]
     if region.dtype != torch.bool or region.shape not in ((1, height, width), (count, height, width)):

@@ -21,7 +21,11 @@ PLAIN_NAMES = {
 
 
 def resolve_keys(names: Sequence[str]) -> tuple[str, ...]:
-    """The keys, in the order of KEYS, that keys and plain names stand for; BlobexError if a name is unknown."""
+    """The keys, in the order of KEYS, that keys and plain names stand for; BlobexError if a name is unknown.
+
+    >>> resolve_keys(["style", "position"])
+    ('xs', 'ys', 'spatial_style')
+    """
     unknown = [name for name in names if name not in KEYS and name not in PLAIN_NAMES]
     if unknown or not names:
         allowed = ", ".join([*PLAIN_NAMES, *KEYS])
@@ -43,6 +47,9 @@ def masks(
     to the layout's tensors: (1 or N, K) for `xs`, with K+1 where entry 0 is the background, and a last dimension of 1
     where a blob has several numbers. The background's entry of `sizes` never changes, as it is never read.
     BlobexError: an unknown key or blob, or nothing left that may change.
+
+    >>> masks(3, ["xs", "sizes"], blobs=[1], background=True)
+    {'xs': tensor([[False,  True, False]]), 'sizes': tensor([[False, False,  True, False]])}
     """
     rows = _rows(count, blobs)
     allowed = torch.zeros(len(rows), count + 1, dtype=torch.bool)  # column 0: the background; column k+1: blob k

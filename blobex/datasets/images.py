@@ -69,7 +69,11 @@ def _rgb(image: Image.Image, path: Path) -> np.ndarray:
 
 
 def crop_box(rows: int, columns: int, height: int, width: int) -> tuple[int, int, int, int]:
-    """The largest centred (left, top, right, bottom) of a picture that has the aspect ratio width : height."""
+    """The largest centred (left, top, right, bottom) of a picture that has the aspect ratio width : height.
+
+    >>> crop_box(rows=100, columns=300, height=64, width=128)
+    (50, 0, 250, 100)
+    """
     if columns * height > rows * width:
         kept = max(1, round(rows * width / height))
         left = (columns - kept) // 2
@@ -80,7 +84,11 @@ def crop_box(rows: int, columns: int, height: int, width: int) -> tuple[int, int
 
 
 def fit(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Crop (H,W,3) uint8 about its centre to the aspect ratio, then resize to (height,width,3): bicubic, antialias."""
+    """Crop (H,W,3) uint8 about its centre to the aspect ratio, then resize to (height,width,3): bicubic, antialias.
+
+    >>> fit(np.zeros((100, 300, 3), np.uint8), 64, 128).shape
+    (64, 128, 3)
+    """
     left, top, right, bottom = crop_box(image.shape[0], image.shape[1], height, width)
     cropped = image[top:bottom, left:right]
     if cropped.shape[:2] == (height, width):
@@ -89,7 +97,11 @@ def fit(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def fit_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Crop and resize a label map (H,W), any integer type, as `fit` does a picture, but to the nearest pixel."""
+    """Crop and resize a label map (H,W), any integer type, as `fit` does a picture, but to the nearest pixel.
+
+    >>> fit_mask(np.eye(4, dtype=int), 2, 2).tolist()
+    [[1, 0], [0, 1]]
+    """
     left, top, right, bottom = crop_box(mask.shape[0], mask.shape[1], height, width)
     rows = top + (2 * np.arange(height) + 1) * (bottom - top) // (2 * height)
     columns = left + (2 * np.arange(width) + 1) * (right - left) // (2 * width)
@@ -97,22 +109,38 @@ def fit_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def to_float(image: torch.Tensor) -> torch.Tensor:
-    """uint8 in 0..255 to float32 in [-1, 1], any shape."""
+    """uint8 in 0..255 to float32 in [-1, 1], any shape.
+
+    >>> to_float(torch.tensor([0, 255], dtype=torch.uint8))
+    tensor([-1.,  1.])
+    """
     return image.to(torch.float32) / 127.5 - 1
 
 
 def to_uint8(image: torch.Tensor) -> torch.Tensor:
-    """Float in [-1, 1] to the nearest uint8 in 0..255, any shape; values beyond are clamped."""
+    """Float in [-1, 1] to the nearest uint8 in 0..255, any shape; values beyond are clamped.
+
+    >>> to_uint8(torch.tensor([-1.0, 0.0, 2.0])).tolist()
+    [0, 128, 255]
+    """
     return ((image.to(torch.float32) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:
-    """(H,W,3) uint8 array to (3,H,W) uint8 tensor, a copy."""
+    """(H,W,3) uint8 array to (3,H,W) uint8 tensor, a copy.
+
+    >>> to_tensor(np.zeros((2, 5, 3), np.uint8)).shape
+    torch.Size([3, 2, 5])
+    """
     return torch.tensor(image).permute(2, 0, 1).contiguous()
 
 
 def to_array(image: torch.Tensor) -> np.ndarray:
-    """(3,H,W) float tensor in [-1, 1] to (H,W,3) uint8 array."""
+    """(3,H,W) float tensor in [-1, 1] to (H,W,3) uint8 array.
+
+    >>> to_array(torch.ones(3, 2, 5)).shape
+    (2, 5, 3)
+    """
     return to_uint8(image.detach().cpu()).permute(1, 2, 0).contiguous().numpy()
 
 

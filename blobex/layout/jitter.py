@@ -13,6 +13,12 @@ def jitter(layout: BlobLayout, amount: Jitter, random: torch.Generator) -> BlobL
     """Move, resize and turn each blob by uniform amounts up to `amount`; the background has nothing to move.
 
     The direction vector is rotated, which is exact for every angle.
+
+    >>> xs, ys, covs = torch.tensor([[0.5]]), torch.tensor([[0.5]]), torch.tensor([[[0.0, 0.0, 1.0, 0.0]]])
+    >>> layout = BlobLayout(xs, ys, covs, torch.tensor([[0.0, 8.0]]), torch.ones(1, 2, 4), torch.ones(1, 2, 4))
+    >>> moved = jitter(layout, Jitter(position=0.04, size=0.5, angle=0.1), torch.Generator().manual_seed(0))
+    >>> bool((moved.xs - layout.xs).abs() <= 0.04), moved.features.equal(layout.features)
+    (True, True)
     """
 
     def uniform(like: Tensor, limit: float) -> Tensor:

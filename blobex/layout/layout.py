@@ -65,7 +65,13 @@ class BlobLayout:
 
 
 def from_dict(tensors: Mapping[str, Tensor]) -> BlobLayout:
-    """The layout of a mapping with exactly the six keys; BlobexError names a key that is missing or unknown."""
+    """The layout of a mapping with exactly the six keys; BlobexError names a key that is missing or unknown.
+
+    >>> shapes = dict(xs=(1, 3), ys=(1, 3), covs=(1, 3, 4), sizes=(1, 4), features=(1, 4, 8), spatial_style=(1, 4, 8))
+    >>> layout = from_dict({key: torch.zeros(shape) for key, shape in shapes.items()})
+    >>> len(layout), layout.blobs
+    (1, 3)
+    """
     wrong = set(tensors) ^ set(KEYS)
     if wrong:
         raise BlobexError(f"a blob layout has the keys {', '.join(KEYS)}; check {', '.join(sorted(wrong))}")
@@ -73,5 +79,10 @@ def from_dict(tensors: Mapping[str, Tensor]) -> BlobLayout:
 
 
 def concatenate(layouts: Sequence[BlobLayout]) -> BlobLayout:
-    """The pictures of several layouts as one batch."""
+    """The pictures of several layouts as one batch.
+
+    >>> layout = BlobLayout(*(torch.zeros(2, 3) for _ in KEYS))
+    >>> len(concatenate([layout, layout]))
+    4
+    """
     return BlobLayout(**{key: torch.cat([getattr(layout, key) for layout in layouts]) for key in KEYS})

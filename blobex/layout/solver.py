@@ -12,7 +12,14 @@ from blobex.layout.splat import AREA, RIDGE
 
 def splat_by_solver(layout: BlobLayout, height: int, width: int, area: float = AREA) -> Tensor:
     """What `splat.splat` gives, (N,K+1,height,width), as BlobGAN's code computes it: Mahalanobis distances by
-    `torch.linalg.solve`, opacities multiplied front to back."""
+    `torch.linalg.solve`, opacities multiplied front to back.
+
+    >>> xs, ys, covs = torch.tensor([[0.5]]), torch.tensor([[0.5]]), torch.tensor([[[0.0, 0.0, 1.0, 0.0]]])
+    >>> layout = BlobLayout(xs, ys, covs, torch.tensor([[0.0, 8.0]]), torch.ones(1, 2, 4), torch.ones(1, 2, 4))
+    >>> from blobex.layout.splat import splat
+    >>> splat_by_solver(layout, 8, 16).allclose(splat(layout, 8, 16), atol=1e-5)
+    True
+    """
     aspect = width / height
     rows, columns = (torch.arange(size, device=layout.xs.device).to(layout.xs) / height for size in (height, width))
     y, x = torch.meshgrid(rows, columns, indexing="ij")
@@ -30,7 +37,11 @@ def splat_by_solver(layout: BlobLayout, height: int, width: int, area: float = A
 
 
 def covariance(covs: Tensor, area: float = AREA) -> Tensor:
-    """(N,K,2,2): a u u^T + b v v^T + ridge, with the two aspects scaled to one area."""
+    """(N,K,2,2): a u u^T + b v v^T + ridge, with the two aspects scaled to one area.
+
+    >>> covariance(torch.tensor([0.0, 0.0, 1.0, 0.0]), area=0.02).diagonal()
+    tensor([0.0200, 0.0200])
+    """
     aspects = torch.sigmoid(covs[..., :2])
     aspects = aspects * (area / aspects.prod(-1, keepdim=True).sqrt())
     u = F.normalize(covs[..., 2:], dim=-1)

@@ -41,6 +41,12 @@ def splat(layout: BlobLayout, height: int, width: int, area: float = AREA) -> Te
 
     Each opacity is sigmoid(size - squared Mahalanobis distance); blobs are alpha-composited, the highest in front.
     Grid point i of `height` lies at i/height; x is counted in heights too and a centre of x = 1 is the right edge.
+
+    >>> xs, ys, covs = torch.tensor([[0.5]]), torch.tensor([[0.5]]), torch.tensor([[[0.0, 0.0, 1.0, 0.0]]])
+    >>> layout = BlobLayout(xs, ys, covs, torch.tensor([[0.0, 8.0]]), torch.ones(1, 2, 4), torch.ones(1, 2, 4))
+    >>> scores = splat(layout, 16, 32)
+    >>> scores.shape, bool((scores.sum(1) - 1).abs().max() < 1e-6)
+    (torch.Size([1, 2, 16, 32]), True)
     """
     return cast(Tensor, _Composite.apply(opacity_logits(layout, height, width, area)))
 
@@ -78,7 +84,13 @@ class _Composite(torch.autograd.Function):
 
 
 def opacity_logits(layout: BlobLayout, height: int, width: int, area: float = AREA) -> Tensor:
-    """Size logit minus squared Mahalanobis distance, (N,K,height,width)."""
+    """Size logit minus squared Mahalanobis distance, (N,K,height,width).
+
+    >>> xs, ys, covs = torch.tensor([[0.5]]), torch.tensor([[0.5]]), torch.tensor([[[0.0, 0.0, 1.0, 0.0]]])
+    >>> layout = BlobLayout(xs, ys, covs, torch.tensor([[0.0, 8.0]]), torch.ones(1, 2, 4), torch.ones(1, 2, 4))
+    >>> opacity_logits(layout, 4, 4)[0, 0, 2, 2]  # at the blob's centre: its size
+    tensor(8.)
+    """
     aspect = width / height
     y = torch.arange(height, device=layout.xs.device, dtype=layout.xs.dtype) / height
     x = torch.arange(width, device=layout.xs.device, dtype=layout.xs.dtype) / height
@@ -102,7 +114,11 @@ def opacity_logits(layout: BlobLayout, height: int, width: int, area: float = AR
 
 
 def half_axes(covs: Tensor, area: float = AREA) -> tuple[Tensor, Tensor]:
-    """The covariance's two eigenvalues (N,K), along the blob's direction and across it."""
+    """The covariance's two eigenvalues (N,K), along the blob's direction and across it.
+
+    >>> half_axes(torch.tensor([[0.0, 0.0, 1.0, 0.0]]), area=0.02)  # equal aspects: a circle
+    (tensor([0.0200]), tensor([0.0200]))
+    """
     ratio = 0.5 * (F.logsigmoid(covs[..., 0]) - F.logsigmoid(covs[..., 1]))
     return area * torch.exp(ratio) + RIDGE, area * torch.exp(-ratio) + RIDGE
 
@@ -113,6 +129,11 @@ def score_pyramid(
     """Score maps (N,K+1,height,width) by level height, from `smallest` up to the canvas.
 
     They are made at full resolution and averaged down by successive halving.
+
+    >>> xs, ys, covs = torch.tensor([[0.5]]), torch.tensor([[0.5]]), torch.tensor([[[0.0, 0.0, 1.0, 0.0]]])
+    >>> layout = BlobLayout(xs, ys, covs, torch.tensor([[0.0, 8.0]]), torch.ones(1, 2, 4), torch.ones(1, 2, 4))
+    >>> {height: tuple(scores.shape) for height, scores in score_pyramid(layout, Canvas(16, 2), smallest=4).items()}
+    {16: (1, 2, 16, 32), 8: (1, 2, 8, 16), 4: (1, 2, 4, 8)}
     """
     scores = splat(layout, canvas.height, canvas.height if canvas.legacy else canvas.width, canvas.area)
     levels: dict[int, Tensor] = {}

@@ -15,7 +15,13 @@ from blobex.layout.layout import BACKGROUND_KEYS, KEYS, BlobLayout
 
 @dataclass(frozen=True)
 class VectorForm:
-    """Where each key of a layout stands in the vector: its shape per picture, in the order of KEYS."""
+    """Where each key of a layout stands in the vector: its shape per picture, in the order of KEYS.
+
+    >>> layout = BlobLayout(*(torch.zeros(2, 3, size) for size in (1, 1, 4, 1, 8, 8)))
+    >>> form = VectorForm.of(layout)
+    >>> form.lengths, tuple(form.flatten(layout).shape)
+    ([3, 3, 12, 3, 24, 24], (2, 69))
+    """
 
     shapes: tuple[tuple[int, ...], ...]
 

@@ -86,7 +86,11 @@ def differences(before: SceneReading, after: SceneReading) -> list[ObjectChange]
 
 
 def sentence(changes: Sequence[ObjectChange]) -> str:
-    """The changes in words, parted by semicolons."""
+    """The changes in words, parted by semicolons.
+
+    >>> sentence([ObjectChange("removed", "car", "vehicle", "ahead", "", "", 0.9)])
+    'car ahead removed'
+    """
     return "; ".join(dict.fromkeys(change.phrase for change in changes)) or "nothing that the parser sees changed"
 
 
@@ -94,6 +98,9 @@ def summary(explanations: Sequence[Sequence[ObjectChange]]) -> dict[str, float]:
     """The share of explanations in which each change occurs, by its general phrase; the most frequent first.
 
     BlobexError if there are no explanations.
+
+    >>> summary([[ObjectChange("removed", "car", "vehicle", "ahead", "", "", 0.9)], []])
+    {'vehicle ahead removed': 0.5}
     """
     if not explanations:
         raise BlobexError("there are no explanations to sum up: explain some pictures first")

@@ -24,7 +24,11 @@ GLOWING = 0.85  # value of a yellow lamp; the box around the lamps is yellow, to
 
 
 def colour_name(colour: tuple[int, int, int]) -> str:
-    """A plain word for a colour: black, grey, white, red, orange, yellow, green, blue or purple."""
+    """A plain word for a colour: black, grey, white, red, orange, yellow, green, blue or purple.
+
+    >>> colour_name((205, 32, 36)), colour_name((150, 155, 162))
+    ('red', 'grey')
+    """
     hue, saturation, value = colorsys.rgb_to_hsv(*(channel / 255 for channel in colour))
     if value < BLACK:
         return "black"
@@ -37,6 +41,9 @@ def light_colour(pixels: np.ndarray) -> str:
     """What a traffic light shows, from the pixels (h,w,3) uint8 of its box: red, yellow, green, or none if it is dark.
 
     Its shining pixels decide: red and green against each other, yellow where there is neither.
+
+    >>> light_colour(np.full((4, 4, 3), (20, 230, 60), np.uint8))
+    'green'
     """
     hue, saturation, value = hues(pixels)
     glow = value * saturation
@@ -50,7 +57,11 @@ def light_colour(pixels: np.ndarray) -> str:
 
 
 def hues(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Hue (degrees), saturation and value (0 to 1) of pixels (...,3) uint8, each (...)."""
+    """Hue (degrees), saturation and value (0 to 1) of pixels (...,3) uint8, each (...).
+
+    >>> [float(each) for each in hues(np.array([0, 255, 0], np.uint8))]
+    [120.0, 1.0, 1.0]
+    """
     colours = pixels.astype(np.float64) / 255
     value, spread = colours.max(-1), np.ptp(colours, axis=-1)
     red, green, blue = np.moveaxis(colours, -1, 0)

@@ -25,6 +25,12 @@ def cout(queries: Tensor, counterfactuals: Tensor, scores: Scores, steps: int = 
     pixel differs any more, there are no more. Identical pictures have none; their curve is constant. Where a
     probability is NaN, so is COUT. No more than `batch_size` pictures are scored at once, which changes no result.
     BlobexError: pictures of different shapes, or fewer than one step.
+
+    >>> def scores(pictures, numbers):  # the wanted outcome is as likely as the picture is white
+    ...     white = pictures.mean((1, 2, 3))
+    ...     return torch.stack([white, 1 - white], dim=1)
+    >>> cout(torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2, 2), scores, steps=4)
+    tensor([0.])
     """
     if queries.shape != counterfactuals.shape or queries.ndim != 4:
         raise BlobexError(
@@ -46,6 +52,9 @@ def attribute_scores(logits: Tensor, wanted: Tensor) -> Tensor:
     """Probabilities (M,2) of the wanted and the original outcome of an attribute with these logits (M,).
 
     `wanted` (M,) is whether it should hold: the two outcomes are each other's opposite.
+
+    >>> attribute_scores(torch.tensor([0.0]), torch.tensor([True]))
+    tensor([[0.5000, 0.5000]])
     """
     signed = torch.where(wanted.bool(), logits, -logits)
     return torch.stack([signed, -signed], dim=1).sigmoid()

@@ -18,6 +18,10 @@ def mean_pairwise_distance(pictures: Tensor, distance: Distance, batch_size: int
     """The mean distance of all pairs of k counterfactuals (k,3,H,W) of one picture.
 
     With LPIPS: sigma_L (Jeanneret et al., ACCV 2022). BlobexError for fewer than two.
+
+    >>> black, white = torch.zeros(3, 2, 2), torch.ones(3, 2, 2)
+    >>> mean_pairwise_distance(torch.stack([black, white]), lambda a, b: (a - b).abs().mean((1, 2, 3)))
+    1.0
     """
     first, second = _pairs(len(pictures))
     parts = zip(first.split(batch_size), second.split(batch_size), strict=True)
@@ -30,6 +34,9 @@ def mean_pairwise_jaccard(changed: Tensor) -> float:
 
     1 where no two explanations change the same blob, 0 where all change the same; two empty sets are the same.
     BlobexError for fewer than two.
+
+    >>> mean_pairwise_jaccard(torch.tensor([[False, True, True, False], [False, False, True, False]]))
+    0.5
     """
     first, second = _pairs(len(changed))
     one, other = changed[first].bool(), changed[second].bool()

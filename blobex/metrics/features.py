@@ -11,6 +11,10 @@ def feature_sets(*sets: Tensor, least: int) -> list[Tensor]:
     """The sets in float64, where they are.
 
     BlobexError unless each is (N,D) with one D and N of `least` or more, and all features are finite.
+
+    >>> import torch
+    >>> [each.dtype for each in feature_sets(torch.zeros(3, 2), torch.zeros(4, 2), least=3)]
+    [torch.float64, torch.float64]
     """
     for features in sets:
         if features.dim() != 2 or features.shape[1:] != sets[0].shape[1:]:

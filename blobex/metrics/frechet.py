@@ -61,7 +61,12 @@ class GaussianAccumulator:
 
 
 def statistics(batches: Iterable[Tensor], features: FeatureNetwork, network: str, setup: str) -> GaussianStatistics:
-    """The statistics of uint8 pictures (N,3,H,W), given in batches of any size."""
+    """The statistics of uint8 pictures (N,3,H,W), given in batches of any size.
+
+    >>> batches = [torch.zeros(1, 3, 2, 2, dtype=torch.uint8), torch.full((1, 3, 2, 2), 2, dtype=torch.uint8)]
+    >>> statistics(batches, lambda pictures: pictures.double().mean((2, 3)), "parser", "square").mean.tolist()
+    [1.0, 1.0, 1.0]
+    """
     accumulator = GaussianAccumulator()
     with torch.no_grad():
         for batch in batches:
@@ -70,7 +75,11 @@ def statistics(batches: Iterable[Tensor], features: FeatureNetwork, network: str
 
 
 def gaussian(features: Tensor, network: str, setup: str) -> GaussianStatistics:
-    """The statistics of features (N,D)."""
+    """The statistics of features (N,D).
+
+    >>> gaussian(torch.tensor([[0.0], [2.0]]), "parser", "rect").covariance.tolist()
+    [[2.0]]
+    """
     accumulator = GaussianAccumulator()
     accumulator.update(features)
     return accumulator.compute(network, setup)
@@ -81,6 +90,11 @@ def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:
 
     The trace of the root is the sum of the roots of the eigenvalues of C_a^(1/2) C_b C_a^(1/2), which is symmetric.
     BlobexError if the features are of different networks or setups.
+
+    >>> features = torch.tensor([[0.0], [2.0]])
+    >>> a, b = gaussian(features, "parser", "rect"), gaussian(features + 3, "parser", "rect")
+    >>> round(frechet_distance(a, b), 6)
+    9.0
     """
     if (a.network, a.setup, a.mean.shape) != (b.network, b.setup, b.mean.shape):
         raise BlobexError(
@@ -94,7 +108,11 @@ def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:
 
 
 def frechet_name(network: str) -> str:
-    """What a Frechet distance of this feature network is called: only Inception's is the FID."""
+    """What a Frechet distance of this feature network is called: only Inception's is the FID.
+
+    >>> frechet_name("inception_clean"), frechet_name("parser")
+    ('fid_clean', 'fd_parser')
+    """
     return network.replace("inception", "fid") if network in INCEPTION_RESIZES else f"fd_{network}"
 
 

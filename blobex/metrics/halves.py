@@ -23,6 +23,9 @@ def split_frechet(queries: Tensor, counterfactuals: Tensor, seed: int, repeats: 
 
     Features are (N,D), and row i of both is of the same picture. BlobexError for fewer than 4 pictures, sets of
     different sizes, or features that are not finite.
+
+    >>> split_frechet(torch.zeros(8, 2), torch.ones(8, 2), seed=0)
+    2.0
     """
     queries, counterfactuals = feature_sets(queries, counterfactuals, least=4)
     if len(queries) != len(counterfactuals):
@@ -37,7 +40,11 @@ def split_frechet(queries: Tensor, counterfactuals: Tensor, seed: int, repeats: 
 
 
 def splits(count: int, seed: int, repeats: int = REPEATS) -> list[tuple[Tensor, Tensor]]:
-    """Random splits of the numbers 0 to count-1 into two halves; the second has one more if `count` is odd."""
+    """Random splits of the numbers 0 to count-1 into two halves; the second has one more if `count` is odd.
+
+    >>> [(len(first), len(second)) for first, second in splits(5, seed=0, repeats=2)]
+    [(2, 3), (2, 3)]
+    """
     if repeats < 1:
         raise BlobexError(f"{repeats} repeats measure nothing: take 1 or more")
     random = torch.Generator().manual_seed(seed)

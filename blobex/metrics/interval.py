@@ -26,7 +26,11 @@ class Interval:
 
 
 def flat(found: Mapping[str, Interval]) -> dict[str, float]:
-    """Measures for JSON: every mean by its name, its interval's ends and count by the name with an ending."""
+    """Measures for JSON: every mean by its name, its interval's ends and count by the name with an ending.
+
+    >>> flat({"flip_rate": Interval(0.9, 0.8, 0.95, 40)})
+    {'flip_rate': 0.9, 'flip_rate_low': 0.8, 'flip_rate_high': 0.95, 'flip_rate_count': 40.0}
+    """
     flattened: dict[str, float] = {}
     for name, each in found.items():
         flattened |= {name: each.mean, f"{name}_low": each.low, f"{name}_high": each.high}
@@ -39,6 +43,9 @@ def interval(values: ArrayLike, seed: int, level: float = LEVEL, resamples: int 
 
     Values of 0 and 1 give a share; differences of pairs, taken before, give a paired comparison. With one value the
     interval is that value: it says nothing of the spread. BlobexError: no values, or values that are not finite.
+
+    >>> interval([1, 1, 1], seed=0)
+    Interval(mean=1.0, low=1.0, high=1.0, count=3)
     """
     sample = np.asarray(values, dtype=np.float64)
     if sample.ndim != 1 or not len(sample):

@@ -33,6 +33,9 @@ def kernel_distance(
     """The unbiased MMD^2 of features a (N,D) and b (M,D), over random subsets; none holds a picture twice.
 
     BlobexError if a set is smaller than `subset_size`, or features are not finite.
+
+    >>> kernel_distance(torch.zeros(4, 1), torch.zeros(4, 1), seed=0, subsets=2, subset_size=3)
+    KernelDistance(mean=0.0, deviation=0.0, subsets=2, subset_size=3)
     """
     if subsets < 1 or subset_size < 2:
         raise BlobexError(f"{subsets} subsets of {subset_size} pictures measure nothing: take 1 of 2 or more")
@@ -50,13 +53,20 @@ def squared_discrepancy(x: Tensor, y: Tensor) -> Tensor:
 
     mean of k(x_i, x_j) over i != j, plus the same of y, minus twice the mean of k(x_i, y_j); k(x, y) = (x.y / D + 1)^3.
     A scalar, which may be below 0.
+
+    >>> squared_discrepancy(torch.zeros(2, 1), torch.ones(2, 1))  # k is 1 within x, 8 within y, 1 between
+    tensor(7.)
     """
     within = sum((_kernel(own, own).sum() - _kernel_of_self(own).sum()) / (len(own) * (len(own) - 1)) for own in (x, y))
     return within - 2 * _kernel(x, y).mean()
 
 
 def kernel_name(network: str) -> str:
-    """What a kernel distance of this feature network is called: only Inception's is the KID."""
+    """What a kernel distance of this feature network is called: only Inception's is the KID.
+
+    >>> kernel_name("inception"), kernel_name("parser")
+    ('kid', 'kd_parser')
+    """
     return frechet_name(network).replace("fid", "kid").replace("fd_", "kd_")
 
 

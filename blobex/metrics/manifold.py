@@ -29,6 +29,10 @@ def precision_recall(
     A set covers a ball around each of its points, its surface included, that reaches to the point's k-th nearest
     neighbour in the set, the point itself not counted. No more than about `held` distances are in memory at a time.
     BlobexError: a set has no more pictures than `neighbours`, or so many copies of one that its ball has no size.
+
+    >>> line = torch.arange(8.0)[:, None]
+    >>> precision_recall(real=line, generated=line[:4])
+    PrecisionRecall(precision=1.0, recall=0.875)
     """
     if neighbours < 1:
         raise BlobexError(f"{neighbours} neighbours span no ball: take 1 or more")

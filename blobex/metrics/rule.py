@@ -51,6 +51,9 @@ def is_night(picture: np.ndarray) -> bool:
     """Whether the sky of a picture, uint8 (H,W,3), is that of the night.
 
     The darkest quarter of the uppermost rows tells: buildings are darker than the sky by day, but not as dark as that.
+
+    >>> is_night(np.zeros((64, 128, 3), np.uint8)), is_night(np.full((64, 128, 3), 150, np.uint8))
+    (True, False)
     """
     sky = picture[: max(1, int(SKY * len(picture)))].mean(axis=2)
     return bool(np.quantile(sky, 0.25) < DARK)

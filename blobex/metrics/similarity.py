@@ -20,6 +20,9 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     """Cosine similarities (N,) float64, -1 to 1, of the rows of two matrices (N,D). A NaN stays one.
 
     BlobexError for different shapes, or a row of zeros, which has no direction.
+
+    >>> cosine(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]])).tolist()
+    [0.0]
     """
     if a.shape != b.shape or a.ndim != 2:
         raise BlobexError(f"features {tuple(a.shape)} and {tuple(b.shape)} must have one shape (N,D)")
@@ -37,6 +40,10 @@ def similarity(queries: Tensor, counterfactuals: Tensor, features: Features, bat
 
     With SimSiam's features: S3 (Jeanneret et al., "Diffusion Models for Counterfactual Explanations", ACCV 2022, and
     "Adversarial Counterfactual Visual Explanations", CVPR 2023). BlobexError for pictures of different shapes.
+
+    >>> picture = torch.rand(1, 3, 4, 4)
+    >>> similarity(picture, picture, lambda pictures: pictures.flatten(1)).round(decimals=6).tolist()
+    [1.0]
     """
     if queries.shape != counterfactuals.shape:
         raise BlobexError(
@@ -48,7 +55,11 @@ def similarity(queries: Tensor, counterfactuals: Tensor, features: Features, bat
 
 
 def similarity_name(network: str) -> str:
-    """What the similarity by this network's features is called: only SimSiam's is S3."""
+    """What the similarity by this network's features is called: only SimSiam's is S3.
+
+    >>> similarity_name("simsiam"), similarity_name("parser")
+    ('s3', 'cosine_parser')
+    """
     return "s3" if network == "simsiam" else f"cosine_{network}"
 
 

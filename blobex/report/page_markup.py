@@ -17,7 +17,11 @@ class Markup(str):
 
 
 def tag(name: str, attributes: Mapping[str, object], *inside: str) -> Markup:
-    """An element; texts inside and values of attributes are escaped, and an attribute of None is left out."""
+    """An element; texts inside and values of attributes are escaped, and an attribute of None is left out.
+
+    >>> tag("b", {"class": None}, "1 < 2")
+    '<b>1 &lt; 2</b>'
+    """
     given = "".join(f' {key}="{escape(str(value))}"' for key, value in attributes.items() if value is not None)
     if name in VOID:
         return Markup(f"<{name}{given}{'/' if name in ('image', 'use') else ''}>")
@@ -25,12 +29,20 @@ def tag(name: str, attributes: Mapping[str, object], *inside: str) -> Markup:
 
 
 def joined(*parts: str) -> Markup:
-    """Parts one after the other; what is no Markup is escaped."""
+    """Parts one after the other; what is no Markup is escaped.
+
+    >>> joined(Markup("<hr>"), "a & b")
+    '<hr>a &amp; b'
+    """
     return Markup("".join(part if isinstance(part, Markup) else escape(part) for part in parts))
 
 
 def number(value: float) -> str:
-    """Three significant digits, whole numbers as they are; "not finite" for what failures have."""
+    """Three significant digits, whole numbers as they are; "not finite" for what failures have.
+
+    >>> number(0.12345), number(98765.4), number(float("nan"))
+    ('0.123', '98,765', 'not finite')
+    """
     if not math.isfinite(value):
         return "not finite"
     if float(value).is_integer() and abs(value) < 1e9:

@@ -50,6 +50,10 @@ def render(scene: Scene, height: int = 64) -> Rendering:
     """Draw the scene `height` rows high and twice as wide; the same scene gives the same bytes.
 
     Raises BlobexError unless the height is even and from 16 to 1024.
+
+    >>> from blobex.scenes.sample import sample
+    >>> render(sample(3)).image.shape
+    (64, 128, 3)
     """
     if height % 2 or not 16 <= height <= 1024:
         raise BlobexError(f"height is {height}: it must be an even number from 16 to 1024")
@@ -76,7 +80,15 @@ def render(scene: Scene, height: int = 64) -> Rendering:
 
 
 def cause_mask(scene: Scene, cause: Cause, height: int = 64, threshold: int = 24) -> np.ndarray:
-    """Where the picture shows a cause: (H,2H) bool, pixels that change by more than `threshold` levels without it."""
+    """Where the picture shows a cause: (H,2H) bool, pixels that change by more than `threshold` levels without it.
+
+    >>> from dataclasses import replace
+    >>> from blobex.scenes.sample import sample
+    >>> red = replace(sample(3), light="red", stop_sign=False)
+    >>> mask = cause_mask(red, Cause("light"))
+    >>> mask.shape, bool(mask.any())
+    ((64, 128), True)
+    """
     before, after = render(scene, height).image, render(remove(scene, cause), height).image
     return np.abs(before.astype(np.int16) - after.astype(np.int16)).max(axis=2) > threshold
 

@@ -57,13 +57,27 @@ class Cause:
 
 
 def actions(scene: Scene) -> tuple[bool, bool, bool, bool]:
-    """Which of ACTIONS the scene allows: (forward, stop, left, right)."""
+    """Which of ACTIONS the scene allows: (forward, stop, left, right).
+
+    >>> from blobex.scenes.sample import sample
+    >>> red = replace(sample(3), light="red", stop_sign=False, things=(), line_left="dashed", line_right="edge")
+    >>> dict(zip(ACTIONS, actions(red)))
+    {'forward': False, 'stop': True, 'left': True, 'right': False}
+    """
     stop = bool(causes(scene, "stop"))
     return not stop, stop, not causes(scene, "left"), not causes(scene, "right")
 
 
 def biased_actions(scene: Scene) -> tuple[bool, bool, bool, bool]:
-    """`actions` with a planted shortcut: right is refused, too, when something stands near in the *left* lane."""
+    """`actions` with a planted shortcut: right is refused, too, when something stands near in the *left* lane.
+
+    >>> from blobex.scenes.sample import sample
+    >>> from blobex.scenes.scene import Thing
+    >>> scene = replace(sample(3), things=(), line_left="dashed", line_right="dashed")
+    >>> beside = replace(scene, things=(Thing("car", "left", 10.0, (200, 0, 0)),))
+    >>> biased_actions(scene)[3], biased_actions(beside)[3], actions(beside)[3]
+    (True, False, True)
+    """
     return RULES["biased"].actions(scene)
 
 
@@ -71,6 +85,11 @@ def causes(scene: Scene, action: str) -> frozenset[Cause]:
     """The elements each of which is enough to stop the vehicle ("forward", "stop") or to refuse "left" or "right".
 
     Empty where nothing refuses: then only something new in the scene could. Raises BlobexError for an unknown action.
+
+    >>> from blobex.scenes.sample import sample
+    >>> red = replace(sample(3), light="red", stop_sign=False, things=())
+    >>> causes(red, "stop")
+    frozenset({Cause(element='light', thing=-1)})
     """
     if action in ("forward", "stop"):
         found = {Cause("thing", index) for index in _near(scene, "ego")}
@@ -88,6 +107,11 @@ def remove(scene: Scene, cause: Cause) -> Scene:
     """The scene without one cause: the thing or sign gone, the light off, the line dashed, a lane where there was none.
 
     Night becomes day, and grass a sidewalk. Taking a thing away moves the indices of those behind it in `scene.things`.
+
+    >>> from blobex.scenes.sample import sample
+    >>> red = replace(sample(3), light="red", stop_sign=False, things=())
+    >>> remove(red, Cause("light")).light
+    'none'
     """
     if cause.element == "thing":
         return replace(scene, things=scene.things[: cause.thing] + scene.things[cause.thing + 1 :])
@@ -109,6 +133,11 @@ def reasons(scene: Scene) -> tuple[bool, ...]:
 
     Turn lanes and turning cars do not occur here, so those four are always False. A light allows a turn when it is
     green and the turn is possible.
+
+    >>> from blobex.scenes.sample import sample
+    >>> red = replace(sample(3), light="red", stop_sign=False, things=(), line_left="dashed", line_right="dashed")
+    >>> [reason for reason, holds in zip(REASONS, reasons(red)) if holds]
+    ['stop: traffic light']
     """
     forward, _, left, right = actions(scene)
     near = [scene.things[index].kind for index in _near(scene, "ego")]
@@ -173,7 +202,11 @@ class Rule:
 
 
 def find_rule(name: str) -> Rule:
-    """The rule of this name; BlobexError if there is none."""
+    """The rule of this name; BlobexError if there is none.
+
+    >>> find_rule("night").meaning
+    'no left at night'
+    """
     if name not in RULES:
         raise BlobexError(f"unknown rule {name!r}: choose from {', '.join(RULES)}")
     return RULES[name]

@@ -47,7 +47,11 @@ LEAVES: tuple[Colour, ...] = ((44, 104, 44), (70, 124, 46), (36, 88, 60), (150, 
 
 
 def sample(seed: int) -> Scene:
-    """The scene of this seed; the same seed gives the same scene."""
+    """The scene of this seed; the same seed gives the same scene.
+
+    >>> sample(3) == sample(3), sample(3) == sample(4)
+    (True, False)
+    """
     rng = np.random.default_rng(seed)
     line_left: Line = _pick(rng, ("dashed", "solid", "double_yellow", "edge"), (0.58, 0.12, 0.14, 0.16))
     line_right: Line = _pick(rng, ("dashed", "solid", "edge"), (0.62, 0.14, 0.24))

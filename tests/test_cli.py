@@ -1,5 +1,6 @@
 """The command line: what it prints, what it writes, and one sentence for every mistake."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -205,6 +206,13 @@ def test_missing_models_and_parameters_are_told(
 def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, "--version") == 0
     assert capsys.readouterr().out == f"blobex {__version__}\n"
+
+
+def test_the_shell_completes_options() -> None:
+    code = "import sys; sys.argv = ['blobex']; from blobex.cli import main; main()"
+    asked = {"_BLOBEX_COMPLETE": "complete_bash", "COMP_WORDS": "blobex explain --lam", "COMP_CWORD": "2"}
+    told = subprocess.run([sys.executable, "-c", code], env=os.environ | asked, capture_output=True, text=True)
+    assert told.stdout.split() == ["--lambda-prox"]
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check profile repro ui dag bench report data external remote-s3 sweep-cf sweep-invert sweep-encoder sweep-apply requirements clean-demo
+.PHONY: help setup demo test test-slow check profile repro ui dag bench report docs data external remote-s3 sweep-cf sweep-invert sweep-encoder sweep-apply requirements clean-demo
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -64,6 +64,10 @@ bench: $(READY) ## measure a trained setup's speed against the published way (SE
 report: $(READY) ## put all results on one page, reports/report/report.html (DIR=demo: those of `make demo`)
 	cd $(DIR) && python -m blobex.stages.report
 
+docs: $(READY) ## build the documentation in site/, offline; warnings and dead links are errors
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+	@echo "open site/index.html, or search it, too: mkdocs serve"
+
 sweep-cf: $(READY) ## tune the search of a setup (SETUP=rect TRIALS=50 WORKERS=2 NAME=study STORAGE=URL)
 	cd $(DIR) && blobex sweep cf $(SWEEP)
 
@@ -90,7 +94,7 @@ ui: $(READY) ## serve MLflow's pages on http://127.0.0.1:5000 (DIR=demo: those o
 	cd $(DIR) && blobex ui --port 5000
 
 requirements: $(READY) ## pin the newest versions that pyproject.toml allows
-	uv pip compile pyproject.toml --extra dev --python-version 3.11 --no-annotate --no-header --quiet --output-file requirements.txt
+	uv pip compile pyproject.toml --extra dev --extra docs --python-version 3.11 --no-annotate --no-header --quiet --output-file requirements.txt
 
 clean-demo: ## remove what `make demo` made
 	rm -rf demo

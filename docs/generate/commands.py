@@ -1,0 +1,49 @@
+"""The page of commands: what `blobex --help` and `make` say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from typer.main import get_command
+
+from blobex.cli import app
+
+INTRODUCTION = """# Commands
+
+`blobex --install-completion` teaches your shell (bash, zsh, fish, PowerShell) to complete commands and options.
+"""
+WIDTH = 100  # characters
+
+
+def page(root: Path) -> str:
+    """The page as Markdown; `root` is the repository."""
+    parts = [INTRODUCTION]
+    for name, text in helps():
+        parts += [f"## {name}\n", f"```text\n{text}\n```\n"]
+    rows = [f"| `make {target}` | {meaning} |" for target, meaning in targets(root)]
+    rows = [row.replace("<", "&lt;") for row in rows]
+    return "\n".join([*parts, "## make\n", "| target | what it does |", "|---|---|", *rows, ""])
+
+
+def helps() -> Iterator[tuple[str, str]]:
+    """Every command's name and its help, the groups before what they hold."""
+
+    def walk(command: Any, name: str) -> Iterator[tuple[str, str]]:
+        context = command.make_context(
+            name, [], resilient_parsing=True, terminal_width=WIDTH, max_content_width=WIDTH, color=False
+        )
+        yield name, command.get_help(context).rstrip()
+        for inner in command.commands.values() if hasattr(command, "commands") else ():
+            yield from walk(inner, f"{name} {inner.name}")
+
+    return walk(get_command(app), "blobex")
+
+
+def targets(root: Path) -> list[tuple[str, str]]:
+    """The Makefile's targets and what it says of them."""
+    text = (root / "Makefile").read_text(encoding="utf-8")
+    found = re.findall(r"^([a-z0-9-]+):.*?## (.*)$", text, re.MULTILINE)
+    return [(target, meaning.replace("|", ", ")) for target, meaning in found]

@@ -1,6 +1,9 @@
 # Targets for people: `make` lists them.
 PYTHON ?= python3
 SETUP ?= rect
+# The shapes whose reference weights are stored.
+REFERENCE = square
+ACTIONS = --attribute forward --attribute stop --attribute left --attribute right
 PROFILE ?= synthetic
 DIR ?= .
 WORKERS ?= 1
@@ -15,7 +18,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check profile repro ui dag bench report docs data external remote-s3 sweep-cf sweep-invert sweep-encoder sweep-apply requirements clean-demo
+.PHONY: help setup demo short test test-slow chaos check profile repro ui dag bench report docs data external remote-s3 sweep-cf sweep-invert sweep-encoder sweep-apply requirements clean-demo
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -30,12 +33,19 @@ $(READY): requirements.txt pyproject.toml
 	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps --editable .
 	@touch $@
 
-demo: $(READY) ## train a short model (some 10 minutes) and explain photos with it
-	@mkdir -p demo && cp -r blobex dvc.yaml demo/ && cp profiles/demo.yaml demo/params.yaml
-	@cd demo && { [ -d .dvc ] || dvc init --quiet --no-scm; } && dvc config core.analytics false
-	@echo "No reference weights are here yet: training a short model, some 10 minutes. Its pictures are rough."
-	cd demo && dvc repro explain@$(SETUP)-basic
-	@echo "Query, reconstruction and counterfactuals: demo/reports/explain/$(SETUP)/basic/results/snapshot_0.png"
+demo: $(READY) ## explain road scenes with the reference models
+	dvc pull --quiet
+	@blobex scenes demo/photos > /dev/null
+	@for setup in $(REFERENCE); do \
+		blobex explain demo/photos --setup $$setup $(ACTIONS) --out demo/$$setup || exit 1; \
+		echo "Query, reconstruction and counterfactuals: demo/$$setup/snapshot_0.png"; \
+	done
+
+short: $(READY) ## train a short model in short/ (SETUP=rect; some 10 minutes) and explain photos with it
+	@mkdir -p short && cp -r blobex dvc.yaml short/ && cp profiles/short.yaml short/params.yaml
+	@cd short && { [ -d .dvc ] || dvc init --quiet --no-scm; } && dvc config core.analytics false
+	cd short && dvc repro explain@$(SETUP)-basic
+	@echo "Query, reconstruction and counterfactuals: short/reports/explain/$(SETUP)/basic/results/snapshot_0.png"
 
 test: $(READY) ## lint, type-check and test
 	ruff check . && ruff format --check . && mypy
@@ -44,9 +54,12 @@ test: $(READY) ## lint, type-check and test
 test-slow: $(READY) ## the tests that take minutes
 	python -m pytest -q -m slow
 
+chaos: $(READY) ## kill every stage ten times, at random moments: what comes out must be as if nothing had happened
+	python tests/chaos.py
+
 check: test ## the same as test
 
-profile: ## copy profiles/PROFILE.yaml onto params.yaml (PROFILE=smoke|demo|synthetic|bdd100k)
+profile: ## copy profiles/PROFILE.yaml onto params.yaml (PROFILE=smoke|short|synthetic|bdd100k)
 	@test -f profiles/$(PROFILE).yaml || { echo "there is no profile $(PROFILE): choose one of $$(ls profiles | sed 's/.yaml//' | tr '\n' ' ')"; exit 1; }
 	@for file in profiles/*.yaml; do cmp -s $$file params.yaml && known=yes; done; \
 	if [ -z "$$known" ]; then cp params.yaml params.yaml.saved && echo "your params.yaml is kept as params.yaml.saved"; fi
@@ -58,10 +71,10 @@ repro: $(READY) ## run every stage whose code, data or parameters changed
 dag: $(READY) ## print the pipeline of one setup as a Mermaid graph
 	dvc dag --mermaid evaluate@$(SETUP)
 
-bench: $(READY) ## measure a trained setup's speed against the published way (SETUP=rect, DIR=demo: the demo's; many minutes)
+bench: $(READY) ## measure a trained setup's speed against the published way (SETUP=rect, DIR=short: those of make short; many minutes)
 	cd $(DIR) && python -m blobex.stages.bench $(SETUP)
 
-report: $(READY) ## put all results on one page, reports/report/report.html (DIR=demo: those of `make demo`)
+report: $(READY) ## put all results on one page, reports/report/report.html (DIR=short: those of make short)
 	cd $(DIR) && python -m blobex.stages.report
 
 docs: $(READY) ## build the documentation in site/, offline; warnings and dead links are errors
@@ -90,11 +103,11 @@ remote-s3: $(READY) ## keep weights and MLflow's files in a bucket (BUCKET=name 
 	@test -n "$(BUCKET)" || { echo "name a bucket: make remote-s3 BUCKET=name"; exit 1; }
 	@cd $(DIR) && blobex remote s3 "$(BUCKET)" --prefix "$(PREFIX)" $(if $(ENDPOINT),--endpoint "$(ENDPOINT)")
 
-ui: $(READY) ## serve MLflow's pages on http://127.0.0.1:5000 (DIR=demo: those of `make demo`)
+ui: $(READY) ## serve MLflow's pages on http://127.0.0.1:5000 (DIR=short: those of make short)
 	cd $(DIR) && blobex ui --port 5000
 
 requirements: $(READY) ## pin the newest versions that pyproject.toml allows
 	uv pip compile pyproject.toml --extra dev --extra docs --python-version 3.11 --no-annotate --no-header --quiet --output-file requirements.txt
 
-clean-demo: ## remove what `make demo` made
-	rm -rf demo
+clean-demo: ## remove what `make demo` and `make short` made
+	rm -rf demo short

@@ -16,7 +16,7 @@ from blobex.errors import BlobexError
 from blobex.inversion import published as inversion
 
 PROFILES = Path(__file__).parents[1] / "profiles"
-NAMES = ("smoke", "demo", "synthetic", "bdd100k")
+NAMES = ("smoke", "short", "synthetic", "bdd100k")
 DELETED = object()
 
 

@@ -1,15 +1,14 @@
 """The whole pipeline, as its users run it: `dvc repro` on the smoke profile in a fresh copy of the project."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
 from imports import ROOT
+from project_copy import copy_project, dvc
 
 pytestmark = pytest.mark.slow
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -18,31 +17,7 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """The project's files in a repository of their own, with the smoke parameters."""
-    folder = tmp_path_factory.mktemp("project")
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.split("\n")
-    for name in filter(None, listed):
-        if (ROOT / name).is_file() and not name.startswith("models/store/"):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    (folder / "dvc.lock").unlink(missing_ok=True)
-    shutil.copy(ROOT / "profiles" / "smoke.yaml", folder / "params.yaml")
-    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
-    return folder
-
-
-def dvc(folder, *arguments):
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments], cwd=folder, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout
+    return copy_project(tmp_path_factory.mktemp("project"), "smoke")
 
 
 def test_repro_runs_every_stage_once(project):

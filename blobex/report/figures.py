@@ -58,7 +58,7 @@ def _draw_cell(
 ) -> None:
     left, top = corner
     picture = Image.fromarray(cell.picture)
-    picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.BICUBIC)
+    picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(sheet)
     right, bottom = left + picture.width + 2 * FRAME - 1, top + picture.height + 2 * FRAME - 1
     draw.rectangle((left, top, right, bottom), fill=FRAMES[cell.tone])

@@ -1,0 +1,115 @@
+"""`make chaos`: kill every stage at random moments, let it go on, and compare with a run that nothing disturbed.
+
+The stages run on the smoke profile, in two copies of the project. In one each stage is killed with SIGKILL, DVC and
+all, at least KILLS times, at moments drawn evenly from the time that it takes; then `dvc repro` finishes it. All
+outputs must have the hashes of the undisturbed copy. MLflow may know one open run of a stage at any time, as a killed
+run is continued, and none in the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+from project_copy import copy_project, dvc, start
+
+KILLED = (
+    *("scenes", "parser@rect", "decision@rect-plain", "fid_stats@rect", "blobgan_pretrain@rect", "blobgan@rect"),
+    *("encoder_pretrain@rect", "encoder@rect", "invert@rect", "explain@rect-basic", "evaluate@rect", "truth@rect"),
+)
+# What they need beside each other, and nobody kills.
+HELPERS = {
+    "encoder_pretrain@rect": ("decision@rect-biased", "decision@rect-night", "decision@rect-verge"),
+    "evaluate@rect": ("explain@rect-targeted", "explain@rect-diverse"),
+}
+LAUNCH = 2.0  # seconds that DVC takes before the stage begins, at least
+
+
+def undisturbed(folder: Path, stages: tuple[str, ...]) -> dict[str, float]:
+    """Run the stages; the seconds that each takes."""
+    seconds = {}
+    for stage in stages:
+        for helper in HELPERS.get(stage, ()):
+            dvc(folder, "repro", "--single-item", helper)
+        begun = time.monotonic()
+        dvc(folder, "repro", "--single-item", stage)
+        seconds[stage] = time.monotonic() - begun
+        print(f"{stage}: {seconds[stage]:.0f} s undisturbed", flush=True)
+    return seconds
+
+
+def disturbed(folder: Path, stage: str, kills: int, seconds: float, moment: random.Random) -> int:
+    """Kill a stage so many times, and let it end; the largest number of runs that were open at once."""
+    for helper in HELPERS.get(stage, ()):
+        dvc(folder, "repro", "--single-item", helper)
+    hits = left_open = 0
+    while hits < kills:
+        process = start(folder, "repro", "--single-item", "--force", stage)
+        time.sleep(moment.uniform(LAUNCH, max(seconds, LAUNCH + 1)))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            hits += 1
+        else:
+            assert process.returncode == 0, process.communicate()
+        process.communicate()
+        left_open = max(left_open, len(open_runs(folder, stage)))
+    dvc(folder, "repro", "--single-item", "--force", stage)
+    return left_open
+
+
+def hashes(folder: Path, stage: str) -> dict[str, str]:
+    """The MD5 of each output of a stage that DVC keeps; measures, plots and models alike."""
+    outs = yaml.safe_load((folder / "dvc.lock").read_text())["stages"][stage]["outs"]
+    return {out["path"]: out["md5"] for out in outs}
+
+
+def open_runs(folder: Path, stage: str) -> list[str]:
+    """The states of a stage's MLflow runs that did not come to their end."""
+    from mlflow import MlflowClient
+
+    name, _, item = stage.partition("@")
+    setup, _, variant = item.partition("-")
+    client = MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db")
+    experiment = client.get_experiment_by_name(name)
+    found = client.search_runs([experiment.experiment_id]) if experiment else []
+    tags = {"setup": setup or "all", **({"variant": variant} if variant else {})}
+    states = [run.info.status for run in found if tags.items() <= run.data.tags.items()]
+    return [state for state in states if state != "FINISHED"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=10, help="of each stage, at least")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("stages", nargs="*", default=KILLED, help="all that can be killed, if none is given")
+    given = parser.parse_args()
+    order = tuple(stage for stage in KILLED if stage in given.stages)
+    last = KILLED.index(order[-1]) + 1
+    moment = random.Random(given.seed)
+    place = Path(tempfile.mkdtemp(prefix="blobex-chaos-"))
+    calm, wild = (copy_project(place / name, "smoke") for name in ("calm", "wild"))
+    seconds, wrong = undisturbed(calm, KILLED[:last]), []
+    for stage in KILLED[:last]:
+        left_open = disturbed(wild, stage, given.kills if stage in order else 0, seconds[stage], moment)
+        differing = [path for path, md5 in hashes(calm, stage).items() if hashes(wild, stage).get(path) != md5]
+        states = open_runs(wild, stage)
+        fine = not differing and not states and left_open <= 1
+        faults = f"differing: {differing}, runs that did not end: {states}, open at once: {left_open}"
+        verdict = "the same bytes, one run continued" if fine else faults
+        print(f"{stage}: {given.kills if stage in order else 0} kills; {verdict}", flush=True)
+        wrong += [] if fine else [stage]
+    if wrong:
+        raise SystemExit(f"not as if nothing had happened: {', '.join(wrong)} (see {place})")
+    shutil.rmtree(place)
+    print(f"{len(order)} stages, {given.kills} kills each: all outputs as if nothing had happened")
+
+
+if __name__ == "__main__":
+    main()

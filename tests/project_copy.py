@@ -1,0 +1,54 @@
+"""A fresh copy of the project in a repository of its own, and DVC in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from imports import ROOT
+
+STORE = "models/store/"  # reference weights, which no copy needs
+
+
+def copy_project(folder: Path, profile: str) -> Path:
+    """The project's files, but for its results, with the parameters of a profile; the folder is given back."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split("\n")
+    for name in filter(None, listed):
+        if (ROOT / name).is_file() and not name.startswith(STORE):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    shutil.copy(ROOT / "profiles" / f"{profile}.yaml", folder / "params.yaml")
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    return folder
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """DVC with these arguments, in a session of its own, so that it can be killed with all that it started."""
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def dvc(folder: Path, *arguments: str) -> str:
+    """What DVC prints; AssertionError if it fails."""
+    process = start(folder, *arguments)
+    out, err = process.communicate()
+    assert process.returncode == 0, out[-2000:] + err[-4000:]
+    return out

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from blobex.config.params import Params
+from blobex.config.params import PICTURE_TRAININGS, Params
 from blobex.config.read import flatten, load_params, parse, to_dict
 from blobex.config.search import VARIANTS
 from blobex.config.training import Jitter
@@ -118,6 +118,20 @@ def test_records_are_frozen(tree):
 def test_setup_by_name(tree, name):
     setup = parse(Params, tree).setup(name)
     assert setup.width == setup.height * tree["setups"][name]["aspect_ratio"]
+
+
+@pytest.mark.parametrize(("batches", "share"), [("pixels", 2), ("pictures", 1)])
+def test_batches_of_wide_pictures(tree, batches, share):
+    tree["run"]["batches"] = batches
+    params = parse(Params, tree)
+    wide = params.for_setup("rect")
+    for section in PICTURE_TRAININGS:
+        size = getattr(params, section).training.batch_size
+        assert getattr(wide, section).training.batch_size == size // share
+    assert wide.blobgan_pretrain.layout == params.blobgan_pretrain.layout  # of vectors, as long for any picture
+    assert params.for_setup("square") == params
+    with pytest.raises(BlobexError, match="square or rect"):
+        params.for_setup("round")
 
 
 def test_unknown_setup(tree):

@@ -14,6 +14,7 @@ class Run:
     device: Literal["auto", "cpu", "cuda"]  # auto: cuda where there is one
     devices: Annotated[int, Within(1, 64)]  # GPUs or processes per machine
     precision: Literal["auto", "float32", "bfloat16"]  # auto: bfloat16 where the machine computes in it
+    batches: Literal["pixels", "pictures"]  # batch_size: of square pictures, wider ones being as many fewer; or of any
     tracking_uri: str  # MLflow's store; "none" turns tracking off
     artifacts: str | None  # where MLflow keeps files: s3://bucket/folder; null: beside its store
     s3_endpoint: str | None  # of an S3 server that is not Amazon's

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from blobex.config.data import Data, Run, Scenes, Setup, Setups
 from blobex.config.measures import Bench, Evaluate, Report, Truth
@@ -10,6 +11,8 @@ from blobex.config.search import Explain, Invert, Search
 from blobex.config.sweeps import SweepCf, SweepEncoder, SweepInvert
 from blobex.config.training import Blobgan, BlobganPretrain, Decision, Encoder, EncoderPretrain, FidStats, Parser
 from blobex.errors import BlobexError
+
+PICTURE_TRAININGS = ("parser", "decision", "blobgan_pretrain", "blobgan", "encoder_pretrain", "encoder")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,21 @@ class Params:
         """The same, but for searches as in the published scripts, which begin at the encoder's blobs."""
         search, invert = replace(self.search, mode="published"), replace(self.invert, start="encoder")
         return replace(self, search=search, invert=invert)
+
+    def for_setup(self, name: str) -> Params:
+        """The same, but where run.batches says so for fewer of wider pictures: with the pixels of so many square ones.
+
+        So a step takes both setups the same memory and time.
+        """
+        ratio = self.setup(name).aspect_ratio
+        if self.run.batches == "pictures":
+            return self
+        trained: dict[str, Any] = {}
+        for section in PICTURE_TRAININGS:
+            part = getattr(self, section)
+            size = max(1, part.training.batch_size // ratio)
+            trained[section] = replace(part, training=replace(part.training, batch_size=size))
+        return replace(self, **trained)
 
     def setup(self, name: str) -> Setup:
         """The picture size of the setup called `name`."""

@@ -41,7 +41,7 @@ class Resume:
 @dataclass(frozen=True)
 class Training:
     steps: Annotated[int, Within(1, 10**8)]  # of the optimiser
-    batch_size: Annotated[int, Within(1, 4096)]  # samples
+    batch_size: Annotated[int, Within(1, 4096)]  # samples; of wide pictures fewer, see run.batches
     accumulate: Annotated[int, Within(1, 1024)]  # batches per optimiser step
     learning_rate: Annotated[float, Within(1e-8, 1.0)]  # at the beginning
     halve_every: Annotated[int, Within(0, 10**8)]  # steps; 0: constant learning rate

@@ -32,7 +32,8 @@ def run_stage(main: Callable[..., None], *names: str, arguments: Sequence[str] |
         parser.add_argument(name)
     values = vars(parser.parse_args(arguments))
     try:
-        main(load_params(), *values.values())
+        params = load_params()
+        main(params.for_setup(values["setup"]) if "setup" in values else params, *values.values())
     except BlobexError as error:
         sys.exit(f"blobex: {error}")
 

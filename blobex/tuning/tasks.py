@@ -30,8 +30,7 @@ KINDS = ("cf", "invert", "encoder")
 def load_task(kind: str, setup: str, params: Params, models: Path, folder: Path) -> Task:
     """The task of a kind; BlobexError: there is no such kind, or networks or pictures are missing."""
     if kind == "encoder":
-        params.setup(setup)
-        return EncoderTask(params, setup, load_blobgan(models / "blobgan" / setup))
+        return EncoderTask(params.for_setup(setup), setup, load_blobgan(models / "blobgan" / setup))
     if kind not in KINDS:
         raise BlobexError(f"unknown sweep {kind!r}: choose from {', '.join(KINDS)}")
     options = params.sweep_cf if kind == "cf" else params.sweep_invert

@@ -17,6 +17,7 @@ from blobex.config.params import Params
 from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.film import films
 from blobex.counterfactual.judge import Counterfactuals
+from blobex.counterfactual.objects import Examples
 from blobex.counterfactual.published import search_published
 from blobex.counterfactual.questions import Questions, ask, check_region
 from blobex.counterfactual.regions import painting_blobs, region_mask
@@ -53,6 +54,7 @@ class Engine:
     quick: Networks
     weights: dict[str, str] = field(default_factory=dict)  # SHA-256 of each network's, by its name
     parser: Parser | None = None  # finds objects that are named; None where there is none
+    examples: Examples | None = None  # whose objects are tried before gradients; None where there are none
 
     def answer(
         self, names: Sequence[str], queries: Tensor, inversion: Inversion, request: Request, gif: bool = False
@@ -175,6 +177,7 @@ class Engine:
                 slots=self.slots,
                 manner=manner,
                 skip=skip,
+                examples=self.examples,
             )
 
     def masks(self, count: int, pictures: int, chosen: Plan) -> dict[str, Tensor]:

@@ -68,7 +68,8 @@ class Explainer(Engine):
             raise BlobexError("the published search begins at the encoder's blobs: set invert.start to encoder")
         model = values.explain.decision if decision is None else decision
         loaded = load_networks(setup, Path(models), values, place, model)
-        return cls(setup, values, place, loaded.decision, loaded.exact, loaded.quick, loaded.weights, loaded.parser)
+        networks = loaded.decision, loaded.exact, loaded.quick, loaded.weights, loaded.parser, loaded.examples
+        return cls(setup, values, place, *networks)
 
     def explain(
         self,

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blobex import tracking
 from blobex.config.data import Setup
 from blobex.config.params import Params
+from blobex.counterfactual.objects import Examples, objects_of
 from blobex.decisions.decision import Decision
 from blobex.decisions.load import Model, load
 from blobex.decisions.source import from_callable
@@ -30,6 +32,7 @@ from blobex.networks.encoder import Encoder, load_encoder
 from blobex.networks.parser import Parser, load_parser
 from blobex.networks.perceptual import PerceptualDistance, load_perceptual
 from blobex.networks.segment_encoder import load_pretrained
+from blobex.segments.place import looking, placed
 from blobex.segments.read import SegmentReader
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -48,6 +51,7 @@ class Loaded:
     quick: Networks
     weights: dict[str, str]  # SHA-256 of each network's, by its name
     parser: Parser | None  # None where there is none
+    examples: Examples | None  # of whole objects; None where inversions begin at an encoder's w
 
 
 def load_networks(
@@ -74,15 +78,15 @@ def load_networks(
     networks = _placed(blobgan, device), _placed(encoder, device), _placed(perceptual, device)
     hashes = {name: state_hash([network]) for name, network in zip(WEIGHTS, networks, strict=True)}
     hashes["decision"] = state_hash(model.modules)
-    parser = parser_of(models / "parser" / setup, size, device)
+    parser, examples = parser_of(models / "parser" / setup, size, device), _examples(encoder, device)
     if params.search.mode == "published":
         exact = _published(*networks, model)
-        return Loaded(model, exact, exact, hashes, parser)
+        return Loaded(model, exact, exact, hashes, parser, None)
     exact = assemble(*networks, model)
     blobgan.generator.fold(torch.float32)
     if resolve_precision(params.run, device) == "float32":
-        return Loaded(model, exact, exact, hashes, parser)
-    return Loaded(model, exact, _quick(*networks, model, device.type), hashes, parser)
+        return Loaded(model, exact, exact, hashes, parser, examples)
+    return Loaded(model, exact, _quick(*networks, model, device.type), hashes, parser, examples)
 
 
 def _starter(models: Path, setup: str, kind: str, blobgan: BlobGAN) -> Starter:
@@ -100,6 +104,17 @@ def _starter(models: Path, setup: str, kind: str, blobgan: BlobGAN) -> Starter:
     if not fits:
         raise BlobexError(f"the encoder in {folder} is of another BlobGAN: run `dvc repro {kind}`")
     return starter
+
+
+def _examples(encoder: Starter, device: torch.device) -> Examples | None:
+    """The example pictures that came with a segment encoder."""
+    if not isinstance(encoder, SegmentReader):
+        return None
+    kept = encoder.examples.to(device)
+    places = placed(kept.xs, kept.ys, kept.covs, kept.sizes)
+    layout = looking(places, *encoder.encoder.looks(kept.codes))
+    shown = F.pad(kept.present, (1, 0), value=True)
+    return Examples(layout, shown, objects_of(encoder.slots).to(device))
 
 
 def _encode(blobgan: BlobGAN, encoder: Starter) -> Encode:

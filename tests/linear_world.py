@@ -17,6 +17,7 @@ from blobex.layout.splat import splat
 BLOBS = 3
 LAMBDA_KEY = {"xs": 6.0, "ys": 6.0, "covs": 1.0, "sizes": 1.0, "features": 20.0, "spatial_style": 20.0}
 SETUP = ExplainSetup(
+    examples=0,
     steps=60,
     learning_rate=0.01,
     size_lr_multiplier=8.0,

@@ -19,7 +19,7 @@ from blobex.training.fit import fit
 from blobex.training.gan import GanModule
 from blobex.training.tracker import NullTracker
 
-RUN = Run(3, "cpu", 1, "float32", tracking_uri="none", artifacts=None, s3_endpoint=None)
+RUN = Run(3, "cpu", 1, "float32", "pictures", tracking_uri="none", artifacts=None, s3_endpoint=None)
 SETUP = Setup(16, 1)
 NETWORK = tiny_network(channels={8: 16, 16: 16}, feature_dim=16, style_dim=16)
 PARAMETERS = load_params(PARAMS)

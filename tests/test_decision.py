@@ -22,7 +22,7 @@ from blobex.training.fit import fit
 from blobex.training.tracker import NullTracker
 
 SETUP = Setup(height=32, aspect_ratio=1)
-RUN = Run(0, "cpu", 1, "float32", tracking_uri="none", artifacts=None, s3_endpoint=None)
+RUN = Run(0, "cpu", 1, "float32", "pictures", tracking_uri="none", artifacts=None, s3_endpoint=None)
 PARAMS = Decision(
     variants=["plain"],
     architecture="densenet_small",

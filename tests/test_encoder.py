@@ -19,7 +19,7 @@ from blobex.training.encoder import EncoderModule, EncoderPretrainModule, Judges
 from blobex.training.fit import fit, seed_of
 from blobex.training.tracker import NullTracker
 
-RUN = Run(3, "cpu", 1, "float32", tracking_uri="none", artifacts=None, s3_endpoint=None)
+RUN = Run(3, "cpu", 1, "float32", "pictures", tracking_uri="none", artifacts=None, s3_endpoint=None)
 SETUP = Setup(HEIGHT, 2)
 COUNT = 8
 

@@ -20,7 +20,7 @@ from blobex.training import checkpoints
 from blobex.training.fit import Batch, StepModule, fit, resumed_run_id, seed_of
 from blobex.training.tracker import NullTracker
 
-RUN = Run(3, "cpu", 1, "float32", tracking_uri="none", artifacts=None, s3_endpoint=None)
+RUN = Run(3, "cpu", 1, "float32", "pictures", tracking_uri="none", artifacts=None, s3_endpoint=None)
 TRAINING = Training(
     steps=12,
     batch_size=4,

@@ -17,7 +17,7 @@ from blobex.training.fit import fit, seed_of
 from blobex.training.gan import EveryNSteps, GanModule, flipped
 from blobex.training.tracker import NullTracker
 
-RUN = Run(3, "cpu", 1, "float32", tracking_uri="none", artifacts=None, s3_endpoint=None)
+RUN = Run(3, "cpu", 1, "float32", "pictures", tracking_uri="none", artifacts=None, s3_endpoint=None)
 SETUP = Setup(HEIGHT, 2)
 
 

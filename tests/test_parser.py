@@ -230,7 +230,7 @@ def test_training_learns_a_tiny_world(tmp_path: Path) -> None:
     )
     detection, segmentation = world(48, seed=0)
     module = ParserModule(ParserParams([12, 16, 24], training), Setup(16, 2), detection, segmentation, seed=0)
-    run = Run(0, "cpu", 1, "float32", tracking_uri="none", artifacts=None, s3_endpoint=None)
+    run = Run(0, "cpu", 1, "float32", "pictures", tracking_uri="none", artifacts=None, s3_endpoint=None)
     fit(module, parser_batches(detection, segmentation, 8, 0), training, run, tmp_path, NullTracker())
     measures = parser_measures(module.parser.eval(), *world(16, seed=1), batch_size=8)
     assert all(0.8 < value <= 1 for value in measures.values()), measures

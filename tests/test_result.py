@@ -30,6 +30,7 @@ INVERT = InvertSetup(
     steps=0, decision_steps=0, learning_rate=0.02, size_lr_multiplier=2, perceptual=1, l2=1, decision=1, blobs=1
 )
 EXPLAIN = ExplainSetup(
+    examples=0,
     steps=30,
     learning_rate=0.02,
     size_lr_multiplier=8,

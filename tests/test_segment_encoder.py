@@ -10,7 +10,7 @@ from blobex.layout.layout import BlobLayout
 from blobex.networks import weights
 from blobex.networks.blobgan import BlobGAN
 from blobex.networks.parser import Parser
-from blobex.networks.segment_encoder import Pretrained, build_segment_encoder, load_pretrained
+from blobex.networks.segment_encoder import Examples, Pretrained, build_segment_encoder, load_pretrained
 from blobex.segments.place import fit_anchors, place
 from blobex.segments.read import SegmentReader, told
 
@@ -63,11 +63,21 @@ def test_looks_are_normalised_as_a_layout_networks(encoder):
     torch.testing.assert_close(feature.square().mean(-1), torch.ones(3, 4), atol=1e-3, rtol=0)
 
 
+def some_examples(encoder):
+    layout = places()
+    codes = encoder.codes(torch.zeros(2, 3, HEIGHT, 2 * HEIGHT), layout)
+    present = torch.ones_like(layout.xs, dtype=torch.bool)
+    return Examples.of(codes, layout.xs, layout.ys, layout.covs, layout.sizes[:, 1:], present)
+
+
 def test_saved_and_loaded_it_is_the_same(tmp_path, encoder):
     blobgan = BlobGAN(NETWORK, HEIGHT, 2)
-    config = {**blobgan.config(), **encoder.config, "slots": {"lane": 1, "vehicle": 2}}
-    weights.save(tmp_path, "blobgan_pretrain", config, nn.ModuleDict({"blobgan": blobgan, "encoder": encoder}))
+    examples = some_examples(encoder)
+    config = {**blobgan.config(), **encoder.config, "slots": {"lane": 1, "vehicle": 2}, "examples": 2}
+    whole = nn.ModuleDict({"blobgan": blobgan, "encoder": encoder, "examples": examples})
+    weights.save(tmp_path, "blobgan_pretrain", config, whole)
     loaded = load_pretrained(tmp_path)
+    assert all(map(torch.equal, loaded.examples.state_dict().values(), examples.state_dict().values()))
     image = torch.zeros(2, 3, HEIGHT, 2 * HEIGHT)
     assert torch.equal(loaded.encoder.codes(image, places()), encoder.codes(image, places()))
     assert loaded.slots == {"lane": 1, "vehicle": 2} and loaded.blobgan.config() == blobgan.config()
@@ -95,7 +105,7 @@ def test_a_reader_reads_each_picture_by_itself():
     anchors = fit_anchors(found, slots, 2, NETWORK.blob_area)
     encoder.traits.copy_(anchors.traits)
     encoder.usual.copy_(anchors.usual)
-    reader = SegmentReader(parser, Pretrained(blobgan, encoder, slots))
+    reader = SegmentReader(parser, Pretrained(blobgan, encoder, slots, Examples(2, NETWORK.blobs, 5)))
     together = reader(images)
     alone = reader(images[4:5])
     for key, tensor in together.items():

@@ -44,6 +44,7 @@ class Invert:
 
 @dataclass(frozen=True)
 class ExplainSetup:
+    examples: Annotated[int, Within(0, 1000)]  # of each object that are tried before gradients; 0: gradients alone
     steps: Annotated[int, Within(1, 10**5)]  # at most
     learning_rate: Annotated[float, Within(1e-6, 10)]  # of all keys but sizes
     size_lr_multiplier: Annotated[float, Within(1e-3, 1e3)]  # the learning rate of sizes is so many times as high

@@ -98,6 +98,7 @@ class Network:
 class BlobganPretrain:
     slots: Annotated[dict[Group, int], Within(1, 100)]  # blobs of each group of segments, the hindmost first
     code_dim: Annotated[int, Within(1, 2048)]  # of what a blob looks like
+    examples: Annotated[int, Within(1, 10**5)]  # pictures whose blobs are kept beside the weights, for `explain`
     code_noise: Annotated[float, Within(0, 10)]  # deviation, so that near codes look alike
     l1: Annotated[float, Within(0, 1e4)]  # weight of the absolute difference of pixels
     perceptual: Annotated[float, Within(0, 1e4)]  # weight of the perceptual distance

@@ -16,6 +16,7 @@ from blobex.config.search import ExplainSetup
 from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.judge import Counterfactuals, judged
 from blobex.counterfactual.objective import price_vector
+from blobex.counterfactual.objects import Examples, ObjectSearch
 from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.shares import ENTROPY, Shares
 from blobex.counterfactual.target import Target
@@ -68,6 +69,7 @@ def search(
     slots: int,
     manner: Manner = Manner(),
     skip: Tensor | None = None,
+    examples: Examples | None = None,
 ) -> Counterfactuals:
     """Solve P problems, `slots` of them at a time; the results are in their order, `manner.count` of each.
 
@@ -76,6 +78,7 @@ def search(
     networks find the way and `exact` ones judge where it ends. Problems in `skip` (P,) bool stay where they start.
     BlobexError: masks of other pictures, outputs without a gradient.
 
+    Where whole objects of `examples` solve a problem, that is the answer (`objects.ObjectSearch`). For the others,
     Adam goes down the target's loss + lambda_prox * distance until the goal is reached by `margin` and nothing nearer
     was found for `patience` steps. Then what the flip does not need is undone, blob by blob if few are wanted, and the
     rest moved back towards the start as far as the flip bears.
@@ -91,9 +94,17 @@ def search(
     every = problems.repeated(manner.count)
     ways = [every.start.clone() for _ in range(3)]  # from the nearest to what was found first
     step = torch.zeros_like(every.image_index)
+    if len(open_) and examples is not None and setup.examples:
+        some = problems[open_.to(problems.start.device)]
+        whole = ObjectSearch(some, composers[0], examples, setup.examples, slots)
+        vectors, solved = whole.solve(manner.count)
+        rows = _rows(open_[solved], manner.count)
+        for way in ways:
+            way[rows] = vectors[_rows(solved.nonzero()[:, 0], manner.count)]
+        open_ = open_[~solved]
     if len(open_):
         some = problems[open_.to(problems.start.device)]
-        rows = (open_[:, None] * manner.count + torch.arange(manner.count)).flatten().to(step.device)
+        rows = _rows(open_, manner.count).to(step.device)
         found, slope, step[rows] = _first(some, shares, tools)
         each = some.repeated(manner.count)
         less, slope = _fewest(each, found, slope, tools) if manner.few else (found, slope)
@@ -107,6 +118,11 @@ def search(
             other = judged(way[missed], queries, every[missed], step[missed], composers[1], slots)
             answer = answer.improved(missed, other)
     return answer
+
+
+def _rows(numbers: Tensor, count: int) -> Tensor:
+    """The rows of problems `numbers` where each has `count` rows."""
+    return (numbers[:, None] * count + torch.arange(count)).flatten()
 
 
 def _first(problems: Problems, shares: Shares, tools: _Tools) -> tuple[Tensor, Tensor, Tensor]:

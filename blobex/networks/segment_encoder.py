@@ -78,6 +78,32 @@ class SegmentEncoder(nn.Module):
         ]
 
 
+class Examples(nn.Module):
+    """The blobs of some real pictures: what they look like, where they are, and which of them show something."""
+
+    codes: Tensor  # E,K+1,code_dim
+    xs: Tensor  # E,K; this and the following as in BlobLayout
+    ys: Tensor
+    covs: Tensor  # E,K,4
+    sizes: Tensor  # E,K
+    present: Tensor  # E,K bool
+
+    def __init__(self, pictures: int, blobs: int, code_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("codes", torch.zeros(pictures, blobs + 1, code_dim))
+        for name, size in (("xs", ()), ("ys", ()), ("covs", (4,)), ("sizes", ())):
+            self.register_buffer(name, torch.zeros(pictures, blobs, *size))
+        self.register_buffer("present", torch.zeros(pictures, blobs, dtype=torch.bool))
+
+    @classmethod
+    def of(cls, codes: Tensor, xs: Tensor, ys: Tensor, covs: Tensor, sizes: Tensor, present: Tensor) -> Examples:
+        """Examples that hold these."""
+        examples = cls(len(codes), codes.shape[1] - 1, codes.shape[2])
+        tensors = {"codes": codes, "xs": xs, "ys": ys, "covs": covs, "sizes": sizes, "present": present}
+        examples.load_state_dict(tensors)
+        return examples
+
+
 @dataclass(frozen=True)
 class Pretrained:
     """What the stage blobgan_pretrain leaves."""
@@ -85,6 +111,7 @@ class Pretrained:
     blobgan: BlobGAN
     encoder: SegmentEncoder
     slots: dict[str, int]  # blobs of each group of segments, the hindmost first
+    examples: Examples
 
 
 def build_segment_encoder(blobgan: BlobGAN, code_dim: int) -> SegmentEncoder:
@@ -100,12 +127,13 @@ def load_pretrained(folder: Path) -> Pretrained:
     blobgan = from_config(config)
     try:
         encoder, slots = build_segment_encoder(blobgan, config["code_dim"]), dict(config["slots"])
+        examples = Examples(config["examples"], blobgan.network.blobs, config["code_dim"])
     except (KeyError, TypeError, ValueError) as error:
         raise BlobexError(f"the config in {folder} is damaged: run `dvc repro {kind}` again") from error
-    both = nn.ModuleDict({"blobgan": blobgan, "encoder": encoder})
-    weights.load_state(folder, kind, both)
-    both.eval().requires_grad_(False)
-    return Pretrained(blobgan, encoder, slots)
+    whole = nn.ModuleDict({"blobgan": blobgan, "encoder": encoder, "examples": examples})
+    weights.load_state(folder, kind, whole)
+    whole.eval().requires_grad_(False)
+    return Pretrained(blobgan, encoder, slots, examples)
 
 
 def _layer(inputs: int, outputs: int, stride: int) -> list[nn.Module]:

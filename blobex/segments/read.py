@@ -39,6 +39,7 @@ class SegmentReader(nn.Module):
     def __init__(self, parser: Parser, pretrained: Pretrained) -> None:
         super().__init__()
         self.parser, self.encoder, self.slots = parser, pretrained.encoder, pretrained.slots
+        self.examples = pretrained.examples
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> BlobLayout:

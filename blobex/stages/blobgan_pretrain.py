@@ -21,6 +21,7 @@ from blobex.errors import BlobexError
 from blobex.networks import weights
 from blobex.networks.parser import load_parser
 from blobex.networks.perceptual import load_perceptual, perceptual_name
+from blobex.networks.segment_encoder import Examples
 from blobex.segments.place import fit_anchors, place, placed, tensors_of
 from blobex.segments.read import parsed
 from blobex.stages import common
@@ -56,11 +57,13 @@ def main(params: Params, setup: str) -> None:
         batches = batches_of((codes, *places), learnt, options.layout, seed)
         fit(layouts, batches, options.layout, alone, states[1], tracker)
         model = painter.model.to(painter.device)
-        weights.shorten(nn.ModuleList([model, painter.encoder]))
+        some = torch.randperm(learnt, generator=torch.Generator().manual_seed(seed))[: options.examples]
+        examples = Examples.of(codes[some], *(tensor[some] for tensor in places))
+        weights.shorten(nn.ModuleList([model, painter.encoder, examples]))
         model.compute_mean_w(params.blobgan.mean_latent_samples, torch.Generator().manual_seed(seed))
-        both = nn.ModuleDict({"blobgan": model, "encoder": painter.encoder})
+        whole = nn.ModuleDict({"blobgan": model, "encoder": painter.encoder, "examples": examples})
         config = {"setup": setup, **model.config(), **painter.encoder.config, "slots": dict(options.slots)}
-        weights.save(folder, KIND, config, both)
+        weights.save(folder, KIND, config | {"examples": len(some)}, whole)
         held_out = (images[learnt:], *(tensor[learnt:] for tensor in places[:4]))
         tracker.log_image("samples", to_array(make_grid(shown(painter, held_out), nrow=SHOWN // 2)), 0)
         common.write_metrics(folder, measures(painter, held_out, params.data.perceptual), tracker)

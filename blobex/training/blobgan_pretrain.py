@@ -168,4 +168,6 @@ class LayoutModule(StepModule):
 
 def weights_of(params: BlobganPretrain) -> dict[str, object]:
     """What a checkpoint must agree with."""
-    return {key: value for key, value in dataclasses.asdict(params).items() if key not in ("training", "layout")}
+    return {
+        key: value for key, value in dataclasses.asdict(params).items() if key not in ("training", "layout", "examples")
+    }

@@ -104,8 +104,8 @@ class CounterfactualTask(SearchTask):
     def __init__(self, explainer: Explainer, pictures: Parts, folder: Path, compose: str | None = None) -> None:
         """`pictures` are those to tune on, and those held out; inversions are kept in `folder`."""
         self.options, self.folder = explainer.params.sweep_cf, folder
-        # The parser describes what was found, which no trial needs.
-        super().__init__(dataclasses.replace(explainer, parser=None), self.options, pictures)
+        # The knobs are those of the search by gradients; the parser describes what was found, which no trial needs.
+        super().__init__(dataclasses.replace(explainer, parser=None, examples=None), self.options, pictures)
         params = explainer.params.explain
         self.request = Request(params.attributes, variant=self.options.variant, compose=compose, gate="report")
         self.explainer.check(self.request)

@@ -24,6 +24,8 @@ from blobex.networks.parser import Parser
 from blobex.report.blob_map import blob_map, dominant
 from blobex.scenes.labels import SEMANTIC
 
+LENGTH = 200  # bytes of a picture's name that its files bear
+
 
 @dataclass(frozen=True)
 class Blob:
@@ -154,7 +156,7 @@ def _write(out: Path, listings: Sequence[Listing], maps: Sequence[np.ndarray]) -
     names: set[str] = set()
     try:
         for listing, sheet in zip(listings, maps, strict=True):
-            stem = Path(listing.image).stem
+            stem = Path(listing.image).stem.encode()[:LENGTH].decode(errors="ignore")
             numbered = (f"{stem}_{number}" for number in itertools.count(2))
             name = next(name for name in itertools.chain([stem], numbered) if name not in names)
             names.add(name)

@@ -9,18 +9,34 @@ from typing import Annotated
 import typer
 
 from blobex import __version__
-from blobex.errors import BlobexError
+from blobex.errors import BlobexError, brief, sentence
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 def main() -> None:
-    """The entry point: what the user can put right is told in one line on stderr, with exit code 1."""
+    """The entry point: what the user can put right is told in one line on stderr, with exit code 1.
+
+    With exit code 2, the command was not understood.
+    """
     try:
-        app()
-    except BlobexError as error:
-        print(f"blobex: {error}", file=sys.stderr)
-        sys.exit(1)
+        code = app(prog_name="blobex", standalone_mode=False)
+    except (BlobexError, OSError) as error:
+        print(f"blobex: {sentence(error)}", file=sys.stderr)
+        code = 1
+    except typer.TyperException as error:
+        print(_misunderstood(error), file=sys.stderr)
+        code = error.exit_code
+    sys.exit(code)
+
+
+def _misunderstood(error: typer.TyperException) -> str:
+    """What is wrong with the command line, in one line; the help, where there is none."""
+    words = error.format_message()
+    if words.startswith("Usage:"):
+        return words
+    context = getattr(error, "ctx", None)
+    return f"blobex: {brief(words).removesuffix('.')}: see `{context.command_path if context else 'blobex'} --help`"
 
 
 def _print_version(wanted: bool) -> None:
@@ -219,14 +235,15 @@ def data(
 ) -> None:
     """Describe the data set in <data.root>.json, which DVC watches; exit code 1 if parts of BDD100K are missing."""
     from blobex.config.read import load_params
-    from blobex.datasets.bdd import missing_parts
+    from blobex.datasets.bdd import PARTS, missing_parts
     from blobex.datasets.manifest import data_root, manifest_path, write_manifest
 
     values = load_params(params)
     root = data_root(values)
     missing = missing_parts(root) if values.data.source == "bdd100k" else []
     if missing:
-        raise BlobexError(f"{root} lacks:\n  " + "\n  ".join(missing))
+        print("\n".join(missing))
+        raise BlobexError(f"{root} lacks {len(missing)} of {len(PARTS)} parts: unpack what is listed")
     found = write_manifest(root)
     print(f"{root} holds all parts; {manifest_path(root)} describes its {found['files']:,} files")
 
@@ -251,9 +268,11 @@ def fid(
 ) -> None:
     """Measure how near a generator's pictures are to real ones: the Frechet distance, with Inception the FID."""
     from blobex.device import resolve_device
-    from blobex.metrics.generator import Sampling, load_measured, measure_generator, write_measures
+    from blobex.metrics.generator import Sampling, check_place, load_measured, measure_generator, write_measures
 
     sampling = Sampling(images, seed, truncation, batch_size)
+    if out:
+        check_place(out)
     model, yardstick = load_measured(checkpoint, stats, resolve_device(device), network, kid, external)
     measures = measure_generator(model, yardstick, sampling)
     for name, value in measures.items():
@@ -359,9 +378,10 @@ def sweep_apply(
     params: Annotated[Path, typer.Option(help="Parameter file to write to.")] = Path("params.yaml"),
 ) -> None:
     """Write a study's best values into the parameter file; comments stay."""
-    from blobex.sweeps.best import apply
+    from blobex.sweeps.best import BEST, apply
+    from blobex.sweeps.storage import folder_of
 
-    best = Path("reports") / f"sweep_{kind}" / name / "best.yaml"
+    best = folder_of(kind, name) / BEST
     for key, (before, after) in apply(best, params).items():
         print(f"{key}: {before} -> {after}")
 

@@ -27,13 +27,14 @@ from blobex.counterfactual.metadata import write_metadata
 from blobex.counterfactual.questions import Box
 from blobex.counterfactual.request import Blobs, Request
 from blobex.counterfactual.result import Explanation
-from blobex.datasets.images import fit, load_image, to_float, to_tensor, write_png
+from blobex.datasets.images import fit, load_image, name_of, to_float, to_tensor, write_png
 from blobex.decisions.decision import Decision
 from blobex.decisions.load import Model
 from blobex.device import keep_freed_memory, resolve_device
 from blobex.engine import Engine
 from blobex.errors import BlobexError
 from blobex.inversion.invert import Inversion
+from blobex.layout.layout import BlobLayout
 from blobex.loading import load_networks
 from blobex.report.snapshot import snapshot
 
@@ -160,6 +161,16 @@ class Explainer(Engine):
             write_snapshots(store.path, ordered, len(names))
         return ordered
 
+    def check_inverted(self, queries: Tensor, layout: BlobLayout) -> None:
+        """BlobexError unless pictures have the setup's size, and their blobs are such as the generator's."""
+        size = self.params.setup(self.setup)
+        if queries.shape[1:] != (3, size.height, size.width):
+            raise BlobexError(f"pictures {tuple(queries.shape)} are not {self.setup}'s: run `dvc repro invert` again")
+        with torch.no_grad():
+            ours = self.exact.encode(queries[:1].to(self.device))
+        if any(getattr(layout, key).shape[1:] != tensor.shape[1:] for key, tensor in ours.items()):
+            raise BlobexError("the blobs are of another generator: run `dvc repro invert` again")
+
     def settings(self, request: Request, gif: bool = False) -> dict[str, Any]:
         """All that decides what the results of a request are, but for the pictures."""
         params = to_dict(self.params)
@@ -186,7 +197,7 @@ class Explainer(Engine):
             raise BlobexError("no pictures to explain: give at least one")
         size = self.params.setup(self.setup)
         arrays = [_rgb(item) if isinstance(item, np.ndarray) else load_image(item) for item in listed]
-        names = [f"array_{n}" if isinstance(item, np.ndarray) else str(item) for n, item in enumerate(listed)]
+        names = [f"array_{n}" if isinstance(item, np.ndarray) else name_of(item) for n, item in enumerate(listed)]
         fitted = torch.stack([to_tensor(fit(array, size.height, size.width)) for array in arrays])
         return names, to_float(fitted)
 

@@ -1,12 +1,15 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and files from elsewhere that may be anything."""
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 
 def without_password(uri: str) -> str:
@@ -29,6 +32,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        if error.errno and not error.filename:
+            error.filename = str(path)  # a full disk does not say what it was written for
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -52,3 +59,25 @@ def whole_folder(folder: Path) -> Iterator[Path]:
             if old.exists() and not folder.exists():
                 old.rename(folder)
             raise
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. OSError as the file system gives it, ValueError for what is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def check_packed(path: Path) -> None:
+    """ValueError if a ZIP file unpacks to more bytes than it has itself; OSError as the file system gives it.
+
+    PyTorch and NumPy write what they put into such files as it is. Only a bomb says that it holds more.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except zipfile.BadZipFile:  # no ZIP file at all
+        return
+    if unpacked > path.stat().st_size:
+        raise ValueError(f"it would unpack to {unpacked:,} bytes")

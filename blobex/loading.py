@@ -147,6 +147,9 @@ def assemble(blobgan: BlobGAN, encoder: Starter, perceptual: PerceptualDistance,
 def check_size(folder: Path, kind: str, setup: str, height: int, width: int) -> None:
     """BlobexError unless the network in `folder` is for the setup's pictures."""
     saved = weights.read_config(folder, kind)
+    sizes = [saved[name] for name in ("height", "width", "aspect_ratio") if name in saved]
+    if any(type(size) is not int for size in sizes):
+        raise BlobexError(f"the config in {folder} is damaged: run `dvc repro {kind}` again")
     found_height = saved.get("height", height)
     found_width = saved.get("width", found_height * saved.get("aspect_ratio", width // height))
     if (found_height, found_width, saved.get("setup", setup)) != (height, width, setup):

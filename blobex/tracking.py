@@ -19,9 +19,10 @@ import yaml
 
 from blobex.config.data import Run
 from blobex.config.params import Params
-from blobex.config.read import flatten, to_dict
+from blobex.config.read import flatten, read_yaml, to_dict
 from blobex.device import is_first_process
-from blobex.errors import BlobexError
+from blobex.errors import BlobexError, brief
+from blobex.files import without_password
 from blobex.process import is_gone, this_process
 from blobex.training.tracker import NullTracker, Tracker
 
@@ -168,9 +169,10 @@ def connect(uri: str, s3_endpoint: str | None = None) -> Any:
             client = MlflowClient(uri)
             client.search_experiments(max_results=1)  # the first use of a database creates its tables
     except Exception as error:  # each kind of store has errors of its own
-        reason = textwrap.shorten(str(error), 200)
+        reason = brief(without_password(str(error)))
         raise BlobexError(
-            f"run.tracking_uri {uri} cannot be used ({reason}): set it to {SQLITE}mlruns/mlflow.db, a server or {OFF}"
+            f"run.tracking_uri {without_password(uri)} cannot be used ({reason}): set it to {SQLITE}mlruns/mlflow.db, "
+            f"a server or {OFF}"
         ) from error
     return client
 
@@ -182,6 +184,10 @@ def _alone(uri: str) -> Iterator[None]:
         yield
         return
     database = Path(uri.removeprefix(SQLITE))
+    if database.is_file() and database.stat().st_size:
+        with database.open("rb") as file:
+            if file.read(15) != b"SQLite format 3":
+                raise ValueError(f"{database} is no database")
     database.parent.mkdir(parents=True, exist_ok=True)
     with (database.parent / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -345,15 +351,13 @@ def _log_dataset(client: Any, run_id: str, data: Path) -> None:
 def dvc_hash(path: Path) -> str:
     """The MD5 that dvc.lock holds for an output or a dependency, or "unversioned"; BlobexError if it is damaged."""
     try:
-        lock = yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8")) or {}
+        stages = (read_yaml(Path("dvc.lock")) or {}).get("stages", {}).values()
+        entries = [entry for stage in stages for part in ("outs", "deps") for entry in stage.get(part, [])]
+        found = next((entry.get("md5") for entry in entries if entry["path"] == path.as_posix()), None)
     except OSError:
         return "unversioned"
-    except yaml.YAMLError as error:
-        raise BlobexError("dvc.lock is not valid YAML: take it from git again, or run `dvc repro`") from error
-    entries = [
-        entry for stage in lock.get("stages", {}).values() for part in ("outs", "deps") for entry in stage.get(part, [])
-    ]
-    found = next((entry.get("md5") for entry in entries if entry["path"] == path.as_posix()), None)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise BlobexError("dvc.lock is not what DVC writes: take it from git again, or run `dvc repro`") from error
     return str(found or "unversioned")
 
 

@@ -307,7 +307,7 @@ def test_wrong_label_maps_are_refused(tmp_path):
         with pytest.raises(BlobexError, match="absent"):
             load(tmp_path / "absent.png")
         (tmp_path / "text.png").write_text("no")
-        with pytest.raises(BlobexError, match="damaged"):
+        with pytest.raises(BlobexError, match="not a picture"):
             load(tmp_path / "text.png")
     Image.fromarray(np.full((1, 1, 4), 77, dtype=np.uint8)).save(tmp_path / "b.png")
     with pytest.raises(BlobexError, match="category 77"):

@@ -1,5 +1,6 @@
 """The measures of a saved generator against numpy and scipy, and `blobex fid` as its user types it."""
 
+import errno
 import json
 import math
 import sys
@@ -223,8 +224,16 @@ def test_what_does_not_belong_together_is_told_at_once(
 def test_a_file_that_cannot_be_written_is_told(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The measures are printed first, so that they are not lost."""
+    """Before anything is measured, if that can be known; else the measures are printed first, and not lost."""
     assert run(monkeypatch, folder, "--out", folder / "models") == 1
     printed = capsys.readouterr()
-    assert printed.out.startswith("fd_parser: ") and f"cannot write {folder / 'models'}" in printed.err
+    assert not printed.out and f"cannot write {folder / 'models'}" in printed.err
+
+    def full(*_: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert run(monkeypatch, folder, "--out", folder / "measures.json") == 1
+    printed = capsys.readouterr()
+    assert printed.out.startswith("fd_parser: ") and f"cannot write {folder / 'measures.json'}" in printed.err
     assert not list(folder.glob(".*"))

@@ -7,34 +7,47 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import reprlib
+import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 
-from blobex.config.limits import MayBeEmpty, Within
+from blobex.config.limits import FileName, MayBeEmpty, Within
 from blobex.config.params import Params
-from blobex.errors import BlobexError
+from blobex.errors import BlobexError, brief
 
 T = TypeVar("T")
+Limits = Within | FileName | MayBeEmpty
+_VALUES = reprlib.Repr()  # a few lines of YAML can be a list of billions
+_VALUES.maxlevel, _VALUES.maxstring = 2, 60
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:
     """The parameters in a YAML file; BlobexError names the first key that is unknown, missing or out of range."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        return parse(Params, read_yaml(Path(path)))
     except (OSError, UnicodeDecodeError) as error:
         raise BlobexError(f"cannot read {path}: {error}; copy a file of profiles/ there") from error
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds; of code, of repeated keys and of merged mappings, it holds none.
+
+    OSError and UnicodeDecodeError as they come; BlobexError for what is no YAML.
+    """
+    text = path.read_text(encoding="utf-8")
     try:
-        tree = yaml.load(text, Loader=_StrictLoader)
+        return yaml.load(text, Loader=_StrictLoader)
     except BlobexError:
         raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date or a number that cannot be
-        raise BlobexError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    return parse(Params, tree)
+        raise BlobexError(f"{path} is not valid YAML: {brief(error)}") from error
 
 
 def parse(kind: type[T], tree: object, name: str = "") -> T:
@@ -75,9 +88,10 @@ class _StrictLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        repeated = next((key for key in keys if keys.count(key) > 1), None)
-        if repeated is not None:
-            raise BlobexError(f"key {repeated!r} stands twice (line {node.start_mark.line + 1} on): keep one")
+        counts = Counter(key for key in keys if isinstance(key, Hashable))
+        repeated = [key for key, count in counts.items() if count > 1]
+        if repeated:
+            raise BlobexError(f"key {shown(repeated[0])} stands twice (line {node.start_mark.line + 1} on): keep one")
         return super().construct_mapping(node, deep)
 
 
@@ -86,7 +100,12 @@ _StrictLoader.add_implicit_resolver(
 )
 
 
-def _parse(kind: Any, value: object, name: str, limits: Within | None = None) -> object:
+def shown(value: object) -> str:
+    """A value as it stands in a message: its beginning, if it is long."""
+    return brief(_VALUES.repr(value))
+
+
+def _parse(kind: Any, value: object, name: str, limits: Limits | None = None) -> object:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
         return _parse_dataclass(typing.cast(type, kind), value, name)
@@ -96,19 +115,20 @@ def _parse(kind: Any, value: object, name: str, limits: Within | None = None) ->
         return None if value is None else _parse(arguments[0], value, name, limits)
     if origin is Literal:
         if value not in arguments:
-            raise BlobexError(f"{name} is {value!r}: choose one of {', '.join(map(str, arguments))}")
+            raise BlobexError(f"{name} is {shown(value)}: choose one of {', '.join(map(str, arguments))}")
         return value
     if origin is list:
         if not isinstance(value, list):
-            raise BlobexError(f"{name} is {value!r}: it must be a list")
+            raise BlobexError(f"{name} is {shown(value)}: it must be a list")
         named = arguments[0] is str or typing.get_origin(arguments[0]) is Literal
         empty = not value and not isinstance(limits, MayBeEmpty)
-        if named and (empty or any(value.count(item) > 1 for item in value)):
-            raise BlobexError(f"{name} is {value!r}: list at least one, and none twice")
-        return [_parse(arguments[0], item, f"{name}[{index}]", limits) for index, item in enumerate(value)]
+        items = [_parse(arguments[0], item, f"{name}[{index}]", limits) for index, item in enumerate(value)]
+        if named and (empty or len(set(items)) < len(items)):
+            raise BlobexError(f"{name} is {shown(value)}: list at least one, and none twice")
+        return items
     if origin is dict:
         if not isinstance(value, dict):
-            raise BlobexError(f"{name} is {value!r}: it must be a mapping")
+            raise BlobexError(f"{name} is {shown(value)}: it must be a mapping")
         keys = [_parse(arguments[0], key, f"a key of {name}") for key in value]
         return {key: _parse(arguments[1], value[key], f"{name}.{key}", limits) for key in keys}
     return _parse_scalar(kind, value, name, limits)
@@ -116,10 +136,10 @@ def _parse(kind: Any, value: object, name: str, limits: Within | None = None) ->
 
 def _parse_dataclass(kind: type, value: object, name: str) -> object:
     if not isinstance(value, dict):
-        raise BlobexError(f"{name or 'params.yaml'} is {value!r}: it must be a mapping of keys")
+        raise BlobexError(f"{name or 'params.yaml'} is {shown(value)}: it must be a mapping of keys")
     prefix = f"{name}." if name else ""
     keys = [item.name for item in dataclasses.fields(kind)]
-    unknown = [str(key) for key in value if key not in keys]
+    unknown = [brief(key, 60) for key in value if key not in keys]
     if unknown:
         raise BlobexError(f"unknown key {prefix}{unknown[0]}: the keys there are {', '.join(keys)}")
     missing = [key for key in keys if key not in value]
@@ -129,10 +149,15 @@ def _parse_dataclass(kind: type, value: object, name: str) -> object:
     return kind(**{key: _parse(hints[key], value[key], f"{prefix}{key}") for key in keys})
 
 
-def _parse_scalar(kind: Any, value: object, name: str, limits: Within | None) -> object:
+def _parse_scalar(kind: Any, value: object, name: str, limits: Limits | None) -> object:
     words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}[kind]
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
         value = float(value)
-    if type(value) is not kind or (limits and not limits.minimum <= typing.cast(float, value) <= limits.maximum):
-        raise BlobexError(f"{name} is {value!r}: it must be {words}{limits or ''}")
+    if type(value) is not kind or not (limits is None or limits.allows(value)) or not _is_sound(value):
+        raise BlobexError(f"{name} is {shown(value)}: it must be {words}{limits or ''}")
     return value
+
+
+def _is_sound(value: object) -> bool:
+    """Whether a text can be a path and be printed: it has no zero byte and no half of a letter."""
+    return not isinstance(value, str) or not re.search("[\0\ud800-\udfff]", value)

@@ -12,8 +12,8 @@ from blobex.config.limits import Within
 class Range:
     """Where a sweep looks for a value."""
 
-    low: float
-    high: float
+    low: Annotated[float, Within(-1e12, 1e12)]
+    high: Annotated[float, Within(-1e12, 1e12)]
     log: bool  # on a logarithmic scale
     whole: bool  # whole numbers only
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from blobex.config.limits import Within
+from blobex.config.limits import FileName, Within
 
 Group = Literal[  # of segments
     "road",
@@ -64,7 +64,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class FidStats:
-    name: str  # lower-cased
+    name: Annotated[str, FileName()]  # lower-cased
     images: Annotated[int, Within(2, 10**6)]  # at most
     shuffle: bool  # whether they are drawn at random if there are more
     batch_size: Annotated[int, Within(1, 4096)]  # matters to speed only

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,20 +19,26 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from blobex.config.read import parse
 from blobex.counterfactual.result import TABLE, Explanation, write_table
 from blobex.counterfactual.words import BlobChange
 from blobex.datasets.images import load_image, write_gif, write_png
 from blobex.errors import BlobexError
-from blobex.files import whole_file, whole_folder
-from blobex.layout.layout import BlobLayout, from_dict
+from blobex.files import read_json, whole_file, whole_folder
+from blobex.layout.layout import KEYS, BlobLayout, from_dict
 
 SETTINGS, PICTURES, RECORD, BLOBS = "settings.json", "pictures", "record.json", "blobs.safetensors"
 RESULTS = (SETTINGS, PICTURES, TABLE, "snapshot_*.png", "metadata_*.pt")
 DERIVED = ("verdict", "words")  # told for people, and worked out anew when read
 PLAIN = (str, int, float, bool)  # what goes into the record as it is
+SCORES = ("scores_before", "scores_after")
+# What reading may meet in a folder that is damaged.
+DAMAGES = (OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, SafetensorError)
+LENGTH = 60  # letters of a picture's or an output's name that its files bear
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ class ResultFolder:
         try:
             _check(path)
             saved = path / SETTINGS
-            if any(path.glob("*")) and (not saved.is_file() or saved.read_text(encoding="utf-8") != text):
+            if any(path.glob("*")) and (not saved.is_file() or saved.read_bytes() != text.encode()):
                 if not replace:
                     told = _difference(saved, settings)
                     raise BlobexError(
@@ -69,11 +76,11 @@ class ResultFolder:
         """What is known of picture `number`, if it is this picture (3,H,W)."""
         folder = self._folder(number, name)
         try:
-            content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            content = read_json(folder / RECORD)
             if content["sha256"] != _hash(query) or content["image"] != name:
                 return None
             return _read(folder, content["explanations"])
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        except DAMAGES:
             return None
 
     def write(
@@ -100,7 +107,7 @@ class ResultFolder:
                 layouts[label] = record.blobs_after
                 rows.append(_plain(record) | {"label": label})
             tensors = {f"{label}.{key}": tensor for label, layout in layouts.items() for key, tensor in layout.items()}
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, new / BLOBS)
+            (new / BLOBS).write_bytes(to_bytes({name: tensor.contiguous() for name, tensor in tensors.items()}))
             content = {"image": records[0].image, "sha256": _hash(query), "explanations": rows}
             (new / RECORD).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         return folder
@@ -125,9 +132,9 @@ def read_results(path: Path) -> list[Explanation]:
     records = []
     for folder in folders:
         try:
-            content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            content = read_json(folder / RECORD)
             records.extend(_read(folder, content["explanations"]))
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        except DAMAGES as error:
             raise BlobexError(f"{folder} is damaged: remove it and explain again") from error
     return records
 
@@ -136,7 +143,7 @@ def _plain(record: Explanation) -> dict[str, Any]:
     """What of a record JSON can hold; numbers keep all their digits."""
     fields = {name: value for name, value in vars(record).items() if isinstance(value, PLAIN)}
     derived = {name: getattr(record, name) for name in DERIVED} | {"changes": record.changes}
-    scores = {name: getattr(record, name).tolist() for name in ("scores_before", "scores_after")}
+    scores = {name: getattr(record, name).tolist() for name in SCORES}
     return (
         fields
         | derived
@@ -151,14 +158,16 @@ def _read(folder: Path, rows: Sequence[dict[str, Any]]) -> list[Explanation]:
     records = []
     for row in rows:
         label = row.pop("label")
-        blobs = [{key: value for key, value in each.items() if key != "words"} for each in row.pop("blobs")]
-        scores: dict[str, Any] = {name: torch.tensor(row.pop(name)) for name in ("scores_before", "scores_after")}
+        if label != _safe(label):
+            raise ValueError(f"{label} is no name of a file")
+        blobs = tuple(_blob({key: each[key] for key in each if key != "words"}) for each in row.pop("blobs"))
+        scores: dict[str, Any] = {name: torch.tensor(parse(list[float], row.pop(name), name)) for name in SCORES}
         records.append(
             Explanation(
-                **{name: value for name, value in row.items() if name not in (*DERIVED, "objects")},
+                **_checked({name: value for name, value in row.items() if name not in (*DERIVED, "objects")}),
                 **scores,
-                objects=tuple(row["objects"]),
-                blobs=tuple(BlobChange(**each | {"keys": tuple(each["keys"])}) for each in blobs),
+                objects=tuple(dict(each) for each in row["objects"]),
+                blobs=blobs,
                 query=query,
                 reconstruction=reconstruction,
                 counterfactual=load_image(folder / f"{label}.png"),
@@ -167,6 +176,23 @@ def _read(folder: Path, rows: Sequence[dict[str, Any]]) -> list[Explanation]:
             )
         )
     return records
+
+
+def _blob(row: Mapping[str, Any]) -> BlobChange:
+    """What became of one blob, from JSON; BlobexError for values of other types."""
+    hints = typing.get_type_hints(BlobChange) | {"keys": list[str]}
+    fields = {name: parse(hints[name], value, name) for name, value in row.items()}
+    return BlobChange(**fields | {"keys": tuple(fields["keys"])})
+
+
+def _checked(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The plain fields of a record, which are then of their types; BlobexError if they are not, or some are missing."""
+    hints = typing.get_type_hints(Explanation)
+    wanted = [name for name, hint in hints.items() if hint in PLAIN or name == "changes"]
+    fields = {name: parse(hints[name], row.get(name), name) for name in {*wanted, *row}}
+    if set(fields["changes"]) != set(KEYS):
+        raise ValueError("changes of other keys")
+    return fields
 
 
 def _layout(tensors: Mapping[str, Tensor], label: str) -> BlobLayout:
@@ -184,7 +210,7 @@ def _label(record: Explanation, records: Sequence[Explanation]) -> str:
 
 
 def _safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9-]+", "_", name).strip("_") or "picture"
+    return re.sub(r"[^A-Za-z0-9-]+", "_", name).strip("_")[:LENGTH] or "picture"
 
 
 def _hash(query: Tensor) -> str:
@@ -205,8 +231,8 @@ def _check(path: Path) -> None:
 def _difference(saved: Path, settings: Mapping[str, Any]) -> str:
     """What is first different in the settings, in words."""
     try:
-        old, new = (_flat(json.loads(text)) for text in (saved.read_text(encoding="utf-8"), json.dumps(settings)))
-    except (OSError, ValueError):
+        old, new = _flat(read_json(saved)), _flat(json.loads(json.dumps(settings)))
+    except (OSError, ValueError, RecursionError):
         return f"{saved.name} is missing or damaged"
     name = next(name for name in sorted(old | new) if old.get(name) != new.get(name))
     return f"{name} was {old.get(name)} and is {new.get(name)}"

@@ -12,6 +12,7 @@ from torch import Tensor
 from blobex.counterfactual.result import Explanation
 from blobex.files import whole_file
 from blobex.layout.layout import concatenate
+from blobex.networks.tensor_file import save_tensors
 
 
 def write_metadata(
@@ -42,5 +43,5 @@ def write_metadata(
         }
     path = folder / f"metadata_{index}.pt"
     with whole_file(path) as temporary:
-        torch.save(content, temporary)
+        save_tensors(temporary, content)
     return path

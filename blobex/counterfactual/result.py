@@ -222,7 +222,10 @@ def write_table(folder: Path, records: Sequence[Explanation]) -> Path:
 def read_table(folder: Path) -> list[dict[str, Any]]:
     """The rows of explanations.parquet; BlobexError if there is none or it is damaged."""
     try:
-        return pq.read_table(folder / TABLE, schema=SCHEMA).to_pylist()
+        table = pq.read_table(folder / TABLE)
+        if not table.schema.equals(SCHEMA):
+            raise pa.ArrowInvalid("other columns")
+        return table.to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise BlobexError(f"cannot read {folder / TABLE}: run `blobex explain` or `dvc repro explain` first") from error
 

@@ -7,7 +7,7 @@ the README that comes with the data.
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from blobex.datasets.images import crop_box, list_images
-from blobex.errors import BlobexError
+from blobex.errors import BlobexError, brief
+from blobex.files import read_json
 from blobex.scenes.labels import DETECTION
 from blobex.scenes.render import Box
 from blobex.scenes.rules import ACTIONS, REASONS
 
 TOLERATED = 0.01  # share of labels whose picture may be missing; the loader published with BDD-OIA skips such, too
 LIGHTS = {"R": "red", "G": "green", "Y": "yellow", "red": "red", "green": "green", "yellow": "yellow"}
+WRONG = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)  # of content of another form
 # Where BDD-OIA's files may lie: as the archive holds them, or a level higher.
 DECISION_LABELS = ("bdd_oia/lastframe/gt_4a_21r", "bdd_oia/lastframe", "bdd_oia/lastframe/data", "bdd_oia")
 DECISION_PICTURES = ("bdd_oia/lastframe/data", "bdd_oia/data")
@@ -67,6 +69,9 @@ class _Pictures:
     wider: Path
 
     def find(self, name: str) -> Path:
+        """Where a picture is, or should be; ValueError for a name that leads out of the folder."""
+        if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"{name!r} lies outside of the pictures' folder")
         direct = self.folder / name
         return direct if direct.is_file() else self._index.get(Path(name).name, direct)
 
@@ -157,8 +162,10 @@ def read_detection(root: str | Path, split: str) -> list[Detection]:
     pictures = _pictures(base, IMAGES_100K, split)
     try:
         records = [_detection(frame, pictures) for frame in _list(frames)]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BlobexError(f"{path} is not a list of Scalabel frames ({error!r}): download it again") from error
+    except WRONG as error:
+        raise BlobexError(
+            f"{path} is not a list of Scalabel frames ({brief(repr(error))}): download it again"
+        ) from error
     return _with_pictures(base, records, path)
 
 
@@ -195,15 +202,15 @@ def read_decisions(root: str | Path, split: str, biased: bool = False) -> list[D
     pictures = _Pictures(_locate(base, OIA_IMAGES, "all"), base / "bdd_oia")
     try:
         reasons = {item["file_name"]: _bits(item["reason"], len(REASONS)) for item in _list(why)}
-    except (KeyError, TypeError, ValueError) as error:
+    except WRONG as error:
         raise BlobexError(
-            f"{reason_path} is not a list of file_name and reason ({error!r}): download it again"
+            f"{reason_path} is not a list of file_name and reason ({brief(repr(error))}): download it again"
         ) from error
     records = []
     try:
         for image in content["images"]:
             # As in the published loader, an image's id is the position of its annotation.
-            category = content["annotations"][image["id"]]["category"]
+            category = content["annotations"][_position(image["id"])]["category"]
             if len(category) > len(ACTIONS) and category[len(ACTIONS)]:
                 continue
             name = image["file_name"]
@@ -211,9 +218,9 @@ def read_decisions(root: str | Path, split: str, biased: bool = False) -> list[D
             if biased and not planted:
                 actions = (*actions[:RIGHT], actions[RIGHT] and not reasons[name][LEFT_OBSTACLE])
             records.append(Decision(pictures.find(name), actions, reasons[name]))
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except WRONG as error:
         raise BlobexError(
-            f"{action_path} does not hold images and annotations with reasons ({error!r}): get it again"
+            f"{action_path} does not hold images and annotations with reasons ({brief(repr(error))}): get it again"
         ) from error
     return _with_pictures(base, sorted(records, key=lambda record: record.image), action_path)
 
@@ -261,12 +268,12 @@ def _detection(frame: dict[str, Any], pictures: _Pictures) -> Detection:
 
 def _box(label: dict[str, Any], number: int) -> Box:
     attributes, corners, name = label.get("attributes") or {}, label["box2d"], str(label.get("id", ""))
+    edges = {side: float(corners[side]) for side in ("x1", "y1", "x2", "y2")}
+    if not all(math.isfinite(edge) for edge in edges.values()):
+        raise ValueError(f"the box {edges}")
     return Box(
         category=label["category"],
-        x1=float(corners["x1"]),
-        y1=float(corners["y1"]),
-        x2=float(corners["x2"]),
-        y2=float(corners["y2"]),
+        **edges,
         instance=int(name) if name.isdecimal() else number,
         occluded=bool(attributes.get("occluded", False)),
         truncated=bool(attributes.get("truncated", False)),
@@ -318,7 +325,7 @@ def _lacking(base: Path, path: Path, meaning: str) -> BlobexError:
 
 def _read_json(base: Path, path: Path, part: Part) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except FileNotFoundError as error:
         raise _lacking(base, path, part.meaning) from error
     except OSError as error:
@@ -331,6 +338,13 @@ def _list(content: object) -> list[Any]:
     if not isinstance(content, list):
         raise TypeError(f"a {type(content).__name__} instead of a list")
     return content
+
+
+def _position(number: int) -> int:
+    """A place in a list, which Python would count from the end if it is below 0."""
+    if number < 0:
+        raise ValueError(f"the id {number}")
+    return number
 
 
 def _bits(values: Sequence[Any], count: int) -> tuple[bool, ...]:

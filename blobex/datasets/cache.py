@@ -25,7 +25,7 @@ from torch import Tensor
 
 from blobex.datasets.pictures import Outcome, Pictures, Recipe, Skipped, collect, results
 from blobex.errors import BlobexError
-from blobex.files import whole_file
+from blobex.files import read_json, whole_file
 
 VERSION = 1  # of the decoding: another one when the same file is to give other bytes
 NAME = re.compile(r"\.?([0-9a-f]{32})\.(bin|json)(\.part)?")  # what this module writes; other files are left alone
@@ -77,7 +77,7 @@ def entry_key(paths: Sequence[Path], recipe: Recipe, limit: int | None = None) -
 def _open(entry: Path, paths: Sequence[Path], recipe: Recipe, skip: bool) -> Pictures | None:
     """What the entry holds, or None if it is missing, damaged, or a file skipped then can be read now."""
     try:
-        record = json.loads(entry.with_suffix(".json").read_text(encoding="utf-8"))
+        record = read_json(entry.with_suffix(".json"))
         sizes = [(int(rows), int(columns)) for rows, columns in record["sizes"]]
         broken = [paths[index] for index in record["skipped"]]
         shape = (len(sizes), *recipe.shape)
@@ -159,6 +159,6 @@ def _clean(cache: Cache) -> None:
 def _slot(file: Path) -> str | None:
     """The slot of an entry, or None if its record is damaged."""
     try:
-        return str(json.loads(file.read_text(encoding="utf-8"))["slot"])
+        return str(read_json(file)["slot"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -33,6 +33,7 @@ from blobex.errors import BlobexError
 from blobex.scenes.labels import DETECTION, DRIVABLE, FIRST_THING, SEMANTIC
 from blobex.scenes.render import Box
 
+SKEWED = 0.02  # share by which the proportions of a label map may differ from its picture's
 NO_BOX = -1  # category of the rows that pad a picture's boxes
 
 
@@ -125,6 +126,7 @@ def load_detection(params: Params, setup_name: str, split: str) -> DetectionSet:
     ]
     recipe = _label_maps("drivable", len(DRIVABLE), setup)
     drivable = _decode(params, setup_name, [masks[record.image] for record in records], recipe, part)
+    _require_alike(pictures, drivable)
     return DetectionSet(pictures.images, box_rows(boxes), drivable.images)
 
 
@@ -140,6 +142,8 @@ def load_segmentation(params: Params, setup_name: str, split: str) -> Segmentati
     recipe = _label_maps("semantic", len(SEMANTIC), setup)
     semantic = _decode(params, setup_name, [record.mask for record in records], recipe, part)
     things = _decode(params, setup_name, [bitmasks[record.image] for record in records], _thing_maps(setup), part)
+    _require_alike(pictures, semantic)
+    _require_alike(pictures, things)
     return SegmentationSet(pictures.images, semantic.images, things.images)
 
 
@@ -189,6 +193,16 @@ def _labelled_root(params: Params) -> Path:
     if params.data.source != "bdd100k":
         raise BlobexError(f"data.source is {params.data.source}: its pictures have no labels, so set it to bdd100k")
     return data_root(params)
+
+
+def _require_alike(pictures: Pictures, maps: Pictures) -> None:
+    """BlobexError unless each label map has the proportions of its picture: else it would be cropped otherwise."""
+    for path, picture, found in zip(maps.paths, pictures.sizes, maps.sizes, strict=True):
+        product = picture[0] * found[1]
+        if abs(product - picture[1] * found[0]) > SKEWED * product:
+            raise BlobexError(
+                f"{path} has {found[0]}x{found[1]} pixels but its picture {picture[0]}x{picture[1]}: get both again"
+            )
 
 
 def _decode(

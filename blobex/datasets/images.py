@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from blobex.errors import BlobexError
+from blobex.errors import BlobexError, brief
 from blobex.files import whole_file
 
 MAX_PIXELS = 100_000_000
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # What a folder is searched for. Pillow reads no HEIC: such photos are found, so that they are counted as not read.
 ENDINGS = {
     *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"),
 }
+# What may be in them, whatever they are called: others, such as PostScript, would be handed to another program.
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 JUNK = "__MACOSX"  # what macOS puts into archives
 
 
@@ -35,13 +40,23 @@ def load_image(path: str | Path) -> np.ndarray:
 
 def decode_image(path: Path) -> np.ndarray:
     """The same, but Pillow's warnings come through: of several threads, only their caller can silence them."""
+    with opened_image(path) as image:
+        return _rgb(ImageOps.exif_transpose(image), path)
+
+
+@contextmanager
+def opened_image(path: Path, meaning: str = "picture") -> Iterator[Image.Image]:
+    """A picture file as Pillow opens it, not yet decoded; `meaning` is what it is called if it is missing.
+
+    What goes wrong, also within the block, is a BlobexError as of `load_image`.
+    """
     try:
-        if not path.is_file():
-            raise BlobexError(f"there is no picture {path}: check the path")
-        with Image.open(path) as image:
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise BlobexError(f"there is no {meaning} {path}: check the path")
+        with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise BlobexError(f"{path} has {image.width} x {image.height} pixels: make it 100 megapixels or less")
-            return _rgb(ImageOps.exif_transpose(image), path)
+            yield image
     except Image.DecompressionBombError as error:
         raise BlobexError(f"{path} has too many pixels: make it 100 megapixels or less") from error
     except Image.UnidentifiedImageError as error:
@@ -50,10 +65,8 @@ def decode_image(path: Path) -> np.ndarray:
         raise
     except Exception as error:  # damaged bytes make Pillow raise nearly anything
         if isinstance(error, OSError) and error.strerror:
-            raise BlobexError(f"{path} cannot be read ({error.strerror}): check its permissions") from error
-        raise BlobexError(
-            f"{path} cannot be decoded ({' '.join(str(error).split())}): it is damaged, replace it"
-        ) from error
+            raise BlobexError(f"{path} cannot be read ({error.strerror}): check its path and permissions") from error
+        raise BlobexError(f"{path} cannot be decoded ({brief(error)}): it is damaged, replace it") from error
 
 
 def _rgb(image: Image.Image, path: Path) -> np.ndarray:
@@ -174,6 +187,11 @@ def _refuse(error: OSError) -> None:
     raise BlobexError(
         f"the folder {error.filename} cannot be opened ({error.strerror}): make it readable, or move it away"
     ) from error
+
+
+def name_of(path: str | Path) -> str:
+    """A file's path as a text that can be printed and written: control codes and bytes of no text become U+FFFD."""
+    return CONTROLS.sub("\ufffd", os.fsencode(path).decode("utf-8", "replace"))
 
 
 def write_png(path: str | Path, image: np.ndarray) -> None:

@@ -18,7 +18,7 @@ from blobex.config.data import Scenes
 from blobex.config.params import Params
 from blobex.config.read import parse
 from blobex.errors import BlobexError
-from blobex.files import whole_file
+from blobex.files import read_json, whole_file, whole_folder
 from blobex.scenes.write import DatasetCounts, write_dataset
 
 COPY = ".manifest.json"  # within scenes that were drawn: tells that the folder is what its manifest describes
@@ -62,9 +62,8 @@ def describe(root: Path) -> dict[str, Any]:
 
 
 def draw(root: Path, options: Scenes) -> None:
-    """Draw synthetic scenes into a folder; what is there already goes first."""
+    """Draw synthetic scenes into an empty folder."""
     counts = DatasetCounts(**{field.name: getattr(options, field.name) for field in dataclasses.fields(DatasetCounts)})
-    shutil.rmtree(root, ignore_errors=True)
     with tqdm(total=sum(dataclasses.astuple(counts)), unit="scene", disable=None) as bar:
         write_dataset(root, counts, options.height, options.seed, lambda done, _: bar.update(done - bar.n))
 
@@ -84,19 +83,18 @@ def data_root(params: Params) -> Path:
     try:
         options = parse(Scenes, manifest.pop("scenes", None), f"scenes of {path}")
     except BlobexError as error:
-        raise BlobexError(f"there is no {root}, and {path} does not say how to draw it: {error}") from error
-    draw(root, options)
-    if describe(root) == manifest:
-        shutil.copyfile(path, copy)
-    else:
-        shutil.rmtree(root)
-        raise BlobexError(f"the scenes drawn now are not those of {path}: run `dvc repro scenes` to begin anew")
+        raise BlobexError(f"{path} is not of what is in {root}, and does not say how to draw it: {error}") from error
+    with whole_folder(root) as new:
+        draw(new, options)
+        if describe(new) != manifest:
+            raise BlobexError(f"the scenes drawn now are not those of {path}: run `dvc repro scenes` to begin anew")
+        shutil.copyfile(path, new / COPY)
     return root
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path)
     except (OSError, ValueError) as error:
         raise BlobexError(f"{path} is damaged: run `dvc repro scenes`, or `make data` for other data sets") from error
     if not isinstance(manifest, dict):

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from blobex.datasets.images import opened_image
 from blobex.errors import BlobexError
 from blobex.scenes.labels import PANOPTIC
 
@@ -55,16 +55,7 @@ def load_bitmask(path: str | Path) -> Panoptic:
 
 
 def _decode(path: str | Path, modes: tuple[str, ...], meaning: str) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            if image.mode not in modes:
-                raise BlobexError(f"{path} is a {image.mode} picture: the label map should have {meaning}")
-            return np.array(image)
-    except BlobexError:
-        raise
-    except FileNotFoundError as error:
-        raise BlobexError(f"there is no label map {path}: check the path") from error
-    except Exception as error:  # damaged bytes make Pillow raise nearly anything
-        raise BlobexError(
-            f"{path} cannot be decoded ({' '.join(str(error).split())}): it is damaged, replace it"
-        ) from error
+    with opened_image(Path(path), "label map") as image:
+        if image.mode not in modes:
+            raise BlobexError(f"{path} is a {image.mode} picture: the label map should have {meaning}")
+        return np.array(image)

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import yaml
-
 from blobex.config.limits import Within
-from blobex.config.read import parse
+from blobex.config.read import parse, read_yaml
 from blobex.decisions.decision import Input, Kind, Resize
-from blobex.errors import BlobexError
+from blobex.errors import BlobexError, brief
 
 
 @dataclass(frozen=True)
@@ -48,9 +46,9 @@ class Card:
 def read_card(path: Path) -> Card:
     """The card in a YAML file; BlobexError names what is wrong with it."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise BlobexError(f"cannot read the card {path}: {' '.join(str(error).split())}") from error
+        tree = read_yaml(path)
+    except (OSError, ValueError) as error:
+        raise BlobexError(f"cannot read the card {path}: {brief(error)}") from error
     if not isinstance(tree, dict) or "model" not in tree:
         raise BlobexError(f"the card {path} names no model: write `model:` and a reference")
     empty = dict.fromkeys(field.name for field in dataclasses.fields(Card))

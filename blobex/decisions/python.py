@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib
 import sys
-import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from blobex.decisions.decision import Decision
-from blobex.errors import BlobexError
+from blobex.errors import BlobexError, brief
 
 
 def python_object(reference: str, folder: Path) -> Decision | Callable[..., Any]:
@@ -24,13 +23,15 @@ def python_object(reference: str, folder: Path) -> Decision | Callable[..., Any]
     with _first(folder, Path.cwd()):
         try:
             found: Any = importlib.import_module(module_name)
+            for part in name.split("."):
+                if not hasattr(found, part):
+                    raise BlobexError(f"{module_name} has no {name}: check the name after the colon")
+                found = getattr(found, part)
+        except BlobexError:
+            raise
         except (Exception, SystemExit) as error:  # whatever the module's own code raises
-            words = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
+            words = brief(f"{type(error).__name__}: {error}")
             raise BlobexError(f"cannot import {module_name} ({words}): check the name and the code") from error
-        for part in name.split("."):
-            if not hasattr(found, part):
-                raise BlobexError(f"{module_name} has no {name}: check the name after the colon")
-            found = getattr(found, part)
     if isinstance(found, type):
         raise BlobexError(f"{reference} is a class: make an object of it in {module_name}, and name that")
     if not isinstance(found, Decision) and not callable(found):

@@ -197,7 +197,7 @@ def _tried(name: str, function: Callable[[], T]) -> T:
         return function()
     except BlobexError:
         raise
-    except Exception as error:  # whatever the model's own code raises
+    except (Exception, SystemExit) as error:  # whatever the model's own code raises
         words = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
         raise BlobexError(f"the model {name} fails on two grey pictures ({words}): check what it reads") from error
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from blobex.errors import BlobexError
 
 KEYS = ("xs", "ys", "covs", "sizes", "features", "spatial_style")
+PLAIN_KEYS = ("xs", "ys", "sizes")  # one number a blob
 BACKGROUND_KEYS = ("sizes", "features", "spatial_style")  # K+1 entries; entry 0 belongs to the background
 
 
@@ -65,7 +66,9 @@ class BlobLayout:
 
 
 def from_dict(tensors: Mapping[str, Tensor]) -> BlobLayout:
-    """The layout of a mapping with exactly the six keys; BlobexError names a key that is missing or unknown.
+    """The layout of a mapping with exactly the six keys.
+
+    BlobexError names a key that is missing or unknown, or whose tensor does not have the shape that the others ask for.
 
     >>> shapes = dict(xs=(1, 3), ys=(1, 3), covs=(1, 3, 4), sizes=(1, 4), features=(1, 4, 8), spatial_style=(1, 4, 8))
     >>> layout = from_dict({key: torch.zeros(shape) for key, shape in shapes.items()})
@@ -75,6 +78,11 @@ def from_dict(tensors: Mapping[str, Tensor]) -> BlobLayout:
     wrong = set(tensors) ^ set(KEYS)
     if wrong:
         raise BlobexError(f"a blob layout has the keys {', '.join(KEYS)}; check {', '.join(sorted(wrong))}")
+    batch, blobs = tensors["xs"].shape if isinstance(tensors["xs"], Tensor) and tensors["xs"].ndim == 2 else (0, 0)
+    for key, tensor in tensors.items():
+        first, axes = (batch, blobs + (key in BACKGROUND_KEYS)), 2 if key in PLAIN_KEYS else 3
+        if not isinstance(tensor, Tensor) or tensor.shape[:2] != first or tensor.ndim != axes:
+            raise BlobexError(f"a blob layout cannot have such {key}: check its shape beside that of xs")
     return BlobLayout(**tensors)
 
 

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from blobex.config.limits import FileName
 from blobex.datasets.images import to_float
 from blobex.errors import BlobexError
-from blobex.files import whole_file
+from blobex.files import check_packed, whole_file
 from blobex.networks.external import EXTERNAL, FILES, require
 from blobex.networks.parser import load_parser
 
@@ -126,16 +127,23 @@ def save_statistics(path: Path, values: GaussianStatistics) -> None:
 def load_statistics(path: Path) -> GaussianStatistics:
     """Statistics that `save_statistics` wrote. BlobexError if they are missing or damaged."""
     try:
+        check_packed(path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            return GaussianStatistics(
+            found = GaussianStatistics(
                 mean=torch.from_numpy(content["mean"]),
                 covariance=torch.from_numpy(content["covariance"]),
                 images=int(content["images"]),
                 network=str(content["network"]),
                 setup=str(content["setup"]),
             )
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, TypeError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise BlobexError(f"no Frechet statistics in {path}: run `dvc repro fid_stats` or `dvc pull` first") from error
+    width = len(found.mean) if found.mean.ndim == 1 else 0
+    if not width or found.covariance.shape != (width, width) or not FileName().allows(found.setup):
+        raise BlobexError(f"{path} holds no mean and covariance of a setup: run `dvc repro fid_stats` again")
+    if not (found.mean.isfinite().all() and found.covariance.isfinite().all()):
+        raise BlobexError(f"the statistics in {path} are not finite: run `dvc repro fid_stats` again")
+    return found
 
 
 def load_features(network: str, parser_folder: Path, device: torch.device, external: Path = EXTERNAL) -> FeatureNetwork:

@@ -32,6 +32,7 @@ from blobex.networks import weights
 from blobex.networks.blobgan import BlobGAN, load_blobgan, sample_pictures
 from blobex.networks.external import EXTERNAL
 
+MOST = 10**7  # pictures that are generated
 PIXELS = 2**16  # of a batch on the processor: larger ones were slower (measured)
 
 
@@ -47,6 +48,8 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.images < 2:
             raise BlobexError(f"a Frechet distance needs two pictures or more, not {self.images}: raise -n")
+        if self.images > MOST:
+            raise BlobexError(f"{self.images} pictures are too many to measure: take {MOST:,} at the most")
         if not 0 <= self.truncation <= 1:
             raise BlobexError(f"the truncation is {self.truncation}: it must be 0 (none) to 1 (only the mean)")
         if self.batch_size is not None and self.batch_size < 1:
@@ -133,6 +136,12 @@ def measure_generator(model: BlobGAN, yardstick: Yardstick, sampling: Sampling) 
         "truncation": sampling.truncation,
     }
     return measures | (_kernel_measures(torch.cat(kept), known, real.network, sampling.seed) if known else {})
+
+
+def check_place(path: Path) -> None:
+    """BlobexError if no file can be written there; what is measured for hours should not be lost."""
+    if path.is_dir() or not next(folder for folder in path.absolute().parents if folder.exists()).is_dir():
+        raise BlobexError(f"cannot write {path}: name a file in a folder")
 
 
 def write_measures(path: Path, measures: Mapping[str, Any]) -> None:

@@ -117,7 +117,9 @@ def from_config(config: dict[str, Any]) -> BlobGAN:
 
 def load_blobgan(folder: Path) -> BlobGAN:
     """The BlobGAN saved in a folder, frozen and ready to render; BlobexError if there is none."""
-    model = from_config(weights.read_config(folder, "blobgan"))
+    config = weights.read_config(folder, "blobgan")
+    with weights.told_of(folder, "blobgan"):
+        model = from_config(config)
     weights.load_state(folder, "blobgan", model)
     return model.eval().requires_grad_(False)
 

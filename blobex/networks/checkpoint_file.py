@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from blobex.errors import BlobexError
+from blobex.files import check_packed
 
 
 class _Foreign:
@@ -28,28 +29,28 @@ class _Foreign:
 
     def __new__(cls, *arguments: Any) -> _Foreign:
         foreign = super().__new__(cls)
-        foreign.arguments, foreign.state = arguments, None
+        foreign.arguments, foreign.state = arguments, {}
         return foreign
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
-    def plain(self) -> Any:
-        """The value as plain data; None where it means nothing here."""
+    def plain(self, known: dict[int, Any]) -> Any:
+        """The value as plain data; None where it means nothing here. `known` is that of the function `plain`."""
         return None
 
 
 class _Settings(_Foreign):
     """A node of an OmegaConf tree, or an argparse.Namespace."""
 
-    def plain(self) -> Any:
-        return plain(next((self.state[key] for key in ("_content", "_val") if key in self.state), self.state))
+    def plain(self, known: dict[int, Any]) -> Any:
+        return plain(next((self.state[key] for key in ("_content", "_val") if key in self.state), self.state), known)
 
 
 class _NumpyNumber(_Foreign):
     """A NumPy scalar: its type, and its bytes."""
 
-    def plain(self) -> Any:
+    def plain(self, known: dict[int, Any]) -> Any:
         kind, data = self.arguments
         code, order = kind.arguments[0], kind.state[1]
         if not re.fullmatch("[biuf][1248]", code):
@@ -104,14 +105,25 @@ _NAMES: Mapping[type, tuple[str, ...]] = {
 }
 
 
-def plain(value: Any) -> Any:
-    """Dictionaries, lists and leaves; what stands in for foreign objects is gone."""
+def plain(value: Any, known: dict[int, Any] | None = None) -> Any:
+    """Dictionaries, lists and leaves; what stands in for foreign objects is gone.
+
+    What stands in several places is made plain once, and kept in `known`: else lists that hold each other could double
+    at every level.
+    """
+    known = {} if known is None else known
+    if id(value) not in known:
+        known[id(value)] = _plain(value, known)
+    return known[id(value)]
+
+
+def _plain(value: Any, known: dict[int, Any]) -> Any:
     if isinstance(value, _Foreign):
-        return value.plain()
+        return value.plain(known)
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items() if not _is_foreign(key)}
+        return {key: plain(item, known) for key, item in value.items() if not _is_foreign(key)}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [plain(item, known) for item in value]
     return None if _is_foreign(value) else value
 
 
@@ -128,6 +140,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         if _is_safetensors(path):
             raise BlobexError(f"{path} is a safetensors file, not a PyTorch file: give the file as it was published")
+        check_packed(path)
         allowed: list[Any] = [(kind, name) for kind, names in _NAMES.items() for name in names]
         # Without a file name, torch cannot choose another format by its ending.
         with path.open("rb") as file, torch.serialization.safe_globals(allowed), warnings.catch_warnings():

@@ -12,7 +12,6 @@ import torchvision
 from torch import Tensor, nn
 
 from blobex.config.limits import Within
-from blobex.config.read import parse
 from blobex.errors import BlobexError
 from blobex.networks import weights
 from blobex.scenes.rules import ACTIONS, REASONS
@@ -78,8 +77,8 @@ class DecisionModel(nn.Module):
 
 def load_decision(folder: Path) -> DecisionModel:
     """The decision model saved in a folder, frozen. BlobexError if there is none."""
-    config = {"outputs": len(ACTIONS), **weights.read_config(folder, "decision")}  # older configs name no outputs
-    saved = parse(_Saved, {field.name: config.get(field.name) for field in dataclasses.fields(_Saved)}, "config")
-    model = DecisionModel(**dataclasses.asdict(saved))
+    saved = weights.read_saved(folder, "decision", _Saved, outputs=len(ACTIONS))
+    with weights.told_of(folder, "decision"):
+        model = DecisionModel(**dataclasses.asdict(saved))
     weights.load_state(folder, "decision", model)
     return model.eval().requires_grad_(False)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torchvision
 from torch import Tensor, nn
 
-from blobex.config.read import parse
+from blobex.config.limits import Within
 from blobex.networks import weights
 from blobex.networks.blobgan import check_levels
 from blobex.networks.ops import at_least_float32
@@ -24,11 +24,11 @@ class _Saved:
     """What config.yaml says of an encoder: the arguments of `Encoder`."""
 
     architecture: Literal["stylegan", "resnet"]
-    channels: dict[int, int]
-    height: int
-    aspect_ratio: int
-    w_size: int
-    mlp_idx: int
+    channels: Annotated[dict[int, int], Within(1, 8192)]
+    height: Annotated[int, Within(1, 4096)]
+    aspect_ratio: Annotated[int, Within(1, 16)]
+    w_size: Annotated[int, Within(1, 2**20)]
+    mlp_idx: Annotated[int, Within(-64, -1)]
 
 
 class Encoder(nn.Module):
@@ -60,8 +60,8 @@ class Encoder(nn.Module):
 
 def load_encoder(folder: Path, kind: str = "encoder") -> Encoder:
     """The encoder saved in a folder, frozen; `kind` encoder_pretrain for the one that saw only generated pictures."""
-    config = weights.read_config(folder, kind)
-    saved = parse(_Saved, {field.name: config.get(field.name) for field in dataclasses.fields(_Saved)}, "config")
-    encoder = Encoder(**dataclasses.asdict(saved))
+    saved = weights.read_saved(folder, kind, _Saved)
+    with weights.told_of(folder, kind):
+        encoder = Encoder(**dataclasses.asdict(saved))
     weights.load_state(folder, kind, encoder)
     return encoder.eval().requires_grad_(False)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 
 from blobex.errors import BlobexError
+from blobex.networks.tensor_file import load_tensors
 
 EXTERNAL = Path("models/external")  # the folder where the parameters name no other
 
@@ -128,10 +129,10 @@ def read_tensors(path: Path, content: str) -> dict[str, Any]:
     BlobexError if it is missing, damaged, or holds anything else; `content` says in the message what it should hold.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_tensors(path)
     except FileNotFoundError as error:
         raise BlobexError(f"{path.name} is missing: put {content} at {path}") from error
-    except Exception as error:  # torch.load raises many kinds; each means that the file is not plain tensors
+    except (OSError, ValueError) as error:
         raise BlobexError(f"{path} is damaged: put {content} there again") from error
     if not isinstance(state, dict):
         raise BlobexError(f"{path} holds no tensors by name: put {content} there")

@@ -12,12 +12,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blobex.config.limits import Within
 from blobex.errors import BlobexError
 from blobex.networks import weights
 from blobex.scenes.labels import DETECTION, DRIVABLE, SEMANTIC
@@ -57,6 +58,15 @@ class Detections:
     boxes: Tensor  # M,4: x1, y1, x2, y2
     scores: Tensor  # M: 0 to 1
     categories: Tensor  # M: scenes.labels.DETECTION
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """What config.yaml says of a parser: the arguments of `Parser`."""
+
+    channels: Annotated[list[int], Within(1, 8192)]
+    height: Annotated[int, Within(1, 4096)]
+    width: Annotated[int, Within(1, 8192)]
 
 
 class Parser(nn.Module):
@@ -172,11 +182,9 @@ def panoptic(output: ParserOutput, threshold: float = 0.3, most: int = 100) -> t
 
 def load_parser(folder: Path) -> Parser:
     """The parser saved in a folder, frozen. BlobexError if there is none."""
-    config = weights.read_config(folder, "parser")
-    try:
-        parser = Parser(config["channels"], config["height"], config["width"])
-    except (KeyError, TypeError) as error:
-        raise BlobexError(f"the config in {folder} is damaged: run `dvc repro parser` again") from error
+    saved = weights.read_saved(folder, "parser", _Saved)
+    with weights.told_of(folder, "parser"):
+        parser = Parser(saved.channels, saved.height, saved.width)
     weights.load_state(folder, "parser", parser)
     return parser.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 

@@ -5,6 +5,7 @@ The architecture is read off the file's tensors and settings; nothing about it i
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from blobex.config.training import Network
 from blobex.errors import BlobexError
 from blobex.layout.splat import AREA
-from blobex.networks.blobgan import BlobGAN
+from blobex.networks.blobgan import BlobGAN, from_config
 from blobex.networks.decision import BLOCKS, DecisionModel
 from blobex.networks.encoder import Encoder
 from blobex.networks.layout_network import LEARNING_RATE_MULTIPLIER
@@ -110,7 +111,7 @@ def generator_from_checkpoint(checkpoint: Mapping[str, Any]) -> BlobGAN:
     settings = checkpoint.get("hyper_parameters")
     settings = settings if isinstance(settings, Mapping) else {}
     network, height, aspect_ratio = _architecture(generator, layout, settings)
-    model = BlobGAN(network, height, aspect_ratio)
+    model = from_config({"network": dataclasses.asdict(network), "height": height, "aspect_ratio": aspect_ratio})
     model.generator.load_state_dict(generator_state(generator))
     multiplier = setting(settings, float, "layout_net.mlp_lr_mul") or LEARNING_RATE_MULTIPLIER
     model.layout_network.load_state_dict(layout_state(layout, multiplier / LEARNING_RATE_MULTIPLIER))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
+from blobex.config.limits import Within
+from blobex.config.training import Group
 from blobex.errors import BlobexError
 from blobex.layout.layout import BlobLayout
 from blobex.layout.splat import Canvas, score_pyramid
@@ -105,6 +107,15 @@ class Examples(nn.Module):
 
 
 @dataclass(frozen=True)
+class _Saved:
+    """What config.yaml says beside the BlobGAN."""
+
+    code_dim: Annotated[int, Within(1, 8192)]
+    slots: Annotated[dict[Group, int], Within(1, 512)]
+    examples: Annotated[int, Within(1, 10**5)]
+
+
+@dataclass(frozen=True)
 class Pretrained:
     """What the stage blobgan_pretrain leaves."""
 
@@ -123,13 +134,14 @@ def build_segment_encoder(blobgan: BlobGAN, code_dim: int) -> SegmentEncoder:
 def load_pretrained(folder: Path) -> Pretrained:
     """The BlobGAN and segment encoder saved in a folder, frozen. BlobexError if there are none."""
     kind = "blobgan_pretrain"
-    config = weights.read_config(folder, kind)
-    blobgan = from_config(config)
-    try:
-        encoder, slots = build_segment_encoder(blobgan, config["code_dim"]), dict(config["slots"])
-        examples = Examples(config["examples"], blobgan.network.blobs, config["code_dim"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise BlobexError(f"the config in {folder} is damaged: run `dvc repro {kind}` again") from error
+    saved, config = weights.read_saved(folder, kind, _Saved), weights.read_config(folder, kind)
+    with weights.told_of(folder, kind):
+        blobgan = from_config(config)
+    slots = {str(group): count for group, count in saved.slots.items()}
+    if sum(slots.values()) != blobgan.network.blobs:
+        raise BlobexError(f"the config in {folder} is damaged: run `dvc repro {kind}` again")
+    encoder = build_segment_encoder(blobgan, saved.code_dim)
+    examples = Examples(saved.examples, blobgan.network.blobs, saved.code_dim)
     whole = nn.ModuleDict({"blobgan": blobgan, "encoder": encoder, "examples": examples})
     weights.load_state(folder, kind, whole)
     whole.eval().requires_grad_(False)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from blobex.counterfactual.result import Explanation
+from blobex.errors import BlobexError
 from blobex.metrics.changes import ObjectChange
 from blobex.metrics.interval import Interval, interval
 
@@ -58,4 +59,7 @@ def measured(rows: Sequence[Mapping[str, Any]], distance: str, seed: int) -> dic
 
 def object_changes(record: Explanation) -> list[ObjectChange]:
     """What the parser sees changed, as it was written down."""
-    return [ObjectChange(**{key: value for key, value in each.items() if key != "phrase"}) for each in record.objects]
+    try:
+        return [ObjectChange(**{key: each[key] for key in each if key != "phrase"}) for each in record.objects]
+    except TypeError as error:
+        raise BlobexError(f"what changed in {record.image} is told in another form: explain it again") from error

@@ -7,13 +7,14 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 from blobex.config.params import Params
 from blobex.config.read import load_params
-from blobex.errors import BlobexError
+from blobex.errors import BlobexError, sentence
 from blobex.files import whole_file
 from blobex.training.tracker import Tracker
 
@@ -22,20 +23,25 @@ DATA = Path("data")
 REPORTS = Path("reports")
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise BlobexError(f"{message}: see --help")
+
+
 def run_stage(main: Callable[..., None], *names: str, arguments: Sequence[str] | None = None) -> None:
     """Call `main(params, *values)` with params.yaml and one command-line argument per name.
 
-    A BlobexError becomes one line on stderr and exit code 1.
+    A BlobexError, or what the file system refuses, becomes one line on stderr and exit code 1.
     """
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = _Parser(description=main.__doc__)
     for name in names:
         parser.add_argument(name)
-    values = vars(parser.parse_args(arguments))
     try:
+        values = vars(parser.parse_args(arguments))
         params = load_params()
         main(params.for_setup(values["setup"]) if "setup" in values else params, *values.values())
-    except BlobexError as error:
-        sys.exit(f"blobex: {error}")
+    except (BlobexError, OSError) as error:
+        sys.exit(f"blobex: {sentence(error)}")
 
 
 def checkpoints(folder: Path) -> Path:

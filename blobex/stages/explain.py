@@ -18,6 +18,7 @@ def main(params: Params, setup: str, variant: str) -> None:
     request = Request(attributes=params.explain.attributes, variant=variant, compose=compose(params))
     with tracking.run(params, "explain", setup, common.inversions(setup).parent, variant=variant) as tracker:
         names, queries, inversion = load_inversion(common.inversions(setup))
+        explainer.check_inverted(queries, inversion.layout)
         records = explainer.run(names, queries, lambda index: inversion[index], request, results, replace=True)
         write_published(results, records, len(names))
         rows, distance = [record.row() for record in records], perceptual_name(params.data.perceptual)

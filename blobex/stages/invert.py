@@ -9,7 +9,7 @@ from torchvision.utils import make_grid
 from blobex import tracking
 from blobex.config.params import Params
 from blobex.datasets.datamodule import explained_paths, load_pictures
-from blobex.datasets.images import to_array, to_float, write_png
+from blobex.datasets.images import name_of, to_array, to_float, write_png
 from blobex.datasets.manifest import manifest_path
 from blobex.datasets.pictures import write_report
 from blobex.explainer import Explainer
@@ -72,7 +72,7 @@ def real(params: Params, setup: str) -> tuple[list[str], Tensor, dict[str, float
     pictures = load_pictures(params, setup, explained_paths(params), "explained", params.invert.images)
     print(write_report(common.inversions(setup).with_name("pictures.json"), pictures))
     counts: dict[str, float] = {"images": len(pictures.paths), "skipped": len(pictures.skipped)}
-    return [str(path) for path in pictures.paths], to_float(pictures.images), counts
+    return [name_of(path) for path in pictures.paths], to_float(pictures.images), counts
 
 
 def generated(params: Params, setup: str) -> tuple[list[str], Tensor, dict[str, float]]:

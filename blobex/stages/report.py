@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from blobex.config.search import VARIANTS
 from blobex.counterfactual.folder import SETTINGS, read_results
 from blobex.counterfactual.result import TABLE, Explanation, read_table
 from blobex.errors import BlobexError
+from blobex.files import read_json
 from blobex.layout.layout import concatenate
 from blobex.layout.splat import AREA, Canvas, score_pyramid
 from blobex.metrics.interval import flat
@@ -75,7 +75,7 @@ def explained(pictures: int) -> tuple[list[Results], list[str]]:
 def outputs(folder: Path) -> list[str]:
     """What the model's scores are called; BlobexError if settings.json is missing or damaged."""
     try:
-        return [str(name) for name in json.loads((folder / SETTINGS).read_text("utf-8"))["decision"]["outputs"]]
+        return [str(name) for name in read_json(folder / SETTINGS)["decision"]["outputs"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BlobexError(f"cannot read {folder / SETTINGS}: run `dvc repro explain` again") from error
 
@@ -102,6 +102,8 @@ def map_canvas(record: Explanation, setup: str) -> Canvas:
     """What the maps are drawn on: as the generator does, whatever the size of its pictures."""
     folder = common.MODELS / "blobgan" / setup
     network = read_config(folder, "blobgan").get("network", {}) if (folder / CONFIG).is_file() else {}
+    if not isinstance(network, dict):
+        raise BlobexError(f"the config in {folder} is damaged: run `dvc repro blobgan` again")
     height, width = record.query.shape[:2]
     return Canvas(MAP_HEIGHT, width // height, network.get("rectangle") == "legacy", network.get("blob_area", AREA))
 
@@ -131,16 +133,21 @@ def read_measures(path: Path) -> dict[str, float] | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         return {name: float(value) for name, value in content.items() if isinstance(value, int | float)}
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ArithmeticError, ValueError, AttributeError) as error:
         raise BlobexError(f"{path} is damaged: run its stage again") from error
 
 
 def tables() -> dict[str, str]:
     """The truth benchmark's table of each setup that has one."""
     paths = {setup: common.REPORTS / "truth" / setup / "table.txt" for setup in SETUPS}
-    return {setup: path.read_text(encoding="utf-8") for setup, path in paths.items() if path.is_file()}
+    try:
+        return {setup: path.read_text(encoding="utf-8") for setup, path in paths.items() if path.is_file()}
+    except UnicodeDecodeError as error:
+        raise BlobexError(
+            f"a table.txt in {common.REPORTS / 'truth'} is damaged: run `dvc repro truth` again"
+        ) from error
 
 
 def numbers(report: Report, path: Path) -> dict[str, float]:

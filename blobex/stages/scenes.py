@@ -5,14 +5,16 @@ from __future__ import annotations
 from blobex import tracking
 from blobex.config.params import Params
 from blobex.datasets.manifest import draw, manifest_path, write_manifest
+from blobex.files import whole_folder
 from blobex.stages import common
 
 
 def main(params: Params) -> None:
-    """Write all sets and splits; what an earlier run left goes first."""
+    """Write all sets and splits; what an earlier run left goes when they stand."""
     root = common.DATA / "scenes"
     with tracking.run(params, "scenes", "all") as tracker:
-        draw(root, params.scenes)
+        with whole_folder(root) as new:
+            draw(new, params.scenes)
         write_manifest(root, params.scenes)
         tracker.log_artifact(manifest_path(root))
 

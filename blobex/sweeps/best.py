@@ -8,7 +8,8 @@ from pathlib import Path
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from blobex.config.write import Changes, rewritten
+from blobex.config.read import read_yaml, shown
+from blobex.config.write import Changes, Value, rewritten
 from blobex.errors import BlobexError
 from blobex.files import whole_file
 from blobex.sweeps.study import Opened
@@ -67,9 +68,17 @@ def apply(best: Path, params: Path) -> Changes:
     What each key held and holds now is given back. BlobexError: a file is missing or damaged, a key is not there, or a
     value is out of range; the file then stays as it is.
     """
-    try:
-        values = yaml.safe_load(best.read_text(encoding="utf-8"))["values"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise BlobexError(f"cannot read the values of {best}: run the sweep first") from error
-    with rewritten(params, values) as changes:
+    with rewritten(params, read_best(best)) as changes:
         return changes
+
+
+def read_best(path: Path) -> dict[str, Value]:
+    """The values of a best.yaml by their keys; BlobexError if it is missing or damaged."""
+    try:
+        values = read_yaml(path)["values"]
+        wrong = [key for key, value in values.items() if type(key) is not str or type(value) not in (int, float)]
+    except (OSError, ValueError, AttributeError, LookupError, TypeError) as error:
+        raise BlobexError(f"cannot read the values of {path}: run the sweep first") from error
+    if wrong:
+        raise BlobexError(f"{path} holds no number for {shown(wrong[0])}: run the sweep again")
+    return dict(values)

@@ -16,11 +16,24 @@ from typing import IO, Any
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from sqlalchemy import create_engine, inspect
 
-from blobex.errors import BlobexError
+from blobex.config.limits import FileName
+from blobex.config.read import shown
+from blobex.errors import BlobexError, brief
 from blobex.files import without_password
 
+KINDS = ("cf", "invert", "encoder")  # of sweeps
 HEARTBEAT, SILENCE = 60, 150  # seconds: how often a trial in a database tells that it lives, and when it is given up
+
+
+def folder_of(kind: str, name: str, reports: Path = Path("reports")) -> Path:
+    """Where a study is kept. BlobexError: there is no such kind, or the name cannot be a folder's."""
+    if kind not in KINDS:
+        raise BlobexError(f"unknown sweep {kind!r}: choose from {', '.join(KINDS)}")
+    if not FileName().allows(name):
+        raise BlobexError(f"the study is called {shown(name)}: give a name{FileName()}")
+    return reports / f"sweep_{kind}" / name
 
 
 @dataclass(frozen=True)
@@ -106,15 +119,23 @@ class _FileLock(JournalFileOpenLock):
 def open_storage(place: Place, silent: Callable[[optuna.Study, optuna.trial.FrozenTrial], None]) -> BaseStorage:
     """The storage of a place, made if there is none; `silent` is told of trials whose heartbeat has stopped.
 
-    BlobexError: the database cannot be reached.
+    BlobexError: the database cannot be reached, or the file is damaged.
     """
-    place.folder.mkdir(parents=True, exist_ok=True)
     if place.url is None:
+        place.folder.mkdir(parents=True, exist_ok=True)
         lock = _FileLock(place.folder / ".study.lock")
         with locked(lock.path):
             _mend(place.journal)
-        return JournalStorage(JournalFileBackend(str(place.journal), lock_obj=lock))
+        try:
+            return JournalStorage(JournalFileBackend(str(place.journal), lock_obj=lock))
+        except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:  # of a foreign line
+            told = f"{place.journal} is damaged ({brief(error)}): move it away, or give another --name"
+            raise BlobexError(told) from error
     try:
+        engine = create_engine(place.url)
+        inspect(engine).get_table_names()  # before there is a folder for what cannot be used
+        engine.dispose()
+        place.folder.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings(), place.claimed():  # the first use of a database creates its tables
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return RDBStorage(
@@ -124,10 +145,9 @@ def open_storage(place: Place, silent: Callable[[optuna.Study, optuna.trial.Froz
                 heartbeat_stale_trial_callback=silent,
             )
     except Exception as error:  # each database has errors of its own
-        reason = " ".join(str(error).split())[:200]
         raise BlobexError(
-            f"the storage {without_password(place.url)} cannot be used ({without_password(reason)}): give a database's "
-            "URL, such as sqlite:///sweeps.db, and install its driver"
+            f"the storage {without_password(place.url)} cannot be used ({brief(without_password(str(error)))}): give a "
+            "database's URL, such as sqlite:///sweeps.db, and install its driver"
         ) from error
 
 

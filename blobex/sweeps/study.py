@@ -49,11 +49,11 @@ def begin(task: Task, place: Place, name: str) -> Opened:
     mode, or of other pictures or weights. Sampler and pruner may change from one resumption to the next.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    chosen = space.checked(task.space, task.section)
     storage = open_storage(place, put_back_silent)
     pareto = task.options.mode == "pareto"
     directions: Sequence[Literal["minimize", "maximize"]]
     directions = list(task.directions.values()) if pareto else ["minimize"]
-    chosen = space.checked(task.space, task.section)
     wanted = {"task": task.section, "setup": task.setup, "mode": task.options.mode, "space": space.to_json(chosen)}
     wanted = json.loads(json.dumps(wanted | task.identity()))
     with place.claimed():

@@ -11,13 +11,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Literal
-
-import torch
 
 from blobex.config.training import Training
 from blobex.errors import BlobexError
+from blobex.networks.tensor_file import load_tensors
 
 ENTRY = "blobex"  # ours in the checkpoint: fingerprint and run_id
 FINISHED = "finished"  # a file beside the checkpoints: the stage has written all its outputs
@@ -49,11 +47,11 @@ def listed(folder: Path) -> list[Checkpoint]:
 
 
 def read_entry(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What blobex noted in a checkpoint: `fingerprint` of the configuration, `run_id` of the tracker (or None)."""
+    """What blobex noted in a checkpoint: `fingerprint` of the configuration, tracker's `run_id` or None, `scores`."""
     try:
-        content = torch.load(checkpoint.path, map_location="cpu", mmap=True, weights_only=True)
-        return dict(content[ENTRY])
-    except (OSError, RuntimeError, UnpicklingError, KeyError) as error:
+        entry = dict(load_tensors(checkpoint.path, mapped=True)[ENTRY])
+        return entry | {name: entry[name] for name in ("fingerprint", "run_id", "scores")}
+    except (OSError, LookupError, TypeError, ValueError) as error:
         raise BlobexError(f"{checkpoint.path} is not a checkpoint of blobex or is damaged: delete it") from error
 
 

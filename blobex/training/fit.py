@@ -241,7 +241,11 @@ class _Keeper(lightning.Callback):
                 f"checkpoint.monitor is {options.monitor}, which was not measured: choose from {measured}"
             )
         temporary = self.folder / ".checkpoint.part"
-        trainer.save_checkpoint(temporary)
+        try:
+            trainer.save_checkpoint(temporary)
+        except OSError:  # a full disk
+            temporary.unlink(missing_ok=True)
+            raise
         if trainer.is_global_zero:
             temporary.replace(self.folder / checkpoints.file_name(step, score))
             checkpoints.prune(self.folder, self.training)

@@ -57,6 +57,7 @@ def benchmark(params: Params, setup: str, models: Path) -> Findings:
     The small ones are trained into `models`/truth/<setup>. BlobexError: pictures that are no synthetic scenes, networks
     that are missing.
     """
+    params.setup(setup)
     options, seed = params.truth, params.run.seed
     if options.seeds > 1 and "ours" not in options.methods:
         raise BlobexError("truth.seeds asks about small models, which only ours explains: add it to truth.methods")

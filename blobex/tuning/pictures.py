@@ -13,7 +13,7 @@ from torch import Tensor
 
 from blobex.config.params import Params
 from blobex.datasets.datamodule import explained_paths, load_pictures
-from blobex.datasets.images import to_float
+from blobex.datasets.images import name_of, to_float
 from blobex.errors import BlobexError
 from blobex.explainer import Explainer
 from blobex.inversion.invert import Inversion
@@ -38,13 +38,14 @@ def parts(params: Params, setup: str, seen: int, held_out: int) -> Parts:
     BlobexError: there are too few.
     """
     paths = explained_paths(params)[params.invert.images :]
-    pictures = load_pictures(params, setup, paths, "sweep", seen + held_out)
-    if len(pictures.paths) < seen + held_out:
+    pictures = load_pictures(params, setup, paths, "sweep", seen + held_out) if paths else None
+    found = len(pictures.paths) if pictures else 0
+    if pictures is None or found < seen + held_out:
         raise BlobexError(
             f"a sweep on {seen} pictures with {held_out} held out needs {seen + held_out}, but behind the first "
-            f"{params.invert.images} (invert.images) {params.data.root} has {len(pictures.paths)}: lower one of them"
+            f"{params.invert.images} (invert.images) {params.data.root} has {found}: lower one of them"
         )
-    names, images = [str(path) for path in pictures.paths], to_float(pictures.images)
+    names, images = [name_of(path) for path in pictures.paths], to_float(pictures.images)
     return Parts((names[:seen], images[:seen]), (names[seen:], images[seen:]))
 
 

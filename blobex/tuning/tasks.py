@@ -10,12 +10,12 @@ from typing import Any
 
 from blobex.config.params import Params
 from blobex.config.read import load_params
-from blobex.errors import BlobexError
+from blobex.errors import BlobexError, sentence
 from blobex.explainer import Explainer
 from blobex.networks.blobgan import load_blobgan
 from blobex.sweeps.best import BEST
 from blobex.sweeps.run import sweep
-from blobex.sweeps.storage import Place
+from blobex.sweeps.storage import KINDS, Place, folder_of
 from blobex.sweeps.study import begin
 from blobex.sweeps.task import Task
 from blobex.sweeps.worker import work
@@ -23,8 +23,6 @@ from blobex.tuning.counterfactual import CounterfactualTask
 from blobex.tuning.encoder import EncoderTask
 from blobex.tuning.inversion import InversionTask
 from blobex.tuning.pictures import parts
-
-KINDS = ("cf", "invert", "encoder")
 
 
 def load_task(kind: str, setup: str, params: Params, models: Path, folder: Path) -> Task:
@@ -39,16 +37,11 @@ def load_task(kind: str, setup: str, params: Params, models: Path, folder: Path)
     return CounterfactualTask(explainer, pictures, folder) if kind == "cf" else InversionTask(explainer, pictures)
 
 
-def folder_of(kind: str, name: str, reports: Path = Path("reports")) -> Path:
-    """Where a study is kept."""
-    return reports / f"sweep_{kind}" / name
-
-
 def run_sweep(
     kind: str, setup: str, name: str, trials: int | None, workers: int, storage: str | None, models: Path, params: Path
 ) -> tuple[Path, dict[str, Any]]:
     """Go on with the study of this name, or begin it; its best.yaml and the comparison on what no trial saw."""
-    values, place = load_params(params), Place(folder_of(kind, name), storage)
+    place, values = Place(folder_of(kind, name), storage), load_params(params)
     task = load_task(kind, setup, values, models, place.folder)
     opened = begin(task, place, f"sweep_{kind}-{name}")
     goal = task.options.trials if trials is None else trials
@@ -75,5 +68,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except BlobexError as error:
-        sys.exit(f"blobex: {error}")
+    except (BlobexError, OSError) as error:
+        sys.exit(f"blobex: {sentence(error)}")

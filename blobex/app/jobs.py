@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,7 +51,7 @@ class Progress:
 
 async def events(
     work: Callable[[Progress], Event], turn: threading.Lock, of: int | None = None
-) -> AsyncIterator[Event]:
+) -> AsyncGenerator[Event]:
     """The job's progress and at last {"result": ...} or {"error": a sentence}.
 
     It begins when it is its `turn`. When nobody asks for more, it ends at its next step.

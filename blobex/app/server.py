@@ -6,7 +6,7 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -158,14 +158,15 @@ class _Api:
         return JSONResponse(await run_in_threadpool(work))
 
 
-async def _stream(found: AsyncIterator[Event]) -> Response:
+async def _stream(found: AsyncGenerator[Event]) -> Response:
     """Events as lines of JSON, with status 422 if the first one is an error."""
     first = await anext(found)
 
     async def lines() -> AsyncIterator[str]:
-        yield json.dumps(first) + "\n"
-        async for event in found:
-            yield json.dumps(event) + "\n"
+        async with contextlib.aclosing(found):
+            yield json.dumps(first) + "\n"
+            async for event in found:
+                yield json.dumps(event) + "\n"
 
     return StreamingResponse(lines(), 422 if "error" in first else 200, media_type="application/x-ndjson")
 

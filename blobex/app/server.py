@@ -90,6 +90,7 @@ def listening(host: str, port: int) -> socket.socket:
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
+        bound.listen()  # from now on, so that whoever is told the address is answered
     except OSError as error:
         raise BlobexError(f"cannot listen on {host}, port {port} ({error.strerror}): give another port") from error
     return bound

@@ -56,8 +56,7 @@ class Scene:
 
     @property
     def edited(self) -> bool:
-        pairs = zip(self.start.items(), self.layout.items(), strict=True)
-        return not all(torch.equal(one, other) for (_, one), (_, other) in pairs)
+        return not _same(self.start, self.layout)
 
 
 @dataclass(frozen=True)
@@ -83,6 +82,7 @@ class Studio:
     explainers: dict[str, Explainer] = field(default_factory=dict)
     loading: threading.Lock = field(default_factory=threading.Lock)
     rest: ExitStack = field(default_factory=ExitStack)
+    last: tuple[Explainer, Tensor, BlobLayout, Composer] | None = None
 
     @classmethod
     def open(cls, setup: str, models: Path, params: Params, device: str | None, decision: str | None) -> Studio:
@@ -183,13 +183,23 @@ class Studio:
         layout = scene.layout.to(explainer.device)
         if scene.photo is None:
             return explainer.exact.render(layout)[0]
-        photo, start = scene.photo.to(explainer.device), scene.start.to(explainer.device)
         if not scene.edited:
-            return photo
+            return scene.photo.to(explainer.device)
         form = VectorForm.of(layout)
-        composer = Composer.over(photo[None], start, explainer.exact, rows=1)
-        vector = form.flatten(layout)
-        return composer.pictures(vector, torch.tensor([0]), form.changed(vector, form.flatten(start)))[0]
+        vector, start = form.flatten(layout), form.flatten(scene.start.to(explainer.device))
+        composer = self._composer(scene, explainer)
+        return composer.pictures(vector, torch.tensor([0]), form.changed(vector, start))[0]
+
+    def _composer(self, scene: Scene, explainer: Explainer) -> Composer:
+        """What lays changes over the scene's photo; kept for the next edit of the same photo."""
+        assert scene.photo is not None
+        last = self.last
+        if last and last[0] is explainer and torch.equal(last[1], scene.photo) and _same(last[2], scene.start):
+            return last[3]
+        photo, start = scene.photo[None].to(explainer.device), scene.start.to(explainer.device)
+        composer = Composer.over(photo, start, explainer.exact, rows=1)
+        self.last = explainer, scene.photo, scene.start, composer
+        return composer
 
     def explain(
         self, scene: Scene, request: Request, look: Look, decision: str | None = None
@@ -223,6 +233,10 @@ class Studio:
             explainer.masks(scene.layout.blobs, 1, plan)
         elif explainer.parser is None or re.search(r"\d", plan.only):
             explainer.regions(plan.only, [scene.name], torch.zeros(1, 3, *self.size))
+
+
+def _same(one: BlobLayout, other: BlobLayout) -> bool:
+    return all(torch.equal(tensor, getattr(other, key)) for key, tensor in one.items())
 
 
 @torch.no_grad()

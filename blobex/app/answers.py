@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,8 +80,8 @@ def request(question: WireQuestion, kind: str) -> Request:
         else:
             points = [numbers] if len(numbers) == 4 else [numbers[n : n + 2] for n in range(0, len(numbers), 2)]
             only = " ".join(",".join(f"{number:.6f}" for number in point) for point in points)
-    if question.thing is not None and not all(each.isascii() and (each.isalpha() or each == " ") for each in only or ""):
-        raise BlobexError("an object is named by letters, such as car ahead")  # also: never the name of a file
+    if question.thing is not None and not re.fullmatch("[A-Za-z ]*[A-Za-z][A-Za-z ]*", question.thing):
+        raise BlobexError("an object is named by letters, such as car ahead")  # and never is the name of a file
     return Request(
         attributes=None if question.attribute is None else [question.attribute],
         region=box,
@@ -101,7 +102,10 @@ def request(question: WireQuestion, kind: str) -> Request:
 
 def explained(found: Sequence[Explanation], archive: bytes, names: Sequence[str]) -> dict[str, Any]:
     """The explanations and the zip with all about them."""
-    return {"explanations": [explanation(each, names) for each in found], "zip": base64.b64encode(archive).decode("ascii")}
+    return {
+        "explanations": [explanation(each, names) for each in found],
+        "zip": base64.b64encode(archive).decode("ascii"),
+    }
 
 
 def explanation(found: Explanation, names: Sequence[str]) -> dict[str, Any]:
@@ -130,4 +134,3 @@ def explanation(found: Explanation, names: Sequence[str]) -> dict[str, Any]:
         "after": from_picture(found.counterfactual),
         "layout": from_layout(found.blobs_after),
     }
-

@@ -1,7 +1,7 @@
 """Who may talk to the server: pages that it served itself.
 
-Any page that a browser shows can send requests to this machine. A page of another name is told by Origin; one whose name
-was made to point here (DNS rebinding) by Host, which then is a name, and not an address.
+Any page that a browser shows can send requests to this machine. A page of another name is told by Origin; one whose
+name was made to point here (DNS rebinding) by Host, which then is a name, and not an address.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def refused(headers: Headers, names: tuple[str, ...]) -> str:
         return "the page must be opened by an address such as http://127.0.0.1:7860, not by another name"
     if origin is not None and (urlsplit(origin).netloc or "null").lower() != host.lower():
         return "another page may not use this server"
-    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and headers.get("sec-fetch-mode") != "navigate":
+    site, mode = (headers.get(f"sec-fetch-{name}") for name in ("site", "mode"))
+    if site not in (None, "none", "same-origin") and mode != "navigate":
         return "another page may not use this server"
     return ""
 

@@ -1,4 +1,4 @@
-"""Work that takes seconds: in a thread, one at a time, with its progress sent as it goes and an end when nobody waits."""
+"""Work that takes seconds: in a thread, one at a time; its progress is sent, and it ends when nobody waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page and what it asks for, over HTTP. Nothing about a scene is kept here: the page holds it and sends it along."""
+"""The page and what it asks for, over HTTP. No scene is kept here: the page holds it and sends it along."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def serve(
     device: str | None = None,
     ready: Callable[[str], None] = print,
 ) -> None:
-    """Serve the page until Ctrl-C; `ready` is told its address. BlobexError: as Explainer.load, or no such host or port.
+    """Serve the page until Ctrl-C; `ready` is told its address. BlobexError: as Explainer.load, or a port that is taken.
 
     The setup is, if None, the first one that has a trained generator.
     """

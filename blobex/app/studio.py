@@ -248,7 +248,7 @@ def known(explainer: Explainer, queries: Tensor, layout: BlobLayout) -> Inversio
 
 
 def outlines(layout: BlobLayout, area: float) -> list[list[float]]:
-    """Where each blob of one picture is half opaque: an ellipse's x, y (shares of width and height), its half-axes along
+    """The ellipse where each blob of one picture is half opaque: x, y (shares of width and height), the half-axes along
     and across the blob's direction (picture heights; 0 where it is nowhere half opaque) and that direction's angle.
 
     Its opacity is sigmoid(size - squared distance): one half where the squared distance is the size.

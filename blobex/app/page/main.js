@@ -7,7 +7,7 @@ import { BlobList, bars, byId, card, element, option, share } from "./panels.js"
 
 const form = byId("question"), tools = byId("tools");
 const state = { model: null, scene: null, history: null, drawing: null, first: null, selected: null, ticked: new Set(),
-  region: null, all: true, work: null, sizes: new Map(), files: [] };
+  region: null, all: true, work: null, sizes: new Map(), files: [], sampled: null };
 const layout = () => state.history.now;
 const wired = () => ({ ...state.scene, layout: layout(), decision: state.model.decision });
 
@@ -21,7 +21,7 @@ async function trying(action) {
   try { tell(""); return await action(); }
   catch (error) {
     if (error.name === "AbortError") tell("Stopped.");
-    else tell(error.message[0].toUpperCase() + error.message.slice(1) + ".", true);
+    else tell(`${error.message}.`, true);
   }
 }
 
@@ -208,8 +208,10 @@ function question() {
 
 /** Long work: what it shows on its way is seen in the picture. */
 async function working(title, work) {
+  const from = document.activeElement;
   state.work = new AbortController();
   show();
+  if (from === byId("explain")) byId("stop").focus();
   const seen = event => {
     picture(event.picture);
     byId("speed").textContent = event.of ? `step ${Math.min(event.step, event.of)} of ${event.of}` : `step ${event.step}`;
@@ -219,6 +221,7 @@ async function working(title, work) {
   byId("speed").textContent = "";
   if (state.drawing) picture(state.drawing.picture);
   show();
+  if (from === byId("explain")) from.focus();
   return found;
 }
 
@@ -247,9 +250,11 @@ async function load(file) {
 }
 
 async function sample() {
-  const seed = Number(byId("seed").value), found = await trying(() => calls.sample(seed, Number(byId("truncation").value), state.model.decision));
+  const seed = Number(byId("seed").value), typical = Number(byId("truncation").value);
+  const found = await trying(() => calls.sample(seed, typical, state.model.decision));
   if (!found) return;
   enter(found);
+  state.sampled = `${seed} ${typical}`;
   tell(`Scene ${seed} is ready to edit.`);
 }
 
@@ -293,7 +298,11 @@ form.addEventListener("change", event => {
 });
 form.elements.thing.addEventListener("focus", () => { form.elements.where.value = "thing"; show(); });
 byId("stop").addEventListener("click", () => state.work?.abort());
-byId("sample").addEventListener("click", sample);
+byId("sample").addEventListener("click", () => {
+  const { value } = byId("seed");
+  if (state.sampled === `${value} ${byId("truncation").value}`) byId("seed").value = Number(value) + 1; // again: another one
+  sample();
+});
 byId("fresh").addEventListener("click", () => restyle(true));
 byId("looks").addEventListener("change", () => restyle(false));
 byId("file").addEventListener("change", event => { load(event.target.files[0]); event.target.value = ""; });

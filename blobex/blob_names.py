@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from blobex.errors import BlobexError
@@ -15,9 +15,9 @@ def blob_names(models: Path, setup: str, blobs: int) -> tuple[str, ...]:
         trained = read_config(models / "blobgan" / setup, "blobgan")
         slots = read_config(models / "blobgan_pretrain" / setup, "blobgan_pretrain").get("slots")
     except BlobexError:
-        return plain_names(blobs)
+        return plain_names(range(blobs))
     named = slot_names(slots) if trained.get("start") == "pretrained" and isinstance(slots, Mapping) else ()
-    return named if len(named) == blobs else plain_names(blobs)
+    return named if len(named) == blobs else plain_names(range(blobs))
 
 
 def slot_names(slots: Mapping[str, int]) -> tuple[str, ...]:
@@ -30,10 +30,10 @@ def slot_names(slots: Mapping[str, int]) -> tuple[str, ...]:
     return tuple(f"{group} {n + 1}" if count > 1 else group for group, count in plain for n in range(count))
 
 
-def plain_names(blobs: int) -> tuple[str, ...]:
-    """Names that say nothing but the number, from 0.
+def plain_names(numbers: Iterable[int]) -> tuple[str, ...]:
+    """Names that say nothing but the number.
 
-    >>> plain_names(2)
-    ('blob 0', 'blob 1')
+    >>> plain_names([0, 7])
+    ('blob 0', 'blob 7')
     """
-    return tuple(f"blob {number}" for number in range(blobs))
+    return tuple(f"blob {number}" for number in numbers)

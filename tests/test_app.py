@@ -98,7 +98,7 @@ def answer(client: TestClient, scene: Json, **question: object) -> Json:
     response = client.post("/api/explain", json={"scene": scene, "question": question})
     assert response.status_code == 200, response.text
     found: Json = json.loads(response.text.splitlines()[-1])
-    return found["result"] if "result" in found else found
+    return found.get("result", found)
 
 
 def test_layouts_keep_their_bits_on_the_way(folder: Path) -> None:

@@ -23,7 +23,7 @@ UNFORESEEN = "something went wrong in the server: its terminal says what"
 Event = dict[str, Any]
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """Nobody waits for the result any more."""
 
 
@@ -40,7 +40,7 @@ class Progress:
     def __call__(self, picture: Callable[[], Tensor]) -> None:
         """One step further; `picture` makes what it looks like, (3,H,W) in [-1,1]."""
         if self.gone.is_set():
-            raise Stopped
+            raise StoppedError
         self.step += 1
         if time.monotonic() - self.last < EVERY:
             return
@@ -71,7 +71,7 @@ async def events(
                 tell({"result": work(Progress(tell, gone, of))})
             finally:
                 turn.release()
-        except Stopped:
+        except StoppedError:
             pass
         except BlobexError as error:
             tell({"error": str(error)})

@@ -24,7 +24,7 @@ from blobex.app import answers
 from blobex.app.guard import Guard
 from blobex.app.jobs import UNFORESEEN, Event, Progress, events
 from blobex.app.studio import Studio
-from blobex.app.wire import WireQuestion, WireSample, WireScene, read, read_json, shortened, short_name
+from blobex.app.wire import WireQuestion, WireSample, WireScene, read, read_json, short_name, shortened
 from blobex.config.read import load_params
 from blobex.errors import BlobexError
 from blobex.networks.weights import CONFIG
@@ -61,7 +61,7 @@ def serve(
     device: str | None = None,
     ready: Callable[[str], None] = print,
 ) -> None:
-    """Serve the page until Ctrl-C; `ready` is told its address. BlobexError: as Explainer.load, or a port that is taken.
+    """Serve the page until Ctrl-C; `ready` is told its address. BlobexError: as Explainer.load, or the port is taken.
 
     The setup is, if None, the first one that has a trained generator.
     """

@@ -27,9 +27,8 @@ from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.request import Request
 from blobex.counterfactual.result import Explanation
 from blobex.counterfactual.target import AttributeTarget, ClassTarget, RegionTarget
-from blobex.datasets.images import fit, load_image, to_array, to_float, to_tensor
+from blobex.datasets.images import fit, load_image, to_float, to_tensor
 from blobex.decisions.decision import Kind, resting
-from blobex.descent.slots import exact_rows
 from blobex.errors import BlobexError
 from blobex.explainer import Explainer
 from blobex.inversion.invert import Inversion, measure

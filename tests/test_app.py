@@ -149,7 +149,7 @@ def test_outlines_are_where_blobs_are_half_opaque() -> None:
     random = np.random.default_rng(0)
     covs = random.normal(size=4)
     layout = BlobLayout(
-        *(torch.tensor(each, dtype=torch.float32) for each in ([[0.3]], [[0.6]], [[covs]], [[0, 5.0]])),
+        *(torch.tensor(each, dtype=torch.float32) for each in ([[0.3]], [[0.6]], [[covs.tolist()]], [[0, 5.0]])),
         torch.ones(1, 2, 1),
         torch.ones(1, 2, 1),
     )

@@ -18,7 +18,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo short test test-slow chaos check profile repro ui dag bench report docs data external remote-s3 sweep-cf sweep-invert sweep-encoder sweep-apply requirements clean-demo
+.PHONY: help setup demo app short test test-slow chaos check profile repro ui dag bench report docs data external remote-s3 sweep-cf sweep-invert sweep-encoder sweep-apply requirements clean-demo
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -40,6 +40,10 @@ demo: $(READY) ## explain road scenes with the reference models
 		blobex explain demo/photos --setup $$setup $(ACTIONS) --out demo/$$setup || exit 1; \
 		echo "Query, reconstruction and counterfactuals: demo/$$setup/snapshot_0.png"; \
 	done
+
+app: $(READY) ## serve a page to explain pictures by hand (DIR=short: with the models of make short; PORT=7860)
+	@[ $(DIR) != . ] || dvc pull --quiet --allow-missing
+	@cd $(DIR) && blobex app $(if $(PORT),--port $(PORT)) $(if $(filter command line,$(origin SETUP)),--setup $(SETUP))
 
 short: $(READY) ## train a short model in short/ (SETUP=rect; some 10 minutes) and explain photos with it
 	@mkdir -p short && cp -r blobex dvc.yaml short/ && cp profiles/short.yaml short/params.yaml

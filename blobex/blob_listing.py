@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from blobex.blob_names import blob_names, plain_names
 from blobex.counterfactual.regions import painting_blobs
 from blobex.datasets.images import to_array, write_png
 from blobex.engine import naming
@@ -32,6 +33,7 @@ class Blob:
     """One blob of a picture. What it paints is None without a parser, and where it paints nothing at all."""
 
     number: int  # from 0
+    name: str  # what it was trained to stand for, such as "vehicle 3"; "blob 20" where that is unknown
     x: float  # of its centre, as shares of the picture
     y: float
     size: float  # the share of the picture that it paints
@@ -42,6 +44,14 @@ class Blob:
     @property
     def paints(self) -> str:
         return "" if self.category is None else f"{self.category} {self.share:.0%}"
+
+    @property
+    def label(self) -> str:
+        """What the map says about it beside its number."""
+        (plain,) = plain_names([self.number])
+        return ", ".join(
+            filter(None, ("" if self.name == plain else self.name, self.paints, f"{self.size:.0%} of all"))
+        )
 
 
 @dataclass(frozen=True)
@@ -61,12 +71,15 @@ class Listing:
         """For people to read; a star marks the blobs that paint the region."""
         known = any(blob.category for blob in self.blobs)
         lines = [f"{self.image}{'' if known else '  (no parser: what blobs paint is unknown)'}"]
-        lines.append("  blob     x     y   size  paints")
+        wide = max(len(blob.name) for blob in self.blobs)
+        lines.append(f"  blob  {'name':{wide}}     x     y   size  paints")
         for blob in self.blobs:
             star = "*" if blob.number in (self.chosen or ()) else " "
             seen = blob.paints if blob.visible else "not visible"
-            lines.append(f"{star} {blob.number:4d}  {blob.x:4.2f}  {blob.y:4.2f}  {blob.size:5.1%}  {seen}".rstrip())
-        lines.append(f"  background          {self.background:5.1%}")
+            lines.append(
+                f"{star} {blob.number:4d}  {blob.name:{wide}}  {blob.x:4.2f}  {blob.y:4.2f}  {blob.size:5.1%}  {seen}".rstrip()
+            )
+        lines.append(f"  background{' ' * wide}            {self.background:5.1%}")
         if self.chosen is not None:
             painters = [*map(str, self.chosen), *(["background"] if self.background_chosen else [])]
             lines.append(f"  painting {self.region}: {', '.join(painters)}")
@@ -92,11 +105,14 @@ def list_blobs(
     names, queries = explainer.load_pictures(list(photos))
     regions = [None] * len(names) if region is None else explainer.regions(region, names, queries)
     inversion = explainer.invert(queries)
+    called = blob_names(models, setup, inversion.layout.blobs)
     listings, maps = [], []
     for index, (name, query, inside) in enumerate(zip(names, queries, regions, strict=True)):
         layout, image = inversion.layout[index : index + 1], inversion.image[index]
         scores = explainer.exact.scores(layout)[0].cpu()
-        listing = Listing(name, setup, scores[0].mean().item(), _blobs(layout, scores, _named(explainer.parser, image)))
+        listing = Listing(
+            name, setup, scores[0].mean().item(), _blobs(layout, scores, _named(explainer.parser, image), called)
+        )
         if inside is not None:
             listing = _choose(listing, region, scores, inside)
         listings.append(listing)
@@ -113,12 +129,12 @@ def _named(parser: Parser | None, image: Tensor) -> Tensor | None:
         return parser(image[None].clamp(-1, 1)).semantic[0].argmax(0).cpu()
 
 
-def _blobs(layout: BlobLayout, scores: Tensor, named: Tensor | None) -> tuple[Blob, ...]:
+def _blobs(layout: BlobLayout, scores: Tensor, named: Tensor | None, called: Sequence[str]) -> tuple[Blob, ...]:
     """The record of each blob; blob k has the score map k+1 of `scores` (K+1,H,W), on the CPU."""
     seen = set(dominant(scores.numpy()).flatten().tolist())
     places = zip(layout.xs[0].tolist(), layout.ys[0].tolist(), strict=True)
     return tuple(
-        Blob(number, x, y, painted.mean().item(), number in seen, *_category(painted, named))
+        Blob(number, called[number], x, y, painted.mean().item(), number in seen, *_category(painted, named))
         for number, ((x, y), painted) in enumerate(zip(places, scores[1:], strict=True))
     )
 
@@ -145,7 +161,7 @@ def _draw(listing: Listing, query: Tensor, image: Tensor, scores: Tensor, inside
         scores.numpy(),
         np.array([(blob.x, blob.y) for blob in listing.blobs]),
         to_array(image),
-        {blob.number: ", ".join(filter(None, (blob.paints, f"{blob.size:.0%} of all"))) for blob in listing.blobs},
+        {blob.number: blob.label for blob in listing.blobs},
         listing.chosen,
         None if inside is None else inside.numpy(),
     )

@@ -14,7 +14,7 @@ from PIL import Image
 from tiny_world import BLOBS, HEIGHT, WIDTH, render, scenes, tiny_explainer, tiny_params
 from typer.testing import CliRunner
 
-from blobex import cli, explainer, loading
+from blobex import blob_listing, cli, explainer, loading
 from blobex.blob_listing import _category, list_blobs
 from blobex.datasets.images import to_array
 from blobex.errors import BlobexError
@@ -65,6 +65,7 @@ def test_the_blobs_of_the_tiny_world_are_found_and_written(world: Path) -> None:
         assert sum(blob.size for blob in listing.blobs) + listing.background == pytest.approx(1, abs=1e-5)
         assert all(blob.visible and blob.category is None for blob in listing.blobs)
         read = json.loads((out / f"photo_{index}.json").read_text())
+        assert read["blobs"][4]["name"] == "blob 4"
         assert read["blobs"][4]["x"] == listing.blobs[4].x and read["image"] == str(photos(world)[index])
         with Image.open(out / f"photo_{index}.png") as sheet:
             assert sheet.width > 1000
@@ -78,6 +79,17 @@ def test_a_region_chooses_its_blob(world: Path) -> None:
     lines = listing.table.splitlines()
     assert [line[5] for line in lines if line.startswith("*")] == ["4"]
     assert lines[-1] == f"  painting {light}: 4"
+
+
+def test_blobs_are_called_by_their_slots(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("road", "vehicle 1", "vehicle 2", "tree", "light")
+    monkeypatch.setattr(blob_listing, "blob_names", lambda *_: names)
+    (listing,) = list_blobs(photos(world)[:1], world / "maps", models=world / "models")
+    rows = listing.table.splitlines()[2:]
+    assert [row[8:17].strip() for row in rows[:-1]] == list(names)
+    assert len({row.rindex("%") for row in rows}) == 1  # columns stand below each other
+    assert listing.blobs[4].label.startswith("light, ")
+    assert dataclasses.replace(listing.blobs[4], name="blob 4").label == f"{listing.blobs[4].size:.0%} of all"
 
 
 def test_what_a_blob_paints_most_by_hand() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 Definition = ast.FunctionDef | ast.ClassDef
 # Page to what of the package stands on it: a module, or a room with all of its modules.
 PAGES = {
-    "explainer": ("explainer", "engine", "blob_listing", "loading", "errors"),
+    "explainer": ("explainer", "engine", "blob_listing", "blob_names", "loading", "errors"),
     **{room: (room,) for room in ("decisions", "counterfactual", "inversion", "layout", "scenes", "datasets")},
     **{room: (room,) for room in ("networks", "metrics", "config")},
 }

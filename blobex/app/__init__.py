@@ -1,0 +1,1 @@
+"""The local page: explain pictures by hand."""

@@ -1,0 +1,190 @@
+"""What goes between page and server: JSON records, read as strictly as the parameters, and what they become.
+
+Everything that comes from outside is checked here or where it is used; what is wrong is a BlobexError.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import io
+import json
+import math
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from blobex.config.limits import Within
+from blobex.config.read import parse
+from blobex.errors import BlobexError
+from blobex.layout.layout import BlobLayout
+
+FLOATS = np.dtype("<f4")  # of a look
+SHORT, LONGEST = 100, 300  # letters of a name and of a message
+LOUDEST = 1e4  # of a look's numbers
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class WireBlob:
+    """One blob. Its look, features and then style, is base64 of float32: the page moves it about and never opens it."""
+
+    x: Annotated[float, Within(-10, 10)]
+    y: Annotated[float, Within(-10, 10)]
+    covs: Annotated[list[float], Within(-1e4, 1e4)]  # 4: as in BlobLayout
+    size: Annotated[float, Within(-1e4, 1e4)]
+    look: str
+
+
+@dataclass(frozen=True)
+class WireLayout:
+    background: str  # its look
+    blobs: list[WireBlob]
+
+
+@dataclass(frozen=True)
+class WireScene:
+    """A picture and its blobs."""
+
+    name: str
+    photo: str | None  # base64 of a picture file of the setup's size; null: the blobs are all there is
+    start: WireLayout  # the photo's blobs
+    layout: WireLayout  # the same, edited
+    decision: str  # the model in question
+
+
+@dataclass(frozen=True)
+class WireSample:
+    seed: Annotated[int, Within(0, 2**31 - 1)]
+    truncation: Annotated[float, Within(0, 1)] = 0.0
+    decision: str | None = None  # null: the first
+
+
+@dataclass(frozen=True)
+class WireQuestion:
+    """What `counterfactual.request.Request` holds, as far as a page asks for it."""
+
+    attribute: str | None = None
+    replaced: str | None = None
+    variant: Literal["basic", "targeted", "diverse"] = "basic"
+    keys: list[str] | None = None
+    blobs: Annotated[list[int] | None, Within(0, 511)] = None
+    region: Annotated[list[float] | None, Within(0, 1)] = None  # left, top, right, bottom, or x, y of three or more
+    thing: str | None = None  # an object that the parser finds, such as "car ahead"
+    background: bool | None = None
+    few: bool | None = None
+    count: Annotated[int | None, Within(1, 8)] = None
+    compose: str | None = None
+    steps: Annotated[int | None, Within(1, 2000)] = None
+    lambda_prox: Annotated[float | None, Within(0, 1000)] = None
+    learning_rate: Annotated[float | None, Within(1e-6, 10)] = None
+
+
+def read(kind: type[T], tree: object, name: str) -> T:
+    """A record from JSON; what is left out has its default. BlobexError names what is missing, unknown or wrong."""
+    if isinstance(tree, dict):
+        fields = [each for each in dataclasses.fields(kind) if each.init]  # type: ignore[arg-type]
+        known = {each.name: each.default for each in fields if each.default is not dataclasses.MISSING}
+        missing = [each.name for each in fields if each.name not in known and each.name not in tree]
+        if missing:
+            raise BlobexError(f"{name}.{missing[0]} is missing: send it")
+        tree = known | tree
+    try:
+        return parse(kind, tree, name)
+    except BlobexError as error:
+        raise BlobexError(shortened(str(error).split(": add it")[0])) from error
+
+
+def read_json(body: bytes) -> Any:
+    """What a body says; BlobexError if it is no JSON, or holds NaN or infinity."""
+    try:
+        return json.loads(body, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise BlobexError("the request is not valid JSON: send an object") from error
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def shortened(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
+
+
+def short_name(name: str) -> str:
+    """The last part of a file's name as it may be shown and written: one line, not long, never empty."""
+    last = PurePath(name.replace("\\", "/").replace("\0", "")).name
+    return "".join(letter if letter.isprintable() else "_" for letter in last)[-SHORT:] or "picture"
+
+
+def to_layout(wire: WireLayout, blobs: int, feature_dim: int, style_dim: int) -> BlobLayout:
+    """The layout of one picture on the CPU; BlobexError unless it is one of a generator of these sizes."""
+    if len(wire.blobs) != blobs:
+        raise BlobexError(f"the layout has {len(wire.blobs)} blobs, and the generator {blobs}: sample or load anew")
+    for number, blob in enumerate(wire.blobs):
+        if len(blob.covs) != 4 or math.hypot(*blob.covs[2:]) < 1e-6:
+            raise BlobexError(f"the shape of blob {number} must be two numbers and a direction that is not zero")
+    looks = [wire.background, *(blob.look for blob in wire.blobs)]
+    numbers = torch.stack([_look(look, feature_dim + style_dim) for look in looks])
+    features, style = numbers.split([feature_dim, style_dim], dim=1)
+    return BlobLayout(
+        xs=torch.tensor([[blob.x for blob in wire.blobs]]),
+        ys=torch.tensor([[blob.y for blob in wire.blobs]]),
+        covs=torch.tensor([[blob.covs for blob in wire.blobs]]),
+        sizes=torch.tensor([[0.0, *(blob.size for blob in wire.blobs)]]),
+        features=features[None].contiguous(),
+        spatial_style=style[None].contiguous(),
+    )
+
+
+def _look(text: str, length: int) -> Tensor:
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BlobexError("a blob's look is not base64: sample or load anew") from error
+    if len(data) != length * FLOATS.itemsize:
+        raise BlobexError("a blob's look is of another generator: sample or load anew")
+    numbers = np.frombuffer(data, FLOATS).astype(np.float32)
+    if not (np.abs(numbers) <= LOUDEST).all():  # also if one is not a number
+        raise BlobexError("a blob's look holds numbers that are none or too large: sample or load anew")
+    return torch.from_numpy(numbers)
+
+
+def from_layout(layout: BlobLayout) -> dict[str, Any]:
+    """The layout of one picture as JSON holds it; every number keeps its bits."""
+    one = layout[:1].detach().to("cpu")
+    looks = torch.cat([one.features[0], one.spatial_style[0]], dim=1).float().numpy().astype(FLOATS)
+    texts = [base64.b64encode(row.tobytes()).decode("ascii") for row in looks]
+    places = zip(one.xs[0].tolist(), one.ys[0].tolist(), one.covs[0].tolist(), one.sizes[0, 1:].tolist(), strict=True)
+    blobs = [
+        {"x": x, "y": y, "covs": covs, "size": size, "look": look}
+        for (x, y, covs, size), look in zip(places, texts[1:], strict=True)
+    ]
+    return {"background": texts[0], "blobs": blobs}
+
+
+def to_picture(text: str, height: int, width: int) -> np.ndarray:
+    """A picture file in base64 as uint8 (height,width,3); BlobexError if it is none of that size."""
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=("PNG",)) as image:
+            if image.size != (width, height):
+                raise BlobexError(f"the photo must be {width} x {height} pixels here: load it anew")
+            return np.array(image.convert("RGB"))
+    except BlobexError:
+        raise
+    except Exception as error:  # damaged bytes make Pillow raise nearly anything
+        raise BlobexError("the photo is not a PNG picture: load it anew") from error
+
+
+def from_picture(picture: np.ndarray) -> str:
+    """uint8 (H,W,3) as a PNG file in base64."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, format="PNG", compress_level=1)
+    return base64.b64encode(file.getvalue()).decode("ascii")

@@ -12,16 +12,12 @@ import torch
 import yaml
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
-from tiny_models import NETWORK, pictures, save_models
-from tiny_networks import random_blobgan, randomise
-from torch import nn
+from tiny_models import pictures, save_models
 
 from blobex import cli
 from blobex.config.read import load_params
 from blobex.explainer import Explainer
-from blobex.networks import weights
 from blobex.networks.decision import load_decision
-from blobex.networks.segment_encoder import build_segment_encoder
 from blobex.release import half
 from blobex.release import release as releasing
 from blobex.release.collect import needed
@@ -364,29 +360,6 @@ def test_harmful_halves_are_not_stored(project):
     card = (folder / "README.md").read_text()
     assert re.search(r"^\| decision plain \| as trained \| inf \|", card, re.M)
     assert re.search(r"^\| decision biased \| half \|", card, re.M)
-
-
-def test_relative_error_is_of_each_outputs_largest_number():
-    exact = [torch.tensor([4.0, -8.0]), torch.tensor([0.5])]
-    assert half.relative_error(exact, exact) == 0
-    assert half.relative_error(exact, [torch.tensor([5.0, -8.0]), torch.tensor([0.5])]) == 1 / 8
-    assert half.relative_error(exact, [torch.tensor([5.0, -8.0]), torch.tensor([0.25])]) == 1 / 2
-    assert half.relative_error(exact, [torch.tensor([5.0, float("nan")]), torch.tensor([0.5])]) == float("inf")
-
-
-def test_a_segment_encoder_is_halved_too(tmp_path):
-    blobgan = random_blobgan(NETWORK, 32, 2)
-    encoder = randomise(build_segment_encoder(blobgan, 6), spread=0.1).eval()
-    both = nn.ModuleDict({"blobgan": blobgan, "encoder": encoder})
-    config = {**blobgan.config(), **encoder.config, "slots": {"road": 3}}
-    for name in ("exact", "stored"):
-        weights.save(tmp_path / name, "blobgan_pretrain", config, both)
-    found = half.halve("blobgan_pretrain", tmp_path / "exact", tmp_path / "stored", half.pictures(blobgan))
-    assert found.half and 0 < found.error < half.LIMIT
-    stored = load_file(tmp_path / "stored/weights.safetensors")
-    names = {"encoder.slot", "blobgan.layout_network.layers.0.weight"}
-    assert {stored[name].dtype for name in names} == {torch.float16}
-    assert stored["blobgan.mean_w"].dtype == stored["encoder.traits"].dtype == torch.float32
 
 
 @pytest.mark.parametrize("options", [[], ["--no-register"]])

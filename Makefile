@@ -18,7 +18,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo app short test test-slow chaos check profile repro ui dag bench report docs data external remote-s3 sweep-cf sweep-invert sweep-encoder sweep-apply requirements clean-demo
+.PHONY: help setup demo app short test test-slow chaos check profile repro ui dag bench release report docs data external remote-s3 sweep-cf sweep-invert sweep-encoder sweep-apply requirements clean-demo
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -77,6 +77,9 @@ dag: $(READY) ## print the pipeline of one setup as a Mermaid graph
 
 bench: $(READY) ## measure a trained setup's speed against the published way (SETUP=rect, DIR=short: those of make short; many minutes)
 	cd $(DIR) && python -m blobex.stages.bench $(SETUP)
+
+release: $(READY) ## promote networks as the reference: models/release/SETUP, and MLflow's alias (SETUP=square, rect or all)
+	cd $(DIR) && blobex release --setup $(SETUP)
 
 report: $(READY) ## put all results on one page, reports/report/report.html (DIR=short: those of make short)
 	cd $(DIR) && python -m blobex.stages.report

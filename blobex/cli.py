@@ -204,6 +204,29 @@ def import_weights(
 
 
 @app.command()
+def release(
+    setup: Annotated[str, typer.Option(help="Shape of the pictures: square, rect or all.")] = "rect",
+    to: Annotated[Path, typer.Option(help="Folder for the releases, one folder each.")] = Path("models/release"),
+    name: Annotated[str, typer.Option(help="Of the model in MLflow, before the setup.")] = "blobex",
+    register: Annotated[
+        bool, typer.Option("--register/--no-register", help="Whether MLflow gets a new version, as `reference`.")
+    ] = True,
+) -> None:
+    """Promote the networks in models/ as the reference: weights, model card and checksums in one folder.
+
+    Run it where the pipeline ran. Nothing is written unless all is there and belongs together.
+    """
+    from blobex.release.release import release as write
+
+    for found in write(["square", "rect"] if setup == "all" else [setup], to, name, register):
+        print(f"{found.folder}: {found.files} files, {found.bytes / 1e6:.1f} MB")
+        if found.missing:
+            print(f"  without {', '.join(found.missing)}")
+        models = ", ".join(found.models)
+        print(f"  the reference in MLflow: {models}" if models else "  not registered in MLflow")
+
+
+@app.command()
 def external(
     params: Annotated[Path, typer.Option(help="Parameter file; its data.external is the folder.")] = Path(
         "params.yaml"

@@ -76,10 +76,9 @@ class Listing:
         for blob in self.blobs:
             star = "*" if blob.number in (self.chosen or ()) else " "
             seen = blob.paints if blob.visible else "not visible"
-            lines.append(
-                f"{star} {blob.number:4d}  {blob.name:{wide}}  {blob.x:4.2f}  {blob.y:4.2f}  {blob.size:5.1%}  {seen}".rstrip()
-            )
-        lines.append(f"  background{' ' * wide}            {self.background:5.1%}")
+            place = f"{blob.x:4.2f}  {blob.y:4.2f}  {blob.size:5.1%}"
+            lines.append(f"{star} {blob.number:4d}  {blob.name:{wide}}  {place}  {seen}".rstrip())
+        lines.append(f"  background{' ' * wide}          {self.background:5.1%}")
         if self.chosen is not None:
             painters = [*map(str, self.chosen), *(["background"] if self.background_chosen else [])]
             lines.append(f"  painting {self.region}: {', '.join(painters)}")

@@ -216,7 +216,7 @@ def test_another_model_is_asked_by_name(client: TestClient) -> None:
 
 WRONG: dict[str, tuple[Json, str]] = {
     "unknown blob": ({"blobs": [7]}, "unknown blob 7"),
-    "no blobs": ({"blobs": []}, "no blob"),
+    "no blobs": ({"blobs": []}, "nothing may change: allow a blob"),
     "unknown output": ({"attribute": "fly"}, "no output 'fly'"),
     "unknown key": ({"keys": ["colour"]}, "unknown key 'colour'"),
     "unknown field": ({"atribute": "stop"}, "unknown key question.atribute"),

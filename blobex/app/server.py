@@ -85,14 +85,16 @@ def trained(models: Path) -> str:
 
 def listening(host: str, port: int) -> socket.socket:
     """A socket bound to host and port, 0 being any that is free."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, kind, protocol)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-        bound.listen()  # from now on, so that whoever is told the address is answered
-    except OSError as error:
-        raise BlobexError(f"cannot listen on {host}, port {port} ({error.strerror}): give another port") from error
+    with contextlib.ExitStack() as unless_bound:
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            bound = unless_bound.enter_context(socket.socket(family, kind, protocol))
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+            bound.listen()  # from now on, so that whoever is told the address is answered
+        except OSError as error:
+            raise BlobexError(f"cannot listen on {host}, port {port} ({error.strerror}): give another port") from error
+        unless_bound.pop_all()
     return bound
 
 

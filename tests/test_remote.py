@@ -188,4 +188,4 @@ def test_no_stage_runs_again_because_of_the_place():
     """Whatever says where things are kept is no parameter of a stage."""
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     used = {name for stage in stages.values() for name in stage.get("params", []) if name.partition(".")[0] == "run"}
-    assert used == {"run.seed", "run.device", "run.devices", "run.precision"}
+    assert used == {"run.seed", "run.device", "run.devices", "run.precision", "run.batches"}

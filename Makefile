@@ -2,7 +2,7 @@
 PYTHON ?= python3
 SETUP ?= rect
 # The shapes whose reference weights are stored.
-REFERENCE = square
+REFERENCE = square rect
 ACTIONS = --attribute forward --attribute stop --attribute left --attribute right
 PROFILE ?= synthetic
 DIR ?= .

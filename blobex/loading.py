@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from blobex import tracking
 from blobex.config.data import Setup
 from blobex.config.params import Params
-from blobex.counterfactual.objects import Examples, objects_of
+from blobex.counterfactual.objects import Examples, objects_of, surfaces_of
 from blobex.decisions.decision import Decision
 from blobex.decisions.load import Model, load
 from blobex.decisions.source import from_callable
@@ -114,7 +114,7 @@ def _examples(encoder: Starter, device: torch.device) -> Examples | None:
     places = placed(kept.xs, kept.ys, kept.covs, kept.sizes)
     layout = looking(places, *encoder.encoder.looks(kept.codes))
     shown = F.pad(kept.present, (1, 0), value=True)
-    return Examples(layout, shown, objects_of(encoder.slots).to(device))
+    return Examples(layout, shown, objects_of(encoder.slots), surfaces_of(encoder.slots)).to(device)
 
 
 def _encode(blobgan: BlobGAN, encoder: Starter) -> Encode:

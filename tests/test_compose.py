@@ -6,10 +6,11 @@ import torch
 from tiny_world import BLOBS, HEIGHT, WIDTH, painted_networks, render, scenes, scores, tiny_explainer, tiny_params
 from torch import Tensor
 
-from blobex.counterfactual.compose import FAINT, SOLID, Composer, coverage
+from blobex.counterfactual.compose import FAINT, SOLID, Composer, coverage, lost
 from blobex.datasets.images import to_array
 from blobex.layout.layout import BlobLayout
 from blobex.layout.vector import VectorForm
+from blobex.segments.place import ABSENT
 
 
 def photos(count: int = 2) -> Tensor:
@@ -36,8 +37,11 @@ def test_what_the_changed_blobs_do_not_paint_is_the_photo_bit_for_bit(blob: int)
     outside = (painted < FAINT)[:, None].expand_as(made)
     assert outside.any() and torch.equal(made[outside], images[outside])
     inside = (painted > SOLID)[:, None].expand_as(made)
-    if inside.any():  # the closed form: there the photo gets what the rendering gained
-        wanted = (images + render(after) - render(start)).clamp(-1, 1)
+    if inside.any():  # the closed form: the photo gets what the rendering gained, less the error of looks that are gone
+        looks = [torch.cat([each.features, each.spatial_style], 2)[:, blob + 1] for each in (start, after)]
+        other = ((looks[1] - looks[0]).norm(dim=1) / looks[0].norm(dim=1)).clamp(max=1)[:, None, None]
+        gone = (painted * other)[:, None] * (images - render(start))
+        wanted = (images + render(after) - render(start) - gone).clamp(-1, 1)
         torch.testing.assert_close(made[inside], wanted[inside], rtol=0, atol=1e-6)
 
 
@@ -48,6 +52,35 @@ def test_without_a_change_the_picture_is_the_photo() -> None:
     assert torch.equal(composer.pictures(form.flatten(start), torch.arange(2), all_blobs), images)
     nothing = composer.pictures(form.flatten(recoloured(start, 0)), torch.arange(2), ~all_blobs)
     assert torch.equal(nothing, images)
+
+
+def test_an_object_that_is_taken_out_leaves_no_ghost() -> None:
+    """Where it hid everything the picture is what the generator paints behind it, whatever the photo shows of it."""
+    start, form = scenes(2), VectorForm.of(scenes(2))
+    sizes = start.sizes.clone()
+    sizes[:, 1], sizes[:, 2:] = 20.0, ABSENT
+    start = start.replace({"sizes": sizes})
+    sizes = sizes.clone()
+    sizes[:, 1] = -30.0
+    after = start.replace({"sizes": sizes})
+    blobs = form.changed(form.flatten(after), form.flatten(start))
+    made = [
+        Composer.over(images, start, painted_networks(), 4).pictures(form.flatten(after), torch.arange(2), blobs)
+        for images in (photos(), -photos())
+    ]
+    hidden = (scores(start)[:, 1] > 1 - 1e-5)[:, None].expand_as(made[0])
+    assert hidden.any()
+    for picture in made:
+        torch.testing.assert_close(picture[hidden], render(after)[hidden], rtol=0, atol=1e-4)
+
+
+def test_what_is_lost_of_a_pixel_is_between_nothing_and_all_of_it() -> None:
+    before, after = scores(scenes(3)), scores(scenes(6))[3:]
+    looks = torch.randn(2, 3, BLOBS + 1, 5, generator=torch.Generator().manual_seed(0))
+    found = lost(before, after, looks[0], looks[1])
+    assert found.min() >= 0 and found.max() <= 1 + 1e-6
+    assert torch.equal(lost(before, before, looks[0], looks[0]), torch.zeros_like(found))
+    torch.testing.assert_close(lost(before, after, looks[0], -looks[0]), torch.ones_like(found))
 
 
 def test_without_photos_the_picture_is_the_rendering() -> None:

@@ -8,7 +8,7 @@ from linear_world import SETUP, MeanAbsolute
 from torch import Tensor
 
 from blobex.counterfactual.compose import Composer
-from blobex.counterfactual.objects import AS_BEFORE, LEAST, SURE, Examples, ObjectSearch, objects_of
+from blobex.counterfactual.objects import AS_BEFORE, LEAST, SURE, Examples, ObjectSearch, objects_of, surfaces_of
 from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.search import Manner, search
 from blobex.counterfactual.space import masks
@@ -50,11 +50,13 @@ def layouts(bright: Tensor, present: Tensor | None = None) -> BlobLayout:
     return BlobLayout(places[0], places[1], torch.ones(count, BLOBS, 4), sizes, looks, looks.clone())
 
 
-def examples(seed: int, count: int = 6) -> Examples:
+def examples(seed: int, count: int = 6, share: float = 0.7) -> Examples:
+    """Random ones, of whose blobs a share is there."""
     random = torch.Generator().manual_seed(seed)
-    present = torch.rand(count, BLOBS, generator=random) < 0.7
+    present = torch.rand(count, BLOBS, generator=random) < share
     layout = layouts(torch.rand(count, BLOBS + 1, generator=random), present)
-    return Examples(layout, torch.cat([torch.ones(count, 1, dtype=torch.bool), present], 1), objects_of(SLOTS))
+    present = torch.cat([torch.ones(count, 1, dtype=torch.bool), present], 1)
+    return Examples(layout, present, objects_of(SLOTS), surfaces_of(SLOTS))
 
 
 def problems(start: BlobLayout, allowed: dict[str, Tensor] | None = None) -> Problems:
@@ -68,6 +70,12 @@ def problems(start: BlobLayout, allowed: dict[str, Tensor] | None = None) -> Pro
 
 def solve(some: Problems, known: Examples, count: int = 1) -> tuple[Tensor, Tensor]:
     return ObjectSearch(some, Composer(NETWORKS, some.form, None), known, tried=100, slots=8).solve(count)
+
+
+def measured(change: BlobLayout, start: BlobLayout, before: float) -> tuple[float, float]:
+    """How far past the border a change leads, and how much of the picture it changes."""
+    margin = float(decide(render(change))[0, 0]) * (-1 if before > 0 else 1)
+    return margin, float((render(change) - render(start)).abs().mean())
 
 
 def plain_single(start: BlobLayout, known: Examples) -> float | None:
@@ -84,13 +92,21 @@ def plain_single(start: BlobLayout, known: Examples) -> float | None:
             other = known.layout[[number]]
             looks = {key: torch.where(own[None, :, None], getattr(other, key), getattr(start, key)) for key in KEYS[4:]}
             sizes = torch.where(own, other.sizes, start.sizes)
-            if len(entries) == 1 and (entries[0] == 0 or float(start.sizes[0, entries[0]]) > 0):
+            if len(entries) == 1 and entries[0] > 0 and float(start.sizes[0, entries[0]]) > 0:
                 changes.append(start.replace(looks))
             if entries[0] > 0:
                 changes.append(start.replace(looks | {"sizes": sizes}))
-        for change in changes:
-            margin = float(decide(render(change))[0, 0]) * (-1 if before > 0 else 1)
-            found.append((margin, float((render(change) - render(start)).abs().mean())))
+        found += [measured(change, start, before) for change in changes]
+    for number in range(len(known.layout)):
+        for entries in ([0], [1], [2], [0, 1, 2]):  # the background, the road, the lane, all of them
+            sky = known.layout.features[:, 0, 0]
+            alike = sorted(range(len(sky)), key=lambda other: float((sky[other] - sky[number]).abs()))
+            looks = {key: getattr(start, key).clone() for key in KEYS[4:]}
+            for entry in entries:  # with the sky, a blob looks as in the example of most like a sky that has it
+                having = [other for other in (alike if entries[0] == 0 else [number]) if known.present[other, entry]]
+                for key in looks if having else ():
+                    looks[key][0, entry] = getattr(known.layout, key)[having[0], entry]
+            found.append(measured(start.replace(looks), start, before))
     surest = max(margin for margin, amount in found if amount > 0)
     least = max(SURE * surest, AS_BEFORE * abs(before), LEAST)
     sure = [amount for margin, amount in found if margin >= least and amount > 0]
@@ -138,13 +154,25 @@ def test_the_ground_changes_as_one():
     start = layouts(torch.tensor([[0.2, 0.3, 0.9, 0.1, 0.1, 0.6]]))
     lane = dataclasses.replace(NETWORKS, decide=lambda images: 10 * (images[:, 0, 0, 2:3] - 0.5))
     some = dataclasses.replace(problems(start), target=AttributeTarget(torch.tensor([0]), torch.tensor([False])))
-    known = examples(3)
+    known = dataclasses.replace(examples(3), surfaces=torch.zeros(0, BLOBS + 1, dtype=torch.bool))
     vectors, solved = ObjectSearch(some, Composer(lane, some.form, None), known, 100, 8).solve(1)
     assert solved.all()
     assert some.form.changed(vectors, some.start)[0].nonzero()[:, 0].tolist() == [1, 2]
     after = some.form.unflatten(vectors)
     taken = [torch.equal(after.features[0, 1:3], known.layout.features[number, 1:3]) for number in range(6)]
     assert sum(taken) == 1
+
+
+def test_a_surface_gets_another_look_where_it_lies():
+    """The same decision: it is enough that the lane looks otherwise, and the road stays."""
+    start = layouts(torch.tensor([[0.2, 0.3, 0.9, 0.1, 0.1, 0.6]]))
+    lane = dataclasses.replace(NETWORKS, decide=lambda images: 10 * (images[:, 0, 0, 2:3] - 0.5))
+    some = dataclasses.replace(problems(start), target=AttributeTarget(torch.tensor([0]), torch.tensor([False])))
+    vectors, solved = ObjectSearch(some, Composer(lane, some.form, None), examples(3, share=1.0), 100, 8).solve(1)
+    assert solved.all()
+    after = some.form.unflatten(vectors)
+    assert some.form.changed(vectors, some.start)[0].nonzero()[:, 0].tolist() == [2]
+    assert all(torch.equal(getattr(after, key), getattr(start, key)) for key in KEYS[:4])
 
 
 def test_several_answers_are_of_different_objects():
@@ -161,7 +189,7 @@ def test_several_answers_are_of_different_objects():
 def test_a_search_takes_what_objects_solve_and_goes_by_gradients_where_they_do_not():
     start = layouts(torch.tensor([[0.2, 0.3, 0.4, 0.9, 0.1, 0.6], [0.2, 0.3, 0.4, 0.1, 0.2, 0.6]]))
     dark = layouts(torch.full((3, BLOBS + 1), 0.05))  # none of them can make anything bright
-    known = Examples(dark, torch.ones(3, BLOBS + 1, dtype=torch.bool), objects_of(SLOTS))
+    known = Examples(dark, torch.ones(3, BLOBS + 1, dtype=torch.bool), objects_of(SLOTS), surfaces_of(SLOTS))
     some = problems(start)
     setup = dataclasses.replace(SETUP, examples=3, learning_rate=0.05)
     found = search(

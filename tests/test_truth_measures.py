@@ -8,7 +8,7 @@ from scipy.stats import mannwhitneyu
 
 from blobex.errors import BlobexError
 from blobex.scenes.render import render
-from blobex.scenes.rules import RULES, remove
+from blobex.scenes.rules import RULES, Cause, remove
 from blobex.scenes.sample import sample
 from blobex.truth.causes import cause_masks, cause_precision, cause_recall, change_map
 from blobex.truth.detection import area_under_curve, auc_interval
@@ -53,6 +53,18 @@ def test_area_under_the_curve_is_mann_and_whitneys() -> None:
 def scenes_that_stop(count: int) -> list:
     found = [scene for scene in map(sample, range(300)) if RULES["plain"].causes(scene, "stop")]
     return found[:count]
+
+
+def test_a_light_that_turns_green_is_touched_where_it_was_red() -> None:
+    red = [scene for scene in map(sample, range(300)) if scene.light == "red"][:10]
+    for scene in red:
+        light = {Cause("light")}
+        green = change_map(*(render(dataclasses.replace(scene, light=light), 64).image for light in ("red", "green")))
+        (essence,), (whole,) = (cause_masks(scene, light, 64, 128, part) for part in (True, False))
+        assert 0 < essence.sum() < whole.sum() / 4
+        assert cause_recall(green, [essence], 16) == 1
+        gone = change_map(render(scene, 64).image, render(remove(scene, Cause("light")), 64).image)
+        assert cause_recall(gone, [essence], 16) == 1
 
 
 def test_taking_a_cause_away_touches_it_and_nothing_else() -> None:

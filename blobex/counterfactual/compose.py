@@ -22,15 +22,17 @@ class Photos:
     images: Tensor  # N,3,H,W in [-1,1]
     rendered: Tensor  # N,3,H,W
     scores: Tensor  # N,K+1,H,W
+    looks: Tensor  # N,K+1,L: features and styles
 
 
 @dataclass(frozen=True)
 class Composer:
     """Pictures of changed layouts. Without photos they are rendered anew.
 
-    With photos x of layouts b the picture of a layout b' is x + M (G(b') - G(b)), where M covers what the changed blobs
-    paint before or after. So the errors of the inversion do not reach the picture, and where M is 0 the photo's pixels
-    keep their bits.
+    With photos x of layouts b the picture of a layout b' is x + M (G(b') - G(b) - L (x - G(b))). M covers what the
+    changed blobs paint before or after: where it is 0 the photo's pixels keep their bits. L is how much of a pixel no
+    longer shows what it did. The inversion's error x - G(b) is made good by the photo, but it belongs to what is seen
+    there, and goes with it: an object that is taken out leaves no ghost.
     """
 
     networks: Networks
@@ -45,7 +47,11 @@ class Composer:
         @torch.no_grad()
         def known(vector: Tensor) -> dict[str, Tensor]:
             layout = form.unflatten(vector)
-            return {"rendered": networks.render(layout), "scores": networks.scores(layout)}
+            return {
+                "rendered": networks.render(layout),
+                "scores": networks.scores(layout),
+                "looks": _looks(layout),
+            }
 
         return cls(networks, form, Photos(images, **in_slots(known, rows, form.flatten(start))))
 
@@ -55,10 +61,12 @@ class Composer:
         rendered = self.networks.render(layout)
         if self.photos is None:
             return rendered
-        photo = self.photos.images[image_index]
+        photo, before = self.photos.images[image_index], self.photos.rendered[image_index]
         with torch.no_grad():
-            mask = coverage(self.photos.scores[image_index], self.networks.scores(layout), blobs)
-        change = mask * (rendered - self.photos.rendered[image_index])
+            scores, after = self.photos.scores[image_index], self.networks.scores(layout)
+            mask = coverage(scores, after, blobs)
+            gone = lost(scores, after, self.photos.looks[image_index], _looks(layout))
+        change = mask * (rendered - before - gone * (photo - before))
         return torch.where(mask > 0, (photo + change).clamp(-1, 1), photo)
 
 
@@ -71,3 +79,25 @@ def coverage(before: Tensor, after: Tensor, blobs: Tensor) -> Tensor:
     """
     share = torch.where(blobs[:, :, None, None], torch.maximum(before, after), 0).sum(1, keepdim=True)
     return ((share - FAINT) / (SOLID - FAINT)).clamp(0, 1)
+
+
+def lost(before: Tensor, after: Tensor, looks_before: Tensor, looks_after: Tensor) -> Tensor:
+    """(N,1,H,W) from 0 to 1: how much of each pixel no longer shows what it did, by score maps (N,K+1,H,W) and looks.
+
+    A blob of looks l (N,K+1,L) that are l' now shows 1 - |l' - l| / |l| of what it showed, or nothing of it.
+
+    >>> before = torch.tensor([0.6, 0.4])[None, :, None, None]
+    >>> after = torch.tensor([1.0, 0.0])[None, :, None, None]  # the blob is gone: the background is as it was
+    >>> looks = torch.ones(1, 2, 4)
+    >>> [round(lost(before, after, looks, factor * looks).item(), 4) for factor in (1.0, 1.5, 3.0)]
+    [0.4, 0.7, 1.0]
+    """
+    length = torch.linalg.vector_norm(looks_before, dim=2).clamp(min=torch.finfo(looks_before.dtype).tiny)
+    kept = (1 - torch.linalg.vector_norm(looks_after - looks_before, dim=2) / length).clamp(min=0)
+    still = torch.minimum(before, after) * kept[:, :, None, None].to(before.dtype)
+    return (before - still).sum(1, keepdim=True)
+
+
+def _looks(layout: BlobLayout) -> Tensor:
+    """(N,K+1,L)."""
+    return torch.cat([layout.features, layout.spatial_style], dim=2)

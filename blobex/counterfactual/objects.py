@@ -20,10 +20,12 @@ from blobex.layout.layout import BlobLayout
 from blobex.segments.place import ABSENT
 
 GROUND = ("road", "verge", "side_lane", "lane")  # groups whose blobs are one object: lanes make no sense without a road
+SCENERY = (*GROUND, "building", "vegetation")  # what the hour and the weather colour, with the background
 LOOKS = {"features": 1.0, "spatial_style": 1.0}
 SURE = 0.9  # of the surest decision that some change leads to: only changes that lead to one as sure count
 AS_BEFORE = 0.5  # of how sure the model was of the query: the least that counts
 LEAST = 1e-3  # of any margin
+ALIKE = 24  # examples in the same light, among which each blob finds one in its place
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,12 @@ class Examples:
     layout: BlobLayout
     present: Tensor  # E,K+1 bool: what shows in a picture; the background always
     objects: Tensor  # U,K+1 bool: whose the blobs are; each is of one object
+    surfaces: Tensor  # V,K+1 bool: what gets another look together; they may overlap
 
     def to(self, device: torch.device) -> Examples:
         """The same on a device."""
-        return Examples(self.layout.to(device), self.present.to(device), self.objects.to(device))
+        rest = (tensor.to(device) for tensor in (self.present, self.objects, self.surfaces))
+        return Examples(self.layout.to(device), *rest)
 
 
 def objects_of(slots: Mapping[str, int]) -> Tensor:
@@ -50,6 +54,17 @@ def objects_of(slots: Mapping[str, int]) -> Tensor:
     alone = torch.eye(len(groups) + 1, dtype=torch.bool)[1:][~torch.tensor(ground)]
     first = torch.tensor([[True, *[False] * len(groups)], [False, *ground]])
     return torch.cat([first[: 1 + any(ground)], alone])
+
+
+def surfaces_of(slots: Mapping[str, int]) -> Tensor:
+    """(V,K+1) bool: the background, each group of the ground, and all the scenery with the background.
+
+    >>> surfaces_of({"road": 2, "lane": 1, "vehicle": 1}).int().tolist()
+    [[1, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 0], [1, 1, 1, 1, 0]]
+    """
+    groups = ["background", *(group for group, count in slots.items() for _ in range(count))]
+    sets = [("background",), *((group,) for group in GROUND if slots.get(group)), ("background", *SCENERY)]
+    return torch.tensor([[group in some for group in groups] for some in sets])
 
 
 @dataclass(frozen=True)
@@ -90,21 +105,44 @@ class ObjectSearch:
         form = self.problems.form
         owners, (sizes, looks) = form.owners().to(start.device), self._parts()
         near, found = self._nearest(start), [start[None]]
-        for one in self.examples.objects:
+        for one in self.examples.objects[1:]:
             own = one[owners]
             with_it = near[(self.examples.present[near] & one).any(1)][: self.tried]
             others = form.flatten(self.examples.layout[with_it])
-            if one.sum() == 1 and (one[0] or start[own & sizes] > ABSENT / 2):  # it is there
+            if one.sum() == 1 and start[own & sizes] > ABSENT / 2:  # it is there
                 found.append(torch.where(own & looks & mask, others, start))
                 found.append(torch.where(own & sizes & mask, ABSENT, start)[None])
-            if not one[0]:
-                found.append(torch.where(own & mask, others, start))
+            found.append(torch.where(own & mask, others, start))
+        for some in self.examples.surfaces:
+            changed = self._relit(start, near) if some[0] else form.flatten(self.examples.layout[near])
+            shown = (some if some[0] else self.examples.present[near] & some).expand(len(changed), -1)
+            with_it = shown.any(1)
+            changed, shown = changed[with_it][: self.tried], shown[with_it][: self.tried]
+            found.append(torch.where(shown[:, owners] & looks & mask, changed, start))
         every = torch.cat(found)
         kept = (every != start).any(1)
         return torch.cat([start[None], every[kept]])
 
+    def _relit(self, start: Tensor, near: Tensor) -> Tensor:
+        """(T,D): the layout `start` (D,) with the looks of T lights, as different as there are; `near` (E,) by light.
+
+        The background is that of an example. All else looks as the blob nearest in place and shape among the ALIKE
+        examples whose background is most like that one; what none of them has stays as it is.
+        """
+        form, (_, looks) = self.problems.form, self._parts()
+        owners, others = form.owners().to(start.device), form.flatten(self.examples.layout)
+        sky, found = (owners == 0) & looks, []
+        for number in near[torch.linspace(0, len(near) - 1, min(self.tried, len(near))).round().long()]:
+            alike = (others[:, sky] - others[number, sky]).square().sum(1).argsort(stable=True)[:ALIKE]
+            apart = form.by_blob(torch.where(looks, 0, (others[alike] - start).abs() * self.problems.price))
+            apart = torch.where(self.examples.present[alike], apart, torch.inf)
+            chosen = torch.where(apart.amin(0) < torch.inf, alike[apart.argmin(0)], -1)[owners]
+            lit = others.gather(0, chosen.clamp(min=0)[None])[0]
+            found.append(torch.where(looks & (chosen >= 0), lit, start))
+        return torch.stack(found)
+
     def _emptied(self, row: int, start: Tensor, mask: Tensor) -> Tensor:
-        """(1,D): the change of the fewest objects that flips problem `row` for sure; (0,D) if none does.
+        """(1,D): the change of the fewest blobs that flips problem `row` for sure; (0,D) if none does.
 
         All objects are gone, on the ground as it is or as examples have it; one by one they return.
         """
@@ -127,8 +165,7 @@ class ObjectSearch:
             back = torch.where(objects[rank][:, owners], same, vectors)
             bears = flips & (self._margins(back, number) >= least)
             vectors = torch.where(bears[:, None], back, vectors)
-        changed = (form.changed(vectors, same).float() @ objects.T.float()) > 0
-        cost = changed.sum(1) + self._price(vectors, start)
+        cost = form.changed(vectors, same).sum(1) + self._price(vectors, start)
         return vectors[torch.where(flips, cost, torch.inf).argmin()][None][: int(flips.any())]
 
     def _price(self, vectors: Tensor, start: Tensor) -> Tensor:

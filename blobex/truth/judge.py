@@ -91,5 +91,6 @@ def judge(
 def _about(answer: Answer, scene: Scene, causes: frozenset[Any], options: Truth) -> tuple[float | None, float | None]:
     """Cause recall and precision of one answer."""
     height, width = answer.after.shape[:2]
-    masks, change = cause_masks(scene, causes, height, width), change_map(answer.before, answer.after)
-    return cause_recall(change, masks, options.touched), cause_precision(change, masks, options.dilation)
+    change = change_map(answer.before, answer.after)
+    essence, whole = (cause_masks(scene, causes, height, width, part) for part in (True, False))
+    return cause_recall(change, essence, options.touched), cause_precision(change, whole, options.dilation)

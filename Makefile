@@ -53,7 +53,7 @@ short: $(READY) ## train a short model in short/ (SETUP=rect; some 10 minutes) a
 
 test: $(READY) ## lint, type-check and test
 	ruff check . && ruff format --check . && mypy
-	python -m pytest -q
+	python -m pytest -q -n auto
 
 test-slow: $(READY) ## the tests that take minutes
 	python -m pytest -q -m slow

@@ -5,7 +5,7 @@ import yaml
 from imports import ROOT, imported, name_of, reachable
 
 HOUSE = """
-    errors files process config device scenes layout datasets networks segments decisions losses training descent
+    errors files process config device ranks scenes layout datasets networks segments decisions losses training descent
     inversion counterfactual metrics report tracking sweeps importing loading engine explainer blob_names blob_listing
     app benchmark tuning truth release remote stages cli
 """

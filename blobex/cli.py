@@ -490,6 +490,20 @@ def ui(
 ) -> None:
     """Serve MLflow's pages about all runs, until you press Ctrl-C."""
     from blobex.config.read import load_params
-    from blobex.tracking import serve
+    from blobex.pages import serve
 
     serve(load_params(params).run, port)
+
+
+@app.command()
+def sync(
+    params: Annotated[Path, typer.Option(help="Parameter file; says which server.")] = Path("params.yaml"),
+) -> None:
+    """Send to the tracking server what was kept in mlruns/pending while it did not answer."""
+    from blobex.config.read import load_params
+    from blobex.mlflow_store import connect
+    from blobex.tracking import send_kept
+
+    settings = load_params(params).run
+    sent = send_kept(connect(settings.tracking_uri, settings.s3_endpoint), settings)
+    print(f"{sent} runs sent")

@@ -129,8 +129,12 @@ class Explainer(Engine):
         if out is None and ranks.size > 1:
             raise BlobexError("several processes need a folder for what they find: name one as out")
         names, queries = self.load_pictures(images, ranks)
-        self.masks(self._blobs(queries), len(names), self.plan(request))
-        found = self.run(names, queries, lambda index: self.invert(queries[index]), request, out, gif, replace, ranks)
+        self.masks(self._blobs(), len(names), self.plan(request))
+
+        def inversion(numbers: Tensor) -> Inversion:
+            return self.invert(queries[ranks.places(numbers)])
+
+        found = self.run(names, queries, inversion, request, out, gif, replace, ranks)
         if out is not None and published and ranks.first:
             write_published(Path(out), found, len(names))
         return found
@@ -146,11 +150,14 @@ class Explainer(Engine):
         replace: bool = False,
         ranks: Ranks = ALONE,
     ) -> list[Explanation]:
-        """As `explain`, for pictures (N,3,height,width) in [-1,1]; `inversion` gives that of those by number."""
+        """As `explain`, for pictures (N,3,height,width) in [-1,1]; `inversion` gives that of those by number.
+
+        Of several `ranks` each has its share of the pictures, and the names of all.
+        """
         self.check(request)
         store = None if out is None else self._store(out, self.settings(request, gif), replace, ranks)
         share = [number for number in range(len(names)) if ranks.has(number)]
-        known = {number: store.known(number, names[number], queries[number]) for number in share} if store else {}
+        known = {n: store.known(n, names[n], query) for n, query in zip(share, queries, strict=True)} if store else {}
         records = {number: found for number, found in known.items() if found is not None}
         missing = torch.tensor([number for number in share if number not in records], dtype=torch.long)
         for index in tqdm(
@@ -159,14 +166,14 @@ class Explainer(Engine):
             disable=None if ranks.first else True,
             leave=False,
         ):
-            some = [names[number] for number in index.tolist()]
-            found, frames = self.answer(some, queries[index], inversion(index), self._of(request, index), gif)
+            some, asked = [names[number] for number in index.tolist()], queries[ranks.places(index)]
+            found, frames = self.answer(some, asked, inversion(index), self._of(request, index), gif)
             each = len(found) // len(some)
             for place, number in enumerate(index.tolist()):
                 rows = slice(place * each, (place + 1) * each)
                 records[number] = found[rows]
                 if store:
-                    store.write(number, queries[number], found[rows], frames[rows])
+                    store.write(number, asked[place], found[rows], frames[rows])
         ranks.wait()
         if not ranks.first:
             return []
@@ -210,7 +217,7 @@ class Explainer(Engine):
     def load_pictures(self, images: Picture | Sequence[Picture], ranks: Ranks = ALONE) -> tuple[list[str], Tensor]:
         """Names and pictures (N,3,height,width) in [-1,1] on the CPU; arrays are named array_0, array_1, ...
 
-        Of several `ranks` each reads its share of the pictures: the others are grey.
+        Of several `ranks` each reads its share of the pictures, and names all.
         """
         single = isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim < 4)
         listed = cast(list[Picture], [images] if single else list(cast(Sequence[Picture], images)))
@@ -218,12 +225,10 @@ class Explainer(Engine):
             raise BlobexError("no pictures to explain: give at least one")
         size = self.params.setup(self.setup)
         names = [f"array_{n}" if isinstance(item, np.ndarray) else name_of(item) for n, item in enumerate(listed)]
-        pictures = torch.zeros(len(listed), 3, size.height, size.width)
-        for number in filter(ranks.has, range(len(listed))):
-            item = listed[number]
-            array = _rgb(item) if isinstance(item, np.ndarray) else load_image(item)
-            pictures[number] = to_float(to_tensor(fit(array, size.height, size.width)))
-        return names, pictures
+        share = [item for number, item in enumerate(listed) if ranks.has(number)]
+        arrays = [_rgb(item) if isinstance(item, np.ndarray) else load_image(item) for item in share]
+        fitted = [to_tensor(fit(array, size.height, size.width)) for array in arrays]
+        return names, to_float(torch.stack(fitted) if fitted else torch.empty(0, 3, size.height, size.width))
 
     def _store(self, out: str | Path, settings: Mapping[str, Any], replace: bool, ranks: Ranks) -> ResultFolder:
         """The folder of the results, which the first of several processes makes ready for all."""
@@ -234,9 +239,10 @@ class Explainer(Engine):
         ranks.wait()
         return ResultFolder.begin(out, settings, replace=False)
 
-    def _blobs(self, queries: Tensor) -> int:
+    def _blobs(self) -> int:
+        size = self.params.setup(self.setup)
         with torch.no_grad():
-            return self.exact.encode(queries[:1].to(self.device)).blobs
+            return self.exact.encode(torch.zeros(1, 3, size.height, size.width, device=self.device)).blobs
 
     def _of(self, request: Request, index: Tensor) -> Request:
         """The request for some of the pictures: blobs may be listed for each."""

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 
 from blobex.errors import BlobexError
 
@@ -33,6 +33,10 @@ class Ranks:
     def has(self, number: int) -> bool:
         """Whether piece `number` of the work is in this process's share."""
         return number % self.size == self.rank
+
+    def places(self, numbers: Tensor) -> Tensor:
+        """Where pieces of this process's share stand in it, which is in order."""
+        return numbers // self.size
 
     def wait(self) -> None:
         """Go on when all have come here; BlobexError if one of them is gone."""

@@ -149,16 +149,21 @@ def ended_runs(project: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [2, 3])
-def test_photos_are_explained_by_torchrun(project: Path, tmp_path: Path, size: int) -> None:
-    command = "explain", "photos", "--attribute", "stop", "--attribute", "left", "--format", "published", "--out"
+@pytest.mark.parametrize(
+    ("size", "photos", "skipped"), [(2, ["photos"], 1), (3, ["photos/scene_0.png", "photos/scene_1.png"], 0)]
+)
+def test_photos_are_explained_by_torchrun(
+    project: Path, tmp_path: Path, size: int, photos: list[str], skipped: int
+) -> None:
+    """A folder with a damaged picture in it, and fewer photos than processes."""
+    command = "explain", *photos, "--attribute", "stop", "--attribute", "left", "--format", "published", "--out"
     (alone,) = together(project, 1, BLOBEX, *command, str(tmp_path / "alone"))
     assert alone[0] == 0, alone[2]
     launch = "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size), "--no-python", BLOBEX
     (done,) = together(project, 1, *launch, *command, str(tmp_path / "together"))
     assert done[0] == 0, done[2]
     assert done[1].replace("together", "alone") == alone[1]
-    assert done[2].count("skipped: ") == 1
+    assert done[2].count("skipped: ") == skipped
     assert tree(tmp_path / "together") == tree(tmp_path / "alone")
 
 

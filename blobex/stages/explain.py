@@ -29,8 +29,9 @@ def explain(params: Params, setup: str, variant: str, ranks: Ranks) -> None:
     with tracking.run(params, "explain", setup, common.inversions(setup).parent, variant=variant) as tracker:
         names, queries, inversion = load_inversion(common.inversions(setup))
         explainer.check_inverted(queries, inversion.layout)
+        share = queries[ranks.rank :: ranks.size]
         records = explainer.run(
-            names, queries, lambda index: inversion[index], request, results, replace=True, ranks=ranks
+            names, share, lambda numbers: inversion[numbers], request, results, replace=True, ranks=ranks
         )
         if not ranks.first:
             return

@@ -35,7 +35,7 @@ HELPERS = {
     "evaluate@rect": ("explain@rect-targeted", "explain@rect-diverse"),
 }
 LAUNCH = 0.3  # share of that time in which DVC and the imports are, more or less
-LOOK = 0.02  # seconds between two looks at how much it has taken
+LOOK = 0.25  # seconds between two looks at how much it has taken: looking takes time itself
 
 
 def undisturbed(folder: Path, stage: str) -> float:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from blobex import __version__
 from blobex.errors import BlobexError, brief, sentence
+
+if TYPE_CHECKING:
+    from blobex.counterfactual.result import Explanation
+    from blobex.ranks import Ranks
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -115,34 +120,43 @@ def explain(
     explanations.parquet.
     """
     from blobex.explainer import Explainer
+    from blobex.ranks import joined
 
     if format_ not in ("blobex", "published"):
         raise BlobexError(f"unknown format {format_!r}: choose blobex or published")
     box = _box(region)
-    files = [file for photo in photos for file in (_readable(photo) if photo.is_dir() else [photo])]
-    explainer = Explainer.load(setup, models, params, device, decision)
-    records = explainer.explain(
-        files,
-        attribute,
-        keys,
-        blobs,
-        background,
-        out,
-        box,
-        replaced,
-        steps,
-        lambda_prox,
-        learning_rate,
-        variant=variant,
-        only=only,
-        few=few,
-        count=count,
-        compose=compose,
-        gate=gate,
-        gif=gif,
-        published=format_ == "published",
-        replace=replace,
-    )
+    with joined() as ranks:
+        files = _listed(photos, ranks)
+        explainer = Explainer.load(setup, models, params, device, decision)
+        records = explainer.explain(
+            files,
+            attribute,
+            keys,
+            blobs,
+            background,
+            out,
+            box,
+            replaced,
+            steps,
+            lambda_prox,
+            learning_rate,
+            variant=variant,
+            only=only,
+            few=few,
+            count=count,
+            compose=compose,
+            gate=gate,
+            gif=gif,
+            published=format_ == "published",
+            replace=replace,
+            ranks=ranks,
+        )
+        if ranks.first:
+            _tell(records, out)
+
+
+def _tell(records: Sequence[Explanation], out: Path) -> None:
+    """Print what was found."""
     for record in records:
         scores = f"{record.attribute} {record.score_before:.2f} -> {record.score_after:.2f}"
         gate_ = f" (reconstruction {record.gate})" if record.gate else ""
@@ -165,17 +179,23 @@ def _box(region: str | None) -> tuple[float, float, float, float] | None:
     return left, top, right, bottom
 
 
-def _readable(folder: Path) -> list[Path]:
-    """The pictures of a folder; what cannot be read is told and left out."""
+def _listed(photos: Sequence[Path], ranks: Ranks) -> list[Path]:
+    """The pictures that were named, and those of folders that were."""
+    return [file for photo in photos for file in (_readable(photo, ranks) if photo.is_dir() else [photo])]
+
+
+def _readable(folder: Path, ranks: Ranks) -> list[Path]:
+    """The pictures of a folder; what cannot be read is told and left out. Of several ranks each reads its share."""
     from blobex.datasets.images import list_images, load_image
 
-    found, files = list_images(folder), []
-    for file in found:
+    found, readable = list_images(folder), []
+    for number in filter(ranks.has, range(len(found))):
         try:
-            load_image(file)
-            files.append(file)
+            load_image(found[number])
+            readable.append(number)
         except BlobexError as error:
             print(f"blobex: skipped: {error}", file=sys.stderr)
+    files = [found[number] for number in sorted(ranks.gathered(readable))]
     if not files:
         raise BlobexError(f"none of the {len(found)} pictures in {folder} can be read: give others")
     return files
@@ -336,9 +356,9 @@ def list_blobs(
 ) -> None:
     """Show which blob of PHOTOs is which: a numbered map and a list for each, and a table."""
     from blobex import blob_listing
+    from blobex.ranks import ALONE
 
-    files = [file for photo in photos for file in (_readable(photo) if photo.is_dir() else [photo])]
-    for listing in blob_listing.list_blobs(files, out, setup, models, params, device, region):
+    for listing in blob_listing.list_blobs(_listed(photos, ALONE), out, setup, models, params, device, region):
         print(listing.table)
 
 
@@ -470,6 +490,20 @@ def ui(
 ) -> None:
     """Serve MLflow's pages about all runs, until you press Ctrl-C."""
     from blobex.config.read import load_params
-    from blobex.tracking import serve
+    from blobex.pages import serve
 
     serve(load_params(params).run, port)
+
+
+@app.command()
+def sync(
+    params: Annotated[Path, typer.Option(help="Parameter file; says which server.")] = Path("params.yaml"),
+) -> None:
+    """Send to the tracking server what was kept in mlruns/pending while it did not answer."""
+    from blobex.config.read import load_params
+    from blobex.mlflow_store import connect
+    from blobex.tracking import send_kept
+
+    settings = load_params(params).run
+    sent = send_kept(connect(settings.tracking_uri, settings.s3_endpoint), settings)
+    print(f"{sent} runs sent")

@@ -42,8 +42,8 @@ def keep_freed_memory() -> None:
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that writes files (the only one, unless training runs on several devices)."""
-    return int(os.environ.get("LOCAL_RANK", "0")) == 0
+    """Whether this process is the one that writes files: the only one, unless Lightning or torchrun started several."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
 
 
 def resolve_precision(run: Run, device: torch.device) -> Precision:

@@ -10,7 +10,7 @@ In short:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -36,6 +36,7 @@ from blobex.errors import BlobexError
 from blobex.inversion.invert import Inversion
 from blobex.layout.layout import BlobLayout
 from blobex.loading import load_networks
+from blobex.ranks import ALONE, Ranks
 from blobex.report.snapshot import snapshot
 
 Picture = str | Path | np.ndarray
@@ -94,6 +95,7 @@ class Explainer(Engine):
         gif: bool = False,
         published: bool = False,
         replace: bool = False,
+        ranks: Ranks = ALONE,
     ) -> list[Explanation]:
         """One explanation per picture, attribute and counterfactual, in that order.
 
@@ -102,6 +104,9 @@ class Explainer(Engine):
         soon as it is known, with a film of each change for `gif` and metadata_<i>.pt for `published`; a run that was
         stopped goes on where it was. BlobexError: bad input; `out` holds other files, or results of other settings
         without `replace`.
+
+        Of several `ranks` each explains its share of the pictures, all write to the same `out`, and the first one gives
+        the explanations of all, the others none.
         """
         request = Request(
             attributes,
@@ -121,10 +126,16 @@ class Explainer(Engine):
             learning_rate,
         )
         self.check(request)
-        names, queries = self.load_pictures(images)
-        self.masks(self._blobs(queries), len(names), self.plan(request))
-        found = self.run(names, queries, lambda index: self.invert(queries[index]), request, out, gif, replace)
-        if out is not None and published:
+        if out is None and ranks.size > 1:
+            raise BlobexError("several processes need a folder for what they find: name one as out")
+        names, queries = self.load_pictures(images, ranks)
+        self.masks(self._blobs(), len(names), self.plan(request))
+
+        def inversion(numbers: Tensor) -> Inversion:
+            return self.invert(queries[ranks.places(numbers)])
+
+        found = self.run(names, queries, inversion, request, out, gif, replace, ranks)
+        if out is not None and published and ranks.first:
             write_published(Path(out), found, len(names))
         return found
 
@@ -137,24 +148,38 @@ class Explainer(Engine):
         out: str | Path | None = None,
         gif: bool = False,
         replace: bool = False,
+        ranks: Ranks = ALONE,
     ) -> list[Explanation]:
-        """As `explain`, for pictures (N,3,height,width) in [-1,1]; `inversion` gives that of those by number."""
+        """As `explain`, for pictures (N,3,height,width) in [-1,1]; `inversion` gives that of those by number.
+
+        Of several `ranks` each has its share of the pictures, and the names of all.
+        """
         self.check(request)
-        store = None if out is None else ResultFolder.begin(out, self.settings(request, gif), replace)
-        known = {n: store.known(n, name, queries[n]) for n, name in enumerate(names)} if store else {}
+        store = None if out is None else self._store(out, self.settings(request, gif), replace, ranks)
+        share = [number for number in range(len(names)) if ranks.has(number)]
+        known = {n: store.known(n, names[n], query) for n, query in zip(share, queries, strict=True)} if store else {}
         records = {number: found for number, found in known.items() if found is not None}
-        missing = torch.tensor([number for number in range(len(names)) if number not in records], dtype=torch.long)
+        missing = torch.tensor([number for number in share if number not in records], dtype=torch.long)
         for index in tqdm(
-            missing.split(self.slots) if len(missing) else (), desc="pictures", disable=None, leave=False
+            missing.split(self.slots) if len(missing) else (),
+            desc="pictures",
+            disable=None if ranks.first else True,
+            leave=False,
         ):
-            some = [names[number] for number in index.tolist()]
-            found, frames = self.answer(some, queries[index], inversion(index), self._of(request, index), gif)
+            some, asked = [names[number] for number in index.tolist()], queries[ranks.places(index)]
+            found, frames = self.answer(some, asked, inversion(index), self._of(request, index), gif)
             each = len(found) // len(some)
             for place, number in enumerate(index.tolist()):
                 rows = slice(place * each, (place + 1) * each)
                 records[number] = found[rows]
                 if store:
-                    store.write(number, queries[number], found[rows], frames[rows])
+                    store.write(number, asked[place], found[rows], frames[rows])
+        ranks.wait()
+        if not ranks.first:
+            return []
+        if store:
+            others = [number for number in range(len(names)) if not ranks.has(number)]
+            records |= {number: store.written(number, names[number]) for number in others}
         ordered = [record for number in range(len(names)) for record in records[number]]
         if store:
             store.finish(names, ordered)
@@ -189,21 +214,35 @@ class Explainer(Engine):
             "gif": gif,
         }
 
-    def load_pictures(self, images: Picture | Sequence[Picture]) -> tuple[list[str], Tensor]:
-        """Names and pictures (N,3,height,width) in [-1,1] on the CPU; arrays are named array_0, array_1, ..."""
+    def load_pictures(self, images: Picture | Sequence[Picture], ranks: Ranks = ALONE) -> tuple[list[str], Tensor]:
+        """Names and pictures (N,3,height,width) in [-1,1] on the CPU; arrays are named array_0, array_1, ...
+
+        Of several `ranks` each reads its share of the pictures, and names all.
+        """
         single = isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim < 4)
         listed = cast(list[Picture], [images] if single else list(cast(Sequence[Picture], images)))
         if not listed:
             raise BlobexError("no pictures to explain: give at least one")
         size = self.params.setup(self.setup)
-        arrays = [_rgb(item) if isinstance(item, np.ndarray) else load_image(item) for item in listed]
         names = [f"array_{n}" if isinstance(item, np.ndarray) else name_of(item) for n, item in enumerate(listed)]
-        fitted = torch.stack([to_tensor(fit(array, size.height, size.width)) for array in arrays])
-        return names, to_float(fitted)
+        share = [item for number, item in enumerate(listed) if ranks.has(number)]
+        arrays = [_rgb(item) if isinstance(item, np.ndarray) else load_image(item) for item in share]
+        fitted = [to_tensor(fit(array, size.height, size.width)) for array in arrays]
+        return names, to_float(torch.stack(fitted) if fitted else torch.empty(0, 3, size.height, size.width))
 
-    def _blobs(self, queries: Tensor) -> int:
+    def _store(self, out: str | Path, settings: Mapping[str, Any], replace: bool, ranks: Ranks) -> ResultFolder:
+        """The folder of the results, which the first of several processes makes ready for all."""
+        if ranks.size == 1:
+            return ResultFolder.begin(out, settings, replace)
+        if ranks.first:
+            ResultFolder.begin(out, settings, replace).mark()
+        ranks.wait()
+        return ResultFolder.begin(out, settings, replace=False)
+
+    def _blobs(self) -> int:
+        size = self.params.setup(self.setup)
         with torch.no_grad():
-            return self.exact.encode(queries[:1].to(self.device)).blobs
+            return self.exact.encode(torch.zeros(1, 3, size.height, size.width, device=self.device)).blobs
 
     def _of(self, request: Request, index: Tensor) -> Request:
         """The request for some of the pictures: blobs may be listed for each."""

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blobex import tracking
 from blobex.config.data import Setup
 from blobex.config.params import Params
 from blobex.counterfactual.objects import Examples, objects_of, surfaces_of
@@ -25,6 +24,7 @@ from blobex.device import resolve_precision
 from blobex.errors import BlobexError
 from blobex.inversion.networks import Encode, Networks, Perceptual
 from blobex.layout.solver import splat_by_solver
+from blobex.mlflow_store import load_model
 from blobex.networks import weights
 from blobex.networks.blobgan import BlobGAN, load_blobgan
 from blobex.networks.decision import DecisionModel
@@ -73,7 +73,7 @@ def load_networks(
     encoder = _starter(models, setup, start, blobgan)
     perceptual = load_perceptual(params.data.perceptual, models / "parser" / setup, Path(params.data.external))
     run = params.run
-    store = partial(tracking.load_model, tracking_uri=run.tracking_uri, device=device, s3_endpoint=run.s3_endpoint)
+    store = partial(load_model, tracking_uri=run.tracking_uri, device=device, s3_endpoint=run.s3_endpoint)
     model = load(decision, size.height, size.width, device, models, setup, mlflow_loader=store)
     networks = _placed(blobgan, device), _placed(encoder, device), _placed(perceptual, device)
     hashes = {name: state_hash([network]) for name, network in zip(WEIGHTS, networks, strict=True)}

@@ -1,9 +1,10 @@
 """`make chaos`: kill every stage at random moments, let it go on, and compare with a run that nothing disturbed.
 
-The stages run on the smoke profile, in two copies of the project. In one each stage is killed with SIGKILL, DVC and
-all, at least KILLS times, at moments drawn evenly from the time that it takes; then `dvc repro` finishes it. All
-outputs must have the hashes of the undisturbed copy. MLflow may know one open run of a stage at any time, as a killed
-run is continued, and none in the end.
+The stages run on the smoke profile, one after the other, in two copies of the project. In one each stage is killed
+with SIGKILL, DVC and all, KILLS times, at moments drawn evenly from the processor's time that it takes, so that other
+work on the machine makes no difference; then `dvc repro` finishes it. All outputs must have the hashes of the
+undisturbed copy. MLflow may know one open run of a stage at any time, as a killed run is continued, and none in the
+end.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import resource
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import yaml
 from project_copy import copy_project, dvc, start
 
@@ -29,39 +34,61 @@ HELPERS = {
     "encoder_pretrain@rect": ("decision@rect-biased", "decision@rect-night", "decision@rect-verge"),
     "evaluate@rect": ("explain@rect-targeted", "explain@rect-diverse"),
 }
-LAUNCH = 2.0  # seconds that DVC takes before the stage begins, at least
+LAUNCH = 0.3  # share of that time in which DVC and the imports are, more or less
+LOOK = 0.25  # seconds between two looks at how much it has taken: looking takes time itself
 
 
-def undisturbed(folder: Path, stages: tuple[str, ...]) -> dict[str, float]:
-    """Run the stages; the seconds that each takes."""
-    seconds = {}
-    for stage in stages:
-        for helper in HELPERS.get(stage, ()):
-            dvc(folder, "repro", "--single-item", helper)
-        begun = time.monotonic()
-        dvc(folder, "repro", "--single-item", stage)
-        seconds[stage] = time.monotonic() - begun
-        print(f"{stage}: {seconds[stage]:.0f} s undisturbed", flush=True)
-    return seconds
-
-
-def disturbed(folder: Path, stage: str, kills: int, seconds: float, moment: random.Random) -> int:
-    """Kill a stage so many times, and let it end; the largest number of runs that were open at once."""
+def undisturbed(folder: Path, stage: str) -> float:
+    """Run a stage; the processor's seconds that it takes, DVC's included."""
     for helper in HELPERS.get(stage, ()):
         dvc(folder, "repro", "--single-item", helper)
-    hits = left_open = 0
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    dvc(folder, "repro", "--single-item", stage)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def disturbed(folder: Path, stage: str, kills: int, seconds: float, moment: random.Random) -> tuple[int, int]:
+    """Kill a stage so many times, and let it end.
+
+    The largest number of runs that were open at once, and how many kills came after the stage had told MLflow of one.
+    """
+    for helper in HELPERS.get(stage, ()):
+        dvc(folder, "repro", "--single-item", helper)
+    hits = left_open = within = 0
     while hits < kills:
         process = start(folder, "repro", "--single-item", "--force", stage)
-        time.sleep(moment.uniform(LAUNCH, max(seconds, LAUNCH + 1)))
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+        if killed(process, moment.uniform(LAUNCH * seconds, seconds)):
             hits += 1
+            found = len(open_runs(folder, stage))
+            left_open, within = max(left_open, found), within + bool(found)
         else:
-            assert process.returncode == 0, process.communicate()
-        process.communicate()
-        left_open = max(left_open, len(open_runs(folder, stage)))
+            assert process.returncode == 0
     dvc(folder, "repro", "--single-item", "--force", stage)
-    return left_open
+    return left_open, within
+
+
+def killed(process: subprocess.Popen[str], seconds: float) -> bool:
+    """Whether DVC was killed, with all that it started, after so many of the processor's seconds; else it had ended."""
+    while process.poll() is None:
+        if taken(process.pid) >= seconds:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            return True
+        time.sleep(LOOK)
+    process.communicate()
+    return False
+
+
+def taken(number: int) -> float:
+    """The processor's seconds that a process and its children have taken, those that have ended included."""
+    total = 0.0
+    with suppress(psutil.Error):
+        parent = psutil.Process(number)
+        for process in (parent, *parent.children(recursive=True)):
+            with suppress(psutil.Error):
+                total += sum(process.cpu_times()[:4])  # user, system, children's user and system
+    return total
 
 
 def hashes(folder: Path, stage: str) -> dict[str, str]:
@@ -95,15 +122,16 @@ def main() -> None:
     moment = random.Random(given.seed)
     place = Path(tempfile.mkdtemp(prefix="blobex-chaos-"))
     calm, wild = (copy_project(place / name, "smoke") for name in ("calm", "wild"))
-    seconds, wrong = undisturbed(calm, KILLED[:last]), []
+    wrong = []
     for stage in KILLED[:last]:
-        left_open = disturbed(wild, stage, given.kills if stage in order else 0, seconds[stage], moment)
+        kills, seconds = given.kills if stage in order else 0, undisturbed(calm, stage)
+        left_open, within = disturbed(wild, stage, kills, seconds, moment)
         differing = [path for path, md5 in hashes(calm, stage).items() if hashes(wild, stage).get(path) != md5]
         states = open_runs(wild, stage)
         fine = not differing and not states and left_open <= 1
         faults = f"differing: {differing}, runs that did not end: {states}, open at once: {left_open}"
         verdict = "the same bytes, one run continued" if fine else faults
-        print(f"{stage}: {given.kills if stage in order else 0} kills; {verdict}", flush=True)
+        print(f"{stage}, {seconds:.0f} s: {kills} kills, {within} of them in an open run; {verdict}", flush=True)
         wrong += [] if fine else [stage]
     if wrong:
         raise SystemExit(f"not as if nothing had happened: {', '.join(wrong)} (see {place})")

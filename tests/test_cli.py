@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from blobex import __version__, cli, explainer
 from blobex.datasets.images import to_array
 from blobex.decisions.source import from_callable
+from blobex.ranks import ALONE
 
 
 @pytest.fixture
@@ -91,9 +92,10 @@ def test_options_reach_the_search(photos: Path, monkeypatch: pytest.MonkeyPatch)
     assert seen[0] == (
         (["right"], ["size", "style"], [3, 5], False),
         (region, "road", 7, 0.2, 0.1),
-        {**choices, "gif": True, "published": True, "replace": True},
+        {**choices, "gif": True, "published": True, "replace": True, "ranks": ALONE},
     )
     plain = {**dict.fromkeys(choices), "variant": "basic", "gif": False, "published": False, "replace": False}
+    plain |= {"ranks": ALONE}
     assert seen[1] == ((None, None, None, None), (None,) * 5, plain)
     assert seen[2] == ((["a", "b"], None, None, None), (None,) * 5, plain)
 

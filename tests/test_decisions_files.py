@@ -14,7 +14,7 @@ from test_decisions import CPU, IMAGENET, Segmenter, by_hand, network, noise, sa
 from torch import nn
 from torch.nn import functional as F
 
-from blobex import tracking
+from blobex import mlflow_store
 from blobex.decisions.decision import resting
 from blobex.decisions.load import load
 from blobex.errors import BlobexError
@@ -375,7 +375,7 @@ def test_mlflow_needs_a_loader():
     assert decision.name == "models:/net@best" and not net.training
     refused("runs:/123/net", "MLflow, which is off")
     with pytest.raises(BlobexError, match=r"tracking_uri is none"):
-        tracking.load_model("models:/net/1", "none", CPU)
+        mlflow_store.load_model("models:/net/1", "none", CPU)
 
 
 @pytest.mark.slow
@@ -385,7 +385,7 @@ def test_mlflow_round_trip(tmp_path):
     import mlflow.pytorch
 
     uri = f"sqlite:///{tmp_path}/mlruns/mlflow.db"
-    client = tracking.connect(uri)
+    client = mlflow_store.connect(uri)
     mlflow.set_tracking_uri(uri)
     experiment = client.create_experiment("decision", (tmp_path / "artifacts").as_uri())
     net = network(4).eval()
@@ -397,7 +397,7 @@ def test_mlflow_round_trip(tmp_path):
     client.set_registered_model_alias("net", "best", "1")
 
     def loader(reference):
-        return tracking.load_model(reference, uri, CPU)
+        return mlflow_store.load_model(reference, uri, CPU)
 
     for reference in ("models:/net@best", "models:/net/1", f"runs:/{run}/net"):
         decision = opened(reference, 16, 16, mlflow_loader=loader)

@@ -187,3 +187,21 @@ def test_films_begin_at_the_query_and_end_at_the_counterfactual(tmp_path: Path) 
         assert np.abs(shown[-1] - record.counterfactual).mean() < 4
         towards = [np.abs(frame - record.counterfactual).mean() for frame in shown]
         assert towards[0] > 2 * towards[12] and towards[4] > towards[12]
+
+
+def test_what_a_killed_process_was_writing_is_in_nobodys_way(tmp_path: Path) -> None:
+    explainer().explain(pictures(2), ["stop"], out=tmp_path / "out")
+    before = tree(tmp_path / "out")
+    (tmp_path / "out" / "explanations.parquet").rename(tmp_path / "out" / ".explanations.parquet.part")
+    (tmp_path / "out" / "pictures" / ".0001_array_1.x7k").mkdir()
+    explainer().explain(pictures(2), ["stop"], out=tmp_path / "out")
+    assert tree(tmp_path / "out") == before
+    assert len(list((tmp_path / "out" / "pictures").iterdir())) == 2
+
+
+def test_order_of_ten_thousand_pictures(tmp_path: Path) -> None:
+    (record,) = explainer().explain(pictures(1), ["stop"])
+    store, query = ResultFolder.begin(tmp_path / "out", SETTINGS, replace=False), torch.zeros(3, 32, 64)
+    for number in (10_000, 9_999, 7):
+        store.write(number, query, [dataclasses.replace(record, image=f"{number}.png")])
+    assert [found.image for found in read_results(tmp_path / "out")] == ["7.png", "9999.png", "10000.png"]

@@ -5,9 +5,9 @@ import yaml
 from imports import ROOT, imported, name_of, reachable
 
 HOUSE = """
-    errors files process config device scenes layout datasets networks segments decisions losses training descent
-    inversion counterfactual metrics report tracking sweeps importing loading engine explainer blob_names blob_listing
-    app benchmark tuning truth release remote stages cli
+    errors files process config device ranks scenes layout datasets networks segments decisions losses training
+    descent inversion counterfactual metrics report pending mlflow_store versions tracking pages sweeps importing
+    loading engine explainer blob_names blob_listing app benchmark tuning truth release remote stages cli
 """
 ORDER = HOUSE.split()
 MODULES = sorted((ROOT / "blobex").rglob("*.py"))
@@ -15,7 +15,7 @@ MODULES = sorted((ROOT / "blobex").rglob("*.py"))
 FORBIDDEN = {"scenes": {"torch"}, "report": {"torch"}, "config": {"torch"}}
 ONLY_IN = {
     "pytorch_lightning": "training",
-    "mlflow": "tracking",
+    "mlflow": "mlflow_store",
     "optuna": "sweeps",
     "boto3": "remote",
     "dvc": "remote",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from test_release import MEASURES, commit, content, rows, trained
 
-from blobex import tracking
+from blobex import mlflow_store, tracking
 from blobex.config.read import load_params
 from blobex.errors import BlobexError
 from blobex.release import registry
@@ -32,7 +32,7 @@ def here(project, monkeypatch):
 
 @pytest.fixture(scope="module")
 def client(project):
-    return tracking.connect(f"sqlite:///{project}/mlruns/mlflow.db")
+    return mlflow_store.connect(f"sqlite:///{project}/mlruns/mlflow.db")
 
 
 def version_of(client, model):

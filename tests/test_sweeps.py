@@ -17,7 +17,7 @@ import yaml
 from optuna.trial import TrialState
 from tiny_sweep import INSTANCES, SMOKE, FormulaTask, opened, params
 
-from blobex import tracking
+from blobex import mlflow_store
 from blobex.config.read import load_params
 from blobex.config.sweeps import Range
 from blobex.config.write import replaced
@@ -304,7 +304,7 @@ def test_tracked_as_a_run_within_a_run(tmp_path):
     values = params(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
     task = FormulaTask(values.sweep_cf, broken=lambda settings: settings["steps"] == 200)
     study, _ = swept(tmp_path / "a", 3, task, values)
-    client = tracking.connect(values.run.tracking_uri)
+    client = mlflow_store.connect(values.run.tracking_uri)
     parent = client.get_run(study.study.user_attrs["run_id"])
     runs = client.search_runs([parent.info.experiment_id], f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
     assert {run.info.run_name: run.info.status for run in runs} == {

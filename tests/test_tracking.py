@@ -11,11 +11,12 @@ import pytest
 import torch
 import yaml
 
-from blobex import tracking
+from blobex import mlflow_store, pages, tracking
 from blobex.config.read import flatten, load_params, to_dict
 from blobex.errors import BlobexError
-from blobex.tracking import MlflowTracker, connect, dvc_hash
+from blobex.mlflow_store import MlflowTracker, connect
 from blobex.training.tracker import NullTracker
+from blobex.versions import dvc_hash
 
 HASH = "0123456789abcdef0123456789abcdef"
 LOCK = {
@@ -100,7 +101,7 @@ def test_run_that_raises(params, client, error, status):
 
 KILLED_RUN = """
 import os, signal
-from blobex import tracking
+from blobex import mlflow_store, pages, tracking
 from blobex.config.read import load_params
 with tracking.run(load_params("params.yaml"), "evaluate", "rect") as tracker:
     tracker.log_metrics({"before": 1.0})
@@ -199,15 +200,15 @@ def test_place_that_is_no_bucket(params, place):
 def test_pages_are_served_of_a_local_store_only(params, monkeypatch):
     called = []
     monkeypatch.setattr("os.execve", lambda *arguments: called.append(arguments))
-    monkeypatch.delenv(tracking.S3_ENDPOINT, raising=False)
-    tracking.serve(dataclasses.replace(params.run, s3_endpoint="http://host:9000"), 5001)
+    monkeypatch.delenv(mlflow_store.S3_ENDPOINT, raising=False)
+    pages.serve(dataclasses.replace(params.run, s3_endpoint="http://host:9000"), 5001)
     ((program, words, environment),) = called
     assert program == sys.executable and words[1:4] == ["-m", "mlflow", "ui"] and words[-1] == "5001"
-    assert params.run.tracking_uri in words and environment[tracking.S3_ENDPOINT] == "http://host:9000"
-    assert tracking.S3_ENDPOINT not in os.environ
+    assert params.run.tracking_uri in words and environment[mlflow_store.S3_ENDPOINT] == "http://host:9000"
+    assert mlflow_store.S3_ENDPOINT not in os.environ
     for uri in ("none", "http://127.0.0.1:5000"):
         with pytest.raises(BlobexError, match=r"run\.tracking_uri is"):
-            tracking.serve(dataclasses.replace(params.run, tracking_uri=uri), 5001)
+            pages.serve(dataclasses.replace(params.run, tracking_uri=uri), 5001)
 
 
 @pytest.mark.parametrize("run_id", ["0" * 32, "no such run"])
@@ -284,12 +285,12 @@ def test_decision_model_is_registered_and_opens_again(params, client, elsewhere)
     with tracking.run(params, "decision", "rect") as tracker:
         tracking.register_decision(tracker, params, "decision-rect", model, 4, 8)
     tracking.register_decision(NullTracker(), params, "nothing", model, 4, 8)
-    version = client.get_model_version_by_alias("decision-rect", tracking.ALIAS)
+    version = client.get_model_version_by_alias("decision-rect", mlflow_store.ALIAS)
     assert version.run_id == tracker.run_id
     assert client.get_run(tracker.run_id).info.status == "FINISHED"
     import mlflow.pyfunc
 
-    opened = mlflow.pyfunc.load_model(f"models:/decision-rect@{tracking.ALIAS}")
+    opened = mlflow.pyfunc.load_model(f"models:/decision-rect@{mlflow_store.ALIAS}")
     image = np.random.default_rng(0).normal(size=(3, 3, 4, 8)).astype(np.float32)
     np.testing.assert_allclose(opened.predict(image), model(torch.from_numpy(image)).detach(), rtol=1e-5, atol=1e-6)
 
@@ -298,7 +299,7 @@ def test_decision_model_is_registered_and_opens_again(params, client, elsewhere)
 def test_several_processes_may_start_at_once(tmp_path_factory):
     """The first use of a database makes its tables; two that do so together would crash."""
     store = tmp_path_factory.mktemp("together") / "mlflow.db"
-    command = f"from blobex.tracking import connect; print(len(connect('sqlite:///{store}').search_experiments()))"
+    command = f"from blobex.mlflow_store import connect; print(len(connect('sqlite:///{store}').search_experiments()))"
     environment = {"PYTHONPATH": str(Path(__file__).parents[1]), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
     options = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     processes = [subprocess.Popen([sys.executable, "-c", command], **options) for _ in range(2)]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from s3_server import BUCKET, serving
 
-from blobex import tracking
+from blobex import mlflow_store, tracking
 from blobex.config.read import load_params
 from blobex.errors import BlobexError
 
@@ -38,7 +38,7 @@ def elsewhere(server, tmp_path, monkeypatch):
     for name, value in server.owner.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    monkeypatch.setenv(tracking.S3_ENDPOINT, "")  # so that it is taken back
+    monkeypatch.setenv(mlflow_store.S3_ENDPOINT, "")  # so that it is taken back
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     s3_artifact_repo._cached_get_s3_client.cache_clear()
     monkeypatch.chdir(tmp_path)
@@ -66,7 +66,7 @@ def test_artifact_lands_in_the_bucket_and_reads_back(params, server, store, tmp_
     objects = server.objects()
     assert objects[f"{folder}/file.bin"] == content
     assert any(key.startswith(f"{folder}/images/picture") for key in objects)
-    client = tracking.connect(params.run.tracking_uri, params.run.s3_endpoint)
+    client = mlflow_store.connect(params.run.tracking_uri, params.run.s3_endpoint)
     (tmp_path / "back").mkdir()
     back = client.download_artifacts(tracker.run_id, "file.bin", str(tmp_path / "back"))
     assert Path(back).read_bytes() == content
@@ -80,7 +80,7 @@ def test_earlier_runs_keep_their_place(local, params, server, store):
             tracker.log_artifact(Path("file.txt"))
         return client.get_run(tracker.run_id).info
 
-    client = tracking.connect(params.run.tracking_uri)
+    client = mlflow_store.connect(params.run.tracking_uri)
     runs = [run(settings) for settings in (local, params, local, params)]
     beside = (store.parent / "artifacts" / "invert").as_uri()
     places = [run.artifact_uri.removesuffix(f"/{run.run_id}/artifacts") for run in runs]
@@ -112,7 +112,7 @@ def test_place_that_takes_nothing_is_told_before_the_stage_begins(params, monkey
         tracking.run(wrong, "truth", "rect"),
     ):
         pytest.fail("the stage began")
-    client = tracking.connect(params.run.tracking_uri)
+    client = mlflow_store.connect(params.run.tracking_uri)
     (latest,) = client.search_runs([client.get_experiment_by_name("truth").experiment_id], max_results=1)
     assert latest.info.status == "FAILED"
 
@@ -122,8 +122,8 @@ def test_model_is_registered_in_the_bucket_and_opens_again(params, server):
     with tracking.run(params, "decision", "rect") as tracker:
         tracking.register_decision(tracker, params, "net", model, 4, 8)
     assert any(key.startswith("team/mlruns/decision/models/") for key in server.objects())
-    os.environ[tracking.S3_ENDPOINT] = ""  # as in a process that only opens it
+    os.environ[mlflow_store.S3_ENDPOINT] = ""  # as in a process that only opens it
     where = params.run.tracking_uri, torch.device("cpu"), params.run.s3_endpoint
-    opened = tracking.load_model(f"models:/net@{tracking.ALIAS}", *where)
+    opened = mlflow_store.load_model(f"models:/net@{mlflow_store.ALIAS}", *where)
     images = torch.rand(2, 3, 4, 8)
     assert torch.equal(opened(images), model(images))

@@ -105,8 +105,9 @@ def _rate(module: StepModule, batches: Callable[[int], Batch], training: Trainin
 
     checkpoint = dataclasses.replace(training.checkpoint, every_n_steps=10**6, monitor="step")
     once = dataclasses.replace(training, steps=WARM + steps, checkpoint=checkpoint)
+    alone = dataclasses.replace(params.run, devices=1)  # one command measures several networks
     with tempfile.TemporaryDirectory() as folder:
-        fit(module, batches, once, params.run, Path(folder), NullTracker(), [EveryNSteps(1, clock)])
+        fit(module, batches, once, alone, Path(folder), NullTracker(), [EveryNSteps(1, clock)])
     return steps * training.batch_size * training.accumulate / (marks[-1] - marks[WARM - 1])
 
 

@@ -12,7 +12,7 @@ from blobex.config.limits import Within
 class Run:
     seed: Annotated[int, Within(0, 2**31 - 1)]  # of all that is drawn at random, but for the scenes
     device: Literal["auto", "cpu", "cuda"]  # auto: cuda where there is one
-    devices: Annotated[int, Within(1, 64)]  # GPUs or processes per machine
+    devices: Annotated[int, Within(1, 64)]  # GPUs or processes of this machine that share each batch of a training
     precision: Literal["auto", "float32", "bfloat16"]  # auto: bfloat16 where the machine computes in it
     batches: Literal["pixels", "pictures"]  # batch_size: of square pictures, wider ones being as many fewer; or of any
     tracking_uri: str  # MLflow's store; "none" turns tracking off

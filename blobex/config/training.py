@@ -41,8 +41,10 @@ class Resume:
 @dataclass(frozen=True)
 class Training:
     steps: Annotated[int, Within(1, 10**8)]  # of the optimiser
-    batch_size: Annotated[int, Within(1, 4096)]  # samples; of wide pictures fewer, see run.batches
-    accumulate: Annotated[int, Within(1, 1024)]  # batches per optimiser step
+    batch_size: Annotated[
+        int, Within(1, 4096)
+    ]  # samples of all devices together; of wide pictures fewer, see run.batches
+    accumulate: Annotated[int, Within(1, 1024)]  # batches per optimiser step, one after the other
     learning_rate: Annotated[float, Within(1e-8, 1.0)]  # at the beginning
     halve_every: Annotated[int, Within(0, 10**8)]  # steps; 0: constant learning rate
     checkpoint: Checkpoints

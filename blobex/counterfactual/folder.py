@@ -32,7 +32,8 @@ from blobex.files import read_json, whole_file, whole_folder
 from blobex.layout.layout import KEYS, BlobLayout, from_dict
 
 SETTINGS, PICTURES, RECORD, BLOBS = "settings.json", "pictures", "record.json", "blobs.safetensors"
-RESULTS = (SETTINGS, PICTURES, TABLE, "snapshot_*.png", "metadata_*.pt")
+UNFINISHED = ".*.part"  # what a killed process was writing
+RESULTS = (SETTINGS, PICTURES, TABLE, "snapshot_*.png", "metadata_*.pt", UNFINISHED)
 DERIVED = ("verdict", "words")  # told for people, and worked out anew when read
 PLAIN = (str, int, float, bool)  # what goes into the record as it is
 SCORES = ("scores_before", "scores_after")
@@ -74,14 +75,27 @@ class ResultFolder:
 
     def known(self, number: int, name: str, query: Tensor) -> list[Explanation] | None:
         """What is known of picture `number`, if it is this picture (3,H,W)."""
-        folder = self._folder(number, name)
         try:
-            content = read_json(folder / RECORD)
+            content = read_json(self._folder(number, name) / RECORD)
             if content["sha256"] != _hash(query) or content["image"] != name:
                 return None
-            return _read(folder, content["explanations"])
+            return _read(self._folder(number, name), content["explanations"])
         except DAMAGES:
             return None
+
+    def written(self, number: int, name: str) -> list[Explanation]:
+        """What another process wrote about picture `number`; BlobexError if it did not, or elsewhere."""
+        folder = self._folder(number, name)
+        try:
+            return _read(folder, read_json(folder / RECORD)["explanations"])
+        except DAMAGES as error:
+            raise BlobexError(f"{folder} is missing or damaged: all processes must write to one folder") from error
+
+    def mark(self) -> None:
+        """Write the settings, if they are not there yet."""
+        if not (self.path / SETTINGS).exists():
+            with whole_file(self.path / SETTINGS) as temporary:
+                temporary.write_text(self.settings, encoding="utf-8")
 
     def write(
         self, number: int, query: Tensor, records: Sequence[Explanation], films: Sequence[Sequence[np.ndarray]] = ()
@@ -91,9 +105,7 @@ class ResultFolder:
         `films`, if given, are the frames, uint8 (H,W,3), from the query to each counterfactual.
         """
         folder = self._folder(number, records[0].image)
-        if not (self.path / SETTINGS).exists():  # now, and not before: a run that comes to nothing leaves nothing
-            with whole_file(self.path / SETTINGS) as temporary:
-                temporary.write_text(self.settings, encoding="utf-8")
+        self.mark()  # now, and not before: a run that comes to nothing leaves nothing
         with whole_folder(folder) as new:
             layouts = {"before": records[0].blobs_before}
             write_png(new / "query.png", records[0].query)
@@ -113,8 +125,11 @@ class ResultFolder:
         return folder
 
     def finish(self, names: Sequence[str], records: Sequence[Explanation]) -> None:
-        """Write the table of all records, and remove what is left of pictures that are not among `names`."""
+        """Write the table of all records, and remove what is left of pictures that are not among `names`, and of
+        killed processes."""
         write_table(self.path, records)
+        for file in self.path.glob(UNFINISHED):
+            file.unlink()
         wanted = {self._folder(number, name).name for number, name in enumerate(names)}
         for folder in (self.path / PICTURES).iterdir():
             if folder.name not in wanted:
@@ -126,7 +141,7 @@ class ResultFolder:
 
 def read_results(path: Path) -> list[Explanation]:
     """All explanations of a finished folder, in their order; BlobexError if there are none or one is damaged."""
-    folders = sorted((path / PICTURES).glob("[0-9]*"))
+    folders = sorted((path / PICTURES).glob("[0-9]*"), key=_place)
     if not folders:
         raise BlobexError(f"there are no explanations in {path}: run `blobex explain` or `dvc repro explain` first")
     records = []
@@ -137,6 +152,11 @@ def read_results(path: Path) -> list[Explanation]:
         except DAMAGES as error:
             raise BlobexError(f"{folder} is damaged: remove it and explain again") from error
     return records
+
+
+def _place(folder: Path) -> tuple[int, str]:
+    """Orders the folders of pictures by their numbers, which may have more digits than others."""
+    return len(folder.name.partition("_")[0]), folder.name
 
 
 def _plain(record: Explanation) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blobex import tracking
+from blobex import mlflow_store
 from blobex.config.params import Params
 from blobex.errors import BlobexError
 from blobex.importing import sha256
@@ -81,12 +81,12 @@ def add_version(
 
     No alias points to it yet: until `promote`, the version before is the one that is used.
     """
-    place = tracking._artifact_location(params.run, EXPERIMENT)
-    experiment = tracking._experiment(client, EXPERIMENT, place)
+    place = mlflow_store.artifact_location(params.run, EXPERIMENT)
+    experiment = mlflow_store.experiment_of(client, EXPERIMENT, place)
     run_id = client.create_run(experiment, run_name=model, tags=dict(tags)).info.run_id
     status = "FAILED"
     try:
-        tracking.MlflowTracker(client, run_id).log_metrics(measures)
+        mlflow_store.MlflowTracker(client, run_id).log_metrics(measures)
         client.log_artifacts(run_id, str(folder), EXPERIMENT)
         if not client.search_registered_models(f"name = '{model}'"):
             client.create_registered_model(model, description="networks of blobex, as released")

@@ -10,18 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import blobex
-from blobex import tracking
 from blobex.config.params import Params
 from blobex.config.read import load_params
 from blobex.errors import BlobexError
 from blobex.explainer import Explainer
 from blobex.files import whole_folder
 from blobex.importing import sha256
+from blobex.mlflow_store import OFF, connect
 from blobex.release import registry
 from blobex.release.card import card, listed
 from blobex.release.contents import Contents, collect
 from blobex.release.pipeline import Pipeline
-from blobex.tracking import OFF
 
 CARD, LICENSE = "README.md", Path(blobex.__file__).parents[1] / "LICENSE"
 NAME = re.compile(r"\w[\w.-]*", re.ASCII)
@@ -71,7 +70,7 @@ def _check_replaceable(folder: Path) -> None:
 
 def _write(params: Params, contents: Contents, folder: Path, model: str, register: bool) -> Released:
     run, version, models, commit = params.run, "", list[str](), _commit()
-    client = tracking.connect(run.tracking_uri, run.s3_endpoint) if register and run.tracking_uri != OFF else None
+    client = connect(run.tracking_uri, run.s3_endpoint) if register and run.tracking_uri != OFF else None
     runs = registry.training_runs(client, contents) if client else {}
     text = LICENSE.read_text(encoding="utf-8") if LICENSE.is_file() else None
     tags = {"setup": contents.setup, "blobex": blobex.__version__, "mlflow.source.git.commit": commit}

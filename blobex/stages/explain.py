@@ -9,17 +9,32 @@ from blobex.explainer import Explainer, write_published
 from blobex.inversion.store import load_inversion
 from blobex.metrics.explained import explanation_measures
 from blobex.networks.perceptual import perceptual_name
+from blobex.ranks import Ranks, joined
 from blobex.stages import common
 
 
 def main(params: Params, setup: str, variant: str) -> None:
-    """Explain every attribute of every picture that `invert` inverted; a run that was stopped goes on."""
+    """Explain every attribute of every picture that `invert` inverted; a run that was stopped goes on.
+
+    Processes that torchrun started share the pictures; the first one writes and tracks what is about all of them.
+    """
+    with joined() as ranks:
+        explain(params, setup, variant, ranks)
+
+
+def explain(params: Params, setup: str, variant: str, ranks: Ranks) -> None:
+    """This process's share of the stage."""
     explainer, results = Explainer.load(setup, common.MODELS, params), common.explain_results(setup, variant)
     request = Request(attributes=params.explain.attributes, variant=variant, compose=compose(params))
     with tracking.run(params, "explain", setup, common.inversions(setup).parent, variant=variant) as tracker:
         names, queries, inversion = load_inversion(common.inversions(setup))
         explainer.check_inverted(queries, inversion.layout)
-        records = explainer.run(names, queries, lambda index: inversion[index], request, results, replace=True)
+        share = queries[ranks.rank :: ranks.size]
+        records = explainer.run(
+            names, share, lambda numbers: inversion[numbers], request, results, replace=True, ranks=ranks
+        )
+        if not ranks.first:
+            return
         write_published(results, records, len(names))
         rows, distance = [record.row() for record in records], perceptual_name(params.data.perceptual)
         common.write_metrics(results.parent, explanation_measures(rows, distance), tracker)

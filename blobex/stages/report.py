@@ -17,6 +17,7 @@ from blobex.files import read_json
 from blobex.layout.layout import concatenate
 from blobex.layout.splat import AREA, Canvas, score_pyramid
 from blobex.metrics.interval import flat
+from blobex.mlflow_store import OFF
 from blobex.networks.perceptual import perceptual_name
 from blobex.networks.weights import CONFIG, read_config
 from blobex.report.page import page
@@ -46,7 +47,7 @@ def main(params: Params) -> None:
         raise BlobexError("there are no explanations in reports/explain: run `dvc repro explain` first")
     figures, unknown = stage_measures()
     told, distance = tables(), perceptual_name(params.data.perceptual)
-    store = None if params.run.tracking_uri == tracking.OFF else params.run.tracking_uri
+    store = None if params.run.tracking_uri == OFF else params.run.tracking_uri
     report = Report(results, figures, told, missing + unknown, distance, store, params.run.seed)
     with tracking.run(params, "report", "all") as tracker:
         common.write_text(folder / "report.html", page(report))

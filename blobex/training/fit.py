@@ -32,6 +32,7 @@ from blobex.training.tracker import NullTracker, Tracker
 
 Batch = tuple[Tensor, ...]  # tensors of equal length: sample i is entry i of each
 LOG_EVERY = 50  # steps between two reports to the tracker
+_DIVIDED: list[Path] = []  # what this command trained in several processes: Lightning starts them once only
 
 
 class StepModule(lightning.LightningModule):
@@ -109,13 +110,13 @@ def fit(
 
     `batches(step)` gives the batch_size * accumulate samples of a step. All of `module` is put in training mode: keep
     frozen networks out of it. On several devices the command is started once for each, and each process takes its
-    share of the batch; all but the first end here (SystemExit 0), so one command can train one network. BlobexError if
-    the batch does not divide among the devices, the checkpoint to resume is missing, or a recorded loss is no longer
-    finite.
+    share of the batch; all but the first end here (SystemExit 0), so one command can train one network. Batch
+    statistics are those of each share, and the losses that are reported those of the first. BlobexError if the batch
+    does not divide among the devices, the checkpoint to resume is missing, or a recorded loss is no longer finite.
     """
     if training.batch_size % run.devices:
         raise BlobexError(f"a batch of {training.batch_size} does not divide among {run.devices} devices: change one")
-    if torch.distributed.is_initialized():
+    if run.devices > 1 and _DIVIDED:
         raise BlobexError("on several devices one command trains one network: train the second with another command")
     mark = fingerprint(module, training)
     found = checkpoints.choose(training, folder, mark)
@@ -134,6 +135,9 @@ def fit(
         trainer = _trainer(module, training, run, hooks)
         data = _Steps(batches, start, training.steps, run.devices)
         trainer.fit(module, data, ckpt_path=str(found.path) if found else None, weights_only=True)
+    if run.devices > 1:
+        _DIVIDED.append(folder)
+        torch.distributed.destroy_process_group()  # else measures would wait for the others
     if not is_first_process():
         raise SystemExit(0)
 

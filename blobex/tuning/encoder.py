@@ -125,10 +125,11 @@ class EncoderTask:
         training = self._training(settings, self.options.steps)
         encoder = build_encoder(self.params.encoder_pretrain, self.params.setup(self.setup), self.blobgan, seed)
         module = EncoderPretrainModule(encoder, self.blobgan, training, seed, {"setup": self.setup})
+        alone = dataclasses.replace(self.params.run, devices=1)  # one command trains many networks
         count, stopped = torch.arange(training.batch_size * training.accumulate), None
         with tempfile.TemporaryDirectory() as folder:
             try:
-                fit(module, lambda step: (count,), training, self.params.run, Path(folder), _Listener(report))
+                fit(module, lambda step: (count,), training, alone, Path(folder), _Listener(report))
             except HopelessError as hopeless:
                 stopped = int(str(hopeless))
         return module.to(resolve_device(self.params.run.device)), stopped

@@ -193,6 +193,19 @@ SERVERS = [
         "run.tracking_uri is http://127.0.0.1:9",
         harm=setting("run.tracking_uri", "http://127.0.0.1:9"),
     ),
+    typed("sync, without a store", "blobex sync", "run.tracking_uri none"),
+    typed(
+        "sync, of a server that is not there",
+        "blobex sync",
+        "run.tracking_uri http://127.0.0.1:9 does not answer",
+        harm=setting("run.tracking_uri", "http://me:secret@127.0.0.1:9"),
+    ),
+    typed(
+        "tracking on a machine that nobody knows",
+        "stage report",
+        "run.tracking_uri http://nowhere.invalid cannot be used",
+        harm=setting("run.tracking_uri", "http://nowhere.invalid"),
+    ),
 ]
 SWEEPS = [
     typed("sweep, a name that leads out", "blobex sweep cf --name ../../../escaped", "'../../../escaped'", "name"),

@@ -179,3 +179,22 @@ def test_mistakes_are_told_on_the_page(page, tmp_path: Path) -> None:
         page.set_viewport_size({"width": width, "height": 900})
         wide = page.locator("html").evaluate("node => node.scrollWidth")
         assert wide <= width
+
+
+def test_a_phone_shows_the_picture_beside_its_lists_and_knobs_for_fingers(page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.locator("#blobs .name").first.click()
+    for _ in range(6):
+        page.get_by_role("button", name="Larger").click()
+    page.locator("#explain").scroll_into_view_if_needed()
+    stage = box(page, "#stage")
+    assert stage["y"] >= 0 and stage["y"] + stage["height"] < 844
+    x, y = centre(page, "#overlay rect.knob")
+    assert page.evaluate("([x, y]) => document.elementFromPoint(x, y).dataset.knob", [x - 7, y - 7]) == "resize"
+    first, width = source(page), box(page, "#overlay .line.chosen")["width"]
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 20, y + 10, steps=3)
+    page.mouse.up()
+    changed(page, first)
+    assert box(page, "#overlay .line.chosen")["width"] != width

@@ -18,7 +18,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo app short test test-slow chaos check profile repro ui dag bench release report docs data external remote-s3 sweep-cf sweep-invert sweep-encoder sweep-apply requirements clean-demo
+.PHONY: help setup demo app short test test-slow chaos check profile repro ui dag bench release report notebooks docs data external remote-s3 sweep-cf sweep-invert sweep-encoder sweep-apply requirements clean-demo
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -83,6 +83,10 @@ release: $(READY) ## promote networks as the reference: models/release/SETUP, an
 
 report: $(READY) ## put all results on one page, reports/report/report.html (DIR=short: those of make short)
 	cd $(DIR) && python -m blobex.stages.report
+
+notebooks: $(READY) ## run notebooks/*.ipynb anew, in place, with the reference weights
+	dvc pull --quiet --allow-missing
+	jupyter execute --inplace --timeout=600 --NotebookClient.record_timing=False notebooks/*.ipynb
 
 docs: $(READY) ## build the documentation in site/, offline; warnings and dead links are errors
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet

@@ -24,6 +24,16 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")]
 ROOT = Path(__file__).parents[1]
+# The overlay is drawn anew at every change, so an element that was found may be gone a moment later: what is there is
+# found and measured in one call, and counts once it was the same at two calls.
+MEASURE = """selector => {
+  const node = document.querySelector(selector);
+  if (!node) return null;
+  const { x, y, width, height } = node.getBoundingClientRect(), seen = [selector, x, y, width, height].join();
+  const settled = window.seenAtLast === seen;
+  window.seenAtLast = seen;
+  return settled ? { x, y, width, height } : null;
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -74,15 +84,19 @@ def changed(page, before: str) -> None:
     playwright.expect(page.locator("#picture")).not_to_have_attribute("src", before)
 
 
+def box(page, selector: str) -> dict[str, float]:
+    """x, y, width and height, in pixels of the page, of an element that has come to rest."""
+    return page.wait_for_function(MEASURE, arg=selector, polling=100).json_value()
+
+
 def centre(page, selector: str) -> tuple[float, float]:
-    box = page.locator(selector).bounding_box()
-    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    place = box(page, selector)
+    return place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
 
 
 def test_blobs_are_edited_by_mouse_and_by_keys(page) -> None:
     first = source(page)
-    visible = page.locator("#overlay .dot")
-    number = visible.first.get_attribute("data-blob")
+    number = page.evaluate("document.querySelector('#overlay .dot').dataset.blob")
     dot = f"#overlay .dot[data-blob='{number}']"
     x, y = centre(page, dot)
     page.mouse.move(x, y)
@@ -94,13 +108,13 @@ def test_blobs_are_edited_by_mouse_and_by_keys(page) -> None:
     assert abs(moved[0] - x + 30) < 3 and abs(moved[1] - y - 15) < 3
     dragged = source(page)
     x, y = centre(page, "#overlay rect.knob")
-    width = page.locator("#overlay .line.chosen").bounding_box()["width"]
+    width = box(page, "#overlay .line.chosen")["width"]
     page.mouse.move(x, y)
     page.mouse.down()
     page.mouse.move((x + moved[0]) / 2, (y + moved[1]) / 2, steps=4)
     page.mouse.up()
     changed(page, dragged)
-    assert page.locator("#overlay .line.chosen").bounding_box()["width"] < width
+    assert box(page, "#overlay .line.chosen")["width"] < width
     page.get_by_role("button", name="Undo").click()
     page.get_by_role("button", name="Undo").click()
     playwright.expect(page.locator("#picture")).to_have_attribute("src", first)
@@ -132,12 +146,12 @@ def test_a_picture_is_explained_compared_and_downloaded(page, tmp_path: Path) ->
     page.get_by_role("heading", name="Explanation").wait_for()
     playwright.expect(page.get_by_role("status")).to_contain_text("The explanation is below.")
     slider = page.get_by_role("slider", name="How much of the picture shows the one before")
-    box = page.locator(".compare")
+    compared = page.locator(".compare")
     page.wait_for_timeout(700)  # it scrolls
     shots = []
     for key in ("Home", "End"):
         slider.press(key)
-        shots.append(np.asarray(Image.open(io.BytesIO(box.screenshot())).convert("RGB")).astype(int))
+        shots.append(np.asarray(Image.open(io.BytesIO(compared.screenshot())).convert("RGB")).astype(int))
     assert np.abs(shots[0] - shots[1]).max() > 0
     with page.expect_download() as download:
         page.get_by_role("link", name="Download").click()
@@ -165,3 +179,22 @@ def test_mistakes_are_told_on_the_page(page, tmp_path: Path) -> None:
         page.set_viewport_size({"width": width, "height": 900})
         wide = page.locator("html").evaluate("node => node.scrollWidth")
         assert wide <= width
+
+
+def test_a_phone_shows_the_picture_beside_its_lists_and_knobs_for_fingers(page) -> None:
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.locator("#blobs .name").first.click()
+    for _ in range(6):
+        page.get_by_role("button", name="Larger").click()
+    page.locator("#explain").scroll_into_view_if_needed()
+    stage = box(page, "#stage")
+    assert stage["y"] >= 0 and stage["y"] + stage["height"] < 844
+    x, y = centre(page, "#overlay rect.knob")
+    assert page.evaluate("([x, y]) => document.elementFromPoint(x, y).dataset.knob", [x - 7, y - 7]) == "resize"
+    first, width = source(page), box(page, "#overlay .line.chosen")["width"]
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 20, y + 10, steps=3)
+    page.mouse.up()
+    changed(page, first)
+    assert box(page, "#overlay .line.chosen")["width"] != width

@@ -40,7 +40,7 @@ def test_the_wheel_holds_the_package_and_no_more(wheel):
         names = set(content.namelist())
     held = {name for name in names if name.startswith("blobex/")}
     package = {str(path.relative_to(ROOT)) for path in (ROOT / "blobex").rglob("*.py")}
-    package |= {f"blobex/report/page.{ending}" for ending in ("html", "css", "js")}
+    package |= {f"blobex/report/page.{ending}" for ending in ("html", "css", "js")} | {"blobex/release/card.md"}
     package |= {str(path.relative_to(ROOT)) for path in (ROOT / "blobex/app/page").iterdir()}
     assert held == package
     assert {name.split("/")[0] for name in names - held} == {f"blobex-{__version__}.dist-info"}

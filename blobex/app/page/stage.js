@@ -2,6 +2,7 @@
 
 const SPACE = "http://www.w3.org/2000/svg";
 const HIGH = 100; // units of the overlay
+const DOT = 3.5, FINGER = 14; // pixels: radii that are seen, and hit by a finger, on small screens, too
 const COLOURS = ["#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7"]; // Okabe and Ito, 2008
 export const colour = number => COLOURS[number % COLOURS.length];
 
@@ -25,6 +26,7 @@ export class Stage {
   show(view) {
     this.view = view;
     const { overlay } = this, wide = view.width;
+    this.pixel = HIGH / (overlay.clientHeight || HIGH);
     overlay.setAttribute("viewBox", `0 0 ${wide} ${HIGH}`);
     overlay.replaceChildren();
     overlay.classList.toggle("drawing", view.drawing);
@@ -44,7 +46,7 @@ export class Stage {
     const kind = `${chosen ? " chosen" : ""}${ticked ? " ticked" : ""}`;
     make("ellipse", { ...shape, class: `edge${kind}` }, group);
     make("ellipse", { ...shape, class: `line${kind}`, stroke: colour(number) }, group);
-    make("circle", { cx: inside(x, 0.01, 0.99) * this.view.width / this.view.stretch, cy: inside(y, 0.01, 0.99) * HIGH, r: chosen ? 1.8 : 1.2,
+    make("circle", { cx: inside(x, 0.01, 0.99) * this.view.width / this.view.stretch, cy: inside(y, 0.01, 0.99) * HIGH, r: Math.max(chosen ? 1.8 : 1.2, DOT * this.pixel * (chosen ? 1.3 : 1)),
       class: "dot", fill: colour(number), "data-blob": number }, group);
   }
 
@@ -58,6 +60,9 @@ export class Stage {
   knobs(number) {
     const outline = this.view.outlines[number];
     const [right, down] = this.end(outline, 1), [left, up] = this.end(outline, -1);
+    const reach = Math.max(2.1, Math.min(FINGER * this.pixel, 0.6 * outline[2] * HIGH)); // not as far as the blob's middle
+    for (const [kind, cx, cy] of [["resize", right, down], ["turn", left, up]])
+      make("circle", { cx, cy, r: reach, class: "grip", "data-knob": kind, "data-blob": number }, this.overlay);
     for (const [shape, kind] of [["rect", "resize"], ["circle", "turn"]]) {
       const place = kind === "resize" ? { x: right - 2, y: down - 2, width: 4, height: 4, rx: 0.8 } : { cx: left, cy: up, r: 2.1 };
       const node = make(shape, { ...place, class: "knob", "data-knob": kind, "data-blob": number, fill: colour(number) }, this.overlay);

@@ -385,7 +385,11 @@ StudyName = Annotated[
     str | None, typer.Option("--name", help="Of the study; one that was stopped goes on. The setup's, if not given.")
 ]
 Storage = Annotated[
-    str | None, typer.Option(help="URL of a database, for workers on several machines; else a file beside the reports.")
+    str | None,
+    typer.Option(
+        envvar="BLOBEX_STORAGE",  # a password on the command line is there for all to read
+        help="URL of a database, for workers on several machines; else a file beside the reports.",
+    ),
 ]
 SweptModels = Annotated[Path, typer.Option(help="Folder of the trained networks.")]
 SweptParams = Annotated[Path, typer.Option(help="Parameter file; sweep_<kind> says where to look, and for what.")]

@@ -19,7 +19,8 @@ from blobex.errors import BlobexError
 from blobex.files import whole_file
 from blobex.sweeps.best import best_trial, candidates, missed, write_best
 from blobex.sweeps.plots import write_plots
-from blobex.sweeps.study import FINISHED, Opened, counted, recover
+from blobex.sweeps.storage import VARIABLE
+from blobex.sweeps.study import FINISHED, Opened, counted, reason, recover
 from blobex.sweeps.task import Task
 from blobex.sweeps.worker import work
 
@@ -56,9 +57,9 @@ def sweep(opened: Opened, task: Task, params: Params, goal: int, workers: int, c
     return comparison
 
 
-def _recover(opened: Opened, params: Params) -> None:
+def _recover(opened: Opened, params: Params, ended: Sequence[subprocess.Popen[bytes]] = ()) -> None:
     with opened.place.claimed():
-        lost = recover(opened)
+        lost = recover(opened, {process.pid: process.returncode for process in ended})
     for trial in lost:
         tracking.end(params, trial.user_attrs.get("run_id"), "KILLED")
 
@@ -70,6 +71,7 @@ def _supervise(opened: Opened, params: Params, watch: _Watch, goal: int, workers
     sweep is called again.
     """
     environment = os.environ | {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // workers))}
+    environment[VARIABLE] = opened.place.url or ""
     log = opened.place.folder / "workers" / "log.txt"
     deaths, alive = 0, list[subprocess.Popen[bytes]]()
     with log.open("ab") as output:
@@ -77,7 +79,7 @@ def _supervise(opened: Opened, params: Params, watch: _Watch, goal: int, workers
             while True:
                 ended = [process for process in alive if process.poll() is not None]
                 if ended:
-                    _recover(opened, params)
+                    _recover(opened, params, ended)
                 alive = [process for process in alive if process not in ended]
                 deaths = 0 if watch.look() else deaths + sum(process.returncode != 0 for process in ended)
                 if deaths >= DEATHS:
@@ -93,7 +95,7 @@ def _supervise(opened: Opened, params: Params, watch: _Watch, goal: int, workers
                 process.terminate()
             for process in alive:
                 process.wait()
-            _recover(opened, params)
+            _recover(opened, params, alive)
 
 
 def _running(opened: Opened) -> int:
@@ -131,7 +133,7 @@ def described(trial: FrozenTrial) -> str:
     settings = "  ".join(f"{name} {value:g}" for name, value in attributes.get("settings", {}).items())
     name = f" ({attributes['name']})" if "name" in attributes else ""
     if trial.state == TrialState.FAIL:
-        return f"trial {trial.number}{name}: failed: {attributes.get('reason', 'its worker went silent')}  [{settings}]"
+        return f"trial {trial.number}{name}: failed: {reason(trial)}  [{settings}]"
     stopped = attributes.get("stopped_after")
     end = f", hopeless after {stopped}" if stopped is not None else ", misses a limit" if missed(trial) else ""
     measures = "  ".join(f"{key} {value:.4g}" for key, value in attributes["measures"].items())
@@ -146,7 +148,7 @@ def write_trials(opened: Opened) -> Path:
         row = {"trial": trial.number, "name": known.get("name"), "state": trial.state.name.lower()}
         row |= {"loss": known.get("loss"), **known.get("settings", {}), **known.get("measures", {})}
         row |= {f"over_{name}": value for name, value in trial.constraints.items()}
-        rows.append(row | {key: known.get(key) for key in ("stopped_after", "again", "reason")})
+        rows.append(row | {key: known.get(key) for key in ("stopped_after", "again")} | {"reason": reason(trial)})
     path = opened.place.folder / "trials.csv"
     with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))

@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from contextlib import closing, suppress
+from contextlib import closing, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +23,12 @@ from tiny_sweep import FormulaTask, command, opened, params, swept
 
 from blobex import tracking
 from blobex.sweeps.storage import VARIABLE
-from blobex.sweeps.study import Opened, counted, reason
+from blobex.sweeps.study import TRIES, Opened, counted, reason
 
 ENDLESS = 1000  # trials: no machine comes to their end before the last kill
 KILLS_OF_ONE_SWEEP = 7
 WORKERS = 3
+SPARED = 4  # tries, more than sweeps that are killed
 SECONDS = 0.5  # that a trial takes
 
 
@@ -77,15 +78,20 @@ def disturbed(folder: Path, kills: int, seed: int, url: str | None = None) -> Co
                     os.killpg(process.pid, signal.SIGKILL)
         sweeps += 1
     wanted = counted(study.trials()) + 5
-    last, _ = swept(folder, wanted, None, values, workers=2, url=url)
+    with redirect_stdout(None):
+        last, _ = swept(folder, wanted, None, values, workers=2, url=url)
     with closing(study), closing(last):
         return counts(study.trials(), wanted, len(killed), sweeps, _runs(values, study))
 
 
 def _kill_one(study: Opened, spared: set[str], dice: random.Random) -> set[str]:
-    """Kill a worker that is busy with a trial, if there is one; its name."""
+    """Kill a worker that is busy with a trial, if there is one; its name.
+
+    What has lost many workers already is spared: in the end it would be held to blame, and given up.
+    """
     running = study.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    names = {trial.user_attrs["worker"][1] for trial in running if "worker" in trial.user_attrs} - spared
+    signed = [trial.user_attrs for trial in running if "worker" in trial.user_attrs]
+    names = {known["worker"][1] for known in signed if known.get("tries", 1) < TRIES - SPARED} - spared
     if not names:
         return set()
     name = dice.choice(sorted(names))

@@ -133,10 +133,12 @@ def test_samplers_learn(tmp_path, name):
     assert np.median(last) < np.median(first)
 
 
-def test_plots_of_two_objectives(tmp_path):
+def test_plots_of_objectives_by_two(tmp_path):
     values = params()
     task = FormulaTask(values.sweep_cf)
     study, _ = swept(tmp_path, 3, task, values)
+    panels = [(each.get_xlabel(), each.get_ylabel()) for each in pareto(study.trials(), task).axes]
+    assert panels == [("flip_rate", "perceptual"), ("seconds", "perceptual")]
     task.directions = {"flip_rate": "maximize", "seconds": "minimize"}
     axes = pareto(study.trials(), task).axes
     assert len(axes) == 1 and (axes[0].get_xlabel(), axes[0].get_ylabel()) == ("flip_rate", "seconds")

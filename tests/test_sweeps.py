@@ -2,15 +2,17 @@
 
 import csv
 import json
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from chaos_sweep import disturbed
 from optuna.trial import TrialState
-from tiny_sweep import INSTANCES, SMOKE, FormulaTask, opened, params, swept
+from tiny_sweep import INSTANCES, SMOKE, FormulaTask, command, opened, params, swept
 
 from blobex import tracking
 from blobex.config.read import load_params
@@ -365,3 +367,44 @@ def test_trial_that_takes_too_much_memory_fails_with_its_reason(tmp_path):
     assert len(done) == 4 and counted(study.trials()) == 5
     rows = list(csv.DictReader((tmp_path / "trials.csv").read_text().splitlines()))
     assert [row["reason"] for row in rows if row["name"] == "published"] == [reason(trial) for trial in tries]
+
+
+def busy(study, count):
+    """The numbers of so many processes that are at a trial each."""
+    for _ in range(600):
+        running = study.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        numbers = {int(t.user_attrs["worker"][1].partition("-")[0]) for t in running if "settings" in t.user_attrs}
+        if len(numbers) == count:
+            return numbers
+        time.sleep(0.1)
+    raise AssertionError("nobody began")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sweep_that_is_asked_to_end_puts_its_trials_back(tmp_path, workers):
+    study = opened(tmp_path, FormulaTask(params().sweep_cf))
+    with subprocess.Popen(command(tmp_path, 20, 30.0, workers=workers), stderr=subprocess.DEVNULL) as process:
+        numbers = busy(study, workers)
+        process.terminate()
+        assert process.wait(timeout=60) != 0
+    assert not [number for number in numbers if Path(f"/proc/{number}").exists()]
+    states = [trial.state for trial in study.trials()]
+    assert TrialState.RUNNING not in states and counted(study.trials()) == 0
+    assert states.count(TrialState.WAITING) >= workers
+    names = {trial.user_attrs.get("name") for trial in study.trials() if trial.state == TrialState.WAITING}
+    assert {"present", "published"} <= names
+
+
+@pytest.mark.slow
+def test_workers_of_a_killed_sweep_end_after_their_trial(tmp_path):
+    study = opened(tmp_path, FormulaTask(params().sweep_cf))
+    with subprocess.Popen(command(tmp_path, 20, 3.0, workers=2)) as process:
+        numbers = busy(study, 2)
+        process.kill()
+    for _ in range(600):
+        if not [number for number in numbers if Path(f"/proc/{number}").exists()]:
+            break
+        time.sleep(0.1)
+    states = [trial.state for trial in study.trials()]
+    assert states == [TrialState.COMPLETE] * 2

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,11 +35,12 @@ def sweep(opened: Opened, task: Task, params: Params, goal: int, workers: int, c
     """Try `goal` trials in all, with those of earlier calls, and give back the comparison on what no trial saw.
 
     One worker is this process itself; more are processes of `command`, which calls `worker.work` for the same study.
-    One that dies is replaced, and its trial tried again. The folder then holds best.yaml, comparison.json, trials.csv
-    and plots. BlobexError: no trial succeeded, or workers die one after the other.
+    One that dies is replaced, and its trial tried again. They end with this process: at once if it is asked to end, and
+    if it was killed after the trial that they are at. The folder then holds best.yaml, comparison.json, trials.csv and
+    plots. BlobexError: no trial succeeded, or workers die one after the other.
     """
     run_id, folder = tracking.known(params, opened.study.user_attrs.get("run_id")), opened.place.folder
-    with tracking.run(params, task.section, task.setup, None, run_id) as tracker:
+    with _stoppable(), tracking.run(params, task.section, task.setup, None, run_id) as tracker:
         opened.study.set_user_attr("run_id", tracker.run_id)
         task.prepare()
         _recover(opened, params)
@@ -55,6 +58,16 @@ def sweep(opened: Opened, task: Task, params: Params, goal: int, workers: int, c
         for path in files:
             tracker.log_artifact(path)
     return comparison
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """A polite request to end, SIGTERM, is as good as Ctrl-C: what is being tried is put back."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _recover(opened: Opened, params: Params, ended: Sequence[subprocess.Popen[bytes]] = ()) -> None:

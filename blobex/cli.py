@@ -430,12 +430,16 @@ def sweep_apply(
     name: Annotated[str, typer.Argument(help="Of the study: the setup's, if it was given none.")],
     kind: Annotated[str, typer.Option(help="What was tuned: cf, invert or encoder.")] = "cf",
     params: Annotated[Path, typer.Option(help="Parameter file to write to.")] = Path("params.yaml"),
+    dvc: Annotated[bool, typer.Option("--dvc", help="Write nothing: print the words for `dvc exp run`.")] = False,
 ) -> None:
     """Write a study's best values into the parameter file; comments stay."""
-    from blobex.sweeps.best import BEST, apply
+    from blobex.sweeps.best import BEST, apply, read_best
     from blobex.sweeps.storage import folder_of
 
     best = folder_of(kind, name) / BEST
+    if dvc:
+        print(" ".join(f"-S {key}={value}" for key, value in read_best(best).items()))
+        return
     for key, (before, after) in apply(best, params).items():
         print(f"{key}: {before} -> {after}")
 

@@ -54,6 +54,8 @@ def sweep(opened: Opened, task: Task, params: Params, goal: int, workers: int, c
         _write(folder / "comparison.json", json.dumps(comparison, indent=2) + "\n")
         files = [best, folder / "comparison.json", write_trials(opened), *write_plots(opened, task)]
         trial = best_trial(opened.trials())
+        if missed(trial):
+            watch.say("no trial kept all limits: best.yaml holds the one that misses them least")
         tracker.log_metrics({"best_trial": trial.number, "best_loss": trial.user_attrs["loss"]})
         for path in files:
             tracker.log_artifact(path)

@@ -88,6 +88,7 @@ def _supervise(opened: Opened, params: Params, watch: _Watch, goal: int, workers
     environment = os.environ | {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // workers))}
     environment[VARIABLE] = opened.place.url or ""
     log = opened.place.folder / "workers" / "log.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
     deaths, alive = 0, list[subprocess.Popen[bytes]]()
     with log.open("ab") as output:
         try:

@@ -10,15 +10,18 @@ WORKERS ?= 1
 KIND ?= cf
 PREFIX ?= blobex
 NAME ?= $(SETUP)
-SWEEP = --setup $(SETUP) --name $(NAME) --workers $(WORKERS) $(if $(TRIALS),--trials $(TRIALS)) $(if $(STORAGE),--storage $(STORAGE))
+SWEEP = --setup $(SETUP) --name $(NAME) --workers $(WORKERS) $(if $(TRIALS),--trials $(TRIALS))
 VENV := .venv
 READY := $(VENV)/ready
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
+ifdef STORAGE
+export BLOBEX_STORAGE := $(STORAGE)
+endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo app short test test-slow chaos check profile repro ui dag bench release report notebooks docs data external remote-s3 sweep-cf sweep-invert sweep-encoder sweep-apply requirements clean-demo
+.PHONY: help setup demo app short test test-slow chaos chaos-sweep check profile repro ui dag bench release report notebooks docs data external remote-s3 sweep-cf sweep-invert sweep-encoder sweep-apply requirements clean-demo
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -61,6 +64,9 @@ test-slow: $(READY) ## the tests that take minutes
 chaos: $(READY) ## kill every stage ten times, at random moments: what comes out must be as if nothing had happened
 	python tests/chaos.py
 
+chaos-sweep: $(READY) ## kill 20 workers of a small sweep at random moments, and the sweep itself: no trial may be lost or run twice
+	PYTHONPATH=. python tests/chaos_sweep.py
+
 check: test ## the same as test
 
 profile: ## copy profiles/PROFILE.yaml onto params.yaml (PROFILE=smoke|short|synthetic|bdd100k)
@@ -92,7 +98,7 @@ docs: $(READY) ## build the documentation in site/, offline; warnings and dead l
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 	@echo "open site/index.html, or search it, too: mkdocs serve"
 
-sweep-cf: $(READY) ## tune the search of a setup (SETUP=rect TRIALS=50 WORKERS=2 NAME=study STORAGE=URL)
+sweep-cf: $(READY) ## tune the search of a setup (SETUP=rect TRIALS=50 WORKERS=2 NAME=study; STORAGE=URL before `make`)
 	cd $(DIR) && blobex sweep cf $(SWEEP)
 
 sweep-invert: $(READY) ## tune the inversion of a setup (as sweep-cf)
@@ -118,7 +124,7 @@ ui: $(READY) ## serve MLflow's pages on http://127.0.0.1:5000 (DIR=short: those 
 	cd $(DIR) && blobex ui --port 5000
 
 requirements: $(READY) ## pin the newest versions that pyproject.toml allows
-	uv pip compile pyproject.toml --extra dev --extra docs --python-version 3.11 --no-annotate --no-header --quiet --output-file requirements.txt
+	uv pip compile pyproject.toml --extra dev --extra docs --extra postgresql --python-version 3.11 --no-annotate --no-header --quiet --output-file requirements.txt
 
 clean-demo: ## remove what `make demo` and `make short` made
 	rm -rf demo short

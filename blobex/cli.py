@@ -405,7 +405,11 @@ StudyName = Annotated[
     str | None, typer.Option("--name", help="Of the study; one that was stopped goes on. The setup's, if not given.")
 ]
 Storage = Annotated[
-    str | None, typer.Option(help="URL of a database, for workers on several machines; else a file beside the reports.")
+    str | None,
+    typer.Option(
+        envvar="BLOBEX_STORAGE",  # a password on the command line is there for all to read
+        help="URL of a database, for workers on several machines; else a file beside the reports.",
+    ),
 ]
 SweptModels = Annotated[Path, typer.Option(help="Folder of the trained networks.")]
 SweptParams = Annotated[Path, typer.Option(help="Parameter file; sweep_<kind> says where to look, and for what.")]
@@ -446,12 +450,16 @@ def sweep_apply(
     name: Annotated[str, typer.Argument(help="Of the study: the setup's, if it was given none.")],
     kind: Annotated[str, typer.Option(help="What was tuned: cf, invert or encoder.")] = "cf",
     params: Annotated[Path, typer.Option(help="Parameter file to write to.")] = Path("params.yaml"),
+    dvc: Annotated[bool, typer.Option("--dvc", help="Write nothing: print the words for `dvc exp run`.")] = False,
 ) -> None:
     """Write a study's best values into the parameter file; comments stay."""
-    from blobex.sweeps.best import BEST, apply
+    from blobex.sweeps.best import BEST, apply, read_best
     from blobex.sweeps.storage import folder_of
 
     best = folder_of(kind, name) / BEST
+    if dvc:
+        print(" ".join(f"-S {key}={value}" for key, value in read_best(best).items()))
+        return
     for key, (before, after) in apply(best, params).items():
         print(f"{key}: {before} -> {after}")
 

@@ -2,20 +2,17 @@
 
 import csv
 import json
-import os
-import random
-import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from chaos_sweep import disturbed
 from optuna.trial import TrialState
-from tiny_sweep import INSTANCES, SMOKE, FormulaTask, opened, params
+from tiny_sweep import INSTANCES, SMOKE, FormulaTask, command, opened, params, swept
 
 from blobex import mlflow_store
 from blobex.config.read import load_params
@@ -24,13 +21,12 @@ from blobex.config.write import replaced
 from blobex.errors import BlobexError
 from blobex.sweeps import space
 from blobex.sweeps.best import apply, best_trial
+from blobex.sweeps.claim import is_locked, locked
 from blobex.sweeps.plots import on_front, pareto
 from blobex.sweeps.run import sweep
-from blobex.sweeps.storage import is_locked, locked
-from blobex.sweeps.study import TRIES, counted, put_back_silent, recover
+from blobex.sweeps.study import TRIES, counted, put_back_silent, reason, recover
 from blobex.sweeps.worker import work
-
-WORKER = Path(__file__).with_name("tiny_sweep.py")
+from blobex.tuning import tasks
 
 
 @pytest.fixture(autouse=True)
@@ -38,18 +34,6 @@ def quick(request, monkeypatch):
     """Plots take seconds: most tests do without."""
     if request.node.get_closest_marker("slow") is None and "plots" not in request.node.name:
         monkeypatch.setattr("blobex.sweeps.run.write_plots", lambda opened, task: [])
-
-
-def command(folder, goal, seconds=0.0):
-    return [sys.executable, str(WORKER), str(folder), str(goal), str(seconds)]
-
-
-def swept(folder, goal=10, task=None, values=None, workers=1, seconds=0.0, name="study"):
-    values = values or params()
-    task = task or FormulaTask(values.sweep_cf)
-    study = opened(folder, task, name)
-    compared = sweep(study, task, values, goal, workers, command(folder, goal, seconds))
-    return study, compared
 
 
 def test_sweep_begins_with_what_is_known_and_ends_with_the_best_and_plots(tmp_path):
@@ -151,10 +135,12 @@ def test_samplers_learn(tmp_path, name):
     assert np.median(last) < np.median(first)
 
 
-def test_plots_of_two_objectives(tmp_path):
+def test_plots_of_objectives_by_two(tmp_path):
     values = params()
     task = FormulaTask(values.sweep_cf)
     study, _ = swept(tmp_path, 3, task, values)
+    panels = [(each.get_xlabel(), each.get_ylabel()) for each in pareto(study.trials(), task).axes]
+    assert panels == [("flip_rate", "perceptual"), ("seconds", "perceptual")]
     task.directions = {"flip_rate": "maximize", "seconds": "minimize"}
     axes = pareto(study.trials(), task).axes
     assert len(axes) == 1 and (axes[0].get_xlabel(), axes[0].get_ylabel()) == ("flip_rate", "seconds")
@@ -213,10 +199,10 @@ def test_lock_ends_with_its_holder(tmp_path):
     assert not is_locked(path)
 
 
-def killed_midway(folder, values):
+def killed_midway(folder, values, url=None):
     """A study of which one trial is left running by a worker that is no more."""
     task = FormulaTask(values.sweep_cf)
-    study = opened(folder, task)
+    study = opened(folder, task, url=url)
     trial = study.study.ask()
     for name, each in study.space().items():
         (trial.suggest_int if each.whole else trial.suggest_float)(name, each.low, each.high, log=each.log)
@@ -300,6 +286,44 @@ def test_database_instead_of_a_file(tmp_path):
         opened(tmp_path, task, url="nonsense://x")
 
 
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
+def test_worker_that_went_silent_at_another_machine_is_given_up(tmp_path, monkeypatch):
+    """Its lock is not there to ask; that its heartbeat has stopped is seen when the sweep is called again."""
+    monkeypatch.setattr("blobex.sweeps.storage.HEARTBEAT", 1)
+    monkeypatch.setattr("blobex.sweeps.storage.SILENCE", 2)
+    url, values = f"sqlite:///{tmp_path}/sweeps.db", params()
+    there, task = killed_midway(tmp_path / "there", values, url)
+    lost = there.trials()[0]
+    there.storage.record_heartbeat(lost._trial_id)
+    here = opened(tmp_path / "here", task, url=url)
+    with here.place.claimed():
+        assert recover(here) == []
+    time.sleep(3.5)
+    with here.place.claimed():
+        assert [trial.number for trial in recover(here)] == [lost.number]
+        assert recover(here) == []
+    assert reason(here.trials()[lost.number]) == "its worker went silent"
+    work(here, task, values, 4)
+    again = [trial for trial in here.trials() if trial.user_attrs.get("again") == lost.number]
+    assert [trial.state for trial in again] == [TrialState.COMPLETE] and again[0].params == lost.params
+    assert counted(here.trials()) == 4
+
+
+def test_password_of_a_database_is_on_no_command_line(tmp_path, monkeypatch):
+    """Everybody may read those; a process's environment is its owner's."""
+    seen = []
+    monkeypatch.setattr(tasks, "load_task", lambda *arguments: FormulaTask(params().sweep_cf))
+    monkeypatch.setattr(tasks, "sweep", lambda *arguments: seen.append(arguments) or {})
+    monkeypatch.chdir(tmp_path)
+    url = f"sqlite:///{tmp_path}/secret.db"
+    tasks.run_sweep("cf", "rect", "rect", 3, 2, url, tmp_path, SMOKE)
+    assert not [word for word in seen[0][-1] if "secret" in word]
+    said = "import os, sys; sys.exit(os.environ['BLOBEX_STORAGE'])"
+    monkeypatch.setattr("blobex.sweeps.run.DEATHS", 1)
+    with pytest.raises(BlobexError, match=r"secret\.db"):
+        sweep(seen[0][0], FormulaTask(params().sweep_cf), params(), 3, 2, [sys.executable, "-c", said])
+
+
 def test_tracked_as_a_run_within_a_run(tmp_path):
     values = params(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
     task = FormulaTask(values.sweep_cf, broken=lambda settings: settings["steps"] == 200)
@@ -325,39 +349,62 @@ def test_tracked_as_a_run_within_a_run(tmp_path):
 @pytest.mark.slow
 def test_killing_workers_and_the_sweep_loses_nothing(tmp_path):
     """20 workers are killed at random moments; the sweep itself is killed too and called again."""
-    dice, endless = random.Random(0), 1000  # trials: no machine comes to their end before the last kill
-    code = (
-        f"import sys; sys.path.insert(0, {str(WORKER.parent)!r});"
-        f"from test_sweeps import swept; swept({str(tmp_path)!r}, {endless}, workers=3, seconds=0.5)"
-    )
-    values = params()
-    study = opened(tmp_path, FormulaTask(values.sweep_cf))
-    killed = set()
-    while len(killed) < 20:
-        with subprocess.Popen([sys.executable, "-c", code], start_new_session=True) as process:
-            until = min(len(killed) + 7, 20)
-            while len(killed) < until and process.poll() is None:
-                time.sleep(dice.uniform(0.2, 1.5))
-                running = study.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-                names = {t.user_attrs["worker"][1] for t in running if "worker" in t.user_attrs} - killed
-                if names:
-                    name = dice.choice(sorted(names))
-                    with suppress(ProcessLookupError):  # it has just ended
-                        os.kill(int(name.split("-")[0]), signal.SIGKILL)
-                        killed.add(name)
-            assert process.poll() is None, "the sweep ended by itself"
-            os.killpg(process.pid, signal.SIGKILL)
-    goal = counted(study.trials()) + 5
-    swept(tmp_path, goal, workers=2, seconds=0.0)
-    trials = study.trials()
-    done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    lost = [trial for trial in trials if trial.state == TrialState.FAIL]
-    assert len(done) == counted(trials) == goal
-    assert len(lost) >= 15 and all(  # a kill may come between two trials
-        "killed" in trial.user_attrs["reason"] for trial in lost
-    )
-    assert not [t for t in trials if t.state in (TrialState.RUNNING, TrialState.WAITING)]
-    assert len({tuple(t.params.values()) for t in done}) == goal  # none was run twice
-    tried = {tuple(trial.params.values()) for trial in done}
-    assert all(tuple(trial.params.values()) in tried for trial in lost)  # none was lost
-    assert {"present", "published"} <= {trial.user_attrs.get("name") for trial in done}
+    counts = disturbed(tmp_path, kills=20, seed=0)
+    assert counts.faults() == []
+    assert counts.kills == 20 and counts.sweeps >= 2
+    assert counts.lost >= 15  # a kill may come between two trials
+
+
+@pytest.mark.slow
+def test_trial_that_takes_too_much_memory_fails_with_its_reason(tmp_path):
+    """The system's way to say so is SIGKILL: whoever tries the published 200 steps gets it."""
+    study, compared = swept(tmp_path, 5, workers=2, deadly=200)
+    tries = [trial for trial in study.trials() if trial.user_attrs.get("name") == "published"]
+    assert len(tries) == TRIES and {trial.state for trial in tries} == {TrialState.FAIL}
+    assert all("SIGKILL" in reason(trial) and "memory" in reason(trial) for trial in tries)
+    assert set(compared["measures"]) == {"present", "best"}
+    done = [trial for trial in study.trials() if trial.state == TrialState.COMPLETE]
+    assert len(done) == 4 and counted(study.trials()) == 5
+    rows = list(csv.DictReader((tmp_path / "trials.csv").read_text().splitlines()))
+    assert [row["reason"] for row in rows if row["name"] == "published"] == [reason(trial) for trial in tries]
+
+
+def busy(study, count):
+    """The numbers of so many processes that are at a trial each."""
+    for _ in range(600):
+        running = study.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        numbers = {int(t.user_attrs["worker"][1].partition("-")[0]) for t in running if "settings" in t.user_attrs}
+        if len(numbers) == count:
+            return numbers
+        time.sleep(0.1)
+    raise AssertionError("nobody began")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sweep_that_is_asked_to_end_puts_its_trials_back(tmp_path, workers):
+    study = opened(tmp_path, FormulaTask(params().sweep_cf))
+    with subprocess.Popen(command(tmp_path, 20, 30.0, workers=workers), stderr=subprocess.DEVNULL) as process:
+        numbers = busy(study, workers)
+        process.terminate()
+        assert process.wait(timeout=60) != 0
+    assert not [number for number in numbers if Path(f"/proc/{number}").exists()]
+    states = [trial.state for trial in study.trials()]
+    assert TrialState.RUNNING not in states and counted(study.trials()) == 0
+    assert states.count(TrialState.WAITING) >= workers
+    names = {trial.user_attrs.get("name") for trial in study.trials() if trial.state == TrialState.WAITING}
+    assert {"present", "published"} <= names
+
+
+@pytest.mark.slow
+def test_workers_of_a_killed_sweep_end_after_their_trial(tmp_path):
+    study = opened(tmp_path, FormulaTask(params().sweep_cf))
+    with subprocess.Popen(command(tmp_path, 20, 3.0, workers=2)) as process:
+        numbers = busy(study, 2)
+        process.kill()
+    for _ in range(600):
+        if not [number for number in numbers if Path(f"/proc/{number}").exists()]:
+            break
+        time.sleep(0.1)
+    states = [trial.state for trial in study.trials()]
+    assert states == [TrialState.COMPLETE] * 2

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -225,3 +227,27 @@ def test_too_few_pictures_are_told(tmp_path):
 def test_unknown_kind(tmp_path):
     with pytest.raises(BlobexError, match="unknown sweep 'gan'"):
         tasks.load_task("gan", "rect", tiny_params(), tmp_path, tmp_path)
+
+
+def test_time_of_a_trial_is_its_own(tmp_path):
+    """Waiting costs nothing, and the number of threads, which a sweep shares out, is the same for all trials."""
+    task, threads = search_task(tmp_path), []
+    answer, before = task.explainer.answer, torch.get_num_threads()
+
+    def slow(*arguments):
+        threads.append(torch.get_num_threads())
+        time.sleep(1.5)
+        return answer(*arguments)
+
+    task.with_settings = lambda settings: SimpleNamespace(answer=slow, device=task.explainer.device)
+    task.warm_up()
+    torch.set_num_threads(2)
+    try:
+        begun, used = time.perf_counter(), time.process_time()
+        outcome = task.measure({"steps": 5}, FREE)
+        passed, used = time.perf_counter() - begun, time.process_time() - used
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert threads == [1, 1]
+    assert COUNT * outcome.measures["seconds"] <= used < passed - 2.9

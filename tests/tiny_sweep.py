@@ -5,6 +5,8 @@ Its best setting is learning_rate 0.1 at steps 100: the loss is the squared dist
 
 import dataclasses
 import math
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -14,7 +16,8 @@ import numpy as np
 from blobex.config.read import load_params
 from blobex.config.sweeps import Range
 from blobex.errors import BlobexError
-from blobex.sweeps.storage import Place
+from blobex.sweeps.run import sweep
+from blobex.sweeps.storage import VARIABLE, Place
 from blobex.sweeps.study import begin
 from blobex.sweeps.task import Outcome, rounded
 from blobex.sweeps.worker import work
@@ -81,10 +84,32 @@ def opened(folder, task, name="study", url=None):
     return begin(task, Place(Path(folder), url), name)
 
 
-def main(folder, goal, seconds, url=None):
-    values = params()
-    task = FormulaTask(values.sweep_cf, float(seconds))
+def command(folder, goal, seconds=0.0, deadly=0, uri="none", workers=0):
+    """Of a worker or, if it is told how many, of a sweep with so many."""
+    return [sys.executable, __file__, *map(str, (folder, goal, seconds, deadly, uri, workers))]
+
+
+def swept(folder, goal=10, task=None, values=None, workers=1, seconds=0.0, name="study", url=None, deadly=0):
+    """A study after a sweep, and its comparison; trials of `deadly` steps kill their workers."""
+    values = values or params()
+    task = task or FormulaTask(values.sweep_cf)
+    study = opened(folder, task, name, url)
+    workers_command = command(folder, goal, seconds, deadly, values.run.tracking_uri)
+    return study, sweep(study, task, values, goal, workers, workers_command)
+
+
+def main(folder, goal, seconds, deadly, uri, workers):
+    values, url = params(uri), os.environ.get(VARIABLE) or None
+    if workers != "0":
+        swept(folder, int(goal), None, values, int(workers), float(seconds), url=url)
+        return
+    deadly = int(deadly)
+    task = FormulaTask(values.sweep_cf, float(seconds), lambda settings: settings["steps"] == deadly and die())
     work(opened(folder, task, url=url), task, values, int(goal))
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

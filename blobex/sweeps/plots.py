@@ -11,7 +11,10 @@ from typing import Any
 import matplotlib
 import numpy as np
 import optuna
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -43,10 +46,10 @@ def write_plots(opened: Opened, task: Task) -> list[Path]:
     matplotlib.use("Agg")
     from optuna.visualization import matplotlib as drawn
 
+    paths.append(_saved(folder / "parallel.png", parallel(shown)))
     names = list(shown.trials[0].params)
     plots: dict[str, Callable[[], Any]] = {
         "importance": partial(drawn.plot_param_importances, shown, target_name="loss"),
-        "parallel": partial(drawn.plot_parallel_coordinate, shown, target_name="loss"),
     }
     for pair in CONTOURS:
         if set(pair) <= set(names):
@@ -55,7 +58,7 @@ def write_plots(opened: Opened, task: Task) -> list[Path]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Optuna's plots are experimental, and few trials leave holes in a contour
             figure = plot().figure
-            figure.set_size_inches(WIDE if name == "parallel" else USUAL)
+            figure.set_size_inches(USUAL)
             paths.append(_saved(folder / f"{name}.png", figure))
     matplotlib.pyplot.close("all")
     return paths
@@ -65,6 +68,7 @@ def history(trials: Sequence[FrozenTrial]) -> Figure:
     """Each trial's loss, and the best so far of those that keep the limits."""
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.add_subplot(xlabel="trial", ylabel="loss", title="Loss of each trial")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     whole = whole_trials(trials)
     kept, broken = [t for t in whole if not missed(t)], [t for t in whole if missed(t)]
@@ -94,33 +98,61 @@ def history(trials: Sequence[FrozenTrial]) -> Figure:
 
 
 def pareto(trials: Sequence[FrozenTrial], task: Task) -> Figure:
-    """Each whole trial by the first two objectives, coloured by the third if there is one; the front is joined up."""
-    names = list(task.directions)
-    figure = Figure(figsize=(8, 5.5), layout="constrained")
-    axes = figure.add_subplot(xlabel=names[0], ylabel=names[-1] if len(names) < 3 else names[1])
-    axes.set_title("What is gained and what it costs")
+    """Each whole trial by two objectives, in a panel for the first one that is made small and each other one.
+
+    The front, which no trial beats in both, is joined up.
+    """
+    small = next(name for name, direction in task.directions.items() if direction == "minimize")
+    others = [name for name in task.directions if name != small]
+    figure = Figure(figsize=(6 * len(others), 5), layout="constrained")
+    figure.suptitle("What is gained and what it costs")
     whole = whole_trials(trials)
-    if not whole:
-        return figure
+    for panel, name in enumerate(others, 1):
+        axes = figure.add_subplot(1, len(others), panel, xlabel=name, ylabel=small)
+        if whole:
+            _panel(axes, whole, (name, small), task, best_trial(trials))
+    return figure
+
+
+def _panel(axes: Axes, whole: list[FrozenTrial], names: tuple[str, str], task: Task, best: FrozenTrial) -> None:
     points = np.array([[t.user_attrs["measures"][name] for name in names] for t in whole])
-    if len(names) > 2:
-        drawn = axes.scatter(points[:, 0], points[:, 1], c=points[:, 2], cmap="viridis_r", zorder=3)
-        figure.colorbar(drawn, label=names[2])
-    else:
-        axes.scatter(points[:, 0], points[:, 1], color=GREY, zorder=3)
+    axes.scatter(*points.T, color=GREY, zorder=3)
     signs = np.array([1 if task.directions[name] == "minimize" else -1 for name in names])
-    front = points[on_front(points[:, :2] * signs[:2])]
-    front = front[np.argsort(front[:, 0])]
-    axes.plot(front[:, 0], front[:, 1], color=GREY, linewidth=1)
+    front = np.unique(points[on_front(points * signs)], axis=0)
+    axes.plot(*front.T, color=GREY, linewidth=1, label="front")
     marked = {t.user_attrs.get("name"): row for t, row in zip(whole, points, strict=True)}
-    marked["best"] = points[whole.index(best_trial(trials))]
-    for name, colour in COLOURS.items():
+    marked["best"] = points[whole.index(best)]
+    for size, (name, colour) in zip((320, 200, 100), COLOURS.items(), strict=True):
         if name in marked:
-            row = marked[name]
-            axes.scatter(
-                row[0], row[1], s=160, facecolors="none", edgecolors=colour, linewidths=2, label=name, zorder=4
-            )
+            x, y = marked[name]
+            axes.scatter(x, y, s=size, facecolors="none", edgecolors=colour, linewidths=2, label=name, zorder=4)
     axes.legend()
+
+
+def parallel(shown: optuna.Study) -> Figure:
+    """Each trial as a line through its settings and its loss, whose axes go from the least to the largest value."""
+    rows = sorted([[*trial.params.values(), *trial.values] for trial in shown.trials], key=lambda row: -row[-1])
+    table, names = np.array(rows), [*shown.trials[0].params, "loss"]  # the best lie on top
+    lows, highs = table.min(0), table.max(0)
+    scaled = np.where(lows > 0, np.log(np.maximum(table, 1e-300)), table)
+    heights = (scaled - scaled.min(0)) / np.ptp(scaled, axis=0)
+    figure = Figure(figsize=WIDE, layout="constrained")
+    axes = figure.add_subplot(
+        title="Settings and loss of each trial", xlim=(-0.1, len(names) - 0.9), ylim=(-0.05, 1.05)
+    )
+    lines = [np.stack([np.arange(len(names)), row], axis=1) for row in heights]
+    drawn = LineCollection(lines, cmap="viridis", linewidths=1.5, array=table[:, -1])
+    axes.add_collection(drawn)
+    axes.plot(np.arange(len(names)), heights[-1], color=COLOURS["best"], linewidth=4, label="least loss")
+    for place, (low, high) in enumerate(zip(lows, highs, strict=True)):
+        axes.axvline(place, color="black", linewidth=0.8)
+        for value, height, side in ((low, -0.02, "top"), (high, 1.02, "bottom")):
+            axes.text(place, height, f"{value:.3g}", ha="center", va=side)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_yticks([])
+    axes.set_frame_on(False)
+    axes.legend(loc="upper left", bbox_to_anchor=(0, 1.12))
+    figure.colorbar(drawn, label="loss")
     return figure
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,7 +21,8 @@ from blobex.errors import BlobexError
 from blobex.files import whole_file
 from blobex.sweeps.best import best_trial, candidates, missed, write_best
 from blobex.sweeps.plots import write_plots
-from blobex.sweeps.study import FINISHED, Opened, counted, recover
+from blobex.sweeps.storage import VARIABLE
+from blobex.sweeps.study import FINISHED, Opened, counted, reason, recover
 from blobex.sweeps.task import Task
 from blobex.sweeps.worker import work
 
@@ -32,11 +35,12 @@ def sweep(opened: Opened, task: Task, params: Params, goal: int, workers: int, c
     """Try `goal` trials in all, with those of earlier calls, and give back the comparison on what no trial saw.
 
     One worker is this process itself; more are processes of `command`, which calls `worker.work` for the same study.
-    One that dies is replaced, and its trial tried again. The folder then holds best.yaml, comparison.json, trials.csv
-    and plots. BlobexError: no trial succeeded, or workers die one after the other.
+    One that dies is replaced, and its trial tried again. They end with this process: at once if it is asked to end, and
+    if it was killed after the trial that they are at. The folder then holds best.yaml, comparison.json, trials.csv and
+    plots. BlobexError: no trial succeeded, or workers die one after the other.
     """
     run_id, folder = tracking.known(params, opened.study.user_attrs.get("run_id")), opened.place.folder
-    with tracking.run(params, task.section, task.setup, None, run_id) as tracker:
+    with _stoppable(), tracking.run(params, task.section, task.setup, None, run_id) as tracker:
         opened.study.set_user_attr("run_id", tracker.run_id)
         task.prepare()
         _recover(opened, params)
@@ -50,15 +54,27 @@ def sweep(opened: Opened, task: Task, params: Params, goal: int, workers: int, c
         _write(folder / "comparison.json", json.dumps(comparison, indent=2) + "\n")
         files = [best, folder / "comparison.json", write_trials(opened), *write_plots(opened, task)]
         trial = best_trial(opened.trials())
+        if missed(trial):
+            watch.say("no trial kept all limits: best.yaml holds the one that misses them least")
         tracker.log_metrics({"best_trial": trial.number, "best_loss": trial.user_attrs["loss"]})
         for path in files:
             tracker.log_artifact(path)
     return comparison
 
 
-def _recover(opened: Opened, params: Params) -> None:
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """A polite request to end, SIGTERM, is as good as Ctrl-C: what is being tried is put back."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _recover(opened: Opened, params: Params, ended: Sequence[subprocess.Popen[bytes]] = ()) -> None:
     with opened.place.claimed():
-        lost = recover(opened)
+        lost = recover(opened, {process.pid: process.returncode for process in ended})
     for trial in lost:
         tracking.end(params, trial.user_attrs.get("run_id"), "KILLED")
 
@@ -70,14 +86,16 @@ def _supervise(opened: Opened, params: Params, watch: _Watch, goal: int, workers
     sweep is called again.
     """
     environment = os.environ | {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // workers))}
+    environment[VARIABLE] = opened.place.url or ""
     log = opened.place.folder / "workers" / "log.txt"
+    log.parent.mkdir(parents=True, exist_ok=True)
     deaths, alive = 0, list[subprocess.Popen[bytes]]()
     with log.open("ab") as output:
         try:
             while True:
                 ended = [process for process in alive if process.poll() is not None]
                 if ended:
-                    _recover(opened, params)
+                    _recover(opened, params, ended)
                 alive = [process for process in alive if process not in ended]
                 deaths = 0 if watch.look() else deaths + sum(process.returncode != 0 for process in ended)
                 if deaths >= DEATHS:
@@ -93,7 +111,7 @@ def _supervise(opened: Opened, params: Params, watch: _Watch, goal: int, workers
                 process.terminate()
             for process in alive:
                 process.wait()
-            _recover(opened, params)
+            _recover(opened, params, alive)
 
 
 def _running(opened: Opened) -> int:
@@ -131,7 +149,7 @@ def described(trial: FrozenTrial) -> str:
     settings = "  ".join(f"{name} {value:g}" for name, value in attributes.get("settings", {}).items())
     name = f" ({attributes['name']})" if "name" in attributes else ""
     if trial.state == TrialState.FAIL:
-        return f"trial {trial.number}{name}: failed: {attributes.get('reason', 'its worker went silent')}  [{settings}]"
+        return f"trial {trial.number}{name}: failed: {reason(trial)}  [{settings}]"
     stopped = attributes.get("stopped_after")
     end = f", hopeless after {stopped}" if stopped is not None else ", misses a limit" if missed(trial) else ""
     measures = "  ".join(f"{key} {value:.4g}" for key, value in attributes["measures"].items())
@@ -146,7 +164,7 @@ def write_trials(opened: Opened) -> Path:
         row = {"trial": trial.number, "name": known.get("name"), "state": trial.state.name.lower()}
         row |= {"loss": known.get("loss"), **known.get("settings", {}), **known.get("measures", {})}
         row |= {f"over_{name}": value for name, value in trial.constraints.items()}
-        rows.append(row | {key: known.get(key) for key in ("stopped_after", "again", "reason")})
+        rows.append(row | {key: known.get(key) for key in ("stopped_after", "again")} | {"reason": reason(trial)})
     path = opened.place.folder / "trials.csv"
     with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))

@@ -1,4 +1,4 @@
-"""Where a study is kept, and which processes work on it: locks that the system takes back from a killed process."""
+"""Where a study is kept, and which processes work on it."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ import socket
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import create_engine, inspect, make_url
 
 from blobex.config.limits import FileName
 from blobex.config.read import shown
 from blobex.errors import BlobexError, brief
 from blobex.files import without_password
+from blobex.sweeps.claim import is_locked, locked, locked_in_postgresql
 
 KINDS = ("cf", "invert", "encoder")  # of sweeps
+VARIABLE = "BLOBEX_STORAGE"  # holds the URL: on a command line everybody could read its password
 HEARTBEAT, SILENCE = 60, 150  # seconds: how often a trial in a database tells that it lives, and when it is given up
 
 
@@ -47,9 +49,22 @@ class Place:
     def journal(self) -> Path:
         return self.folder / "study.log"
 
-    def claimed(self) -> Any:
-        """A context in which this process alone takes trials, of all on this machine."""
-        return locked(self.folder / "workers" / "claim.lock")
+    @property
+    def database(self) -> str | None:
+        """The kind of database; None: a file."""
+        return make_url(self.url).get_backend_name() if self.url else None
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """A context in which this process alone takes trials: of all on this machine or, with PostgreSQL, of all."""
+        path = self.folder / "workers" / "claim.lock"
+        if self.url and self.database == "sqlite":
+            path = Path(f"{make_url(self.url).database}.lock")
+        with ExitStack() as stack:
+            stack.enter_context(locked(path))
+            if self.url and self.database == "postgresql":
+                stack.enter_context(locked_in_postgresql(self.url))
+            yield
 
     @contextmanager
     def alive(self) -> Iterator[list[str]]:
@@ -61,11 +76,15 @@ class Place:
             path.unlink()
 
     def is_dead(self, worker: list[str] | None) -> bool:
-        """Whether a worker is known to be gone. What goes on at other machines, only a database's heartbeat tells."""
+        """Whether a worker is known to be gone; call it within `claimed`.
+
+        A worker leaves a lock file behind if it is killed. What goes on at other machines, only a database's heartbeat
+        tells.
+        """
         if worker is None:  # killed between taking a trial and signing it: both are done within `claimed`
-            return self.url is None
-        host, name = worker
-        return host == socket.gethostname() and not is_locked(self._lock(name))
+            return self.database in (None, "sqlite", "postgresql")
+        path = self._lock(worker[1])
+        return not is_locked(path) and (self.url is None or path.exists())
 
     def forget(self, worker: list[str] | None) -> None:
         """Remove what a dead worker left."""
@@ -74,27 +93,6 @@ class Place:
 
     def _lock(self, name: str) -> Path:
         return self.folder / "workers" / f"{name}.lock"
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Wait for a lock of this machine's processes, and hold it; it ends with the process at the latest."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def is_locked(path: Path) -> bool:
-    """Whether some process holds a lock."""
-    try:
-        with path.open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 class _FileLock(JournalFileOpenLock):
@@ -140,6 +138,7 @@ def open_storage(place: Place, silent: Callable[[optuna.Study, optuna.trial.Froz
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return RDBStorage(
                 place.url,
+                engine_kwargs={"pool_pre_ping": True},  # servers end connections that rest through a long trial
                 heartbeat_interval=HEARTBEAT,
                 grace_period=SILENCE,
                 heartbeat_stale_trial_callback=silent,

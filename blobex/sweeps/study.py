@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 import optuna
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, WilcoxonPruner
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from blobex.config.sweeps import Range, Sweep
@@ -23,6 +25,7 @@ from blobex.sweeps.task import Task
 
 TRIES = 8  # of one trial whose worker dies each time: memory may be short for it, or it was bad luck
 STARTUP = 8  # random trials before the sampler thinks
+SILENT = "its worker went silent"
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -40,6 +43,12 @@ class Opened:
     def space(self) -> dict[str, Range]:
         """The search space, as it was when the study began."""
         return space.from_json(self.study.user_attrs["space"])
+
+    def close(self) -> None:
+        """End the connections to a database; the next use begins new ones."""
+        if isinstance(self.storage, RDBStorage):
+            self.storage.remove_session()
+            self.storage.engine.dispose()
 
 
 def begin(task: Task, place: Place, name: str) -> Opened:
@@ -115,39 +124,60 @@ def pruner(options: Sweep) -> BasePruner:
         return WilcoxonPruner(p_threshold=0.05, n_startup_steps=6)
 
 
-def recover(opened: Opened) -> list[FrozenTrial]:
+def recover(opened: Opened, ends: Mapping[int, int] = MappingProxyType({})) -> list[FrozenTrial]:
     """Record as failed the trials whose workers are dead, and put them back; call it within `Place.claimed`.
 
-    It may itself be killed at any point and called again: a trial is put back once.
+    `ends` are exit statuses by process number, as far as they are known; negative: the signal. It may itself be killed
+    at any point and called again: a trial is put back once.
     """
-    lost = []
-    for trial in opened.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+    study, place = opened.study, opened.place
+    lost, running = [], study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    for trial in running:
         worker = trial.user_attrs.get("worker")
-        if not opened.place.is_dead(worker):
-            continue
-        put_back(opened, trial, "its worker was killed")
-        opened.study.tell(trial.number, state=TrialState.FAIL)
-        opened.place.forget(worker)
-        lost.append(trial)
+        if place.is_dead(worker):
+            put_back(opened, trial, _death(worker, ends))
+            study.tell(trial.number, state=TrialState.FAIL)
+            place.forget(worker)
+            lost.append(trial)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        optuna.storages.fail_stale_trials(study)
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
+        if "reason" not in trial.user_attrs:  # silent ones: whoever recorded it may have come no further
+            put_back_silent(study, trial)
+            lost += [known for known in running if known.number == trial.number]
     return lost
 
 
-def put_back(opened: Opened, trial: FrozenTrial, reason: str) -> None:
+def reason(trial: FrozenTrial) -> str | None:
+    """Why a trial failed; None if it did not."""
+    return str(trial.user_attrs.get("reason", SILENT)) if trial.state == TrialState.FAIL else None
+
+
+def _death(worker: list[str] | None, ends: Mapping[int, int]) -> str:
+    """What is known of a worker's end."""
+    status = ends.get(int(worker[1].partition("-")[0]), 0) if worker else 0
+    if status == -signal.SIGKILL:
+        return "its worker was killed (SIGKILL: by hand, or by the system as memory was short)"
+    return f"its worker was killed ({signal.Signals(-status).name})" if status < 0 else "its worker was killed"
+
+
+def put_back(opened: Opened, trial: FrozenTrial, why: str) -> None:
     """Note why a running trial fails through no fault of its own, and enqueue its values."""
-    again = _enqueue_again(opened.study, trial, reason)
+    again = _enqueue_again(opened.study, trial, why)
     if again:
         opened.storage.set_trial_user_attr(trial._trial_id, "killed", True)
     else:
-        reason = f"{reason}, as in {TRIES - 1} tries before"
-    opened.storage.set_trial_user_attr(trial._trial_id, "reason", reason)
+        why = f"{why}, as in {TRIES - 1} tries before"
+    opened.storage.set_trial_user_attr(trial._trial_id, "reason", why)
 
 
 def put_back_silent(study: optuna.Study, trial: FrozenTrial) -> None:
     """For trials in a database whose worker, at whatever machine, went silent; Optuna has recorded them as failed."""
-    _enqueue_again(study, trial, "its worker went silent")
+    _enqueue_again(study, trial, SILENT)
 
 
-def _enqueue_again(study: optuna.Study, trial: FrozenTrial, reason: str) -> bool:
+def _enqueue_again(study: optuna.Study, trial: FrozenTrial, why: str) -> bool:
     """Whether the trial will be tried again; one that had no values yet leaves its turn to another."""
     values = trial.system_attrs.get("fixed_params", {}) | trial.params
     tries = trial.user_attrs.get("tries", 1)
@@ -156,6 +186,6 @@ def _enqueue_again(study: optuna.Study, trial: FrozenTrial, reason: str) -> bool
     known = {other.user_attrs.get("again") for other in study.get_trials(deepcopy=False)}
     if values and trial.number not in known:
         carried: dict[str, Any] = {key: trial.user_attrs[key] for key in ("name",) if key in trial.user_attrs}
-        attributes = {"again": trial.number, "again_because": reason, "tries": tries + 1}
+        attributes = {"again": trial.number, "again_because": why, "tries": tries + 1}
         study.enqueue_trial(values, user_attrs=carried | attributes)
     return True

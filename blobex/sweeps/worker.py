@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,9 +28,10 @@ class TrialError(Exception):
 def work(
     opened: Opened, task: Task, params: Params, goal: int, after_each: Callable[[], object] = lambda: None
 ) -> None:
-    """Try trials until `goal` of them are done or being done."""
+    """Try trials until `goal` of them are done or being done, or whoever started this process is gone."""
+    parent = os.getppid()
     with opened.place.alive() as worker:
-        while _next(opened, task, params, goal, worker):
+        while os.getppid() == parent and _next(opened, task, params, goal, worker):
             after_each()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +19,7 @@ from blobex.errors import BlobexError
 from blobex.explainer import Explainer
 from blobex.report.snapshot import snapshot
 from blobex.sweeps.task import Number, Outcome, Report, Settings
+from blobex.tuning.clock import one_core, seconds
 from blobex.tuning.compare import comparison
 from blobex.tuning.pictures import Inverted, Parts, chunks
 from blobex.tuning.search import SearchTask
@@ -139,6 +139,7 @@ class CounterfactualTask(SearchTask):
     def prepare(self) -> None:
         _ = self.seen.inversion, self.foreign
 
+    @one_core()
     def measure(self, settings: Settings, report: Report) -> Outcome:
         explainer, price = self.with_settings(settings), self.options.blob_price
         found, stopped = self.in_chunks(
@@ -148,6 +149,7 @@ class CounterfactualTask(SearchTask):
         )
         return self._outcome(found, stopped)
 
+    @one_core()
     def compare(self, candidates: Mapping[str, Settings]) -> dict[str, Any]:
         held_out = Inverted(self.explainer, self.pictures.held_out, self.folder)
         self.warm_up()
@@ -170,9 +172,9 @@ class CounterfactualTask(SearchTask):
 
     def _answers(self, explainer: Explainer, inverted: Inverted, index: Tensor) -> Answers:
         names = [inverted.names[number] for number in index.tolist()]
-        begun = time.perf_counter()
-        records, _ = explainer.answer(names, inverted.queries[index], inverted.inversion[index], self.request)
-        return Answers.of(records, len(index), time.perf_counter() - begun)
+        queries, inversion, begun = inverted.queries[index], inverted.inversion[index], seconds(explainer.device)
+        records, _ = explainer.answer(names, queries, inversion, self.request)
+        return Answers.of(records, len(index), seconds(explainer.device) - begun)
 
     def _outcome(self, found: Answers, stopped: int | None) -> Outcome:
         if not found.asked.any():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +22,7 @@ from blobex.sweeps.task import Number, Outcome, Report, Settings, Values, rounde
 from blobex.training.encoder import EncoderPretrainModule, build_encoder
 from blobex.training.fit import fit
 from blobex.training.tracker import NullTracker
+from blobex.tuning.clock import one_core, seconds
 from blobex.tuning.compare import comparison
 
 PUBLISHED: dict[str, Number] = {"learning_rate": 0.005, "halve_every": 2500}  # METHOD.md, section 3: 150,000 steps
@@ -58,6 +58,7 @@ class EncoderTask:
     def __init__(self, params: Params, setup: str, blobgan: BlobGAN) -> None:
         self.params, self.setup, self.blobgan = params, setup, blobgan
         self.options, self.present = params.sweep_encoder, params.encoder_pretrain.training
+        self.device = resolve_device(params.run.device)
         self.space: dict[str, Range] = {str(name): each for name, each in self.options.space.items()}
 
     def identity(self) -> dict[str, Any]:
@@ -65,6 +66,7 @@ class EncoderTask:
         return {
             "blobgan": checksum(*self.blobgan.state_dict().values()),
             "encoder": [options.architecture, options.channels, options.mlp_idx, str(self.params.setup(self.setup))],
+            "device": self.device.type,
             "batch": self.present.batch_size * self.present.accumulate,
             "training": [self.options.steps, self.options.images, self.params.run.seed],
         }
@@ -89,14 +91,16 @@ class EncoderTask:
     def prepare(self) -> None:
         """Nothing is shared but the generator."""
 
+    @one_core()
     def measure(self, settings: Settings, report: Report) -> Outcome:
-        begun = time.perf_counter()
+        begun = seconds(self.device)
         module, stopped = self._trained(settings, self.params.run.seed, report)
-        seconds = time.perf_counter() - begun
+        spent = seconds(self.device) - begun
         explained = explained_by_picture(module, self.options.images, self.params.run.seed)
-        measures = {"w_explained": float(explained.mean()), "seconds": seconds}
+        measures = {"w_explained": float(explained.mean()), "seconds": spent}
         return Outcome(1 - measures["w_explained"], measures, {}, measures, stopped)
 
+    @one_core()
     def compare(self, candidates: Mapping[str, Settings]) -> dict[str, Any]:
         """Trained from another seed, and measured on other pictures."""
         seed, measures, samples = self.params.run.seed + 1, {}, {}
@@ -132,7 +136,7 @@ class EncoderTask:
                 fit(module, lambda step: (count,), training, alone, Path(folder), _Listener(report))
             except HopelessError as hopeless:
                 stopped = int(str(hopeless))
-        return module.to(resolve_device(self.params.run.device)), stopped
+        return module.to(self.device), stopped
 
 
 @torch.no_grad()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from blobex.explainer import Explainer
 from blobex.inversion import published
 from blobex.inversion.invert import Inversion
 from blobex.sweeps.task import Number, Outcome, Report, Settings
+from blobex.tuning.clock import one_core, seconds
 from blobex.tuning.compare import comparison
 from blobex.tuning.pictures import Parts
 from blobex.tuning.search import SearchTask
@@ -81,6 +81,7 @@ class InversionTask(SearchTask):
     def prepare(self) -> None:
         """Every trial inverts anew."""
 
+    @one_core()
     def measure(self, settings: Settings, report: Report) -> Outcome:
         explainer, queries = self.with_settings(settings), self.pictures.seen[1]
         found, stopped = self.in_chunks(
@@ -88,6 +89,7 @@ class InversionTask(SearchTask):
         )
         return self._outcome(found, queries, stopped)
 
+    @one_core()
     def compare(self, candidates: Mapping[str, Settings]) -> dict[str, Any]:
         queries = self.pictures.held_out[1]
         self.warm_up()
@@ -99,9 +101,9 @@ class InversionTask(SearchTask):
         return comparison(len(queries), measures, samples, self.options.seed)
 
     def _remade(self, explainer: Explainer, queries: Tensor) -> Remade:
-        begun = time.perf_counter()
+        begun = seconds(explainer.device)
         inversion: Inversion = explainer.invert(queries).to("cpu")
-        seconds = time.perf_counter() - begun
+        spent = seconds(explainer.device) - begun
         before, after = explainer.outputs(queries).cpu(), explainer.outputs(inversion.image).cpu()
         if explainer.decision.kind == "attributes":
             same = ((before > 0) == (after > 0)) & ~before.isnan() & ~after.isnan()
@@ -111,7 +113,7 @@ class InversionTask(SearchTask):
             distance=inversion.perceptual.double().numpy(),
             agrees=same.double().flatten(1).mean(1).numpy() if same.ndim > 1 else same.double().numpy(),
             failed=inversion.failed.numpy(),
-            seconds=seconds,
+            seconds=spent,
             image=inversion.image,
         )
 

@@ -18,7 +18,7 @@ from blobex.errors import BlobexError
 from blobex.explainer import Explainer
 from blobex.inversion.invert import Inversion
 from blobex.inversion.store import load_inversion, save_inversion
-from blobex.sweeps.storage import locked
+from blobex.sweeps.claim import locked
 from blobex.sweeps.task import Settings, Values, rounded
 
 Part = tuple[list[str], Tensor]  # names, and pictures (N,3,height,width) in [-1,1]

@@ -46,6 +46,7 @@ class SearchTask:
         return {
             "pictures": digest(self.pictures.seen[1]),
             "weights": self.explainer.weights,
+            "device": self.explainer.device.type,  # of which the seconds are
             "decision": [self.explainer.decision.name, *self.explainer.decision.outputs],
             "fixed": {name: value for name, value in dataclasses.asdict(self.present).items() if name not in tuned},
             "perceptual": self.explainer.params.data.perceptual,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from blobex.explainer import Explainer
 from blobex.networks.blobgan import load_blobgan
 from blobex.sweeps.best import BEST
 from blobex.sweeps.run import sweep
-from blobex.sweeps.storage import KINDS, Place, folder_of
+from blobex.sweeps.storage import KINDS, VARIABLE, Place, folder_of
 from blobex.sweeps.study import begin
 from blobex.sweeps.task import Task
 from blobex.sweeps.worker import work
@@ -46,8 +48,8 @@ def run_sweep(
     opened = begin(task, place, f"sweep_{kind}-{name}")
     goal = task.options.trials if trials is None else trials
     command = [sys.executable, "-m", "blobex.tuning.tasks", kind, setup, name, str(goal), str(models), str(params)]
-    command += [storage] if storage else []
-    return place.folder / BEST, sweep(opened, task, values, goal, workers, command)
+    with closing(opened):
+        return place.folder / BEST, sweep(opened, task, values, goal, workers, command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -58,11 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("trials", type=int)
     for name in ("models", "params"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("storage", nargs="?")
     given = parser.parse_args(arguments)
-    params, place = load_params(given.params), Place(folder_of(given.kind, given.name), given.storage)
+    params, place = (
+        load_params(given.params),
+        Place(folder_of(given.kind, given.name), os.environ.get(VARIABLE) or None),
+    )
     task = load_task(given.kind, given.setup, params, given.models, place.folder)
-    work(begin(task, place, f"sweep_{given.kind}-{given.name}"), task, params, given.trials)
+    with closing(begin(task, place, f"sweep_{given.kind}-{given.name}")) as opened:
+        work(opened, task, params, given.trials)
 
 
 if __name__ == "__main__":

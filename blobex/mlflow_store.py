@@ -74,6 +74,9 @@ class MlflowTracker:
     def log_image(self, key: str, image: np.ndarray, step: int) -> None:
         self.client.log_image(self._run_id, image, key=key, step=step, synchronous=True)
 
+    def log_table(self, columns: Mapping[str, list[Any]], name: str) -> None:
+        self.client.log_table(self._run_id, {key: list(values) for key, values in columns.items()}, name)
+
     def log_artifact(self, path: Path) -> None:
         self.client.log_artifact(self._run_id, str(path))
 

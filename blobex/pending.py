@@ -28,7 +28,17 @@ from blobex.training.tracker import Tracker
 
 PENDING = Path("mlruns") / "pending"
 RUN, LOG, FILES = "run.json", "log.jsonl", "files"
-CALLS = ("log_params", "log_metrics", "log_text", "log_dataset", "log_image", "log_artifact", "log_model", "end")
+CALLS = (
+    "log_params",
+    "log_metrics",
+    "log_text",
+    "log_dataset",
+    "log_image",
+    "log_table",
+    "log_artifact",
+    "log_model",
+    "end",
+)
 
 
 @dataclass(frozen=True)
@@ -185,6 +195,9 @@ class PatientTracker:
 
     def log_image(self, key: str, image: np.ndarray, step: int) -> None:
         self._call("log_image", key=key, image=image, step=step)
+
+    def log_table(self, columns: Mapping[str, list[Any]], name: str) -> None:
+        self._call("log_table", columns={key: list(values) for key, values in columns.items()}, name=name)
 
     def log_artifact(self, path: Path) -> None:
         self._call("log_artifact", path=path)

@@ -63,6 +63,7 @@ def tell(tracker):
     tracker.log_metrics({"loss": 2.5, "odd": float("nan")}, step=3)
     tracker.log_metrics({"loss": np.float32(1.5)}, step=6)
     tracker.log_image("samples", IMAGE, step=6)
+    tracker.log_table({"image": ["a", "b"], "score": [0.5, 1.0]}, "rows.json")
     Path("table.csv").write_text("a,b\n")
     tracker.log_artifact(Path("table.csv"))
     Path("table.csv").unlink()  # it is kept, whatever becomes of it
@@ -77,6 +78,8 @@ def check(client, run_id, params):
     assert run.data.tags["setup"] == "rect" and run.data.tags["mlflow.source.git.commit"]
     expected = flatten(params.blobgan, "blobgan.") | flatten(params.run, "run.")
     assert run.data.params == {key: str(value) for key, value in expected.items()}
+    rows = client.load_table(run.info.experiment_id, "rows.json", [run_id])
+    assert rows.to_dict("list") == {"image": ["a", "b"], "score": [0.5, 1.0]}
     history = client.get_metric_history(run_id, "loss")
     assert [(metric.step, metric.value) for metric in history] == [(3, 2.5), (6, 1.5)]
     assert all(run.info.start_time <= metric.timestamp <= run.info.end_time for metric in history)

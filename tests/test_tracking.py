@@ -68,6 +68,7 @@ def test_finished_run_holds_everything(params, client, store, locked, elsewhere)
         tracker.log_metrics({"loss": 1.5}, step=6)
         tracker.log_metrics({"final": 0.25})
         tracker.log_image("samples", image, step=6)
+        tracker.log_table({"image": ["a", "b"], "score": [0.5, 1.0]}, "rows.json")
         tracker.log_artifact(Path("table.csv"))
     run = client.get_run(tracker.run_id)
     assert run.info.status == "FINISHED" and run.info.run_name == "blobgan-rect"
@@ -85,6 +86,8 @@ def test_finished_run_holds_everything(params, client, store, locked, elsewhere)
     assert {"table.csv", "params.yaml", "images"} <= names
     text = Path(client.download_artifacts(tracker.run_id, "params.yaml", str(store.parent))).read_text()
     assert yaml.safe_load(text) == to_dict(params)
+    rows = client.load_table(run.info.experiment_id, "rows.json", [tracker.run_id])
+    assert rows.to_dict("list") == {"image": ["a", "b"], "score": [0.5, 1.0]}
     pictures = [item.path for item in client.list_artifacts(tracker.run_id, "images")]
     assert any("samples" in name and name.endswith(".png") for name in pictures)
     assert (store.parent / "artifacts" / "blobgan" / tracker.run_id / "artifacts" / "table.csv").exists()

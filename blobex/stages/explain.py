@@ -5,6 +5,7 @@ from __future__ import annotations
 from blobex import tracking
 from blobex.config.params import Params
 from blobex.counterfactual.request import Request
+from blobex.datasets.images import load_image
 from blobex.explainer import Explainer, write_published
 from blobex.inversion.store import load_inversion
 from blobex.metrics.explained import explanation_measures
@@ -38,8 +39,11 @@ def explain(params: Params, setup: str, variant: str, ranks: Ranks) -> None:
         write_published(results, records, len(names))
         rows, distance = [record.row() for record in records], perceptual_name(params.data.perceptual)
         common.write_metrics(results.parent, explanation_measures(rows, distance), tracker)
+        tracker.log_table({name: [row[name] for row in rows] for name in rows[0]}, "explanations.json")
         for path in sorted(results.glob("*.*")):
             tracker.log_artifact(path)
+        for path in results.glob("snapshot_*.png"):
+            tracker.log_image("snapshot", load_image(path), int(path.stem.removeprefix("snapshot_")))
 
 
 def compose(params: Params) -> str | None:

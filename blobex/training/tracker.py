@@ -22,6 +22,9 @@ class Tracker(Protocol):
     def log_image(self, key: str, image: np.ndarray, step: int) -> None:
         """A uint8 picture (H,W,3) at a step: together they make the image slider of `key`."""
 
+    def log_table(self, columns: Mapping[str, list[Any]], name: str) -> None:
+        """Columns of equal length, of values that JSON knows, as a table that the pages show by run."""
+
     def log_artifact(self, path: Path) -> None: ...
 
 
@@ -37,6 +40,9 @@ class NullTracker:
         pass
 
     def log_image(self, key: str, image: np.ndarray, step: int) -> None:
+        pass
+
+    def log_table(self, columns: Mapping[str, list[Any]], name: str) -> None:
         pass
 
     def log_artifact(self, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 import socket
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from blobex.config.data import Run
@@ -33,6 +35,7 @@ S3 = "s3://"
 OFF = "none"
 ALIAS = "latest-trained"
 S3_ENDPOINT = "MLFLOW_S3_ENDPOINT_URL"
+TABLES = "mlflow.loggedArtifacts"  # the tag by which the pages find tables
 MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # else the pages suppose language models
 
 
@@ -75,7 +78,10 @@ class MlflowTracker:
         self.client.log_image(self._run_id, image, key=key, step=step, synchronous=True)
 
     def log_table(self, columns: Mapping[str, list[Any]], name: str) -> None:
-        self.client.log_table(self._run_id, {key: list(values) for key, values in columns.items()}, name)
+        # MLflow's own call appends to a table of that name: what is sent again would stand there twice.
+        table = pd.DataFrame(columns).to_json(orient="split", index=False)
+        self.client.log_text(self._run_id, table, name)
+        self.client.set_tag(self._run_id, TABLES, json.dumps([{"path": name, "type": "table"}]))
 
     def log_artifact(self, path: Path) -> None:
         self.client.log_artifact(self._run_id, str(path))

@@ -140,8 +140,8 @@ def test_words_tell_what_became_of_each_blob() -> None:
 
 def test_several_answers_change_different_blobs() -> None:
     """The light is red, so that it can go green, or the picture's red can be made up for elsewhere."""
-    records = tiny_explainer(tiny_params(steps=120)).explain(pictures(4), ["left", "right"], count=2)
-    assert [record.number for record in records] == [0, 1] * 8
+    records = tiny_explainer(tiny_params(steps=120)).explain(pictures(8), ["left", "right"], count=2)
+    assert [record.number for record in records] == [0, 1] * 16
     pairs = [(records[i], records[i + 1]) for i in range(0, len(records), 2)]
     parted = [set(a.changed_blobs).isdisjoint(b.changed_blobs) for a, b in pairs if a.flipped and b.flipped]
     assert len(parted) >= 4 and np.mean(parted) >= 0.5  # where one blob alone can flip, two answers must share it

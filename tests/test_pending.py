@@ -98,7 +98,7 @@ def test_a_run_goes_on_without_its_server_which_is_told_later(params, client, ca
     with tracking.run(params, "blobgan", "rect", Path("data/scenes")) as tracker:
         assert isinstance(tracker, PatientTracker) and tracker.run_id is None
         tell(tracker)
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 60  # MLflow would try for minutes
     err = capfd.readouterr().err
     assert err.count("\n") == 1 and "does not answer: mlruns/pending/blobgan-rect-" in err and "blobex sync" in err
     (folder,) = PENDING.iterdir()
@@ -181,11 +181,11 @@ def answering(answer):
 def test_a_server_that_hangs_costs_little(monkeypatch, capfd):
     monkeypatch.setattr(mlflow_store, "PROBE", 0.5)
     done = threading.Event()
-    with answering(lambda handler: done.wait(30)) as uri:
+    with answering(lambda handler: done.wait(300)) as uri:
         begun = time.monotonic()
         with tracking.run(at(uri), "blobgan", "rect") as tracker:
             tell(tracker)
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < 60
         done.set()
     assert "does not answer" in capfd.readouterr().err and len(list(PENDING.iterdir())) == 1
 
@@ -303,7 +303,7 @@ def mlflow_server(folder, port):
         start_new_session=True,
     )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while True:
             with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
                 break

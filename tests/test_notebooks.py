@@ -72,7 +72,7 @@ def test_notebook_runs_from_the_stored_weights(path, tmp_path):
     for command in (
         ["git", "init", "--quiet"],
         ["dvc", "pull", "--quiet", "--allow-missing"],
-        ["jupyter", "execute", "--inplace", "--timeout=600", str(notebook)],
+        ["jupyter", "execute", "--inplace", "--timeout=1800", str(notebook)],
     ):
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]

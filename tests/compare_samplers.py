@@ -1,0 +1,68 @@
+"""`python tests/compare_samplers.py`: which sampler finds the smallest loss in how many trials, by several seeds.
+
+The search is tuned in the painted world, whose networks are formulas: a trial takes a second. The first two trials are
+the present and the published settings, and the next ones random, the same for all samplers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from test_tuning import world_params, world_parts
+from tiny_world import tiny_explainer
+
+from blobex.config.sweeps import Range
+from blobex.sweeps.best import missed, whole_trials
+from blobex.sweeps.storage import Place
+from blobex.sweeps.study import begin
+from blobex.sweeps.worker import work
+from blobex.tuning.counterfactual import CounterfactualTask
+
+SPACE = {
+    "travel": Range(0.2, 20, True, False),
+    "steps": Range(10, 100, True, True),
+    "size_lr_multiplier": Range(1, 32, True, False),
+    "lambda_prox": Range(0.001, 10, True, False),
+    "margin": Range(0.01, 2, True, False),
+}
+
+
+def least(sampler: str, seed: int, trials: int) -> tuple[np.ndarray, float]:
+    """The least loss so far after each trial (trials,), infinite before one keeps the limits; and the seconds."""
+    params = world_params(sampler=sampler, seed=seed, pruner="none", seconds=None)
+    params = dataclasses.replace(params, sweep_cf=dataclasses.replace(params.sweep_cf, space=SPACE))
+    begun = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        task = CounterfactualTask(tiny_explainer(params), world_parts(), Path(folder))
+        task.prepare()
+        study = begin(task, Place(Path(folder)), "study")
+        work(study, task, params, trials)
+        losses = [float("inf")] * trials
+        for trial in whole_trials(study.trials()):
+            if not missed(trial):
+                losses[trial.number] = trial.user_attrs["loss"]
+    return np.minimum.accumulate(losses), time.perf_counter() - begun
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("samplers", nargs="*", default=["gp", "tpe", "random"])
+    given = parser.parse_args()
+    for sampler in given.samplers:
+        found = [least(sampler, seed, given.trials) for seed in range(given.seeds)]
+        curves = np.stack([curve for curve, _ in found])
+        for after in sorted({2, given.trials // 2, given.trials}):
+            each = " ".join(f"{loss:.4f}" for loss in curves[:, after - 1])
+            print(f"{sampler:<7} after {after:>3}: mean {curves[:, after - 1].mean():.4f}, by seed {each}", flush=True)
+        print(f"{sampler:<7} {np.mean([seconds for _, seconds in found]):.0f} s a study", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,7 @@
 """The change laid over the photo: pixels that no changed blob paints keep their bits."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,13 @@ from tiny_world import BLOBS, HEIGHT, WIDTH, painted_networks, render, scenes, s
 from torch import Tensor
 
 from blobex.counterfactual.compose import FAINT, SOLID, Composer, coverage, lost
+from blobex.counterfactual.search import Manner, search
+from blobex.counterfactual.space import masks
+from blobex.counterfactual.target import AttributeTarget
 from blobex.datasets.images import to_array
-from blobex.layout.layout import BlobLayout
+from blobex.descent.slots import EXACT_ROWS
+from blobex.inversion.networks import Networks
+from blobex.layout.layout import KEYS, BlobLayout
 from blobex.layout.vector import VectorForm
 from blobex.segments.place import ABSENT
 
@@ -111,6 +118,34 @@ def test_a_picture_does_not_depend_on_its_batch() -> None:
     for index in range(5):
         one = Composer.over(images, start, painted_networks(), 1)
         assert torch.equal(one.pictures(vector[[index]], torch.tensor([index]), blobs[[index]])[0], whole[index])
+
+
+def test_exact_networks_see_few_rows_at_a_time_so_that_their_rounding_is_that_of_any_batch() -> None:
+    rows: dict[str, list[int]] = {"quick": [], "exact": []}
+
+    def noting(name: str) -> Networks:
+        def noted(layout: BlobLayout) -> Tensor:
+            rows[name].append(len(layout))
+            return render(layout)
+
+        return dataclasses.replace(painted_networks(), render=noted)
+
+    count, start = 20, scenes(20)
+    index = torch.arange(count)
+    stops = painted_networks().decide(photos(count))[:, 1] > 0
+    search(
+        photos(count),
+        start,
+        index,
+        AttributeTarget(torch.ones_like(index), ~stops),
+        masks(BLOBS, KEYS, None, background=True),
+        quick=noting("quick"),
+        exact=noting("exact"),
+        setup=tiny_params(steps=2).explain.rect,
+        slots=count,
+        manner=Manner(photo=True),
+    )
+    assert max(rows["quick"]) == count and 0 < max(rows["exact"]) <= EXACT_ROWS < count
 
 
 def test_explanations_keep_the_photo_and_judge_what_they_show() -> None:

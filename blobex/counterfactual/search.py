@@ -22,7 +22,7 @@ from blobex.counterfactual.shares import ENTROPY, Shares
 from blobex.counterfactual.target import Target
 from blobex.counterfactual.way import Way
 from blobex.descent import adam
-from blobex.descent.slots import State, choose, finite, solve
+from blobex.descent.slots import State, choose, exact_rows, finite, solve
 from blobex.errors import BlobexError
 from blobex.inversion.networks import Networks
 from blobex.layout.layout import BlobLayout
@@ -86,8 +86,8 @@ def search(
     form = VectorForm.of(start)
     problems = Problems.of(start, image_index, target, masks, price_vector(form, setup.lambda_key))
     composers = [
-        Composer.over(queries, start, networks, slots) if manner.photo else Composer(networks, form, None)
-        for networks in (quick, exact)
+        Composer.over(queries, start, networks, rows) if manner.photo else Composer(networks, form, None)
+        for networks, rows in ((quick, slots), (exact, exact_rows(slots, problems.start.device)))
     ]
     tools, shares = _Tools(composers[0], setup, slots), Shares(manner.count, form, manner.seed)
     open_ = torch.arange(len(problems)) if skip is None else (~skip.cpu()).nonzero()[:, 0]

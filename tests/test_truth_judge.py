@@ -175,7 +175,8 @@ def small_world(folder: Path) -> Params:
     tree = yaml.safe_load((folder / "params.yaml").read_text())
     tree["data"] |= {"root": str(folder / "scenes"), "cache": None}
     tree["invert"]["rect"] |= {"steps": 2, "decision_steps": 1}
-    tree["truth"] |= {"rules": ["biased"], "methods": ["ours", "pixels", "random"], "images": 2, "examples": 3, "seeds": 1}
+    tree["truth"] |= {"rules": ["biased"], "methods": ["ours", "pixels", "random"]}
+    tree["truth"] |= {"images": 2, "examples": 3, "seeds": 1}
     tree["truth"]["pixels"] |= {"steps": 2}
     (folder / "params.yaml").write_text(yaml.safe_dump(tree))
     return load_params(folder / "params.yaml")

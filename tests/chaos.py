@@ -10,6 +10,7 @@ end.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import resource
@@ -35,6 +36,7 @@ HELPERS = {
     "evaluate@rect": ("explain@rect-targeted", "explain@rect-diverse"),
 }
 LAUNCH = 0.3  # share of that time in which DVC and the imports are, more or less
+RWLOCK = ".dvc/tmp/rwlock"
 LOOK = 0.25  # seconds between two looks at how much it has taken: looking takes time itself
 
 
@@ -60,12 +62,24 @@ def disturbed(folder: Path, stage: str, kills: int, seconds: float, moment: rand
         process = start(folder, "repro", "--single-item", "--force", stage)
         if killed(process, moment.uniform(LAUNCH * seconds, seconds)):
             hits += 1
+            mend(folder / RWLOCK)
             found = len(open_runs(folder, stage))
             left_open, within = max(left_open, found), within + bool(found)
         else:
             assert process.returncode == 0
     dvc(folder, "repro", "--single-item", "--force", stage)
     return left_open, within
+
+
+def mend(file: Path) -> None:
+    """Remove DVC's own note of who reads and writes what if it was killed while it wrote it, as a person must."""
+    try:
+        json.loads(file.read_text())
+    except FileNotFoundError:
+        return
+    except ValueError:
+        print(f"DVC was killed while it wrote {RWLOCK}: removed", flush=True)
+        file.unlink()
 
 
 def killed(process: subprocess.Popen[str], seconds: float) -> bool:

@@ -21,7 +21,6 @@ from starlette.testclient import TestClient
 from tiny_models import HEIGHT, NETWORK, WIDTH, pictures, save_models
 from typer.testing import CliRunner
 
-from blobex import cli
 from blobex.app import server
 from blobex.app.answers import request
 from blobex.app.guard import refused
@@ -29,6 +28,7 @@ from blobex.app.jobs import Progress, events
 from blobex.app.studio import Studio, outlines
 from blobex.app.wire import WireLayout, WireQuestion, from_layout, read, short_name, to_layout
 from blobex.blob_names import blob_names
+from blobex.cli import main as cli
 from blobex.config.read import load_params
 from blobex.counterfactual.compose import coverage
 from blobex.counterfactual.folder import read_results

@@ -41,7 +41,16 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server of tiny networks, in a process of its own."""
     folder = save_models(tmp_path_factory.mktemp("page"), steps=30)
     Image.fromarray(to_array(pictures(1)[0])).resize((300, 150)).save(folder / "street.png")
-    command = [sys.executable, "-c", "from blobex.cli import main; main()", "app", "--port", "0", "--device", "cpu"]
+    command = [
+        sys.executable,
+        "-c",
+        "from blobex.cli.main import main; main()",
+        "app",
+        "--port",
+        "0",
+        "--device",
+        "cpu",
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None

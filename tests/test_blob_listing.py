@@ -14,8 +14,9 @@ from PIL import Image
 from tiny_world import BLOBS, HEIGHT, WIDTH, render, scenes, tiny_explainer, tiny_params
 from typer.testing import CliRunner
 
-from blobex import blob_listing, cli, explainer, loading
+from blobex import blob_listing, explainer, loading
 from blobex.blob_listing import _category, list_blobs
+from blobex.cli import main as cli
 from blobex.datasets.images import to_array
 from blobex.errors import BlobexError
 from blobex.layout.splat import splat

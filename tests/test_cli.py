@@ -11,7 +11,8 @@ from tiny_world import OUTPUTS, decide, render, scenes, tiny_explainer, tiny_par
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
-from blobex import __version__, cli, explainer
+from blobex import __version__, explainer
+from blobex.cli import main as cli
 from blobex.datasets.images import to_array
 from blobex.decisions.source import from_callable
 from blobex.ranks import ALONE
@@ -211,7 +212,7 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 
 
 def test_the_shell_completes_options() -> None:
-    code = "import sys; sys.argv = ['blobex']; from blobex.cli import main; main()"
+    code = "import sys; sys.argv = ['blobex']; from blobex.cli.main import main; main()"
     asked = {"_BLOBEX_COMPLETE": "complete_bash", "COMP_WORDS": "blobex explain --lam", "COMP_CWORD": "2"}
     told = subprocess.run([sys.executable, "-c", code], env=os.environ | asked, capture_output=True, text=True)
     assert told.stdout.split() == ["--lambda-prox"]
@@ -219,7 +220,7 @@ def test_the_shell_completes_options() -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from typer.testing import CliRunner; from blobex.cli import app;"
+        "import sys; from typer.testing import CliRunner; from blobex.cli.main import app;"
         "result = CliRunner().invoke(app, ['explain', '--help']); assert '--lambda-prox' in result.output;"
         "assert not {'torch', 'numpy', 'PIL'} & set(sys.modules)"
     )
@@ -227,6 +228,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_every_kind_of_sweep_has_a_command():
+    from blobex.cli.sweep import SWEEPS
     from blobex.tuning.tasks import KINDS
 
-    assert tuple(cli.SWEEPS) == KINDS
+    assert tuple(SWEEPS) == KINDS

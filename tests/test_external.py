@@ -13,7 +13,7 @@ import yaml
 from imports import ROOT
 from typer.testing import CliRunner
 
-from blobex import cli
+from blobex.cli import main as cli
 from blobex.config.params import Params
 from blobex.config.read import parse
 from blobex.errors import BlobexError

@@ -15,7 +15,7 @@ from tiny_networks import random_blobgan, tiny_network
 from torch import Tensor
 from torchmetrics.image.kid import poly_mmd
 
-from blobex import cli
+from blobex.cli import main as cli
 from blobex.metrics import generator
 from blobex.metrics.frechet import GaussianStatistics, load_features, save_statistics, statistics
 from blobex.metrics.generator import Sampling, Yardstick, load_measured, measure_generator

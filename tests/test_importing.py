@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from tiny_networks import TINY, random_blobgan, randomise, tiny_network
 from typer.testing import CliRunner
 
-from blobex import __version__, cli, importing
+from blobex import __version__, importing
+from blobex.cli import main as cli
 from blobex.config.read import load_params, to_dict
 from blobex.errors import BlobexError
 from blobex.explainer import Explainer

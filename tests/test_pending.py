@@ -21,7 +21,7 @@ import torch
 import yaml
 
 from blobex import mlflow_store, pending, tracking
-from blobex.cli import main
+from blobex.cli.main import main
 from blobex.config.read import flatten, load_params, to_dict
 from blobex.errors import BlobexError
 from blobex.pending import PENDING, Kept, PatientTracker, listed

@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 from imports import ROOT
 from tiny_models import pictures, save_models
 
-from blobex import cli
+from blobex.cli import main as cli
 from blobex.explainer import Explainer
 from blobex.release import release as releasing
 from blobex.release.release import release

@@ -11,7 +11,7 @@ import yaml
 from s3_server import BUCKET, serving
 from typer.testing import CliRunner
 
-from blobex import cli
+from blobex.cli import main as cli
 from blobex.config.read import load_params
 from blobex.errors import BlobexError
 from blobex.remote import place

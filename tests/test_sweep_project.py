@@ -46,7 +46,7 @@ def commit(folder, message):
 
 
 def blobex(folder, *arguments):
-    command = [sys.executable, "-c", "from blobex.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from blobex.cli.main import main; main()", *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout

@@ -14,7 +14,7 @@ import yaml
 from seen_scenes import reading_of
 from tiny_models import save_models
 
-from blobex import cli
+from blobex.cli import main as cli
 from blobex.config.params import Params
 from blobex.config.read import load_params
 from blobex.counterfactual.questions import ask

@@ -9,7 +9,7 @@ from typing import Any
 
 from typer.main import get_command
 
-from blobex.cli import app
+from blobex.cli.main import app
 
 INTRODUCTION = """# Commands
 

@@ -24,7 +24,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_models import pictures, save_models
 
-from blobex import cli
+from blobex.cli import main as cli
 from blobex.datasets.images import to_array
 from blobex.scenes.write import DatasetCounts, write_dataset
 

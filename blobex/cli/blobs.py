@@ -1,0 +1,30 @@
+"""`blobex blobs`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from blobex.cli.pictures import listed
+
+
+def list_blobs(
+    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Pictures of any size, or folders of them.")],
+    out: Annotated[Path, typer.Option(help="Folder for the maps.")],
+    setup: Annotated[str, typer.Option(help="Shape of the pictures: square or rect.")] = "rect",
+    region: Annotated[
+        str | None,
+        typer.Option(help="Whose blobs stand out: 'car ahead', left,top,right,bottom, 'x,y x,y x,y', or a mask."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    models: Annotated[Path, typer.Option(help="Folder of the trained networks.")] = Path("models"),
+    params: Annotated[Path, typer.Option(help="Parameter file.")] = Path("params.yaml"),
+) -> None:
+    """Show which blob of PHOTOs is which: a numbered map and a list for each, and a table."""
+    from blobex import blob_listing
+    from blobex.ranks import ALONE
+
+    for listing in blob_listing.list_blobs(listed(photos, ALONE), out, setup, models, params, device, region):
+        print(listing.table)

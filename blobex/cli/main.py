@@ -1,0 +1,77 @@
+"""The command line: `blobex explain PHOTO...`. What is heavy to import is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from blobex import __version__
+from blobex.cli.blobs import list_blobs
+from blobex.cli.data import data, scenes
+from blobex.cli.explain import explain
+from blobex.cli.measure import fid, truth
+from blobex.cli.networks import external, import_weights, release
+from blobex.cli.remote import remotes, sync
+from blobex.cli.serve import open_app, ui
+from blobex.cli.sweep import sweeps
+from blobex.errors import BlobexError, brief, sentence
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+def main() -> None:
+    """The entry point: what the user can put right is told in one line on stderr, with exit code 1.
+
+    With exit code 2, the command was not understood.
+    """
+    try:
+        code = app(prog_name="blobex", standalone_mode=False)
+    except (BlobexError, OSError) as error:
+        print(f"blobex: {sentence(error)}", file=sys.stderr)
+        code = 1
+    except typer.TyperException as error:
+        print(_misunderstood(error), file=sys.stderr)
+        code = error.exit_code
+    sys.exit(code)
+
+
+def _misunderstood(error: typer.TyperException) -> str:
+    """What is wrong with the command line, in one line; the help, where there is none."""
+    words = error.format_message()
+    if words.startswith("Usage:"):
+        return words
+    context = getattr(error, "ctx", None)
+    return f"blobex: {brief(words).removesuffix('.')}: see `{context.command_path if context else 'blobex'} --help`"
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"blobex {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def blobex(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Object-aware counterfactual explanations: what would have to be different for the model to decide otherwise?"""
+
+
+app.command()(explain)
+app.command("import")(import_weights)
+app.command()(release)
+app.command()(external)
+app.command()(scenes)
+app.command()(data)
+app.command()(fid)
+app.command()(truth)
+app.command("blobs")(list_blobs)
+app.command("app")(open_app)
+app.command()(ui)
+app.command()(sync)
+app.add_typer(sweeps, name="sweep")
+app.add_typer(remotes, name="remote")

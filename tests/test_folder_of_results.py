@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from tiny_world import decide, render, scenes, tiny_explainer, tiny_params
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from blobex.datasets.images import load_image, to_array
 from blobex.decisions.source import from_callable
 from blobex.errors import BlobexError
 from blobex.explainer import Explainer
+from blobex.layout.layout import KEYS
 
 SETTINGS = {"setup": "rect", "request": {"steps": 4}}
 
@@ -127,6 +129,18 @@ def test_results_of_other_settings_are_kept_unless_told(tmp_path: Path) -> None:
         tree(tmp_path / "out")
         == (explainer(7).explain(pictures(2), ["stop"], out=tmp_path / "new"), tree(tmp_path / "new"))[1]
     )
+
+
+def test_of_a_counterfactual_the_entries_are_kept_that_changed(tmp_path: Path) -> None:
+    records = explainer().explain(pictures(1), ["stop", "left"], keys=["xs"], out=tmp_path / "out")
+    tensors = load_file(tmp_path / "out" / "pictures" / "0000_array_0" / "blobs.safetensors")
+    labels = {name.split(".")[0] for name in tensors} - {"before"}
+    assert len(labels) == len(records)
+    for label in labels:
+        at = tensors[f"{label}.xs.at"]
+        assert 0 < len(at) <= tensors["before.xs"].shape[1]
+        assert (tensors[f"{label}.xs"] != tensors["before.xs"][0, at]).all()
+        assert all(len(tensors[f"{label}.{key}"]) == 0 for key in KEYS if key != "xs")
 
 
 def test_other_files_are_spared(tmp_path: Path) -> None:

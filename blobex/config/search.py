@@ -72,9 +72,18 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class ExplainImages:
+    basic: Annotated[int, Within(1, 10**6)]  # pictures; at most as many as are inverted
+    targeted: Annotated[int, Within(1, 10**6)]
+    diverse: Annotated[int, Within(1, 10**6)]
+
+
+@dataclass(frozen=True)
 class Explain:
     decision: Literal["plain", "biased"]  # `blobex explain --decision` takes any model
     attributes: list[str]  # outputs in question, by name or number
+    images: ExplainImages  # the first of those that `invert` inverted, which the stage explains
+    published_format: bool  # whether the stage writes metadata_<i>.pt, too
     compose: Literal["photo", "full"]  # the change laid over the photo, or the whole picture rendered anew
     gate: Gate
     basic: ExplainVariant
@@ -87,4 +96,5 @@ class Explain:
         """One of the variants by name; BlobexError if there is none of that name."""
         if name not in VARIANTS:
             raise BlobexError(f"unknown variant {name!r}: choose from {', '.join(VARIANTS)}")
-        return {"basic": self.basic, "targeted": self.targeted, "diverse": self.diverse}[name]
+        found: ExplainVariant = getattr(self, name)
+        return found

@@ -32,6 +32,7 @@ from blobex.files import read_json, whole_file, whole_folder
 from blobex.layout.layout import KEYS, BlobLayout, from_dict
 
 SETTINGS, PICTURES, RECORD, BLOBS = "settings.json", "pictures", "record.json", "blobs.safetensors"
+BEFORE = "before"  # label of the layout that all counterfactuals of a picture begin at
 UNFINISHED = ".*.part"  # what a killed process was writing
 RESULTS = (SETTINGS, PICTURES, TABLE, "snapshot_*.png", "metadata_*.pt", UNFINISHED)
 DERIVED = ("verdict", "words")  # told for people, and worked out anew when read
@@ -107,7 +108,7 @@ class ResultFolder:
         folder = self._folder(number, records[0].image)
         self.mark()  # now, and not before: a run that comes to nothing leaves nothing
         with whole_folder(folder) as new:
-            layouts = {"before": records[0].blobs_before}
+            layouts = {BEFORE: records[0].blobs_before}
             write_png(new / "query.png", records[0].query)
             write_png(new / "reconstruction.png", records[0].reconstruction)
             rows = []
@@ -118,8 +119,7 @@ class ResultFolder:
                 write_png(new / f"{label}.png", record.counterfactual)
                 layouts[label] = record.blobs_after
                 rows.append(_plain(record) | {"label": label})
-            tensors = {f"{label}.{key}": tensor for label, layout in layouts.items() for key, tensor in layout.items()}
-            (new / BLOBS).write_bytes(to_bytes({name: tensor.contiguous() for name, tensor in tensors.items()}))
+            (new / BLOBS).write_bytes(to_bytes(_packed(layouts)))
             content = {"image": records[0].image, "sha256": _hash(query), "explanations": rows}
             (new / RECORD).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         return folder
@@ -191,8 +191,8 @@ def _read(folder: Path, rows: Sequence[dict[str, Any]]) -> list[Explanation]:
                 query=query,
                 reconstruction=reconstruction,
                 counterfactual=load_image(folder / f"{label}.png"),
-                blobs_before=_layout(tensors, "before"),
-                blobs_after=_layout(tensors, label),
+                blobs_before=_layout(tensors, BEFORE),
+                blobs_after=_after(tensors, label),
             )
         )
     return records
@@ -215,9 +215,31 @@ def _checked(row: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
+def _packed(layouts: Mapping[str, BlobLayout]) -> dict[str, Tensor]:
+    """Layouts of one picture by label as tensors by name: of all but BEFORE, the entries alone that differ from it.
+
+    `<label>.<key>` (n, ...) are entries of a key, and `<label>.<key>.at` (n) their places in it.
+    """
+    before = layouts[BEFORE]
+    tensors = {f"{BEFORE}.{key}": tensor.contiguous() for key, tensor in before.items()}
+    for label in layouts.keys() - {BEFORE}:
+        for key, tensor in layouts[label].items():
+            entries, known = tensor[0], getattr(before, key)[0]
+            at = (entries != known).flatten(1).any(1) if entries.ndim > 1 else entries != known
+            tensors |= {f"{label}.{key}": entries[at].contiguous(), f"{label}.{key}.at": at.nonzero()[:, 0]}
+    return tensors
+
+
 def _layout(tensors: Mapping[str, Tensor], label: str) -> BlobLayout:
-    prefix = f"{label}."
-    return from_dict({name[len(prefix) :]: each for name, each in tensors.items() if name.startswith(prefix)})
+    return from_dict({key: tensors[f"{label}.{key}"] for key in KEYS})
+
+
+def _after(tensors: Mapping[str, Tensor], label: str) -> BlobLayout:
+    """The layout of a counterfactual: BEFORE with its own entries."""
+    layout = _layout(tensors, BEFORE).map(Tensor.clone)
+    for key, tensor in layout.items():
+        tensor[0, tensors[f"{label}.{key}.at"]] = tensors[f"{label}.{key}"]
+    return layout
 
 
 def _label(record: Explanation, records: Sequence[Explanation]) -> str:

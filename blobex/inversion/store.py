@@ -1,4 +1,7 @@
-"""Inversions on disk: one file with the pictures, their names and everything that was found."""
+"""Inversions on disk: one file with the pictures, their names and everything that was found.
+
+Pictures of 8 bits are kept as such, and reconstructions in float16, which is off by an eighth of a grey level at most.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from blobex.datasets.images import to_float, to_uint8
 from blobex.errors import BlobexError, brief
 from blobex.files import whole_file
 from blobex.inversion.invert import Inversion
@@ -20,16 +25,19 @@ def save_inversion(path: Path, names: Sequence[str], queries: Tensor, inversion:
     """Write names, pictures (N,3,H,W) in [-1,1] and their inversion; the file appears whole or not at all."""
     fields = {item.name: getattr(inversion, item.name) for item in dataclasses.fields(Inversion)}
     tensors = {name: value.detach().cpu() for name, value in fields.items() if isinstance(value, Tensor)}
+    tensors |= {"queries": _short(queries.cpu()), "image": tensors["image"].half()}
     layout = inversion.layout.detach().to("cpu").as_dict()
     with whole_file(path) as temporary:
-        save_tensors(temporary, {"names": list(names), "queries": queries.cpu(), "layout": layout, **tensors})
+        save_tensors(temporary, {"names": list(names), "layout": layout, **tensors})
 
 
 def load_inversion(path: Path) -> tuple[list[str], Tensor, Inversion]:
-    """Names, pictures and inversion as saved; BlobexError if the file is missing or damaged."""
+    """Names, pictures and inversion as saved, in float32; BlobexError if the file is missing or damaged."""
     try:
         content = load_tensors(path)
         names, queries, layout = content.pop("names"), content.pop("queries"), content.pop("layout")
+        queries = to_float(queries) if queries.dtype == torch.uint8 else queries
+        content["image"] = content["image"].float()
         inversion = Inversion(layout=from_dict(layout), **content)
         _check(names, queries, inversion)
     except (OSError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -37,6 +45,12 @@ def load_inversion(path: Path) -> tuple[list[str], Tensor, Inversion]:
             f"cannot read the inversions in {path} ({brief(error)}): run `dvc repro invert` first"
         ) from error
     return names, queries, inversion
+
+
+def _short(queries: Tensor) -> Tensor:
+    """Pictures in [-1,1] as uint8, if that loses nothing: what a generator made it would."""
+    short = to_uint8(queries)
+    return short if torch.equal(to_float(short), queries) else queries
 
 
 def _check(names: Any, queries: Any, inversion: Inversion) -> None:

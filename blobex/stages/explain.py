@@ -27,8 +27,11 @@ def explain(params: Params, setup: str, variant: str, ranks: Ranks) -> None:
     """This process's share of the stage."""
     explainer, results = Explainer.load(setup, common.MODELS, params), common.explain_results(setup, variant)
     request = Request(attributes=params.explain.attributes, variant=variant, compose=compose(params))
+    explainer.check(request)
     with tracking.run(params, "explain", setup, common.inversions(setup).parent, variant=variant) as tracker:
         names, queries, inversion = load_inversion(common.inversions(setup))
+        images: int = getattr(params.explain.images, variant)
+        names, queries = names[:images], queries[:images]
         explainer.check_inverted(queries, inversion.layout)
         share = queries[ranks.rank :: ranks.size]
         records = explainer.run(
@@ -36,7 +39,8 @@ def explain(params: Params, setup: str, variant: str, ranks: Ranks) -> None:
         )
         if not ranks.first:
             return
-        write_published(results, records, len(names))
+        if params.explain.published_format:
+            write_published(results, records, len(names))
         rows, distance = [record.row() for record in records], perceptual_name(params.data.perceptual)
         common.write_metrics(results.parent, explanation_measures(rows, distance), tracker)
         tracker.log_table({name: [row[name] for row in rows] for name in rows[0]}, "explanations.json")

@@ -92,6 +92,13 @@ def test_hopeless_trial_tells_how_far_it_came(tmp_path):
     assert outcome.stopped_after == 2
 
 
+@pytest.mark.parametrize(("mode", "stopped"), [("single", 2), ("pareto", None)])
+def test_a_trial_that_is_far_too_slow_is_hopeless(tmp_path, mode, stopped):
+    task = search_task(tmp_path, seconds=1e-6, mode=mode)
+    outcome = task.measure({"steps": 5}, FREE)
+    assert outcome.stopped_after == stopped and outcome.limits["seconds"] > 0
+
+
 def test_settings_out_of_range_fail(tmp_path):
     with pytest.raises(BlobexError, match=r"explain\.rect\.learning_rate is 99"):
         search_task(tmp_path).measure({"learning_rate": 99.0}, FREE)

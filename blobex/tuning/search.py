@@ -17,9 +17,15 @@ from blobex.explainer import Explainer
 from blobex.sweeps.task import Number, Report, Settings, Values
 from blobex.tuning.pictures import Parts, chunks, digest, speed_settings
 
+SLOW = 1.5  # of the budget: a trial that takes so long on its first pictures will not keep it on all
+
 
 class Found(Protocol):
     """What a search found about some pictures."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, all pictures together."""
 
     def joined(self, other: Self, /) -> Self:
         """This and what it found about others."""
@@ -39,6 +45,7 @@ class SearchTask:
         self.space: dict[str, Range] = {str(name): each for name, each in options.space.items()}
         self.present: InvertSetup | ExplainSetup = getattr(getattr(explainer.params, self.tuned), self.setup)
         self.budget, self.chunk, self.warm = options.seconds, options.chunk, False
+        self.stops = options.mode == "single"
 
     def shared_identity(self) -> dict[str, Any]:
         """What a trial's outcome depends on in both searches, beside the settings tried."""
@@ -72,19 +79,24 @@ class SearchTask:
     ) -> tuple[F, int | None]:
         """What `run` finds about the pictures, `chunk` at a time, and after how many it was hopeless, if it was.
 
-        `losses` (N,) are told to `report`, but for those that are not finite.
+        `losses` (N,) are told to `report`, but for those that are not finite. Hopeless is also what is far too slow.
         """
         self.warm_up()
         parts = chunks(len(self.pictures.seen[1]), self.chunk)
         found, rest = run(parts[0]), parts[1:]
-        hopeless = report(_finite(parts[0], losses(found)))
+        hopeless = report(_finite(parts[0], losses(found))) or self._slow(found, len(parts[0]))
         for count, index in enumerate(rest, 1):
             if hopeless:
                 return found, sum(map(len, parts[:count]))
             some = run(index)
             hopeless = report(_finite(index, losses(some)))
             found = found.joined(some)
+            hopeless = hopeless or self._slow(found, sum(map(len, parts[: count + 1])))
         return found, None
+
+    def _slow(self, found: Found, pictures: int) -> bool:
+        """Whether what was found about so many pictures took so long that the trial is hopeless."""
+        return self.stops and self.budget is not None and found.seconds > SLOW * self.budget * pictures
 
     def warm_up(self) -> None:
         """The first search pays for what is set up once: nobody times it."""

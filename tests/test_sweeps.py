@@ -1,7 +1,9 @@
 """Sweeps of a task whose best settings are known, alone and with workers that are killed."""
 
 import csv
+import dataclasses
 import json
+import random
 import subprocess
 import sys
 import time
@@ -119,6 +121,47 @@ def test_hopeless_trials_stop_early_and_are_never_the_best(tmp_path, name):
     assert best.value == pytest.approx(min(means))  # no good one was given up
 
 
+class LuckyTask(FormulaTask):
+    """Trials are measured with luck, of which their settings decide; finalists without."""
+
+    def __init__(self, options):
+        super().__init__(options)
+        self.asked = []
+
+    def measure(self, settings, report):
+        outcome = super().measure(settings, report)
+        luck = random.Random(str(settings)).uniform(-2, 2)
+        return dataclasses.replace(outcome, loss=outcome.loss + luck)
+
+    def again(self, settings):
+        self.asked.append(settings)
+        return self.loss(settings, 0)
+
+
+def test_the_best_of_the_finalists_is_the_best(tmp_path):
+    values = params(finalists=4, flip_rate=0.0)
+    task = LuckyTask(values.sweep_cf)
+    study, compared = swept(tmp_path, 30, task, values)
+    trials = study.trials()
+    luckiest = sorted(trials, key=lambda trial: trial.user_attrs["loss"])[:4]
+    asked = [trial for trial in trials if trial in luckiest or "name" in trial.user_attrs]
+    assert sorted(map(str, task.asked)) == sorted(str(trial.user_attrs["settings"]) for trial in asked)
+    best = min(asked, key=lambda trial: task.loss(trial.user_attrs["settings"], 0))
+    assert best is not luckiest[0]
+    assert compared["measures"]["best"]["loss"] == task.loss(best.user_attrs["settings"], 0)
+    assert yaml.safe_load((tmp_path / "best.yaml").read_text())["trial"] == best.number
+    swept(tmp_path, 30, task, values)
+    assert len(task.asked) == len(asked)  # what is known is not measured again
+
+
+def test_finalists_keep_the_limits(tmp_path):
+    values = params(finalists=30, flip_rate=0.8)
+    task = LuckyTask(values.sweep_cf)
+    study, _ = swept(tmp_path, 20, task, values)
+    kept = [trial for trial in study.trials() if trial.user_attrs["measures"]["flip_rate"] >= 0.8]
+    assert 0 < len(kept) < 20 and len(task.asked) == len(kept)
+
+
 def test_pareto_mode_has_three_objectives(tmp_path):
     values = params(mode="pareto", pruner="wilcoxon", sampler="tpe")
     study, _ = swept(tmp_path, 12, values=values)
@@ -139,10 +182,10 @@ def test_plots_of_objectives_by_two(tmp_path):
     values = params()
     task = FormulaTask(values.sweep_cf)
     study, _ = swept(tmp_path, 3, task, values)
-    panels = [(each.get_xlabel(), each.get_ylabel()) for each in pareto(study.trials(), task).axes]
+    panels = [(each.get_xlabel(), each.get_ylabel()) for each in pareto(study.trials(), task, {}).axes]
     assert panels == [("flip_rate", "perceptual"), ("seconds", "perceptual")]
     task.directions = {"flip_rate": "maximize", "seconds": "minimize"}
-    axes = pareto(study.trials(), task).axes
+    axes = pareto(study.trials(), task, {}).axes
     assert len(axes) == 1 and (axes[0].get_xlabel(), axes[0].get_ylabel()) == ("flip_rate", "seconds")
 
 

@@ -47,9 +47,10 @@ def world_params(**options):
 
 
 def world_parts():
-    shown = render(scenes(2 * COUNT))
-    names = [f"{number}.png" for number in range(2 * COUNT)]
-    return Parts((names[:COUNT], shown[:COUNT]), (names[COUNT:], shown[COUNT:]))
+    shown = render(scenes(3 * COUNT))
+    names = [f"{number}.png" for number in range(3 * COUNT)]
+    ends = [slice(first, first + COUNT) for first in (0, COUNT, 2 * COUNT)]
+    return Parts(*((names[end], shown[end]) for end in ends))
 
 
 def search_task(folder, **options):
@@ -147,10 +148,9 @@ def test_sweep_of_the_search(tmp_path, monkeypatch):
     assert compared["pictures"] == COUNT and set(compared["measures"]) == {"present", "published", "best"}
     text = table(compared)
     assert "best - published, with 95% intervals over pictures:" in text and "on 4 pictures held out" in text
-    assert len(list(tmp_path.glob("inversions-*.pt"))) == 2
-    other = CounterfactualTask(
-        tiny_explainer(world_params(flip_rate=0.9)), Parts(task.pictures.held_out, task.pictures.seen), tmp_path
-    )
+    assert len(list(tmp_path.glob("inversions-*.pt"))) == 3
+    swapped = dataclasses.replace(task.pictures, seen=task.pictures.held_out)
+    other = CounterfactualTask(tiny_explainer(world_params(flip_rate=0.9)), swapped, tmp_path)
     with pytest.raises(BlobexError, match="another pictures"):
         begin(other, Place(tmp_path), "study")
 
@@ -225,10 +225,11 @@ def test_too_few_pictures_are_told(tmp_path):
     params = tiny_params()
     data = dataclasses.replace(params.data, source="folder", root=str(tmp_path / "photos"), cache=None)
     params = dataclasses.replace(params, data=data, invert=dataclasses.replace(params.invert, images=2))
-    found = parts(params, "rect", 3, 1)
-    assert [Path(name).name for name in found.seen[0] + found.held_out[0]] == ["2.png", "3.png", "4.png", "5.png"]
+    found = parts(params, "rect", 2, 1, 1)
+    names = [*found.seen[0], *found.finals[0], *found.held_out[0]]
+    assert [Path(name).name for name in names] == ["2.png", "3.png", "4.png", "5.png"]
     with pytest.raises(BlobexError, match="needs 5, but behind the first 2"):
-        parts(params, "rect", 3, 2)
+        parts(params, "rect", 2, 1, 2)
 
 
 def test_unknown_kind(tmp_path):

@@ -25,12 +25,14 @@ class Sweep:
     seed: Annotated[int, Within(0, 2**31 - 1)]  # of the sampler
     pruner: Literal["wilcoxon", "median", "none"]  # of hopeless trials; none with mode pareto
     mode: Literal["single", "pareto"]  # one number under limits, or a front of several
+    finalists: Annotated[int, Within(1, 100)]  # best trials that are measured again to choose the best; 1: none is
 
 
 @dataclass(frozen=True)
 class SweepCf(Sweep):
     variant: str  # of explain
     images: Annotated[int, Within(1, 10**5)]  # that measure a trial
+    finals: Annotated[int, Within(1, 10**5)]  # other pictures, on which finalists are measured again
     held_out: Annotated[int, Within(1, 10**5)]  # other pictures, of the final comparison
     chunk: Annotated[int, Within(1, 10**5)]  # pictures between two chances to stop a hopeless trial
     flip_rate: Annotated[float, Within(0, 1)]  # at least
@@ -47,6 +49,7 @@ class SweepCf(Sweep):
 @dataclass(frozen=True)
 class SweepInvert(Sweep):
     images: Annotated[int, Within(1, 10**5)]  # that measure a trial
+    finals: Annotated[int, Within(1, 10**5)]  # other pictures, on which finalists are measured again
     held_out: Annotated[int, Within(1, 10**5)]  # other pictures, of the final comparison
     chunk: Annotated[int, Within(1, 10**5)]  # pictures between two chances to stop a hopeless trial
     agreement: Annotated[float, Within(0, 1)]  # of decisions about reconstructions, at least

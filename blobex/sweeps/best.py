@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -16,6 +16,7 @@ from blobex.sweeps.study import Opened
 from blobex.sweeps.task import Settings, Task
 
 BEST = "best.yaml"
+FINALS = "finals"  # of a study: what finalists lost when they were measured again, by their trials' numbers
 
 
 def whole_trials(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -28,8 +29,11 @@ def missed(trial: FrozenTrial) -> float:
     return sum(max(0.0, each) for each in trial.constraints.values())
 
 
-def best_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial:
+def best_trial(trials: Sequence[FrozenTrial], again: Mapping[int, float] | None = None) -> FrozenTrial:
     """The smallest loss of those that keep the limits; if none does, the one that misses them least.
+
+    If some were measured `again` (their losses by number), the best is one of these, by what they lost there: the least
+    of many losses on a few pictures is as much luck as merit.
 
     BlobexError if no trial was tried to its end; it tells why the last one failed.
     """
@@ -37,24 +41,51 @@ def best_trial(trials: Sequence[FrozenTrial]) -> FrozenTrial:
     if not whole:
         reasons = [t.user_attrs["reason"] for t in trials if t.state == TrialState.FAIL and "reason" in t.user_attrs]
         raise BlobexError(f"no trial of the sweep succeeded: {reasons[-1] if reasons else 'none was tried to its end'}")
-    return min(whole, key=lambda trial: (missed(trial), trial.user_attrs["loss"], trial.number))
+    losses = again or {trial.number: trial.user_attrs["loss"] for trial in whole}
+    known = [trial for trial in whole if trial.number in losses]
+    return min(known, key=lambda trial: (missed(trial), losses[trial.number], trial.number))
 
 
-def candidates(trials: Sequence[FrozenTrial]) -> dict[str, Settings]:
+def finalists(trials: Sequence[FrozenTrial], count: int) -> list[FrozenTrial]:
+    """The `count` best trials, and those that the study began with, unless they miss a limit that others keep."""
+    ranked = sorted(whole_trials(trials), key=lambda trial: (missed(trial), trial.user_attrs["loss"], trial.number))
+    starts = [trial for trial in ranked[count:] if "name" in trial.user_attrs]
+    return [trial for trial in (*ranked[:count], *starts) if missed(trial) == 0 or missed(ranked[0]) > 0]
+
+
+def finals(opened: Opened) -> dict[int, float]:
+    """What finalists lost when they were measured again, by their trials' numbers."""
+    return {int(number): loss for number, loss in opened.study.user_attrs.get(FINALS, {}).items()}
+
+
+def measure_again(opened: Opened, task: Task) -> None:
+    """Measure the finalists on what no trial saw, those that were not yet."""
+    count = task.options.finalists
+    for trial in finalists(opened.trials(), count) if count > 1 else ():
+        known = finals(opened)
+        if trial.number not in known:
+            known[trial.number] = task.again(trial.user_attrs["settings"])
+            opened.study.set_user_attr(FINALS, {str(number): loss for number, loss in known.items()})
+
+
+def candidates(opened: Opened) -> dict[str, Settings]:
     """The settings that a study began with, by name, and the best ones."""
+    trials = opened.trials()
     named = {t.user_attrs["name"]: t.user_attrs["settings"] for t in whole_trials(trials) if "name" in t.user_attrs}
-    return named | {"best": best_trial(trials).user_attrs["settings"]}
+    return named | {"best": best_trial(trials, finals(opened)).user_attrs["settings"]}
 
 
 def write_best(opened: Opened, task: Task) -> Path:
     """Write best.yaml: the values by their keys in params.yaml, and what they achieved."""
-    trial = best_trial(opened.trials())
+    again = finals(opened)
+    trial = best_trial(opened.trials(), again)
     content = {
         "study": opened.study.study_name,
         "trial": trial.number,
         "keeps_limits": missed(trial) == 0,
         "values": task.keys(trial.user_attrs["settings"]),
         "measures": {"loss": trial.user_attrs["loss"], **trial.user_attrs["measures"]},
+        "loss_of_finalists": again,
     }
     path = opened.place.folder / BEST
     with whole_file(path) as temporary:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from blobex.files import whole_file
-from blobex.sweeps.best import best_trial, missed, whole_trials
+from blobex.sweeps.best import best_trial, finals, missed, whole_trials
 from blobex.sweeps.study import Opened
 from blobex.sweeps.task import Task
 
@@ -38,7 +38,7 @@ def write_plots(opened: Opened, task: Task) -> list[Path]:
     folder, trials = opened.place.folder / "plots", opened.trials()
     paths = [
         _saved(folder / "history.png", history(trials)),
-        _saved(folder / "pareto.png", pareto(trials, task)),
+        _saved(folder / "pareto.png", pareto(trials, task, finals(opened))),
     ]
     shown = _by_settings(trials)
     if len(shown.trials) < FEW:
@@ -97,7 +97,7 @@ def history(trials: Sequence[FrozenTrial]) -> Figure:
     return figure
 
 
-def pareto(trials: Sequence[FrozenTrial], task: Task) -> Figure:
+def pareto(trials: Sequence[FrozenTrial], task: Task, again: Mapping[int, float]) -> Figure:
     """Each whole trial by two objectives, in a panel for the first one that is made small and each other one.
 
     The front, which no trial beats in both, is joined up.
@@ -110,7 +110,7 @@ def pareto(trials: Sequence[FrozenTrial], task: Task) -> Figure:
     for panel, name in enumerate(others, 1):
         axes = figure.add_subplot(1, len(others), panel, xlabel=name, ylabel=small)
         if whole:
-            _panel(axes, whole, (name, small), task, best_trial(trials))
+            _panel(axes, whole, (name, small), task, best_trial(trials, again))
     return figure
 
 

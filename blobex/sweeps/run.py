@@ -19,7 +19,7 @@ from blobex import tracking
 from blobex.config.params import Params
 from blobex.errors import BlobexError
 from blobex.files import whole_file
-from blobex.sweeps.best import best_trial, candidates, missed, write_best
+from blobex.sweeps.best import best_trial, candidates, finals, measure_again, missed, write_best
 from blobex.sweeps.plots import write_plots
 from blobex.sweeps.storage import VARIABLE
 from blobex.sweeps.study import FINISHED, Opened, counted, reason, recover
@@ -49,11 +49,12 @@ def sweep(opened: Opened, task: Task, params: Params, goal: int, workers: int, c
             work(opened, task, params, goal, watch.look)
         else:
             _supervise(opened, params, watch, goal, workers, command)
+        measure_again(opened, task)
         best = write_best(opened, task)
-        comparison = task.compare(candidates(opened.trials()))
+        comparison = task.compare(candidates(opened))
         _write(folder / "comparison.json", json.dumps(comparison, indent=2) + "\n")
         files = [best, folder / "comparison.json", write_trials(opened), *write_plots(opened, task)]
-        trial = best_trial(opened.trials())
+        trial = best_trial(opened.trials(), finals(opened))
         if missed(trial):
             watch.say("no trial kept all limits: best.yaml holds the one that misses them least")
         tracker.log_metrics({"best_trial": trial.number, "best_loss": trial.user_attrs["loss"]})

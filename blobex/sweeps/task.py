@@ -68,6 +68,9 @@ class Task(Protocol):
     def measure(self, settings: Settings, report: Report) -> Outcome:
         """Try settings, telling `report` how it goes. Any exception is the trial's failure."""
 
+    def again(self, settings: Settings) -> float:
+        """The loss of settings on what no trial saw, and no comparison will."""
+
     def compare(self, candidates: Mapping[str, Settings]) -> dict[str, Any]:
         """Measures of each candidate on what no trial saw, and differences of "best" to each other one."""
 

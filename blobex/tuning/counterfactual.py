@@ -149,16 +149,22 @@ class CounterfactualTask(SearchTask):
         )
         return self._outcome(found, stopped)
 
+    @cached_property
+    def finals(self) -> Inverted:
+        return Inverted(self.explainer, self.pictures.finals, self.folder)
+
+    @one_core()
+    def again(self, settings: Settings) -> float:
+        found = self._all_answers(settings, self.finals)
+        return float(np.nanmean(found.losses(self.options.blob_price, self.foreign)))
+
     @one_core()
     def compare(self, candidates: Mapping[str, Settings]) -> dict[str, Any]:
         held_out = Inverted(self.explainer, self.pictures.held_out, self.folder)
         self.warm_up()
         measures, samples = {}, {}
         for name, settings in candidates.items():
-            explainer, parts = self.with_settings(settings), chunks(len(held_out.names), self.options.chunk)
-            found = self._answers(explainer, held_out, parts[0])
-            for index in parts[1:]:
-                found = found.joined(self._answers(explainer, held_out, index))
+            found = self._all_answers(settings, held_out)
             losses = found.losses(self.options.blob_price, self.foreign)
             flips = found.flipped & found.asked
             measures[name] = {"loss": float(np.nanmean(losses)), **found.measures()}
@@ -169,6 +175,13 @@ class CounterfactualTask(SearchTask):
                 "changed_blobs": found.per_picture(found.blobs, flips),
             }
         return comparison(len(held_out.names), measures, samples, self.options.seed)
+
+    def _all_answers(self, settings: Settings, inverted: Inverted) -> Answers:
+        explainer, parts = self.with_settings(settings), chunks(len(inverted.names), self.options.chunk)
+        found = self._answers(explainer, inverted, parts[0])
+        for index in parts[1:]:
+            found = found.joined(self._answers(explainer, inverted, index))
+        return found
 
     def _answers(self, explainer: Explainer, inverted: Inverted, index: Tensor) -> Answers:
         names = [inverted.names[number] for number in index.tolist()]

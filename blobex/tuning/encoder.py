@@ -101,8 +101,15 @@ class EncoderTask:
         return Outcome(1 - measures["w_explained"], measures, {}, measures, stopped)
 
     @one_core()
-    def compare(self, candidates: Mapping[str, Settings]) -> dict[str, Any]:
+    def again(self, settings: Settings) -> float:
         """Trained from another seed, and measured on other pictures."""
+        seed = self.params.run.seed + 2
+        module, _ = self._trained(settings, seed, lambda losses: False)
+        return 1 - float(explained_by_picture(module, self.options.images, seed).mean())
+
+    @one_core()
+    def compare(self, candidates: Mapping[str, Settings]) -> dict[str, Any]:
+        """Trained from a third seed, and measured on its pictures."""
         seed, measures, samples = self.params.run.seed + 1, {}, {}
         for name, settings in candidates.items():
             module, _ = self._trained(settings, seed, lambda losses: False)

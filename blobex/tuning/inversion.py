@@ -90,6 +90,10 @@ class InversionTask(SearchTask):
         return self._outcome(found, queries, stopped)
 
     @one_core()
+    def again(self, settings: Settings) -> float:
+        return self._remade(self.with_settings(settings), self.pictures.finals[1]).measures()["perceptual"]
+
+    @one_core()
     def compare(self, candidates: Mapping[str, Settings]) -> dict[str, Any]:
         queries = self.pictures.held_out[1]
         self.warm_up()

@@ -26,27 +26,30 @@ Part = tuple[list[str], Tensor]  # names, and pictures (N,3,height,width) in [-1
 
 @dataclass(frozen=True)
 class Parts:
-    """Two lists of pictures without a common one."""
+    """Lists of pictures of which no two have a common one."""
 
-    seen: Part
-    held_out: Part
+    seen: Part  # that trials are measured on
+    finals: Part  # that finalists are measured on
+    held_out: Part  # of the comparison
 
 
-def parts(params: Params, setup: str, seen: int, held_out: int) -> Parts:
+def parts(params: Params, setup: str, seen: int, finals: int, held_out: int) -> Parts:
     """Pictures to tune on and to compare with: of those that may be explained, the ones behind `invert.images`.
 
     BlobexError: there are too few.
     """
     paths = explained_paths(params)[params.invert.images :]
-    pictures = load_pictures(params, setup, paths, "sweep", seen + held_out) if paths else None
+    wanted = seen + finals + held_out
+    pictures = load_pictures(params, setup, paths, "sweep", wanted) if paths else None
     found = len(pictures.paths) if pictures else 0
-    if pictures is None or found < seen + held_out:
+    if pictures is None or found < wanted:
         raise BlobexError(
-            f"a sweep on {seen} pictures with {held_out} held out needs {seen + held_out}, but behind the first "
-            f"{params.invert.images} (invert.images) {params.data.root} has {found}: lower one of them"
+            f"a sweep on {seen} pictures, {finals} for finalists and {held_out} held out needs {wanted}, but behind "
+            f"the first {params.invert.images} (invert.images) {params.data.root} has {found}: lower one of them"
         )
     names, images = [name_of(path) for path in pictures.paths], to_float(pictures.images)
-    return Parts((names[:seen], images[:seen]), (names[seen:], images[seen:]))
+    ends = (slice(0, seen), slice(seen, seen + finals), slice(seen + finals, wanted))
+    return Parts(*((names[end], images[end]) for end in ends))
 
 
 class Inverted:

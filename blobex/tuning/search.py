@@ -52,6 +52,7 @@ class SearchTask:
         tuned = set(self.settings(dict.fromkeys(self.space, 1)))
         return {
             "pictures": digest(self.pictures.seen[1]),
+            "finals": digest(self.pictures.finals[1]),
             "weights": self.explainer.weights,
             "device": self.explainer.device.type,  # of which the seconds are
             "decision": [self.explainer.decision.name, *self.explainer.decision.outputs],

@@ -35,7 +35,7 @@ def load_task(kind: str, setup: str, params: Params, models: Path, folder: Path)
         raise BlobexError(f"unknown sweep {kind!r}: choose from {', '.join(KINDS)}")
     options = params.sweep_cf if kind == "cf" else params.sweep_invert
     explainer = Explainer.load(setup, models, params)
-    pictures = parts(params, setup, options.images, options.held_out)
+    pictures = parts(params, setup, options.images, options.finals, options.held_out)
     return CounterfactualTask(explainer, pictures, folder) if kind == "cf" else InversionTask(explainer, pictures)
 
 

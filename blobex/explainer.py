@@ -253,10 +253,11 @@ class Explainer(Engine):
 
 
 def write_snapshots(folder: Path, records: Sequence[Explanation], pictures: int) -> None:
-    """Write snapshot_<i>.png per 16 pictures."""
+    """Write snapshot_<i>.png per 16 pictures, in 256 colours: to look at. Their pixels are in the pictures' folders."""
     each = len(records) // pictures
     for number, first in enumerate(range(0, pictures, WRITTEN)):
-        write_png(folder / f"snapshot_{number}.png", snapshot(records[first * each : (first + WRITTEN) * each], each))
+        shown = snapshot(records[first * each : (first + WRITTEN) * each], each)
+        write_png(folder / f"snapshot_{number}.png", shown, colours=256)
 
 
 def write_published(folder: Path, records: Sequence[Explanation], pictures: int) -> None:

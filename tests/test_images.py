@@ -176,3 +176,15 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, picture, monkeypatch):
         write_png(path, 255 - picture)
     monkeypatch.undo()
     assert np.array_equal(load_image(path), picture) and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_picture_of_few_colours_is_shorter_and_nearly_the_same(tmp_path):
+    rows, columns = np.mgrid[:64, :96]
+    smooth = np.stack([rows * 3, columns * 2, (rows + columns)], axis=2)
+    image = (smooth + np.random.default_rng(0).integers(0, 8, smooth.shape)).astype(np.uint8)
+    write_png(tmp_path / "all.png", image)
+    write_png(tmp_path / "few.png", image, colours=256)
+    few = load_image(tmp_path / "few.png")
+    assert len(np.unique(few.reshape(-1, 3), axis=0)) <= 256
+    assert np.abs(few.astype(int) - image).mean() < 8
+    assert (tmp_path / "few.png").stat().st_size < (tmp_path / "all.png").stat().st_size

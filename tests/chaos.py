@@ -36,7 +36,7 @@ HELPERS = {
     "evaluate@rect": ("explain@rect-targeted", "explain@rect-diverse"),
 }
 LAUNCH = 0.3  # share of that time in which DVC and the imports are, more or less
-RWLOCK = ".dvc/tmp/rwlock"
+RWLOCK, LOCK = ".dvc/tmp/rwlock", "dvc.lock"
 LOOK = 0.25  # seconds between two looks at how much it has taken: looking takes time itself
 
 
@@ -58,15 +58,18 @@ def disturbed(folder: Path, stage: str, kills: int, seconds: float, moment: rand
     for helper in HELPERS.get(stage, ()):
         dvc(folder, "repro", "--single-item", helper)
     hits = left_open = within = 0
+    lock = (folder / LOCK).read_text() if (folder / LOCK).exists() else None
     while hits < kills:
         process = start(folder, "repro", "--single-item", "--force", stage)
-        if killed(process, moment.uniform(LAUNCH * seconds, seconds)):
+        said: list[str] = []
+        if killed(process, moment.uniform(LAUNCH * seconds, seconds), said):
             hits += 1
             mend(folder / RWLOCK)
+            check_out(folder / LOCK, lock)
             found = len(open_runs(folder, stage))
             left_open, within = max(left_open, found), within + bool(found)
         else:
-            assert process.returncode == 0
+            assert process.returncode == 0, said[-1]
     dvc(folder, "repro", "--single-item", "--force", stage)
     return left_open, within
 
@@ -82,15 +85,30 @@ def mend(file: Path) -> None:
         file.unlink()
 
 
-def killed(process: subprocess.Popen[str], seconds: float) -> bool:
-    """Whether DVC was killed, with all that it started, after so many of the processor's seconds; else it had ended."""
+def check_out(file: Path, known: str | None) -> None:
+    """Bring dvc.lock back, as `git checkout dvc.lock` does: DVC empties it first, and may be killed before it wrote."""
+    text = file.read_text() if file.exists() else None
+    if known is None and text is not None and not text.endswith("\n"):
+        file.unlink()
+    elif known is not None and (text is None or len(text) < len(known)):
+        file.write_text(known)
+    else:
+        return
+    print(f"DVC was killed while it wrote {LOCK}: brought back", flush=True)
+
+
+def killed(process: subprocess.Popen[str], seconds: float, said: list[str]) -> bool:
+    """Whether DVC was killed, with all that it started, after so many of the processor's seconds.
+
+    Else it had ended, and what it said goes into `said`.
+    """
     while process.poll() is None:
         if taken(process.pid) >= seconds:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             return True
         time.sleep(LOOK)
-    process.communicate()
+    said.append("".join(process.communicate())[-2000:])
     return False
 
 

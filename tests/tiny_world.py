@@ -10,6 +10,7 @@ from torch import Tensor
 from blobex.config.data import Setup
 from blobex.config.params import Params
 from blobex.config.read import load_params
+from blobex.config.search import InvertSetup
 from blobex.decisions.decision import Decision
 from blobex.decisions.source import from_callable
 from blobex.explainer import Explainer
@@ -22,9 +23,11 @@ PARAMS = Path(__file__).parents[1] / "profiles" / "synthetic.yaml"
 
 
 def tiny_params(steps: int = 40) -> Params:
-    """The default parameters at 32x64 with few steps."""
+    """The default parameters at 32x64 with few steps, and an inversion that ends in ten: what is tuned to the reference
+    models says nothing about this world."""
     params = load_params(PARAMS)
-    invert = dataclasses.replace(params.invert.rect, steps=10)
+    weights = {"perceptual": 1.0, "l2": 0.1, "decision": 1.0, "blobs": 0.0}
+    invert = InvertSetup(steps=10, decision_steps=10, learning_rate=0.25, size_lr_multiplier=2.0, **weights)
     explain = dataclasses.replace(params.explain.rect, steps=steps, learning_rate=0.03, lambda_prox=0.01)
     return dataclasses.replace(
         params,

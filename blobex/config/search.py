@@ -74,8 +74,8 @@ class Gate:
 @dataclass(frozen=True)
 class ExplainImages:
     basic: Annotated[int, Within(1, 10**6)]  # pictures; at most as many as are inverted
-    targeted: Annotated[int, Within(1, 10**6)]
-    diverse: Annotated[int, Within(1, 10**6)]
+    targeted: Annotated[int, Within(1, 10**6)]  # pictures
+    diverse: Annotated[int, Within(1, 10**6)]  # pictures
 
 
 @dataclass(frozen=True)

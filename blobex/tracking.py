@@ -179,6 +179,21 @@ def end(params: Params, run_id: str | None, status: str) -> None:
             raise
 
 
+def end_orphans(params: Params, parent: str | None) -> None:
+    """Close the runs within `parent` whose processes, of this machine, are gone, if the tracker answers."""
+    try:
+        if known(params, parent) is None:
+            return
+        client = connect(params.run.tracking_uri, params.run.s3_endpoint)
+        running = f"tags.`{PARENT}` = '{parent}' and attributes.status = 'RUNNING'"
+        for run in client.search_runs([client.get_run(parent).info.experiment_id], running):
+            if is_gone(run.data.tags.get(PROCESS, "")):
+                client.set_terminated(run.info.run_id, "KILLED")
+    except Exception as error:
+        if not lost(error):
+            raise
+
+
 def known(params: Params, run_id: str | None) -> str | None:
     """The run's id if the tracker knows such a run, or does not answer; else None."""
     if params.run.tracking_uri == OFF or run_id is None:

@@ -315,3 +315,28 @@ def test_several_processes_may_start_at_once(tmp_path_factory):
 def test_tracker_of_a_run(params):
     with tracking.run(params, "evaluate", "square") as tracker:
         assert isinstance(tracker, MlflowTracker)
+
+
+def test_runs_of_dead_processes_are_closed_within_their_parent_only(params, client):
+    """A worker that was killed as it began a run leaves it open; those that live keep theirs."""
+    profile, uri = str(Path(__file__).parents[1] / "profiles" / "smoke.yaml"), params.run.tracking_uri
+    with (
+        tracking.run(params, "sweep_cf", "square") as parent,
+        tracking.run(params, "sweep_cf", "rect") as other,
+        tracking.child(params, parent.run_id, "lives", {}) as alive,
+    ):
+        code = (
+            "import dataclasses, os, signal; from blobex import tracking; from blobex.config.read import load_params\n"
+            f"params = load_params({profile!r})\n"
+            f"params = dataclasses.replace(params, run=dataclasses.replace(params.run, tracking_uri={uri!r}))\n"
+            f"begun = [tracking.child(params, each, 'dies', {{}}) for each in {[parent.run_id, other.run_id]!r}]\n"
+            "print([each.__enter__().run_id for each in begun], flush=True)\n"
+            "os.kill(os.getpid(), signal.SIGKILL)"
+        )
+        told = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True).stdout
+        within, elsewhere = (name.strip(" '") for name in told.strip().strip("[]").split(","))
+        tracking.end_orphans(params, parent.run_id)
+        states = [client.get_run(name).info.status for name in (within, elsewhere, alive.run_id, parent.run_id)]
+        assert states == ["KILLED", "RUNNING", "RUNNING", "RUNNING"]
+    tracking.end_orphans(params, None)
+    tracking.end_orphans(params, "0" * 32)  # no such run

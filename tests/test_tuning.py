@@ -185,7 +185,7 @@ def test_encoder_explains_more_after_more_steps(tmp_path):
     pretrain = dataclasses.replace(
         params.encoder_pretrain,
         channels={4: 8, 8: 8, 16: 8, 32: 8},
-        training=dataclasses.replace(params.encoder_pretrain.training, batch_size=8),
+        training=dataclasses.replace(params.encoder_pretrain.training, batch_size=8, steps=6000, halve_every=2500),
     )
     options = dataclasses.replace(params.sweep_encoder, steps=60, images=32, held_out=32)
     params = dataclasses.replace(params, encoder_pretrain=pretrain, sweep_encoder=options)

@@ -78,6 +78,7 @@ def _recover(opened: Opened, params: Params, ended: Sequence[subprocess.Popen[by
         lost = recover(opened, {process.pid: process.returncode for process in ended})
     for trial in lost:
         tracking.end(params, trial.user_attrs.get("run_id"), "KILLED")
+    tracking.end_orphans(params, opened.study.user_attrs.get("run_id"))  # of workers killed before they told their run
 
 
 def _supervise(opened: Opened, params: Params, watch: _Watch, goal: int, workers: int, command: Command) -> None:

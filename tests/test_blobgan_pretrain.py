@@ -1,8 +1,7 @@
-"""The first lessons of a BlobGAN: painting and laying out, on pictures of coloured blobs."""
+"""The first lesson of a BlobGAN: painting, on pictures of coloured blobs."""
 
 import dataclasses
 
-import pytest
 import torch
 import torch.nn.functional as F
 from tiny_networks import tiny_network
@@ -11,10 +10,8 @@ from tiny_world import PARAMS
 from blobex.config.data import Run, Setup
 from blobex.config.read import load_params
 from blobex.layout.splat import splat
-from blobex.networks.blobgan import BlobGAN
-from blobex.networks.segment_encoder import build_segment_encoder
 from blobex.segments.place import placed
-from blobex.training.blobgan_pretrain import LayoutModule, PaintModule, painting_loss
+from blobex.training.blobgan_pretrain import PaintModule, painting_loss
 from blobex.training.fit import fit
 from blobex.training.gan import GanModule
 from blobex.training.tracker import NullTracker
@@ -44,10 +41,6 @@ def training(part, **changes):
 def paint_options(steps, every=100):
     part = training(OPTIONS.training, steps=steps, batch_size=16, halve_every=40, every=every)
     return dataclasses.replace(OPTIONS, training=part)
-
-
-def layout_options(steps, every=100):
-    return dataclasses.replace(OPTIONS, layout=training(OPTIONS.layout, steps=steps, batch_size=64, every=every))
 
 
 def coloured(count=64, seed=0):
@@ -122,48 +115,3 @@ def test_the_gan_goes_on_painting(tmp_path):
         random = torch.Generator().manual_seed(0)
         losses[weight] = painting(gan.model, tuple(t[:16] for t in data), random)[0].item()
     assert losses[20.0] < 0.7 * losses[0.0]
-
-
-@pytest.fixture(scope="module")
-def layouts():
-    """Codes and places of 512 layouts, and the networks that are to learn them."""
-    torch.manual_seed(0)
-    blobgan = BlobGAN(NETWORK, 16, 1)
-    encoder = build_segment_encoder(blobgan, OPTIONS.code_dim).eval().requires_grad_(False)
-    _, *places = coloured(512)
-    present = torch.rand(512, 3, generator=torch.Generator().manual_seed(1)) < 0.7
-    codes = torch.randn(512, 4, OPTIONS.code_dim, generator=torch.Generator().manual_seed(2))
-    return blobgan, encoder, (codes, *places, present)
-
-
-def test_a_layout_that_is_right_has_no_error(layouts):
-    blobgan, encoder, batch = layouts
-    module = LayoutModule(layout_options(1), blobgan, encoder, batch[0], 0)
-    feature, style = encoder.looks(batch[0])
-    right = placed(*batch[1:5]).replace({"features": feature, "spatial_style": style})
-    assert module.error(batch, right).abs().max() < 1e-6
-    pixel = right.replace({"xs": right.xs + 1 / 64})
-    expected = 0.5 * batch[5].sum(1)  # one deviation off, of every blob that is there
-    torch.testing.assert_close(module.error(batch, pixel), expected.float(), rtol=1e-3, atol=1e-3)
-    turned = right.replace({"covs": right.covs * torch.tensor([1.0, 1, -1, -1])})
-    assert module.error(batch, turned).abs().max() < 1e-6  # the same ellipses
-    assert torch.allclose(module.read(batch)[0], module.read((batch[0], *batch[1:3], turned.covs, *batch[4:]))[0])
-    restyled = right.replace({"spatial_style": right.spatial_style * torch.tensor([1.0, 1, 1, 1.5])[:, None]})
-    assert (module.error(batch, restyled)[~batch[5][:, 2]] < 1e-6).all()  # nobody sees an absent blob
-
-
-def test_it_learns_to_lay_out(layouts, tmp_path):
-    """Layouts come back from their z with a fraction of the error of the mean layout's."""
-    blobgan, encoder, batch = layouts
-    options = layout_options(150)
-    module = LayoutModule(options, blobgan, encoder, batch[0], 0)
-    fit(module, lambda step: batch, options.layout, RUN, tmp_path, NullTracker())
-    mean, log_variance = module.read(batch)
-    with torch.no_grad():
-        error = module.error(batch, module.layout_network(mean)).mean()
-        features, styles = encoder.looks(batch[0])
-        every = placed(*batch[1:5]).replace({"features": features, "spatial_style": styles})
-        average = every.map(lambda tensor: tensor.mean(0, keepdim=True).expand_as(tensor))
-        plain = module.error(batch, average).mean()
-    assert error < 0.6 * plain
-    assert log_variance.mean() < 0  # z tells something

@@ -15,9 +15,8 @@ from blobex.counterfactual.target import AttributeTarget
 from blobex.datasets.images import to_array
 from blobex.descent.slots import EXACT_ROWS
 from blobex.inversion.networks import Networks
-from blobex.layout.layout import KEYS, BlobLayout
+from blobex.layout.layout import ABSENT, KEYS, BlobLayout
 from blobex.layout.vector import VectorForm
-from blobex.segments.place import ABSENT
 
 
 def photos(count: int = 2) -> Tensor:

@@ -14,9 +14,8 @@ from blobex.counterfactual.search import Manner, search
 from blobex.counterfactual.space import masks
 from blobex.counterfactual.target import AttributeTarget
 from blobex.inversion.networks import Networks
-from blobex.layout.layout import KEYS, BlobLayout
+from blobex.layout.layout import ABSENT, KEYS, BlobLayout
 from blobex.layout.splat import splat
-from blobex.segments.place import ABSENT
 
 BLOBS = 5
 SLOTS = {"road": 1, "lane": 1, "vehicle": 3}  # the first two blobs are one object

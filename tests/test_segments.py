@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from blobex.config.training import Group
-from blobex.layout.layout import BlobLayout
+from blobex.layout.layout import ABSENT, BlobLayout
 from blobex.layout.splat import splat
 from blobex.scenes.labels import DRIVABLE, SEMANTIC
 from blobex.scenes.render import render
 from blobex.scenes.sample import sample
 from blobex.scenes.scene import LANE_WIDTH
-from blobex.segments.place import ABSENT, FILLED, fit_anchors, place
+from blobex.segments.place import FILLED, fit_anchors, place
 from blobex.segments.split import GROUPS, Segment, segment, segments
 
 AREA = 0.004

@@ -21,6 +21,7 @@ def project(tmp_path_factory):
     params = yaml.safe_load(path.read_text())
     params["run"] |= {"device": "cpu", "devices": 2, "precision": "float32"}
     params["blobgan"] |= {"start": "scratch", "painting_weight": 0}
+    params["blobgan"]["network"]["layout"] = "mlp"
     path.write_text(yaml.safe_dump(params))
     stage(folder, "scenes")
     return folder

@@ -21,6 +21,7 @@ NETWORK = Network(
     size_in=8,
     feature_dim=8,
     style_dim=8,
+    layout="mlp",
     z_dim=8,
     layout_hidden=16,
     layout_layers=3,

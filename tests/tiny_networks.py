@@ -16,6 +16,7 @@ TINY = Network(
     size_in=8,
     feature_dim=6,
     style_dim=5,
+    layout="mlp",
     z_dim=16,
     layout_hidden=12,
     layout_layers=4,

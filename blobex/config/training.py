@@ -87,9 +87,10 @@ class Network:
     size_in: Annotated[int, Within(4, 64)]  # height of the input grid
     feature_dim: Annotated[int, Within(1, 2048)]  # numbers that a blob writes into the input grid
     style_dim: Annotated[int, Within(1, 2048)]  # numbers that modulate the convolutions where a blob is
+    layout: Literal["flow", "mlp"]  # how z becomes a layout: a flow fitted to real ones, or layers the GAN trains
     z_dim: Annotated[int, Within(1, 2048)]  # numbers of z, which layouts are sampled from
-    layout_hidden: Annotated[int, Within(1, 4096)]  # numbers of w
-    layout_layers: Annotated[int, Within(2, 32)]  # linear layers from z to the layout
+    layout_hidden: Annotated[int, Within(1, 4096)]  # width of the flow, or of the layers: numbers of w
+    layout_layers: Annotated[int, Within(2, 32)]  # residual blocks of the flow, or linear layers
     norm_features: bool  # whether features and styles are pixel-normalised
     channels: Annotated[dict[int, int], Within(1, 2048)]  # generator: height of a level to its width
     discriminator_channels: Annotated[dict[int, int], Within(1, 2048)]  # height of a level to its width
@@ -105,7 +106,7 @@ class BlobganPretrain:
     l1: Annotated[float, Within(0, 1e4)]  # weight of the absolute difference of pixels
     perceptual: Annotated[float, Within(0, 1e4)]  # weight of the perceptual distance
     training: Training  # of the generator
-    layout: Training  # of the layout network, afterwards
+    layout: Training  # of the flow of layouts, afterwards
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class Blobgan:
 class EncoderPretrain:
     architecture: Literal["stylegan", "resnet"]
     channels: Annotated[dict[int, int], Within(1, 2048)]  # height of a level to its width
-    mlp_idx: Annotated[int, Within(-32, -1)]  # w is the activation before this layer of the layout network
+    mlp_idx: Annotated[int, Within(-32, -1)]  # w is the activation before this layer of mlp; -1 with a flow
     training: Training
 
 

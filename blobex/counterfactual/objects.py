@@ -16,8 +16,7 @@ from torch import Tensor
 from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.problems import Problems
 from blobex.descent.slots import State, in_slots
-from blobex.layout.layout import BlobLayout
-from blobex.segments.place import ABSENT
+from blobex.layout.layout import ABSENT, BlobLayout
 
 GROUND = ("road", "verge", "side_lane", "lane")  # groups whose blobs are one object: lanes make no sense without a road
 SCENERY = (*GROUND, "building", "vegetation")  # what the hour and the weather colour, with the background

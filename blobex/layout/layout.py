@@ -13,6 +13,7 @@ from blobex.errors import BlobexError
 
 KEYS = ("xs", "ys", "covs", "sizes", "features", "spatial_style")
 PLAIN_KEYS = ("xs", "ys", "sizes")  # one number a blob
+ABSENT = -6.0  # size of a blob that shows nothing
 BACKGROUND_KEYS = ("sizes", "features", "spatial_style")  # K+1 entries; entry 0 belongs to the background
 
 

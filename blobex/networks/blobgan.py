@@ -19,6 +19,7 @@ from blobex.layout.layout import BlobLayout
 from blobex.layout.splat import Canvas, score_pyramid
 from blobex.networks import weights
 from blobex.networks.generator import Generator
+from blobex.networks.layout_flow import LayoutFlow
 from blobex.networks.layout_network import LayoutNetwork, LayoutShape
 
 NOISE_SEED = 0
@@ -38,13 +39,13 @@ class BlobGAN(nn.Module):
         super().__init__()
         check_levels(network.channels, network.size_in, height, "channels")
         self.network, self.height, self.aspect_ratio = network, height, aspect_ratio
-        self.layout_network = LayoutNetwork(
-            LayoutShape(**{name: getattr(network, name) for name in LayoutShape._fields})
-        )
+        shape = LayoutShape(**{name: getattr(network, name) for name in LayoutShape._fields})
+        flow = network.layout == "flow"
+        self.layout_network = LayoutFlow(shape, aspect_ratio) if flow else LayoutNetwork(shape)
         legacy = network.rectangle == "legacy" and aspect_ratio > 1
         canvas = Canvas(height, aspect_ratio, legacy, network.blob_area)
         self.generator = Generator(canvas, network.channels, network.feature_dim, network.style_dim)
-        self.register_buffer("mean_w", torch.zeros(network.layout_hidden))
+        self.register_buffer("mean_w", torch.zeros(self.layout_network.w_size()))
         fixed = self.generator.random_noise(1, torch.Generator().manual_seed(NOISE_SEED))
         for index, noise in enumerate(fixed):
             self.register_buffer(f"noise_{index}", noise)
@@ -76,7 +77,7 @@ class BlobGAN(nn.Module):
         return self.layout_network.from_w(self.mean_w * truncation + w * (1 - truncation))
 
     def layout_from_w(self, w: Tensor, mlp_idx: int = -1) -> BlobLayout:
-        """Blobs for an activation w (N,hidden) before layer `mlp_idx` of the layout network."""
+        """Blobs for w (N,w_size), of a network of layers the activation before layer `mlp_idx`."""
         return self.layout_network.from_w(w, mlp_idx)
 
     @torch.no_grad()

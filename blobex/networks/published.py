@@ -223,6 +223,7 @@ def _architecture(
         size_in=smallest,
         feature_dim=feature_dim,
         style_dim=style_dim,
+        layout="mlp",
         z_dim=first.shape[1],
         layout_hidden=last.shape[1],
         layout_layers=layers,

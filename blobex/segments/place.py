@@ -2,7 +2,7 @@
 
 Every group has its own blobs. Where it has several, each has an anchor, the mean of a cluster of all such segments, and
 a picture's segments go to the anchors that they are nearest to: one blob always means the same kind of thing at the
-same kind of place, which is what a layout network can learn.
+same kind of place, which is what can be learnt of layouts.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from scipy.cluster.vq import kmeans2
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from blobex.layout.layout import BlobLayout
+from blobex.layout.layout import ABSENT, BlobLayout
 from blobex.segments.split import Segment
 
-ABSENT = -6.0  # size of a blob that shows nothing
 FILLED = 1.0  # added to the size, so that small blobs are opaque too
 LONGEST = 8.0  # the most that a blob is longer than wide
 AREA_WEIGHT = 0.25  # of the logarithm of areas beside places, when segments are compared

@@ -21,7 +21,7 @@ def parsed(parser: Parser, images: Tensor, device: torch.device) -> list[list[Se
     """The segments of each picture, uint8 (N,3,H,W)."""
     found: list[list[Segment]] = []
     parser = parser.to(device)
-    for batch in tqdm(images.split(BATCH), desc="segments", unit="batch", leave=False):
+    for batch in tqdm(images.split(BATCH), desc="segments", unit="batch", leave=False, disable=None):
         found += told(parser(to_float(batch.to(device))))
     return found
 

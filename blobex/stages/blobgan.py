@@ -66,6 +66,8 @@ def build(params: Params, setup: str, images: Tensor) -> tuple[GanModule, Batch]
     """The GAN at its start, and the tensors that its batches are cut from: the pictures, and perhaps their blobs."""
     size, seed = params.setup(setup), params.run.seed
     if params.blobgan.start == "scratch":
+        if params.blobgan.network.layout == "flow":
+            raise BlobexError("from scratch no flow can be fitted: set blobgan.network.layout to mlp")
         return GanModule(params.blobgan, size, seed), (images,)
     pretrained = load_pretrained(common.MODELS / "blobgan_pretrain" / setup)
     if not params.blobgan.painting_weight:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,16 +19,19 @@ from blobex.datasets.images import to_array, to_float
 from blobex.datasets.manifest import manifest_path
 from blobex.device import resolve_device
 from blobex.errors import BlobexError
+from blobex.layout.layout import BlobLayout
 from blobex.networks import weights
+from blobex.networks.layout_flow import LARGEST, LayoutFlow
 from blobex.networks.parser import load_parser
 from blobex.networks.perceptual import load_perceptual, perceptual_name
 from blobex.networks.segment_encoder import Examples
-from blobex.segments.place import fit_anchors, place, placed, tensors_of
+from blobex.segments.place import fit_anchors, looking, place, placed, tensors_of
 from blobex.segments.read import parsed
 from blobex.stages import common
-from blobex.training.blobgan_pretrain import LayoutModule, PaintModule
+from blobex.training.blobgan_pretrain import PaintModule
 from blobex.training.checkpoints import mark_finished
 from blobex.training.fit import Batch, fit, resumed_run_id
+from blobex.training.layout import LayoutModule
 
 KIND = "blobgan_pretrain"
 HELD_OUT = 512  # training pictures that are only measured, or half of them where there are fewer
@@ -37,10 +41,15 @@ SHOWN = 16
 def main(params: Params, setup: str) -> None:
     """Painting first, then layouts; the measures are of training pictures that were held out."""
     folder, options, seed = common.MODELS / KIND / setup, params.blobgan_pretrain, params.run.seed
-    blobs, wanted = sum(options.slots.values()), params.blobgan.network.blobs
+    network = params.blobgan.network
+    blobs, wanted = sum(options.slots.values()), network.blobs
     if blobs != wanted:
         raise BlobexError(
             f"blobgan_pretrain.slots are {blobs} but blobgan.network.blobs is {wanted}: make them as many"
+        )
+    if network.layout != "flow":
+        raise BlobexError(
+            "blobgan_pretrain fits a flow: set blobgan.network.layout to flow, or blobgan.start to scratch"
         )
     images, places, painter = prepare(params, setup)
     learnt = max(len(images) - HELD_OUT, (len(images) + 1) // 2)
@@ -52,11 +61,10 @@ def main(params: Params, setup: str) -> None:
         fit(painter, batches, options.training, alone, states[0], tracker)
         painter.eval().to(resolve_device(params.run.device))
         codes = common.in_batches(lambda *batch: codes_of(painter, batch), images, *places[:4])
-        layouts = LayoutModule(options, painter.model, painter.encoder, codes[:learnt], seed)
-        layouts.depends_on(codes=checksum(codes))
-        batches = batches_of((codes, *places), learnt, options.layout, seed)
-        fit(layouts, batches, options.layout, alone, states[1], tracker)
-        model = painter.model.to(painter.device)
+        model = painter.cpu().model
+        layouts = layout_lesson(painter, codes, places, learnt, options.layout, seed)
+        fit(*layouts, options.layout, alone, states[1], tracker)
+        painter.to(resolve_device(params.run.device))
         some = torch.randperm(learnt, generator=torch.Generator().manual_seed(seed))[: options.examples]
         examples = Examples.of(codes[some], *(tensor[some] for tensor in places))
         weights.shorten(nn.ModuleList([model, painter.encoder, examples]))
@@ -103,6 +111,25 @@ def batches_of(data: Batch, learnt: int, training: Training, seed: int) -> Calla
 def codes_of(painter: PaintModule, batch: Batch) -> Tensor:
     images, *places = (tensor.to(painter.device) for tensor in batch)
     return painter.encoder.codes(to_float(images), placed(*places)).cpu()
+
+
+def layout_lesson(
+    painter: PaintModule, codes: Tensor, places: Batch, learnt: int, training: Training, seed: int
+) -> tuple[LayoutModule, Callable[[int], Batch]]:
+    """What learns the flow of the layouts of pictures, of which the first `learnt` are its lesson, and its batches."""
+    flow = cast(LayoutFlow, painter.model.layout_network)
+    first = [tensor[: min(learnt, LARGEST)] for tensor in (codes, *places)]
+    flow.fit(layouts_of(painter, *first[:-1]), first[-1])
+    w = common.in_batches(lambda *batch: flow.w_of(layouts_of(painter, *batch[:-1]), batch[-1]), codes, *places)
+    module = LayoutModule(flow, training, seed)
+    module.depends_on(w=checksum(w))
+    return module, batches_of((w,), learnt, training, seed)
+
+
+@torch.no_grad()
+def layouts_of(painter: PaintModule, codes: Tensor, *places: Tensor) -> BlobLayout:
+    """The blobs at xs, ys, covs and sizes of `Places` that look as their codes say."""
+    return looking(placed(*places), *painter.encoder.looks(codes))
 
 
 def measures(painter: PaintModule, held_out: Batch, perceptual: str) -> dict[str, float]:

@@ -54,7 +54,8 @@ def generator_measures(params: Params, setup: str, folder: Path) -> dict[str, fl
             for pictures in (held_out, made(options.generated_images))
         )
     scores = precision_recall(real_features[:COMPARED], made_features[:COMPARED])
-    write_png(folder / "samples.png", to_array(make_grid(to_float(next(made(SHOWN))[:SHOWN]), nrow=8)))
+    picture = to_array(make_grid(to_float(next(made(SHOWN))[:SHOWN]), nrow=8))
+    write_png(folder / "samples.png", picture, colours=256)
     return {
         name: frechet_distance(real, gaussian(made_features, network, setup)),
         f"{name}_real": frechet_distance(real, gaussian(real_features, network, setup)),

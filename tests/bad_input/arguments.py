@@ -144,6 +144,18 @@ OTHERS = [
         harm=setting("blobgan_pretrain.slots.road", 9),
     ),
     typed(
+        "a first lesson without a flow",
+        "stage blobgan_pretrain rect",
+        "set blobgan.network.layout to flow",
+        harm=setting("blobgan.network.layout", "mlp"),
+    ),
+    typed(
+        "a flow from scratch",
+        "stage blobgan rect",
+        "set blobgan.network.layout to mlp",
+        harm=setting("blobgan.start", "scratch"),
+    ),
+    typed(
         "tracking in nonsense",
         "stage report",
         "run.tracking_uri nonsense:/",

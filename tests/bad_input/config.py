@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import yaml
 
-from bad_input.world import Case, Harm, cut, folder_at, gone, link_at, put, replaced, setting
+from bad_input.world import Case, Harm, cut_at_a_line, folder_at, gone, link_at, put, replaced, setting
 
 LEVELS = list(pairwise("abcdefghijklm"))
 LAUGHS = "a: &a [l, l, l, l, l, l, l, l, l]\n" + "".join(
@@ -35,7 +35,7 @@ FILES = [
     file("a folder", folder_at("params.yaml"), "cannot read params.yaml", "profiles/"),
     file("a link to nothing", link_at("params.yaml", "nowhere"), "cannot read params.yaml"),
     file("a link to itself", link_at("params.yaml", "params.yaml"), "cannot read params.yaml"),
-    file("half", cut("params.yaml"), "missing key"),
+    file("half of its lines", cut_at_a_line("params.yaml"), "missing key"),
     file("a misspelt section", replaced("params.yaml", "evaluate:", "evalute:"), "unknown key evalute"),
     text("comments only", "# seed: 1\n", "mapping"),
     text("a sentence", "please train a good model\n", "mapping"),

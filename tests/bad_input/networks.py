@@ -39,6 +39,12 @@ def config(folder: str, key: str, value: object) -> Harm:
     return at(f"{folder}/config.yaml", key, value, yaml.safe_load, yaml.safe_dump)
 
 
+def flow_of(z_dim: int) -> Harm:
+    """A BlobGAN whose layouts are sampled by a flow of so many numbers."""
+    harms = config(BLOBGAN, "network.layout", "flow"), config(BLOBGAN, "network.z_dim", z_dim)
+    return lambda folder: [harm(folder) for harm in harms]
+
+
 def weights(folder: str, change: Callable[[dict[str, torch.Tensor]], object]) -> Harm:
     return tensors(f"{folder}/weights.safetensors", change)
 
@@ -157,6 +163,8 @@ SAVED = [
     network("an aspect ratio that is a list", config(BLOBGAN, "aspect_ratio", [2]), "blobgan"),
     network("other pictures", config(BLOBGAN, "height", 64), "is for 64x128 pictures but rect has 32x64"),
     network("another setup", config(BLOBGAN, "setup", "square"), "give the models and parameters of one run"),
+    network("a layout of no known kind", config(BLOBGAN, "network.layout", "spiral"), "network.layout is 'spiral'"),
+    network("a flow of more numbers than a layout", flow_of(500), "z_dim is 500 but a layout has"),
     network("an encoder of no numbers", config(ENCODER, "w_size", -1), "w_size is -1"),
     network("an encoder of a trillion numbers", config(ENCODER, "w_size", 10**12), "w_size is 1000000000000"),
     network("an encoder without levels", config(ENCODER, "channels", {}), "channels"),

@@ -159,6 +159,16 @@ def cut(name: str, share: float = 0.5) -> Harm:
     return harm
 
 
+def cut_at_a_line(name: str) -> Harm:
+    """Only the first half of a text file's lines."""
+
+    def harm(folder: Path) -> None:
+        lines = (folder / name).read_text().splitlines(keepends=True)
+        put(name, "".join(lines[: len(lines) // 2]))(folder)
+
+    return harm
+
+
 def replaced(name: str, old: str, new: str) -> Harm:
     """A text file with other words in it."""
 

@@ -1,0 +1,178 @@
+"""From noise to blobs by a flow that was fitted to the blobs of real pictures."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blobex.errors import BlobexError
+from blobex.layout.layout import ABSENT, BlobLayout
+from blobex.networks.layout_network import FEATURE_EPSILON, LayoutShape
+from blobex.networks.ops import pixel_norm
+
+STEPS = 16  # of Heun's method, from noise to w
+GEOMETRY = 6  # numbers that say where a blob is: x, y, length by width, twice its direction, root of its size
+# What differences weigh when layouts are compared: a twelfth of a picture's height as much as a whole direction.
+PRESENCE, PLACE, ASPECT, LOOK = 2.0, 12.0, 1.5, 0.15
+SHARP = 30.0  # how soon a blob that is more absent than present vanishes
+FREQUENCIES = 32  # of the waves that tell the time
+LARGEST = 20_000  # layouts whose principal components are taken: more would change little
+
+
+class LayoutFlow(nn.Module):
+    """z (N,z_dim), pixel-normalised, flows to w (N,z_dim), and w is read as blobs.
+
+    w are the principal components of real layouts, so that it takes no network to read them. z becomes w along the
+    velocity field that flow matching learns (Lipman et al., ICLR 2023, equation 9, with straight paths). Only layouts
+    teach it, by `blobex.training.layout`: no gradient reaches z.
+    """
+
+    mean: Tensor
+    components: Tensor
+    scale: Tensor
+    weights: Tensor
+
+    def __init__(self, shape: LayoutShape, aspect_ratio: int) -> None:
+        super().__init__()
+        self.shape = shape
+        looks = shape.feature_dim + shape.style_dim
+        self.lengths = [shape.blobs, shape.blobs * GEOMETRY, (shape.blobs + 1) * looks]
+        numbers = sum(self.lengths)
+        if shape.z_dim > numbers:
+            raise BlobexError(f"z_dim is {shape.z_dim} but a layout has {numbers} numbers: make z_dim smaller")
+        geometry = torch.tensor([PLACE * aspect_ratio, PLACE, ASPECT, 1.0, 1.0, 1.0]).repeat(shape.blobs)
+        weights = torch.full((self.lengths[0],), PRESENCE), geometry, torch.full((self.lengths[2],), LOOK)
+        self.register_buffer("weights", torch.cat(weights), persistent=False)
+        self.register_buffer("mean", torch.zeros(numbers))
+        self.register_buffer("components", torch.eye(shape.z_dim, numbers))
+        self.register_buffer("scale", torch.ones(()))
+        self.velocity = Velocity(shape.z_dim, shape.layout_hidden, shape.layout_layers)
+
+    def forward(self, z: Tensor) -> BlobLayout:
+        return self.from_w(self.to_w(z))
+
+    @torch.no_grad()
+    def to_w(self, z: Tensor, mlp_idx: int = -1) -> Tensor:
+        """w (N,z_dim): where the velocity carries z from time 0 to 1, in STEPS steps of Heun's method."""
+        self.w_size(mlp_idx)
+        with torch.autocast(z.device.type, enabled=False):
+            x = pixel_norm(z.float())
+            for step in range(STEPS):
+                time = x.new_full((len(x),), step / STEPS)
+                first = self.velocity(x, time)
+                second = self.velocity(x + first / STEPS, time + 1 / STEPS)
+                x = x + (first + second) / (2 * STEPS)
+            return x
+
+    def from_w(self, w: Tensor, mlp_idx: int = -1) -> BlobLayout:
+        """The blobs that principal components w (N,z_dim) stand for."""
+        self.w_size(mlp_idx)
+        with torch.autocast(w.device.type, enabled=False):
+            numbers = self.mean + (w.float() * self.scale) @ self.components
+            return self._cut(numbers / self.weights)
+
+    def w_size(self, mlp_idx: int = -1) -> int:
+        """How many numbers w has. BlobexError unless `mlp_idx` is -1: a flow has no layers to choose from."""
+        if mlp_idx != -1:
+            raise BlobexError(f"mlp_idx is {mlp_idx} but a flow has one w only: set mlp_idx to -1")
+        return self.shape.z_dim
+
+    @torch.no_grad()
+    def fit(self, layout: BlobLayout, present: Tensor) -> None:
+        """Take the principal components of layouts whose blobs are `present` (N,K) or not, of the first LARGEST ones.
+
+        They are found by random projections (Halko et al., SIAM Review 2011, algorithm 4.4), always the same ones.
+        """
+        layout, present = layout.map(lambda tensor: tensor[:LARGEST]), present[:LARGEST]
+        numbers, there = self._numbers(layout), self._there(present)
+        self.mean.copy_((numbers * there).sum(0) / there.sum(0).clamp(min=1))
+        self.mean[: self.lengths[0]] = PRESENCE * present.float().mean(0)
+        centred = self._centred(layout, present)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            _, values, vectors = torch.svd_lowrank(centred, q=min(self.shape.z_dim, len(centred)), niter=4)
+        self.components.zero_()[: vectors.shape[1]] = vectors.T
+        self.scale.copy_((values.square().sum() / len(centred) / self.shape.z_dim).sqrt().clamp(min=1e-6))
+
+    @torch.no_grad()
+    def w_of(self, layout: BlobLayout, present: Tensor) -> Tensor:
+        """w (N,z_dim) of layouts whose blobs are `present` (N,K) or not: the inverse of `from_w`, but for the rest."""
+        return self._centred(layout, present) @ self.components.T / self.scale
+
+    def _centred(self, layout: BlobLayout, present: Tensor) -> Tensor:
+        """(N,numbers): how layouts differ from the mean one; what is absent differs in being absent only."""
+        numbers, there = self._numbers(layout), self._there(present)
+        numbers[:, : self.lengths[0]] = PRESENCE * present
+        return (numbers - self.mean) * there
+
+    def _numbers(self, layout: BlobLayout) -> Tensor:
+        """(N,numbers) of the blobs as if they were all present."""
+        ux, uy = layout.covs[..., 2:].unbind(-1)
+        ratio = (layout.covs[..., 0] - layout.covs[..., 1]) / 4
+        turned = ux.square() - uy.square(), 2 * ux * uy
+        root = layout.sizes[:, 1:].clamp(min=0).sqrt()
+        geometry = torch.stack([layout.xs, layout.ys, ratio, *turned, root], dim=2)
+        looks = torch.cat([layout.features, layout.spatial_style], dim=2)
+        parts = torch.ones_like(layout.xs), geometry.flatten(1), looks.flatten(1)
+        return torch.cat(parts, dim=1) * self.weights
+
+    def _there(self, present: Tensor) -> Tensor:
+        """(N,numbers): 1 where a number says something of a picture, 0 where its blob is absent."""
+        there = present.float()
+        everywhere = F.pad(there, (1, 0), value=1.0)
+        looks = self.lengths[2] // everywhere.shape[1]
+        parts = torch.ones_like(there), there.repeat_interleave(GEOMETRY, 1), everywhere.repeat_interleave(looks, 1)
+        return torch.cat(parts, dim=1)
+
+    def _cut(self, numbers: Tensor) -> BlobLayout:
+        presence, geometry, looks = numbers.split(self.lengths, dim=1)
+        xs, ys, ratio, cosine, sine, root = geometry.view(len(numbers), -1, GEOMETRY).unbind(-1)
+        features, styles = looks.view(len(numbers), self.shape.blobs + 1, -1).split(
+            [self.shape.feature_dim, self.shape.style_dim], dim=2
+        )
+        if self.shape.norm_features:
+            features, styles = pixel_norm(features, FEATURE_EPSILON), pixel_norm(styles, FEATURE_EPSILON)
+        angle = torch.atan2(sine, cosine) / 2
+        there = (SHARP * (presence - 0.5)).sigmoid()
+        sizes = ABSENT + (root.clamp(min=0).square() - ABSENT) * there
+        covs = torch.stack([2 * ratio, -2 * ratio, angle.cos(), angle.sin()], dim=2)
+        return BlobLayout(xs.clamp(0, 1), ys.clamp(0, 1), covs, F.pad(sizes, (1, 0)), features, styles)
+
+
+class Velocity(nn.Module):
+    """Where a point x (N,dim) on its way from noise to w is heading at time t (N,), from 0 to 1."""
+
+    def __init__(self, dim: int, width: int, blocks: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(dim, width), nn.Linear(width, dim)
+        self.time = nn.Linear(2 * FREQUENCIES, 2 * FREQUENCIES)
+        self.blocks = nn.ModuleList(_Block(width) for _ in range(blocks))
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        waves = t[:, None] * math.pi * torch.logspace(0, 2, FREQUENCIES, device=t.device)
+        time = F.silu(self.time(torch.cat([waves.sin(), waves.cos()], dim=1)))
+        x = self.first(x)
+        for block in self.blocks:
+            x = block(x, time)
+        return self.last(x)
+
+
+class _Block(nn.Module):
+    """A residual step whose normalised input the time scales and shifts."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm, self.modulation = nn.LayerNorm(width), nn.Linear(2 * FREQUENCIES, 2 * width)
+        self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, width)
+        for layer in (self.modulation, self.outer):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        scale, shift = self.modulation(time).chunk(2, dim=1)
+        return x + self.outer(F.silu(self.inner(self.norm(x) * (1 + scale) + shift)))

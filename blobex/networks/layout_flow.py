@@ -19,7 +19,6 @@ GEOMETRY = 6  # numbers that say where a blob is: x, y, length by width, twice i
 PRESENCE, PLACE, ASPECT, LOOK = 2.0, 12.0, 1.5, 0.15
 SHARP = 30.0  # how soon a blob that is more absent than present vanishes
 FREQUENCIES = 32  # of the waves that tell the time
-LARGEST = 20_000  # layouts whose principal components are taken: more would change little
 
 
 class LayoutFlow(nn.Module):
@@ -82,14 +81,12 @@ class LayoutFlow(nn.Module):
 
     @torch.no_grad()
     def fit(self, layout: BlobLayout, present: Tensor) -> None:
-        """Take the principal components of layouts whose blobs are `present` (N,K) or not, of the first LARGEST ones.
+        """Take the principal components of layouts whose blobs are `present` (N,K) or not.
 
         They are found by random projections (Halko et al., SIAM Review 2011, algorithm 4.4), always the same ones.
         """
-        layout, present = layout.map(lambda tensor: tensor[:LARGEST]), present[:LARGEST]
-        numbers, there = self._numbers(layout), self._there(present)
+        numbers, there = self._numbers(layout, present), self._there(present)
         self.mean.copy_((numbers * there).sum(0) / there.sum(0).clamp(min=1))
-        self.mean[: self.lengths[0]] = PRESENCE * present.float().mean(0)
         centred = self._centred(layout, present)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -104,19 +101,17 @@ class LayoutFlow(nn.Module):
 
     def _centred(self, layout: BlobLayout, present: Tensor) -> Tensor:
         """(N,numbers): how layouts differ from the mean one; what is absent differs in being absent only."""
-        numbers, there = self._numbers(layout), self._there(present)
-        numbers[:, : self.lengths[0]] = PRESENCE * present
-        return (numbers - self.mean) * there
+        return (self._numbers(layout, present) - self.mean) * self._there(present)
 
-    def _numbers(self, layout: BlobLayout) -> Tensor:
-        """(N,numbers) of the blobs as if they were all present."""
+    def _numbers(self, layout: BlobLayout, present: Tensor) -> Tensor:
+        """(N,numbers): which blobs are present, and where they all are and how they look."""
         ux, uy = layout.covs[..., 2:].unbind(-1)
         ratio = (layout.covs[..., 0] - layout.covs[..., 1]) / 4
         turned = ux.square() - uy.square(), 2 * ux * uy
         root = layout.sizes[:, 1:].clamp(min=0).sqrt()
         geometry = torch.stack([layout.xs, layout.ys, ratio, *turned, root], dim=2)
         looks = torch.cat([layout.features, layout.spatial_style], dim=2)
-        parts = torch.ones_like(layout.xs), geometry.flatten(1), looks.flatten(1)
+        parts = present.float(), geometry.flatten(1), looks.flatten(1)
         return torch.cat(parts, dim=1) * self.weights
 
     def _there(self, present: Tensor) -> Tensor:

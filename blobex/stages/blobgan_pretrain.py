@@ -21,7 +21,7 @@ from blobex.device import resolve_device
 from blobex.errors import BlobexError
 from blobex.layout.layout import BlobLayout
 from blobex.networks import weights
-from blobex.networks.layout_flow import LARGEST, LayoutFlow
+from blobex.networks.layout_flow import LayoutFlow
 from blobex.networks.parser import load_parser
 from blobex.networks.perceptual import load_perceptual, perceptual_name
 from blobex.networks.segment_encoder import Examples
@@ -35,6 +35,7 @@ from blobex.training.layout import LayoutModule
 
 KIND = "blobgan_pretrain"
 HELD_OUT = 512  # training pictures that are only measured, or half of them where there are fewer
+FITTED = 20_000  # pictures, at most, whose layouts' principal components are taken: they are held at once
 SHOWN = 16
 
 
@@ -118,9 +119,10 @@ def layout_lesson(
 ) -> tuple[LayoutModule, Callable[[int], Batch]]:
     """What learns the flow of the layouts of pictures, of which the first `learnt` are its lesson, and its batches."""
     flow = cast(LayoutFlow, painter.model.layout_network)
-    first = [tensor[: min(learnt, LARGEST)] for tensor in (codes, *places)]
+    first = [tensor[: min(learnt, FITTED)] for tensor in (codes, *places)]
     flow.fit(layouts_of(painter, *first[:-1]), first[-1])
-    w = common.in_batches(lambda *batch: flow.w_of(layouts_of(painter, *batch[:-1]), batch[-1]), codes, *places)
+    lesson = [tensor[:learnt] for tensor in (codes, *places)]
+    w = common.in_batches(lambda *batch: flow.w_of(layouts_of(painter, *batch[:-1]), batch[-1]), *lesson)
     module = LayoutModule(flow, training, seed)
     module.depends_on(w=checksum(w))
     return module, batches_of((w,), learnt, training, seed)

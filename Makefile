@@ -123,7 +123,7 @@ remote-s3: $(READY) ## keep weights and MLflow's files in a bucket (BUCKET=name 
 ui: $(READY) ## serve MLflow's pages on http://127.0.0.1:5000 (DIR=short: those of make short)
 	cd $(DIR) && blobex ui --port 5000
 
-requirements: $(READY) ## pin the newest versions that pyproject.toml allows
+requirements: $(READY) ## pin what pyproject.toml names (pins that still fit stay)
 	uv pip compile pyproject.toml --extra dev --extra docs --extra postgresql --python-version 3.11 --no-annotate --no-header --quiet --output-file requirements.txt
 
 clean-demo: ## remove what `make demo` and `make short` made

@@ -50,7 +50,8 @@ def main(params: Params, setup: str) -> None:
         )
     if network.layout != "flow":
         raise BlobexError(
-            "blobgan_pretrain fits a flow: set blobgan.network.layout to flow, or blobgan.start to scratch"
+            "blobgan_pretrain fits a flow: set blobgan.network.layout to flow; to train from scratch with an mlp, run "
+            f"`python -m blobex.stages.blobgan {setup}` by itself"
         )
     images, places, painter = prepare(params, setup)
     learnt = max(len(images) - HELD_OUT, (len(images) + 1) // 2)

@@ -56,14 +56,28 @@ class Engine:
     parser: Parser | None = None  # finds objects that are named; None where there is none
     examples: Examples | None = None  # whose objects are tried before gradients; None where there are none
 
-    def answer(
-        self, names: Sequence[str], queries: Tensor, inversion: Inversion, request: Request, gif: bool = False
-    ) -> tuple[list[Explanation], list[list[np.ndarray]]]:
-        """The explanations of pictures whose inversion is known, and, with `gif`, the frames of each one's film."""
+    def questions(self, queries: Tensor, request: Request) -> Questions:
+        """All that a request asks about pictures (N,3,height,width) in [-1,1], as many questions about each."""
         chosen, model = self.plan(request), self.decision
-        queries, inversion = queries.to(self.device), inversion.to(self.device)
         columns, old = self.columns(chosen.attributes), self._replaced(chosen.replaced)
-        questions = ask(model.kind, model.outputs, self.outputs(queries), columns, chosen.region, old)
+        return ask(model.kind, model.outputs, self.outputs(queries), columns, chosen.region, old)
+
+    def answer(
+        self,
+        names: Sequence[str],
+        queries: Tensor,
+        inversion: Inversion,
+        request: Request,
+        gif: bool = False,
+        questions: Questions | None = None,
+    ) -> tuple[list[Explanation], list[list[np.ndarray]]]:
+        """The explanations of pictures whose inversion is known, and, with `gif`, the frames of each one's film.
+
+        They answer `questions`, some of `self.questions`; if None, all of them.
+        """
+        chosen = self.plan(request)
+        queries, inversion = queries.to(self.device), inversion.to(self.device)
+        questions = self.questions(queries, request) if questions is None else questions
         gates = self._gates(questions, inversion, chosen)
         if chosen.gate.action == "refine" and any(gates):
             inversion = self._refined(queries, inversion, questions, gates, chosen)

@@ -31,6 +31,14 @@ def test_attributes_become_what_they_are_not() -> None:
     assert not (questions.target.margin(SAID[questions.image_index]) > 0).any()
 
 
+def test_questions_by_number_are_those_of_all() -> None:
+    questions = ask("attributes", NAMES, SAID, (2, 0))
+    some = questions[torch.tensor([3, 0])]
+    assert len(questions) == 4 and len(some) == 2
+    assert some.image_index.tolist() == [1, 0] and some.target.column.tolist() == [0, 2]
+    assert (some.outputs, some.before, some.after) == (("road", "sky"), ("not road", "sky"), ("road", "not sky"))
+
+
 def test_named_classes_should_win() -> None:
     questions = ask("classes", NAMES, SAID, (1,))
     assert isinstance(questions.target, ClassTarget)

@@ -20,6 +20,7 @@ from blobex.errors import BlobexError
 from blobex.sweeps.run import sweep
 from blobex.sweeps.storage import Place
 from blobex.sweeps.study import begin
+from blobex.sweeps.worker import work
 from blobex.tuning import tasks
 from blobex.tuning.compare import comparison, table
 from blobex.tuning.counterfactual import Answers, CounterfactualTask
@@ -33,7 +34,8 @@ SPACE = {
     "steps": Range(5, 60, True, True),
     "lambda_prox": Range(0.001, 1, True, False),
 }
-FREE = lambda losses: False  # noqa: E731
+FREE = lambda losses, late=False: False  # noqa: E731
+HOPELESS = lambda losses, late=False: True  # noqa: E731
 
 
 def world_params(**options):
@@ -76,7 +78,7 @@ def test_trial_agrees_with_the_explainer(tmp_path):
     task = search_task(tmp_path)
     told = {}
     settings = {"learning_rate": 0.03, "steps": 40, "lambda_prox": 0.01}
-    outcome = task.measure(settings, lambda losses: told.update(losses))
+    outcome = task.measure(settings, lambda losses, late=False: told.update(losses))
     arrays = [to_array(picture) for picture in task.pictures.seen[1]]
     records = tiny_explainer(world_params()).explain(arrays, ["stop"])
     assert all(record.flipped for record in records)
@@ -88,16 +90,36 @@ def test_trial_agrees_with_the_explainer(tmp_path):
     assert outcome.picture.dtype == np.uint8 and outcome.stopped_after is None
 
 
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_pictures_are_asked_one_question_in_turn(tmp_path, chunk):
+    params, told = world_params(chunk=chunk), {}
+    params = dataclasses.replace(params, explain=dataclasses.replace(params.explain, attributes=["forward", "stop"]))
+    task = CounterfactualTask(tiny_explainer(params), world_parts(), tmp_path)
+    outcome = task.measure({"steps": 40}, lambda losses, late=False: told.update(losses))
+    every = tiny_explainer(params).explain(
+        [to_array(picture) for picture in task.pictures.seen[1]], ["forward", "stop"]
+    )
+    mine = [every[2 * number + number % 2] for number in range(COUNT)]  # forward of the first picture, stop of the next
+    assert [record.attribute for record in mine] == ["forward", "stop"] * (COUNT // 2)
+    price = task.options.blob_price
+    assert list(told.values()) == pytest.approx([one.perceptual + price * len(one.blobs) for one in mine], rel=0.05)
+    assert outcome.measures["changed_blobs"] == np.mean([len(one.blobs) for one in mine])
+
+
 def test_hopeless_trial_tells_how_far_it_came(tmp_path):
-    outcome = search_task(tmp_path).measure({"steps": 5}, lambda losses: True)
+    outcome = search_task(tmp_path).measure({"steps": 5}, HOPELESS)
     assert outcome.stopped_after == 2
 
 
 @pytest.mark.parametrize(("mode", "stopped"), [("single", 2), ("pareto", None)])
-def test_a_trial_that_is_far_too_slow_is_hopeless(tmp_path, mode, stopped):
-    task = search_task(tmp_path, seconds=1e-6, mode=mode)
-    outcome = task.measure({"steps": 5}, FREE)
-    assert outcome.stopped_after == stopped and outcome.limits["seconds"] > 0
+def test_a_trial_that_is_far_too_slow_is_hopeless_unless_the_best_is_compared_with_it(tmp_path, mode, stopped):
+    task = search_task(tmp_path, seconds=1e-6, mode=mode, pruner="none", flip_rate=0.0)
+    study = begin(task, Place(tmp_path), "study")
+    work(study, task, task.explainer.params, 3)
+    *starts, other = study.trials()
+    assert [trial.user_attrs["name"] for trial in starts] == ["present", "published"]
+    assert [trial.user_attrs["stopped_after"] for trial in (*starts, other)] == [None, None, stopped]
+    assert all(trial.constraints["seconds"] > 0 for trial in (*starts, other))
 
 
 def test_settings_out_of_range_fail(tmp_path):
@@ -175,7 +197,7 @@ def test_more_steps_reconstruct_better():
     assert task.keys({"steps": 3}) == {"invert.rect.steps": 3}
     compared = task.compare({"present": starts["present"], "best": {"steps": 40}})
     assert set(compared["differences"]["best - present"]) == {"perceptual", "agreement"}
-    agreement = task.measure({"steps": 1}, lambda losses: True)
+    agreement = task.measure({"steps": 1}, HOPELESS)
     assert agreement.stopped_after == 2
 
 
@@ -196,9 +218,9 @@ def test_encoder_explains_more_after_more_steps(tmp_path):
         "encoder_pretrain.training.halve_every": 1500,
     }
     told = {}
-    outcome = task.measure({"learning_rate": 0.01, "halvings": 2.0}, lambda losses: told.update(losses))
+    outcome = task.measure({"learning_rate": 0.01, "halvings": 2.0}, lambda losses, late=False: told.update(losses))
     assert list(told) == [50, 60] and outcome.loss == pytest.approx(1 - outcome.measures["w_explained"])
-    stopped = task.measure({"learning_rate": 0.01, "halvings": 2.0}, lambda losses: True)
+    stopped = task.measure({"learning_rate": 0.01, "halvings": 2.0}, HOPELESS)
     assert stopped.stopped_after == 50
     barely = task.measure({"learning_rate": 1e-7, "halvings": 2.0}, FREE)
     assert outcome.loss < barely.loss
@@ -242,12 +264,13 @@ def test_time_of_a_trial_is_its_own(tmp_path):
     task, threads = search_task(tmp_path), []
     answer, before = task.explainer.answer, torch.get_num_threads()
 
-    def slow(*arguments):
+    def slow(*arguments, **options):
         threads.append(torch.get_num_threads())
         time.sleep(1.5)
-        return answer(*arguments)
+        return answer(*arguments, **options)
 
-    task.with_settings = lambda settings: SimpleNamespace(answer=slow, device=task.explainer.device)
+    asked = task.explainer.questions
+    task.with_settings = lambda _: SimpleNamespace(answer=slow, questions=asked, device=task.explainer.device)
     task.warm_up()
     torch.set_num_threads(2)
     try:

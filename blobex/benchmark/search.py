@@ -11,7 +11,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from blobex.benchmark.machine import Counter, timed
 from blobex.counterfactual.judge import Counterfactuals
-from blobex.counterfactual.questions import Questions, ask
 from blobex.counterfactual.request import Request
 from blobex.counterfactual.space import masks
 from blobex.explainer import Explainer
@@ -61,11 +60,12 @@ def search_cost(explainer: Explainer, queries: Tensor, attributes: Sequence[str]
     inversions, answers = list[Inversion](), list[Counterfactuals]()
     inverting = timed(lambda: inversions.append(explainer.invert(queries)), explainer.device)
     layout, first = inversions[0].layout, render.pictures
-    chosen = explainer.plan(Request(attributes=attributes, few=False, compose="full"))
+    request = Request(attributes=attributes, few=False, compose="full")
+    chosen = explainer.plan(request)
     allowed = masks(layout.blobs, chosen.variant.keys, chosen.blobs, chosen.variant.background)
 
     def explain() -> None:
-        asked = questions(explainer, queries, attributes)
+        asked = explainer.questions(queries, request)
         answers.append(explainer.search(queries.to(explainer.device), layout, asked, allowed, chosen))
 
     explaining = timed(explain, explainer.device)
@@ -79,12 +79,6 @@ def search_cost(explainer: Explainer, queries: Tensor, attributes: Sequence[str]
         inversion=inversions[0],
         found=answers[0],
     )
-
-
-def questions(explainer: Explainer, queries: Tensor, attributes: Sequence[str]) -> Questions:
-    """The problems that `attributes` of pictures make."""
-    model = explainer.decision
-    return ask(model.kind, model.outputs, explainer.outputs(queries), explainer.columns(attributes))
 
 
 def search_flops(explainer: Explainer, queries: Tensor, attributes: Sequence[str]) -> float:

@@ -26,6 +26,16 @@ class Questions:
     before: tuple[str, ...]  # P: what it says of the query
     after: tuple[str, ...]  # P: what it should say
 
+    def __len__(self) -> int:
+        return len(self.outputs)
+
+    def __getitem__(self, index: Tensor) -> Questions:
+        """Those of these numbers (Q,), in their order."""
+        numbers = index.tolist()
+        words = (tuple(each[number] for number in numbers) for each in (self.outputs, self.before, self.after))
+        rows = index.to(self.image_index.device)
+        return Questions(self.image_index[rows], self.target[rows], *words)
+
 
 def ask(
     kind: Kind,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -13,7 +13,6 @@ from blobex.config.sweeps import Range, Sweep
 Number = int | float
 Values = Mapping[str, Number]  # by the names of the search space
 Settings = dict[str, Number]  # by their names in the parameters
-Report = Callable[[Mapping[int, float]], bool]  # losses by instance; True: the trial is hopeless and should stop
 
 SIGNIFICANT = 4  # digits of a tuned value: what stands in a file is what was tried
 
@@ -28,6 +27,13 @@ class Outcome:
     objectives: dict[str, float]  # what mode pareto looks at; the names are the task's `directions`
     stopped_after: int | None = None  # instances, if it was hopeless; all else is of these alone
     picture: np.ndarray | None = None  # uint8 (H,W,3): its best and its worst
+
+
+class Report(Protocol):
+    """Is told how a trial goes."""
+
+    def __call__(self, losses: Mapping[int, float], late: bool = False, /) -> bool:
+        """Whether the trial is hopeless and should stop, after these losses by instance; `late`: it is far too slow."""
 
 
 class Task(Protocol):

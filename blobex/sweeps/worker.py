@@ -126,12 +126,13 @@ class _Reporter:
     Wilcoxon's test compares instance by instance with the best trial; the median is of the mean so far. A trial that is
     stopped is not told as pruned, but with what it had reached: a Gaussian process learns nothing of pruned ones. What
     it had reached on easy instances is no record: the least loss of a whole trial is the least that it is told with.
+    Nothing stops a trial that the study began with, as the best is compared with it, nor any with several objectives.
     """
 
     def __init__(self, trial: Trial) -> None:
         self.trial, self.seen = trial, dict[int, float]()
 
-    def __call__(self, losses: Mapping[int, float]) -> bool:
+    def __call__(self, losses: Mapping[int, float], late: bool = False, /) -> bool:
         study = self.trial.study
         if len(study.directions) > 1:
             return False
@@ -141,4 +142,4 @@ class _Reporter:
                 self.trial.report(loss, instance)
         else:
             self.trial.report(sum(self.seen.values()) / len(self.seen), max(self.seen))
-        return self.trial.should_prune()
+        return "name" not in self.trial.user_attrs and (late or self.trial.should_prune())

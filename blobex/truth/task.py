@@ -31,16 +31,11 @@ class Task:
     inversion: Inversion
 
     def __len__(self) -> int:
-        return len(self.questions.outputs)
+        return len(self.questions)
 
     def first(self, count: int) -> Task:
         """The task with the first `count` pictures only."""
-        asked = self.questions
-        some = (asked.image_index < count).nonzero()[:, 0]
-        few = len(some)  # questions are ordered by picture
-        questions = Questions(
-            asked.image_index[some], asked.target[some], asked.outputs[:few], asked.before[:few], asked.after[:few]
-        )
+        questions = self.questions[(self.questions.image_index < count).nonzero()[:, 0]]
         names, queries, inversion = self.names[:count], self.queries[:count], self.inversion[:count]
         return dataclasses.replace(self, names=names, queries=queries, questions=questions, inversion=inversion)
 

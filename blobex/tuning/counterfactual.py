@@ -118,6 +118,7 @@ class CounterfactualTask(SearchTask):
             "compose": self.request.compose or params.explain.compose,
             "inversion": dataclasses.asdict(getattr(params.invert, self.setup)),
             "search": params.search.mode,
+            "questions": options.questions,
             "limits": [options.flip_rate, options.seconds, options.blob_price, options.chunk],
         }
 
@@ -186,7 +187,10 @@ class CounterfactualTask(SearchTask):
     def _answers(self, explainer: Explainer, inverted: Inverted, index: Tensor) -> Answers:
         names = [inverted.names[number] for number in index.tolist()]
         queries, inversion, begun = inverted.queries[index], inverted.inversion[index], seconds(explainer.device)
-        records, _ = explainer.answer(names, queries, inversion, self.request)
+        questions = explainer.questions(queries, self.request)
+        if self.options.questions == "one":
+            questions = questions[in_turn(index, len(questions) // len(index))]
+        records, _ = explainer.answer(names, queries, inversion, self.request, questions=questions)
         return Answers.of(records, len(index), seconds(explainer.device) - begun)
 
     def _outcome(self, found: Answers, stopped: int | None) -> Outcome:
@@ -210,3 +214,11 @@ class CounterfactualTask(SearchTask):
             stopped_after=stopped,
             picture=snapshot(shown, each),
         )
+
+
+def in_turn(pictures: Tensor, each: int) -> Tensor:
+    """Of `each` questions about each of the pictures (N,) of these numbers, one: its place (N,) among them all.
+
+    Which one depends on the number alone, so a picture is asked the same in any chunk.
+    """
+    return torch.arange(len(pictures)) * each + pictures % each

@@ -45,7 +45,6 @@ class SearchTask:
         self.space: dict[str, Range] = {str(name): each for name, each in options.space.items()}
         self.present: InvertSetup | ExplainSetup = getattr(getattr(explainer.params, self.tuned), self.setup)
         self.budget, self.chunk, self.warm = options.seconds, options.chunk, False
-        self.stops = options.mode == "single"
 
     def shared_identity(self) -> dict[str, Any]:
         """What a trial's outcome depends on in both searches, beside the settings tried."""
@@ -80,24 +79,23 @@ class SearchTask:
     ) -> tuple[F, int | None]:
         """What `run` finds about the pictures, `chunk` at a time, and after how many it was hopeless, if it was.
 
-        `losses` (N,) are told to `report`, but for those that are not finite. Hopeless is also what is far too slow.
+        `losses` (N,) are told to `report`, but for those that are not finite, and whether the trial is far too slow.
         """
         self.warm_up()
         parts = chunks(len(self.pictures.seen[1]), self.chunk)
         found, rest = run(parts[0]), parts[1:]
-        hopeless = report(_finite(parts[0], losses(found))) or self._slow(found, len(parts[0]))
+        hopeless = report(_finite(parts[0], losses(found)), self._slow(found, len(parts[0])))
         for count, index in enumerate(rest, 1):
             if hopeless:
                 return found, sum(map(len, parts[:count]))
             some = run(index)
-            hopeless = report(_finite(index, losses(some)))
             found = found.joined(some)
-            hopeless = hopeless or self._slow(found, sum(map(len, parts[: count + 1])))
+            hopeless = report(_finite(index, losses(some)), self._slow(found, sum(map(len, parts[: count + 1]))))
         return found, None
 
     def _slow(self, found: Found, pictures: int) -> bool:
-        """Whether what was found about so many pictures took so long that the trial is hopeless."""
-        return self.stops and self.budget is not None and found.seconds > SLOW * self.budget * pictures
+        """Whether what was found about so many pictures took so long that the trial will not keep its limit."""
+        return self.budget is not None and found.seconds > SLOW * self.budget * pictures
 
     def warm_up(self) -> None:
         """The first search pays for what is set up once: nobody times it."""

@@ -39,7 +39,7 @@ def solve(
             free = slots - _rows(work)
             if len(waiting) and 4 * free >= slots:  # a quarter at least: few rows at a time are slow to load
                 new, waiting = waiting[:free], waiting[free:]
-                work = _join([work, _cut(load(_fill(new)), len(new)) | {"number": new}])
+                work = _join([work, _numbered(load(_fill(new)), new)])
             rows = _rows(work)
             work, finished = advance(_filled(work))
             work, finished = _cut(work, rows), finished[:rows].cpu()
@@ -80,6 +80,11 @@ def choose(which: Tensor, new: Mapping[str, Tensor], old: Mapping[str, Tensor]) 
 def finite(*tensors: Tensor) -> Tensor:
     """Bool (rows,): where every number of each tensor (rows,...) is finite."""
     return torch.stack([tensor.isfinite().reshape(len(tensor), -1).all(1) for tensor in tensors]).all(0)
+
+
+def _numbered(state: State, numbers: Tensor) -> State:
+    """The first rows with the numbers of their problems, on the device of the others."""
+    return _cut(state, len(numbers)) | {"number": numbers.to(next(iter(state.values())).device)}
 
 
 def _join(states: Sequence[State]) -> State:

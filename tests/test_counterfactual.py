@@ -301,6 +301,16 @@ def test_the_flip_is_the_exact_networks(border: float) -> None:
     torch.testing.assert_close(result.proximity, proximity(result.layout, start))
 
 
+@pytest.mark.parametrize("x", [0.49, 0.498, 0.4995])
+def test_a_start_that_only_the_quick_networks_see_beyond_the_border_is_searched(x: float) -> None:
+    """Rounding takes it there; beyond the margin the exact networks agree."""
+    start = layouts(2)
+    start = start.replace({"xs": torch.full_like(start.xs, x)})
+    setup = dataclasses.replace(SETUP, steps=100)
+    result = run(start, decision=decide, quick=networks(decision=shifted(0.492)), setup=setup)
+    assert result.flipped.all() and (result.layout.xs[:, 0] > 0.5).all()
+
+
 def test_a_flip_that_only_the_quick_networks_see_is_none() -> None:
     start = layouts(4)
     result = run(start, decision=shifted(0.8), quick=networks(decision=decide))

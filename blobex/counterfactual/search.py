@@ -245,7 +245,7 @@ class _Work:
         state = self._keep_best(state, new, sound)
         satisfied = (state["reached"] > self.setup.margin) & (state["waited"] >= self.setup.patience)
         satisfied = satisfied & self.shares.sure(free, some.allowed)
-        begun_flipped = (state["reached"] > 0) & (distance == 0)
+        begun_flipped = (state["reached"] > self.setup.margin) & (distance == 0)
         finished = satisfied | begun_flipped | ~sound | (state["age"] >= self.setup.steps)
         mask = torch.cat([some.mask.repeat(1, count), torch.ones_like(free[:, some.mask.shape[1] * count :]).bool()], 1)
         stepped = adam.step(state, torch.where(mask, gradient, 0), self._rate(), BETAS)

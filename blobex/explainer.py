@@ -203,7 +203,12 @@ class Explainer(Engine):
             "setup": self.setup,
             "size": params["setups"][self.setup],
             "weights": self.weights,
-            "decision": {"name": self.decision.name, "outputs": list(self.decision.outputs)},
+            "decision": {
+                "name": self.decision.name,
+                "kind": self.decision.kind,
+                "outputs": list(self.decision.outputs),
+                "input": None if self.decision.input is None else dataclasses.asdict(self.decision.input),
+            },
             "request": dataclasses.asdict(self.plan(request)),
             "invert": params["invert"][self.setup],
             "search": params["search"]["mode"],
@@ -247,7 +252,7 @@ class Explainer(Engine):
     def _of(self, request: Request, index: Tensor) -> Request:
         """The request for some of the pictures: blobs may be listed for each."""
         blobs = request.blobs
-        if blobs is None or not any(isinstance(each, Sequence) for each in blobs):
+        if blobs is None or len(blobs) == 1 or not any(isinstance(each, Sequence) for each in blobs):
             return request
         return dataclasses.replace(request, blobs=[blobs[number] for number in index.tolist()])
 

@@ -79,6 +79,8 @@ def test_each_picture_may_have_its_own_blobs() -> None:
     for record, allowed in zip(records, listed, strict=True):
         changed = (record.blobs_before.features != record.blobs_after.features).any(2)[0].nonzero()[:, 0] - 1
         assert set(changed.tolist()) <= set(allowed)
+    both = tiny_explainer().explain(pictures(2), ["stop"], keys=["appearance"], blobs=[[4]])  # one list for all
+    assert [record.score_after for record in both[:1]] == [records[0].score_after] and len(both) == 2
     with pytest.raises(BlobexError, match="2 of 6 pictures"):
         tiny_explainer().explain(pictures(6), ["stop"], blobs=[[0], [1]])
 

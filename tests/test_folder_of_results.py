@@ -11,12 +11,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from tiny_world import decide, render, scenes, tiny_explainer, tiny_params
+from tiny_world import OUTPUTS, decide, painted_networks, render, scenes, tiny_explainer, tiny_params
 from torch import Tensor
 
 from blobex.counterfactual.folder import ResultFolder, read_results
 from blobex.counterfactual.result import Explanation, read_table
 from blobex.datasets.images import load_image, to_array
+from blobex.decisions.decision import Input
 from blobex.decisions.source import from_callable
 from blobex.errors import BlobexError
 from blobex.explainer import Explainer
@@ -141,6 +142,34 @@ def test_of_a_counterfactual_the_entries_are_kept_that_changed(tmp_path: Path) -
         assert 0 < len(at) <= tensors["before.xs"].shape[1]
         assert (tensors[f"{label}.xs"] != tensors["before.xs"][0, at]).all()
         assert all(len(tensors[f"{label}.{key}"]) == 0 for key in KEYS if key != "xs")
+
+
+def test_outputs_whose_names_make_no_files_have_files_of_their_own(tmp_path: Path) -> None:
+    decision = from_callable(decide, "attributes", ("a", "a?", "左", "右"), name="painted")
+    networks = painted_networks(decision)
+    small = Explainer("rect", tiny_params(6), torch.device("cpu"), decision, networks, networks)
+    records = small.explain(pictures(2), ["a", "a?", "左", "右"], out=tmp_path / "out", gif=True)
+    same(read_results(tmp_path / "out"), records)
+    assert len(list((tmp_path / "out/pictures/0000_array_0").glob("*.gif"))) == 4
+
+
+def test_nothing_is_left_of_more_pictures_than_there_are(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("blobex.explainer.WRITTEN", 2)
+    explainer().explain(pictures(5), ["stop"], out=tmp_path / "out", published=True)
+    assert len(list((tmp_path / "out").glob("snapshot_*.png"))) == len(list((tmp_path / "out").glob("*.pt"))) == 3
+    explainer().explain(pictures(1), ["stop"], out=tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"settings.json", "pictures", "explanations.parquet", "snapshot_0.png"}
+
+
+@pytest.mark.parametrize("change", [{"input": Input(mean=(0.9, 0.5, 0.5))}, {"kind": "classes"}])
+def test_results_of_a_model_that_reads_or_means_otherwise_are_others(tmp_path: Path, change: dict[str, object]) -> None:
+    explainer().explain(pictures(1), ["stop"], out=tmp_path / "out")
+    decision = from_callable(decide, **({"kind": "attributes", "outputs": OUTPUTS, "name": "painted"} | change))
+    networks = painted_networks(decision)
+    other = Explainer("rect", tiny_params(6), torch.device("cpu"), decision, networks, networks)
+    with pytest.raises(BlobexError, match=r"results of other settings \(decision\."):
+        other.explain(pictures(1), ["stop"], out=tmp_path / "out")
 
 
 def test_other_files_are_spared(tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ from blobex.layout.layout import KEYS, BlobLayout, from_dict
 SETTINGS, PICTURES, RECORD, BLOBS = "settings.json", "pictures", "record.json", "blobs.safetensors"
 BEFORE = "before"  # label of the layout that all counterfactuals of a picture begin at
 UNFINISHED = ".*.part"  # what a killed process was writing
-RESULTS = (SETTINGS, PICTURES, TABLE, "snapshot_*.png", "metadata_*.pt", UNFINISHED)
+OVERVIEWS = ("snapshot_*.png", "metadata_*.pt")  # of all pictures, written when all are known
+RESULTS = (SETTINGS, PICTURES, TABLE, *OVERVIEWS, UNFINISHED)
 DERIVED = ("verdict", "words")  # told for people, and worked out anew when read
 PLAIN = (str, int, float, bool)  # what goes into the record as it is
 SCORES = ("scores_before", "scores_after")
@@ -112,8 +113,7 @@ class ResultFolder:
             write_png(new / "query.png", records[0].query)
             write_png(new / "reconstruction.png", records[0].reconstruction)
             rows = []
-            for index, record in enumerate(records):
-                label = _label(record, records)
+            for index, (record, label) in enumerate(zip(records, _labels(records), strict=True)):
                 if films:
                     write_gif(new / f"{label}.gif", films[index])
                 write_png(new / f"{label}.png", record.counterfactual)
@@ -125,10 +125,10 @@ class ResultFolder:
         return folder
 
     def finish(self, names: Sequence[str], records: Sequence[Explanation]) -> None:
-        """Write the table of all records, and remove what is left of pictures that are not among `names`, and of
-        killed processes."""
+        """Write the table of all records, and remove overviews of earlier runs, what is left of pictures that are not
+        among `names`, and of killed processes."""
         write_table(self.path, records)
-        for file in self.path.glob(UNFINISHED):
+        for file in (file for kind in (*OVERVIEWS, UNFINISHED) for file in self.path.glob(kind)):
             file.unlink()
         wanted = {self._folder(number, name).name for number, name in enumerate(names)}
         for folder in (self.path / PICTURES).iterdir():
@@ -242,13 +242,20 @@ def _after(tensors: Mapping[str, Tensor], label: str) -> BlobLayout:
     return layout
 
 
-def _label(record: Explanation, records: Sequence[Explanation]) -> str:
-    """The name of a counterfactual's files: to what it should change, and its number if there are several."""
-    several = any(other.number for other in records)
-    name = f"{_safe(record.from_class)}_to_{_safe(record.to_class)}"
-    if sum(other.attribute == record.attribute and other.number == record.number for other in records) > 1:
-        raise BlobexError(f"{record.attribute} is asked twice of {record.image}: ask once")
-    return f"{name}_{record.number}" if several else name
+def _labels(records: Sequence[Explanation]) -> list[str]:
+    """The names of the files of one picture's counterfactuals: to what each should change.
+
+    With the output's number if two outputs are alike in such names, and its own if there are several of each.
+    """
+    names = [f"{_safe(record.from_class)}_to_{_safe(record.to_class)}" for record in records]
+    if len(set(names)) < len({record.column for record in records}):
+        names = [f"{name}_{record.column}" for name, record in zip(names, records, strict=True)]
+    if any(record.number for record in records):
+        names = [f"{name}_{record.number}" for name, record in zip(names, records, strict=True)]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise BlobexError(f"{records[number].attribute} is asked twice of {records[number].image}: ask once")
+    return names
 
 
 def _safe(name: str) -> str:

@@ -133,6 +133,8 @@ class Engine:
         self._replaced(request.replaced)
         if self.plan(request).variant.count > 1 and self.params.search.mode == "published":
             raise BlobexError("the published search finds one counterfactual at a time: use search.mode fast")
+        if self.plan(request).gate.action == "skip" and self.params.search.mode == "published":
+            raise BlobexError("the published search skips nothing: let the gate report, or use search.mode fast")
 
     @property
     def slots(self) -> int:

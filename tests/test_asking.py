@@ -73,6 +73,12 @@ def mistaken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return noted
 
 
+def test_the_published_search_skips_nothing() -> None:
+    published = dataclasses.replace(tiny_params(), search=dataclasses.replace(tiny_params().search, mode="published"))
+    with pytest.raises(BlobexError, match="skips nothing: let the gate report"):
+        tiny_explainer(published).explain(pictures(1), ["stop"], gate="skip")
+
+
 def test_the_gate_tells_of_reconstructions_that_decide_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     """Red and green lights alternate, so that every neighbour is decided otherwise about stop."""
     noted = mistaken(monkeypatch)

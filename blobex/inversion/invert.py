@@ -121,7 +121,7 @@ class _Work:
     def advance(self, state: State) -> tuple[State, Tensor]:
         vector, start, age = state["vector"], self.form.unflatten(state["start"]), state["age"]
         embedded = [state[f"embedded_{layer}"] for layer in range(sum(name.startswith("embedded_") for name in state))]
-        late = age >= self.setup.steps - self.setup.decision_steps
+        late = (age >= self.setup.steps - self.setup.decision_steps) & (self.setup.decision_steps > 0)
         with torch.enable_grad():
             leaf = vector.detach().requires_grad_()
             layout = self.form.unflatten(leaf)

@@ -29,6 +29,19 @@ EMPTY = dataclasses.replace(
 )
 
 
+def with_signs(reading: SceneReading, count: int) -> SceneReading:
+    """A reading with more signs, none of them a stop sign."""
+    signs = [SeenObject("traffic sign", (4.0 + 8 * n, 4, 12.0 + 8 * n, 12), 0.9, BLUE, 0, 9) for n in range(count)]
+    return dataclasses.replace(reading, objects=(*reading.objects, *signs))
+
+
+def test_a_sign_beside_a_stop_sign_stays_one() -> None:
+    before, after = (with_signs(reading_of(scene), 1) for scene in (edited(stop_sign=True), EMPTY))
+    assert sentence(differences(before, after)) == "stop sign removed"
+    assert sentence(differences(after, before)) == "stop sign added"
+    assert sentence(differences(with_signs(reading_of(EMPTY), 0), after)) == "traffic sign added"
+
+
 def said(before: Scene, after: Scene) -> str:
     return sentence(differences(reading_of(before), reading_of(after)))
 

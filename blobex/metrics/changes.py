@@ -132,7 +132,12 @@ def _shown(light: str) -> str:
 
 
 def _objects(before: SceneReading, after: SceneReading) -> Iterator[ObjectChange]:
-    old, new = _others(before), _others(after)
+    """Changes of all but traffic lights and, where there is a stop sign, traffic signs: `_signals` compares these.
+
+    A reading does not say which of several signs is the stop sign.
+    """
+    signals = {"traffic light", *(["traffic sign"] if before.stop_sign or after.stop_sign else [])}
+    old, new = ([each for each in seen.objects if each.category not in signals] for seen in (before, after))
     pairs = matches(old, new, before.size[1])
     smallest = SMALLEST * math.prod(before.size)
     for i, j in pairs:
@@ -146,12 +151,6 @@ def _objects(before: SceneReading, after: SceneReading) -> Iterator[ObjectChange
         for number, each in enumerate(seen):
             if number not in paired and each.score >= SURE and _area(each) >= smallest:
                 yield _change(what, each, "", "", each.score)
-
-
-def _others(reading: SceneReading) -> list[SeenObject]:
-    """The objects but for traffic lights and the stop signs, which `_signals` compares."""
-    signals = {"traffic light", *(["traffic sign"] if reading.stop_sign else [])}
-    return [each for each in reading.objects if each.category not in signals]
 
 
 def matches(old: Sequence[SeenObject], new: Sequence[SeenObject], width: int) -> list[tuple[int, int]]:

@@ -26,6 +26,7 @@ from blobex.scenes.render import render
 from blobex.scenes.rules import ACTIONS, PLAIN, RULES, remove
 from blobex.scenes.sample import sample
 from blobex.scenes.write import DatasetCounts, scene_of, write_dataset
+from blobex.stages import common, truth
 from blobex.truth.benchmark import assess, benchmark, held_out, seed_measures
 from blobex.truth.detection import SUBJECTS, excess, scores, shortcut_rank, speaks_of, told
 from blobex.truth.judge import Row, judge
@@ -120,6 +121,14 @@ def test_a_shortcut_that_is_taken_away_comes_first_and_is_absent_from_honest_exp
     assert measured["auc_explanations"].mean == pytest.approx(0.5 + (one - other) / 2)  # of scores that are 0 or 1
 
 
+def test_what_also_refuses_by_itself_is_no_planted_cause() -> None:
+    """A vehicle on the left refuses a left turn by the plain rules; the shortcut is about right turns."""
+    rule = RULES["biased"]
+    scenes = refused(rule, "left")[:4]
+    assert all(rule.shortcut(scene) & rule.causes(scene, "left") for scene in scenes)
+    assert not any(row.planted for row in perfect_rows(rule, scenes, "left"))
+
+
 def row(phrases, to_class="right", rule="biased", **changes) -> Row:
     attribute = to_class.removeprefix("not ")
     made = Row(rule, "ours", "a", attribute, to_class, True, True, True, None, None, None, False, list(phrases))
@@ -201,6 +210,19 @@ def test_the_command_writes_tables_and_examples(tmp_path: Path, monkeypatch, cap
     missing = dataclasses.replace(missing, truth=dataclasses.replace(missing.truth, rules=["night"]))
     with pytest.raises(BlobexError, match="decision rect night` first"):
         benchmark(missing, "rect", Path("models"))
+
+
+def test_the_command_trains_as_the_stage_does(tmp_path: Path, monkeypatch) -> None:
+    """With as many fewer wide pictures at a time."""
+    params, seen = small_world(tmp_path), []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("blobex.truth.benchmark.benchmark", lambda params, *rest: seen.append(params) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli.app(["truth", "--out", "out"], standalone_mode=False)
+    monkeypatch.setattr("blobex.stages.truth.benchmark", lambda params, *rest: seen.append(params) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        common.run_stage(truth.main, "setup", arguments=["rect"])
+    assert seen[0] == seen[1] and seen[0].decision.training.batch_size == params.decision.training.batch_size // 2
 
 
 def test_measures_as_written() -> None:

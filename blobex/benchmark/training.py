@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from blobex.config.params import Params
-from blobex.config.training import Training
+from blobex.config.training import Resume, Training
 from blobex.datasets.datamodule import DecisionSet, DetectionSet, SegmentationSet
 from blobex.metrics.frechet import FeatureNetwork
 from blobex.networks.blobgan import BlobGAN
@@ -104,7 +104,8 @@ def _rate(module: StepModule, batches: Callable[[int], Batch], training: Trainin
         marks.append(time.perf_counter())
 
     checkpoint = dataclasses.replace(training.checkpoint, every_n_steps=10**6, monitor="step")
-    once = dataclasses.replace(training, steps=WARM + steps, checkpoint=checkpoint)
+    resume = Resume("none", None, None)
+    once = dataclasses.replace(training, steps=WARM + steps, checkpoint=checkpoint, resume=resume)
     alone = dataclasses.replace(params.run, devices=1)  # one command measures several networks
     with tempfile.TemporaryDirectory() as folder:
         fit(module, batches, once, alone, Path(folder), NullTracker(), [EveryNSteps(1, clock)])

@@ -51,6 +51,6 @@ def truth(
     from blobex.truth.benchmark import benchmark
     from blobex.truth.write import table, write
 
-    findings = benchmark(load_params(params), setup, models)
+    findings = benchmark(load_params(params).for_setup(setup), setup, models)
     write(findings, out)
     print(table(findings))

@@ -81,7 +81,7 @@ def judge(
                 recall=recall,
                 precision=precision,
                 agrees=answer.agrees,
-                planted=bool(rule.shortcut(scenes[index]) & causes),
+                planted=attribute in rule.refuses and bool(rule.shortcut(scenes[index]) & causes),
                 phrases=phrases(before, after),
             )
         )

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from blobex.config.params import Params
+from blobex.config.training import Resume
 from blobex.datasets.planted import load_planted
 from blobex.networks import weights
 from blobex.training.decision import DecisionModule, decision_batches
@@ -18,7 +19,8 @@ def train_small(params: Params, setup: str, rule: str, number: int, folder: Path
 
     All of its randomness comes from run.seed and its number, so model 0 of each rule begins with the same weights.
     """
-    training = dataclasses.replace(params.decision.training, steps=params.truth.seed_steps)
+    resume = Resume("last", None, None)
+    training = dataclasses.replace(params.decision.training, steps=params.truth.seed_steps, resume=resume)
     seed = seed_of(params.run.seed, number) % 2**31
     small = dataclasses.replace(params.decision, architecture="densenet_small", training=training)
     data = load_planted(params, setup, "train", rule)

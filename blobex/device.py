@@ -19,12 +19,18 @@ BYTES_PER_PIXEL = 2**16  # of the GPU's memory, with room to spare
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device called auto (cuda where there is one), cpu or cuda; BlobexError if it is unknown or not there."""
+    """The device called auto (cuda where there is one), cpu or cuda; BlobexError if it is unknown or not there.
+
+    Of several processes that Lightning or torchrun started on a machine each has a GPU of its own, as far as they go.
+    """
     if name not in ("auto", "cpu", "cuda"):
         raise BlobexError(f"unknown device {name!r}: choose auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
         raise BlobexError("device is cuda but this machine has no CUDA device: choose auto or cpu")
-    return torch.device("cpu" if name == "cpu" or not torch.cuda.is_available() else "cuda")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    place = os.environ.get("LOCAL_RANK")
+    return torch.device("cuda") if place is None else torch.device("cuda", int(place) % torch.cuda.device_count())
 
 
 def keep_freed_memory() -> None:

@@ -134,7 +134,8 @@ def test_batches_of_wide_pictures(tree, batches, share):
         size = getattr(params, section).training.batch_size
         assert getattr(wide, section).training.batch_size == size // share
     assert wide.blobgan_pretrain.layout == params.blobgan_pretrain.layout  # of vectors, as long for any picture
-    assert params.for_setup("square") == params
+    assert params.for_setup("square").blobgan == params.blobgan
+    assert wide.for_setup("rect") == wide  # what a run logs of itself is what it takes to repeat it
     with pytest.raises(BlobexError, match="square or rect"):
         params.for_setup("round")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 
 from blobex.config.data import Run
 from blobex.config.training import Checkpoints, Resume, Training
-from blobex.device import PROCESSOR_PIXELS, batch_pixels, resolve_precision
+from blobex.device import PROCESSOR_PIXELS, batch_pixels, resolve_device, resolve_precision
 from blobex.errors import BlobexError
 from blobex.training import checkpoints
 from blobex.training.fit import Batch, StepModule, fit, resumed_run_id, seed_of
@@ -169,7 +171,8 @@ def test_learning_rate_halves(tmp_path: Path) -> None:
 def test_measures_reach_the_tracker_and_the_loss_falls(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("blobex.training.fit.LOG_EVERY", 5)
     tracker = Recorder()
-    fit(Noisy(), batches, vary(steps=62, halve_every=0), RUN, tmp_path, tracker)
+    checkpoint = dataclasses.replace(TRAINING.checkpoint, every_n_steps=50)
+    fit(Noisy(), batches, vary(steps=62, halve_every=0, checkpoint=checkpoint), RUN, tmp_path, tracker)
     assert [step for step, _ in tracker.metrics] == [*range(5, 61, 5), 62]
     assert tracker.metrics[-1][1]["loss"] < 0.1 * tracker.metrics[0][1]["loss"]
 
@@ -197,7 +200,7 @@ def test_keeps_the_last_or_the_best_or_all(tmp_path: Path) -> None:
     class Scored(Noisy):
         def training_step(self, batch: Batch, index: int) -> None:
             super().training_step(batch, index)
-            self.scores["fd"] = {2: 5.0, 4: 1.5, 6: float("nan"), 8: 3.0, 10: 4.0, 12: 9.0}.get(self.step, 0.0)
+            self.score({"fd": {2: 5.0, 4: 1.5, 6: float("nan"), 8: 3.0, 10: 4.0, 12: 9.0}.get(self.step, 0.0)})
 
     scored = vary(checkpoint=Checkpoints(every_n_steps=2, keep=2, monitor="fd", mode="min"))
     fit(Scored(), batches, scored, RUN, tmp_path / "best", NullTracker())
@@ -271,13 +274,56 @@ def test_monitor_that_nothing_measures(tmp_path: Path) -> None:
         fit(Noisy(), batches, options, RUN, tmp_path, NullTracker())
 
 
-def test_scores_survive_a_stop(tmp_path: Path) -> None:
-    first, second = Noisy(), Noisy()
-    first.scores["fd_parser"] = 2.5
+def test_a_checkpoint_has_no_score_of_another_step(tmp_path: Path) -> None:
+    """With one at every second step and a measure at every fourth, both that were measured stay, and the newest."""
+
+    class Scored(Noisy):
+        def training_step(self, batch: Batch, index: int) -> None:
+            super().training_step(batch, index)
+            if self.step % 4 == 0:
+                self.score({"fd": {4: 0.20, 8: 0.21, 12: 0.30}[self.step]})
+
+    options = vary(checkpoint=Checkpoints(every_n_steps=2, keep=2, monitor="fd", mode="min"))
+    fit(Scored(), batches, options, RUN, tmp_path, NullTracker())
+    assert [(item.step, item.score) for item in checkpoints.listed(tmp_path)] == [(4, 0.2), (8, 0.21), (12, 0.3)]
+
+
+def test_losses_after_a_stop_are_those_of_an_unbroken_run(tmp_path: Path) -> None:
+    options = vary(checkpoint=dataclasses.replace(TRAINING.checkpoint, monitor="loss", mode="min", keep=-1))
+    whole, broken = Recorder(), Recorder()
+    fit(Noisy(), batches, options, RUN, tmp_path / "whole", whole)
     with pytest.raises(InterruptedError):
-        fit(first, stopping(7), TRAINING, RUN, tmp_path, NullTracker())
-    fit(second, batches, TRAINING, RUN, tmp_path, NullTracker())
-    assert second.scores["fd_parser"] == 2.5
+        fit(Noisy(), stopping(9), options, RUN, tmp_path / "broken", broken)
+    fit(Noisy(), batches, options, RUN, tmp_path / "broken", broken)
+    assert [step for step, _ in whole.metrics] == [4, 8, 12] and broken.metrics == whole.metrics
+    assert checkpoints.listed(tmp_path / "broken")[-1].score == pytest.approx(whole.metrics[-1][1]["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_by_hand_is_one(tmp_path: Path, number: signal.Signals) -> None:
+    """Lightning ends the process instead, after SIGTERM as if all had gone well, and then ignores Ctrl-C."""
+
+    def stopped(step: int) -> Batch:
+        if step == 6:
+            os.kill(os.getpid(), number)
+        return batches(step)
+
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        fit(Noisy(), stopped, TRAINING, RUN, tmp_path, NullTracker())
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert steps_in(tmp_path) == [4]
+
+
+def test_each_process_of_a_machine_has_a_gpu(monkeypatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    assert resolve_device("auto") == torch.device("cuda")
+    for rank, place in (("0", 0), ("1", 1), ("2", 0)):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert resolve_device("auto") == resolve_device("cuda") == torch.device("cuda", place)
+        assert resolve_device("cpu") == torch.device("cpu")
 
 
 def test_run_id_is_found_in_the_checkpoint(tmp_path: Path) -> None:

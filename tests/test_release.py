@@ -185,9 +185,10 @@ def test_the_card_holds_what_was_trained_on_what(standing):
     told = {cells[0]: cells[1:4] for cells in rows(card, "Training")[2:]}
     trainings = {"parser.training", "decision.training plain", "decision.training biased", "blobgan.training"}
     assert set(told) == trainings | {"encoder_pretrain.training", "encoder.training"}
+    assert tree["run"]["batches"] == "pixels" and tree["setups"]["rect"]["aspect_ratio"] == 2
     for name, cells in told.items():
         training = tree[name.split(".")[0]]["training"]
-        batch = training["batch_size"] * training["accumulate"]
+        batch = training["batch_size"] // 2 * training["accumulate"]
         assert [float(cell) for cell in cells] == [training["steps"], batch, training["learning_rate"]]
     assert ["files", "4321"] in rows(card, "Data") and ["scenes.seed", "77"] in rows(card, "Data")
     assert rows(card, "blobex-rect")[2][2] == "trained with blobex, in no run that MLflow knows"

@@ -10,6 +10,8 @@ import yaml
 from imports import ROOT
 from project_copy import copy_project
 
+from blobex.training import checkpoints
+
 pytestmark = pytest.mark.slow
 
 
@@ -41,7 +43,9 @@ def stage(project: Path, name: str, *words: str) -> subprocess.CompletedProcess[
     return done
 
 
-@pytest.mark.parametrize("words", ["parser rect", "decision rect plain", "blobgan rect"])
+@pytest.mark.parametrize(
+    "words", ["parser rect", "decision rect plain", "blobgan rect", "encoder_pretrain rect", "encoder rect"]
+)
 def test_two_processes_train_one_writes(project, words):
     from mlflow import MlflowClient
 
@@ -68,6 +72,38 @@ def test_batch_size_is_of_both_together(project):
     assert metrics["images_seen"] == training["steps"] * training["batch_size"] // wide
 
 
+def run_script(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
+    path = folder / "script.py"
+    path.write_text(script)
+    return subprocess.run(
+        [sys.executable, str(path), str(folder)],
+        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_what_the_first_process_measures_is_the_score_of_all(tmp_path):
+    script = """
+import dataclasses, sys
+from pathlib import Path
+from blobex.config.training import Checkpoints
+from blobex.training.gan import EveryNSteps
+from tests.test_fit import RUN, Noisy, NullTracker, batches, fit, vary
+
+if __name__ == "__main__":
+    options = vary(checkpoint=Checkpoints(every_n_steps=4, keep=-1, monitor="fd", mode="min"))
+    measure = EveryNSteps(4, lambda step, module: module.score({"fd": 1 / step}))
+    two = dataclasses.replace(RUN, devices=2)
+    fit(Noisy(), batches, options, two, Path(sys.argv[1]) / "models", NullTracker(), [measure])
+"""
+    done = run_script(tmp_path, script)
+    assert done.returncode == 0, done.stderr
+    scores = [each.score for each in checkpoints.listed(tmp_path / "models")]
+    assert scores == pytest.approx([1 / 4, 1 / 8, 1 / 12], rel=1e-5)
+
+
 def test_one_command_trains_one_network_on_several_devices(project):
     script = """
 import dataclasses, sys
@@ -78,13 +114,5 @@ if __name__ == "__main__":
     for name in ("one", "two"):
         fit(Noisy(), batches, TRAINING, dataclasses.replace(RUN, devices=2), Path(sys.argv[1]) / name, NullTracker())
 """
-    path = project / "twice.py"
-    path.write_text(script)
-    done = subprocess.run(
-        [sys.executable, str(path), str(project)],
-        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_script(project, script)
     assert done.returncode == 1 and "one command trains one network" in done.stderr

@@ -47,7 +47,8 @@ class Params:
     def for_setup(self, name: str) -> Params:
         """The same, but where run.batches says so for fewer of wider pictures: with the pixels of so many square ones.
 
-        So a step takes both setups the same memory and time.
+        So a step takes both setups the same memory and time. What comes out counts pictures: it stays as it is when it
+        is read again.
         """
         ratio = self.setup(name).aspect_ratio
         if self.run.batches == "pictures":
@@ -57,7 +58,7 @@ class Params:
             part = getattr(self, section)
             size = max(1, part.training.batch_size // ratio)
             trained[section] = replace(part, training=replace(part.training, batch_size=size))
-        return replace(self, **trained)
+        return replace(self, run=replace(self.run, batches="pictures"), **trained)
 
     def setup(self, name: str) -> Setup:
         """The picture size of the setup called `name`."""

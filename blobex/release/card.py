@@ -13,7 +13,7 @@ import yaml
 
 import blobex
 from blobex.config.params import Params
-from blobex.config.read import flatten
+from blobex.config.read import flatten, to_dict
 from blobex.datasets.manifest import manifest_path
 from blobex.release.contents import Contents
 from blobex.release.registry import TrainingRun
@@ -53,7 +53,7 @@ def card(
         seed=params.run.seed,
         precision=params.run.precision,
         commit=commit,
-        trainings=_trainings(contents),
+        trainings=_trainings(contents, params),
         measures="\n\n".join(f"### {part.name}\n\n{measure_table(part.measures())}" for part in contents.parts),
         checksums="\n".join(f"{checksum}  {path}" for path, checksum in checksums.items()),
     )
@@ -108,12 +108,12 @@ def _data(root: str) -> str:
     return f"`{root}`, as {path.name} describes it:\n\n" + table(["", ""], [(key, str(found[key])) for key in found])
 
 
-def _trainings(contents: Contents) -> str:
-    rows = []
+def _trainings(contents: Contents, params: Params) -> str:
+    rows, used = [], flatten(to_dict(params.for_setup(contents.setup)))
     for part in contents.networks:
-        params = {} if part.imported() else flatten(part.params)
-        for place in (name.removesuffix(".steps") for name in params if name.endswith(".steps")):
-            steps, batch, more, rate, halved = (params[f"{place}.{name}"] for name in SCHEDULE)
+        names = {} if part.imported() else flatten(part.params)
+        for place in (name.removesuffix(".steps") for name in names if name.endswith(".steps")):
+            steps, batch, more, rate, halved = (used[f"{place}.{name}"] for name in SCHEDULE)
             rows.append((f"{place} {part.variant}", *map(str, (steps, batch * more, rate, halved or "never"))))
     return table(["training", "steps", "batch", "learning rate", "halved every so many steps"], rows)
 

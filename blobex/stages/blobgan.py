@@ -82,6 +82,7 @@ def build(params: Params, setup: str, images: Tensor) -> tuple[GanModule, Batch]
         return painting_loss(model, encoder, perceptual, params.blobgan_pretrain, batch, random)
 
     module = GanModule(params.blobgan, size, seed, painting)
+    module.depends_on(perceptual=checksum(*perceptual.state_dict().values()))
     start_from(module, pretrained.blobgan)
     anchors = Anchors(encoder.traits, encoder.usual)
     found = parsed(load_parser(folder), images, device)
@@ -120,8 +121,9 @@ def watch_distance(params: Params, setup: str, tracker: Tracker) -> list[EveryNS
 
     def measure(step: int, module: Any) -> None:
         pictures = sample_pictures(module.average, options.fid_images, options.training.batch_size, params.run.seed)
-        module.scores[name] = frechet_distance(real, statistics(pictures, features, network, setup))
-        tracker.log_metrics({name: module.scores[name]}, step)
+        measures = {name: frechet_distance(real, statistics(pictures, features, network, setup))}
+        module.score(measures)
+        tracker.log_metrics(measures, step)
 
     return [EveryNSteps(options.fid_every_n_steps, measure)]
 

@@ -95,7 +95,11 @@ def prepare(params: Params, setup: str) -> tuple[Tensor, Batch, PaintModule]:
     painter = PaintModule(options, network, params.setup(setup), perceptual, params.run.seed)
     painter.encoder.traits.copy_(anchors.traits)
     painter.encoder.usual.copy_(anchors.usual)
-    painter.depends_on(data=checksum(images), parser=checksum(*parser.state_dict().values()))
+    painter.depends_on(
+        data=checksum(images),
+        parser=checksum(*parser.state_dict().values()),
+        perceptual=checksum(*perceptual.state_dict().values()),
+    )
     return images, tensors_of(places), painter
 
 

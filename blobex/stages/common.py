@@ -21,6 +21,7 @@ from blobex.training.tracker import Tracker
 MODELS = Path("models")
 DATA = Path("data")
 REPORTS = Path("reports")
+STOPPED = 130  # exit code after Ctrl-C, as shells have it
 
 
 class _Parser(argparse.ArgumentParser):
@@ -31,7 +32,8 @@ class _Parser(argparse.ArgumentParser):
 def run_stage(main: Callable[..., None], *names: str, arguments: Sequence[str] | None = None) -> None:
     """Call `main(params, *values)` with params.yaml and one command-line argument per name.
 
-    A BlobexError, or what the file system refuses, becomes one line on stderr and exit code 1.
+    A BlobexError, or what the file system refuses, becomes one line on stderr and exit code 1; Ctrl-C, and SIGTERM
+    while a network is trained, exit code 130.
     """
     parser = _Parser(description=main.__doc__)
     for name in names:
@@ -42,6 +44,9 @@ def run_stage(main: Callable[..., None], *names: str, arguments: Sequence[str] |
         main(params.for_setup(values["setup"]) if "setup" in values else params, *values.values())
     except (BlobexError, OSError) as error:
         sys.exit(f"blobex: {sentence(error)}")
+    except KeyboardInterrupt:
+        print("blobex: stopped; the same command goes on where it was", file=sys.stderr)
+        sys.exit(STOPPED)
 
 
 def checkpoints(folder: Path) -> Path:

@@ -37,7 +37,8 @@ def main(params: Params, setup: str) -> None:
     judges = Judges(perceptual, decision.features)
     module = EncoderModule(encoder, blobgan, judges, params.encoder, params.run.seed)
     images = load_images(params, setup, "train")
-    weights_before = [tensor for network in (blobgan, decision, encoder) for tensor in network.state_dict().values()]
+    networks = blobgan, decision, encoder, perceptual
+    weights_before = [tensor for network in networks for tensor in network.state_dict().values()]
     module.depends_on(data=checksum(images), networks=checksum(*weights_before))
 
     def batches(step: int) -> tuple[torch.Tensor]:

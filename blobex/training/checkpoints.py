@@ -47,10 +47,10 @@ def listed(folder: Path) -> list[Checkpoint]:
 
 
 def read_entry(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What blobex noted in a checkpoint: `fingerprint` of the configuration, tracker's `run_id` or None, `scores`."""
+    """What blobex noted in a checkpoint: `fingerprint` of the configuration, and the tracker's `run_id` or None."""
     try:
         entry = dict(load_tensors(checkpoint.path, mapped=True)[ENTRY])
-        return entry | {name: entry[name] for name in ("fingerprint", "run_id", "scores")}
+        return entry | {name: entry[name] for name in ("fingerprint", "run_id")}
     except (OSError, LookupError, TypeError, ValueError) as error:
         raise BlobexError(f"{checkpoint.path} is not a checkpoint of blobex or is damaged: delete it") from error
 

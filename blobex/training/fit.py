@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as lightning
 import torch
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from tqdm import tqdm
 
@@ -48,7 +50,7 @@ class StepModule(lightning.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.accumulate, self.seed, self.config = training.accumulate, seed, dict(config)
-        self.scores: dict[str, float] = {}  # measures taken so far, for the checkpoint's monitor
+        self.scores: dict[str, tuple[int, float]] = {}  # step and value of each measure's last time
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
@@ -90,6 +92,10 @@ class StepModule(lightning.LightningModule):
         if wrong is not None:
             raise BlobexError(f"{wrong} is not finite at step {self.step}: lower the learning rate and train again")
 
+    def score(self, measures: Mapping[str, float]) -> None:
+        """Note what was measured after this step, for the checkpoint's monitor."""
+        self.scores |= {name: (self.step, value) for name, value in measures.items()}
+
     def take_records(self) -> dict[str, float]:
         """The means noted since the last call."""
         means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
@@ -127,14 +133,15 @@ def fit(
         checkpoints.mark_finished(folder, False)
     else:
         tracker = NullTracker()
-    keeper = _Keeper(training, folder, mark, tracker)
-    hooks = [_LearningRate(training.halve_every), *callbacks, _Reporter(training.steps, start, tracker), keeper]
+    reporter, keeper = _Reporter(training, start, tracker), _Keeper(training, folder, mark, tracker)
+    hooks = [_LearningRate(training.halve_every), *callbacks, reporter, keeper]
     module.train()
     keep_freed_memory()
     with _quiet():
         trainer = _trainer(module, training, run, hooks)
         data = _Steps(batches, start, training.steps, run.devices)
-        trainer.fit(module, data, ckpt_path=str(found.path) if found else None, weights_only=True)
+        with _interruptible():
+            trainer.fit(module, data, ckpt_path=str(found.path) if found else None, weights_only=True)
     if run.devices > 1:
         _DIVIDED.append(folder)
         torch.distributed.destroy_process_group()  # else measures would wait for the others
@@ -196,20 +203,24 @@ class _LearningRate(lightning.Callback):
 
 
 class _Reporter(lightning.Callback):
-    """Sends the recorded measures to the tracker and moves the progress bar (shown on a terminal only)."""
+    """Sends the recorded measures to the tracker and moves the progress bar (shown on a terminal only).
 
-    def __init__(self, steps: int, start: int, tracker: Tracker) -> None:
-        self.steps, self.tracker = steps, tracker
-        self.bar = tqdm(total=steps, initial=start, unit="step", disable=None if is_first_process() else True)
+    Also before each checkpoint: so none holds half a report, and one that monitors a loss finds it measured.
+    """
+
+    def __init__(self, training: Training, start: int, tracker: Tracker) -> None:
+        self.training, self.tracker = training, tracker
+        disable = None if is_first_process() else True
+        self.bar = tqdm(total=training.steps, initial=start, unit="step", disable=disable)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.bar.update()
         step = pl_module.step
-        if step % LOG_EVERY and step != self.steps:
+        if step % LOG_EVERY and step % self.training.checkpoint.every_n_steps and step != self.training.steps:
             return
         pl_module.check_finite()
         means = pl_module.take_records()
-        pl_module.scores |= means
+        pl_module.score(means)
         self.bar.set_postfix({name: f"{value:.4g}" for name, value in means.items()}, refresh=False)
         self.tracker.log_metrics(means, step)
 
@@ -227,19 +238,16 @@ class _Keeper(lightning.Callback):
         self.training, self.folder, self.mark, self.tracker = training, folder, mark, tracker
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        entry = {"fingerprint": self.mark, "run_id": self.tracker.run_id, "scores": pl_module.scores}
-        checkpoint[checkpoints.ENTRY] = entry
-
-    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        pl_module.scores = dict(checkpoint[checkpoints.ENTRY]["scores"])
+        checkpoint[checkpoints.ENTRY] = {"fingerprint": self.mark, "run_id": self.tracker.run_id}
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         step, options = pl_module.step, self.training.checkpoint
         if step % options.every_n_steps and step != self.training.steps:
             return
-        pl_module.check_finite()  # a checkpoint that cannot be continued must not displace one that can
-        score = None if options.monitor == "step" else pl_module.scores.get(options.monitor)
-        if score is None and options.monitor != "step" and step == self.training.steps:
+        measured_at, score = pl_module.scores.get(options.monitor, (None, None))
+        score = score if measured_at == step else None  # what other steps achieved is none of this one's
+        needed = trainer.is_global_zero and options.monitor != "step" and step == self.training.steps
+        if score is None and needed:  # the first process alone measures pictures
             measured = ", ".join(["step", *pl_module.scores])
             raise BlobexError(
                 f"checkpoint.monitor is {options.monitor}, which was not measured: choose from {measured}"
@@ -274,6 +282,19 @@ def _trainer(
         limit_val_batches=0,
         num_sanity_val_steps=0,
     )
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """KeyboardInterrupt for Ctrl-C and SIGTERM. Lightning makes a SystemExit of them: of SIGTERM, one of success."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error, SIGTERMException) or isinstance(error.__context__, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, before)
+            raise KeyboardInterrupt from error
+        raise
 
 
 @contextmanager

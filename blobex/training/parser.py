@@ -30,7 +30,7 @@ class ParserModule(StepModule):
     def __init__(
         self, params: ParserParams, setup: Setup, detection: DetectionSet, segmentation: SegmentationSet, seed: int
     ) -> None:
-        data = checksum(detection.images, detection.boxes, segmentation.images, segmentation.semantic)
+        data = checksum(*vars(detection).values(), *vars(segmentation).values())
         super().__init__(params.training, seed, {"channels": params.channels, "setup": repr(setup), "data": data})
         self.learning_rate = params.training.learning_rate
         with torch.random.fork_rng(devices=[]):

@@ -201,16 +201,16 @@ def reopen(client: Any, run_id: str) -> bool:
 
 
 def has_run(client: Any, run_id: str) -> bool:
-    """Whether the store knows a run."""
+    """Whether the store knows a run that was not deleted."""
+    from mlflow.entities import LifecycleStage
     from mlflow.exceptions import MlflowException
 
     try:
-        client.get_run(run_id)
+        return bool(client.get_run(run_id).info.lifecycle_stage == LifecycleStage.ACTIVE)
     except MlflowException as error:
         if lost(error):
             raise
         return False
-    return True
 
 
 def experiment_of(client: Any, stage: str, location: str | None) -> str:

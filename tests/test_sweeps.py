@@ -3,7 +3,9 @@
 import csv
 import dataclasses
 import json
+import math
 import random
+import socket
 import subprocess
 import sys
 import time
@@ -25,9 +27,9 @@ from blobex.sweeps import space
 from blobex.sweeps.best import apply, best_trial
 from blobex.sweeps.claim import is_locked, locked
 from blobex.sweeps.plots import on_front, pareto
-from blobex.sweeps.run import sweep
+from blobex.sweeps.run import _running, sweep
 from blobex.sweeps.study import TRIES, counted, put_back_silent, reason, recover
-from blobex.sweeps.worker import work
+from blobex.sweeps.worker import SUPERVISOR, work
 from blobex.tuning import tasks
 
 
@@ -152,6 +154,24 @@ def test_the_best_of_the_finalists_is_the_best(tmp_path):
     assert yaml.safe_load((tmp_path / "best.yaml").read_text())["trial"] == best.number
     swept(tmp_path, 30, task, values)
     assert len(task.asked) == len(asked)  # what is known is not measured again
+
+
+def test_a_finalist_that_fails_is_not_the_best(tmp_path, capsys):
+    values = params(finalists=4, flip_rate=0.0)
+    study, _ = swept(tmp_path / "sound", 12, LuckyTask(values.sweep_cf), values)
+    best = yaml.safe_load((tmp_path / "sound/best.yaml").read_text())["trial"]
+    settings = study.trials()[best].user_attrs["settings"]
+
+    class Fragile(LuckyTask):
+        def again(self, tried):
+            if tried == settings:
+                raise FloatingPointError("it diverged")
+            return super().again(tried)
+
+    swept(tmp_path / "other", 12, Fragile(values.sweep_cf), values)
+    assert f"trial {best} fails where finalists are measured: it diverged" in capsys.readouterr().out
+    found = yaml.safe_load((tmp_path / "other/best.yaml").read_text())
+    assert found["trial"] != best and found["loss_of_finalists"][best] == math.inf
 
 
 def test_finalists_keep_the_limits(tmp_path):
@@ -318,6 +338,21 @@ def test_workers_that_die_at_once_are_told_of(tmp_path, monkeypatch):
         sweep(opened(tmp_path, task), task, values, 4, 2, code)
 
 
+def test_a_worker_whose_sweep_is_gone_before_it_begins_tries_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv(SUPERVISOR, "1")  # whose child this is not
+    task = FormulaTask(params().sweep_cf)
+    study = opened(tmp_path, task)
+    work(study, task, params(), 3)
+    assert counted(study.trials()) == 0
+
+
+def test_trials_of_other_machines_start_no_workers_here(tmp_path):
+    study = opened(tmp_path, FormulaTask(params().sweep_cf))
+    for host in ("elsewhere", socket.gethostname(), "elsewhere"):
+        study.study.ask().set_user_attr("worker", [host, "1-a"])
+    assert _running(study) == 1
+
+
 def test_database_instead_of_a_file(tmp_path):
     values = params()
     task, url = FormulaTask(values.sweep_cf), f"sqlite:///{tmp_path}/sweeps.db"
@@ -387,6 +422,9 @@ def test_tracked_as_a_run_within_a_run(tmp_path):
     assert names == {"params.yaml", "best.yaml", "comparison.json", "trials.csv"}
     swept(tmp_path / "a", 4, task, values)
     assert client.get_run(parent.info.run_id).info.status == "FINISHED"
+    client.delete_run(parent.info.run_id)
+    again, _ = swept(tmp_path / "a", 5, task, values)
+    assert again.study.user_attrs["run_id"] != parent.info.run_id  # one that nobody deleted
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from blobex.config.read import read_yaml, shown
 from blobex.config.write import Changes, Value, rewritten
-from blobex.errors import BlobexError
+from blobex.errors import BlobexError, brief
 from blobex.files import whole_file
 from blobex.sweeps.study import Opened
 from blobex.sweeps.task import Settings, Task
@@ -64,8 +65,17 @@ def measure_again(opened: Opened, task: Task) -> None:
     for trial in finalists(opened.trials(), count) if count > 1 else ():
         known = finals(opened)
         if trial.number not in known:
-            known[trial.number] = task.again(trial.user_attrs["settings"])
+            known[trial.number] = _again(trial, task)
             opened.study.set_user_attr(FINALS, {str(number): loss for number, loss in known.items()})
+
+
+def _again(trial: FrozenTrial, task: Task) -> float:
+    """The loss of a finalist on what no trial saw; infinite if it fails there: it must not take the others along."""
+    try:
+        return task.again(trial.user_attrs["settings"])
+    except Exception as error:  # as in trials, whatever the values do to the networks
+        print(f"trial {trial.number} fails where finalists are measured: {brief(error)}")
+        return math.inf
 
 
 def candidates(opened: Opened) -> dict[str, Settings]:

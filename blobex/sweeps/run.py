@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,7 @@ from blobex.sweeps.plots import write_plots
 from blobex.sweeps.storage import VARIABLE
 from blobex.sweeps.study import FINISHED, Opened, counted, reason, recover
 from blobex.sweeps.task import Task
-from blobex.sweeps.worker import work
+from blobex.sweeps.worker import SUPERVISOR, work
 
 POLL = 0.2  # seconds
 DEATHS = 10  # of workers, with no trial finished in between
@@ -88,7 +89,7 @@ def _supervise(opened: Opened, params: Params, watch: _Watch, goal: int, workers
     sweep is called again.
     """
     environment = os.environ | {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // workers))}
-    environment[VARIABLE] = opened.place.url or ""
+    environment |= {VARIABLE: opened.place.url or "", SUPERVISOR: str(os.getpid())}
     log = opened.place.folder / "workers" / "log.txt"
     log.parent.mkdir(parents=True, exist_ok=True)
     deaths, alive = 0, list[subprocess.Popen[bytes]]()
@@ -117,7 +118,9 @@ def _supervise(opened: Opened, params: Params, watch: _Watch, goal: int, workers
 
 
 def _running(opened: Opened) -> int:
-    return sum(trial.state == TrialState.RUNNING for trial in opened.trials())
+    """How many trials are being tried on this machine."""
+    running = [trial for trial in opened.trials() if trial.state == TrialState.RUNNING]
+    return sum(trial.user_attrs.get("worker", [""])[0] == socket.gethostname() for trial in running)
 
 
 def _start(command: Command, environment: dict[str, str], output: IO[bytes]) -> subprocess.Popen[bytes]:

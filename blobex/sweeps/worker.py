@@ -20,6 +20,8 @@ from blobex.sweeps.study import Opened, counted, pruner, put_back, sampler
 from blobex.sweeps.task import Number, Outcome, Task
 from blobex.training.tracker import Tracker
 
+SUPERVISOR = "BLOBEX_SUPERVISOR"  # the number of the process that watches over its workers
+
 
 class TrialError(Exception):
     """A trial came to nothing; the study goes on."""
@@ -28,8 +30,11 @@ class TrialError(Exception):
 def work(
     opened: Opened, task: Task, params: Params, goal: int, after_each: Callable[[], object] = lambda: None
 ) -> None:
-    """Try trials until `goal` of them are done or being done, or whoever started this process is gone."""
-    parent = os.getppid()
+    """Try trials until `goal` of them are done or being done, or whoever started this process is gone.
+
+    Who that was, SUPERVISOR in the environment tells: it may be gone before this is called.
+    """
+    parent = int(os.environ.get(SUPERVISOR, os.getppid()))
     with opened.place.alive() as worker:
         while os.getppid() == parent and _next(opened, task, params, goal, worker):
             after_each()

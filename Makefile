@@ -59,7 +59,7 @@ test: $(READY) ## lint, type-check and test
 	python -m pytest -q -n auto
 
 test-slow: $(READY) ## the tests that take minutes
-	OMP_NUM_THREADS=1 python -m pytest -q -m slow -n auto --dist worksteal
+	OMP_NUM_THREADS=1 python -m pytest -q -m slow -n auto --dist loadfile
 
 chaos: $(READY) ## kill every stage ten times, at random moments: what comes out must be as if nothing had happened
 	python tests/chaos.py

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from chaos_sweep import disturbed
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 from tiny_sweep import INSTANCES, SMOKE, FormulaTask, command, opened, params, swept
 
 from blobex import mlflow_store
@@ -26,7 +26,7 @@ from blobex.errors import BlobexError
 from blobex.sweeps import space
 from blobex.sweeps.best import apply, best_trial
 from blobex.sweeps.claim import is_locked, locked
-from blobex.sweeps.plots import on_front, pareto
+from blobex.sweeps.plots import _by_settings, history, on_front, parallel, pareto
 from blobex.sweeps.run import _running, sweep
 from blobex.sweeps.study import TRIES, counted, put_back_silent, reason, recover
 from blobex.sweeps.worker import SUPERVISOR, work
@@ -207,6 +207,25 @@ def test_plots_of_objectives_by_two(tmp_path):
     task.directions = {"flip_rate": "maximize", "seconds": "minimize"}
     axes = pareto(study.trials(), task, {}).axes
     assert len(axes) == 1 and (axes[0].get_xlabel(), axes[0].get_ylabel()) == ("flip_rate", "seconds")
+
+
+def test_plots_call_no_stopped_trial_the_best():
+    def tried(number, steps, loss, stopped=None):
+        attributes = {
+            "settings": {"steps": steps, "learning_rate": 0.1 * steps},
+            "loss": loss,
+            "stopped_after": stopped,
+        }
+        found = create_trial(value=loss, user_attrs=attributes)
+        found.number = number
+        return found
+
+    trials = [tried(0, 10, 0.5), tried(1, 20, 0.1, stopped=4), tried(2, 30, 0.3), tried(3, 40, 0.4)]
+    points = [point for dots in history(trials).axes[0].collections for point in dots.get_offsets().tolist()]
+    assert sorted(points) == [[0, 0.5], [1, 0.3], [2, 0.3], [3, 0.4]]
+    (line,) = [each for each in parallel(_by_settings(trials), 3).axes[0].lines if each.get_label() == "best"]
+    heights = line.get_ydata()
+    assert heights[0] == heights[1] == 1 and heights[2] == pytest.approx(math.log(4 / 3) / math.log(5 / 3))
 
 
 def test_front():

@@ -46,7 +46,8 @@ def write_plots(opened: Opened, task: Task) -> list[Path]:
     matplotlib.use("Agg")
     from optuna.visualization import matplotlib as drawn
 
-    paths.append(_saved(folder / "parallel.png", parallel(shown)))
+    best = _done(trials).index(best_trial(trials, finals(opened)))
+    paths.append(_saved(folder / "parallel.png", parallel(shown, best)))
     names = list(shown.trials[0].params)
     plots: dict[str, Callable[[], Any]] = {
         "importance": partial(drawn.plot_param_importances, shown, target_name="loss"),
@@ -69,8 +70,7 @@ def history(trials: Sequence[FrozenTrial]) -> Figure:
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.add_subplot(xlabel="trial", ylabel="loss", title="Loss of each trial")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    whole = whole_trials(trials)
+    done, whole = _done(trials), whole_trials(trials)
     kept, broken = [t for t in whole if not missed(t)], [t for t in whole if missed(t)]
     stopped = [trial for trial in done if trial not in whole]
     for some, marker, label in (
@@ -80,9 +80,12 @@ def history(trials: Sequence[FrozenTrial]) -> Figure:
     ):
         if some:
             colour = COLOURS["best"] if some is kept else GREY
-            axes.scatter([t.number for t in some], _losses(some), marker=marker, color=colour, label=label, zorder=3)
+            losses = _losses(some, whole)
+            axes.scatter([t.number for t in some], losses, marker=marker, color=colour, label=label, zorder=3)
     if kept:
-        axes.step([t.number for t in kept], np.minimum.accumulate(_losses(kept)), where="post", color=COLOURS["best"])
+        axes.step(
+            [t.number for t in kept], np.minimum.accumulate(_losses(kept, whole)), where="post", color=COLOURS["best"]
+        )
     for trial in whole:
         name = trial.user_attrs.get("name")
         if name in COLOURS:
@@ -90,10 +93,10 @@ def history(trials: Sequence[FrozenTrial]) -> Figure:
     for trial in trials:
         if trial.state == TrialState.FAIL:
             axes.axvline(trial.number, color="#e41a1c", alpha=0.25)
-    if whole and max(_losses(done)) > 4 * min(_losses(whole)) > 0:
+    if whole and max(_losses(done, whole)) > 4 * min(_losses(whole, whole)) > 0:
         axes.set_yscale("log")
     if done:
-        axes.legend()
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
@@ -129,10 +132,14 @@ def _panel(axes: Axes, whole: list[FrozenTrial], names: tuple[str, str], task: T
     axes.legend()
 
 
-def parallel(shown: optuna.Study) -> Figure:
-    """Each trial as a line through its settings and its loss, whose axes go from the least to the largest value."""
-    rows = sorted([[*trial.params.values(), *trial.values] for trial in shown.trials], key=lambda row: -row[-1])
-    table, names = np.array(rows), [*shown.trials[0].params, "loss"]  # the best lie on top
+def parallel(shown: optuna.Study, best: int) -> Figure:
+    """Each trial as a line through its settings and its loss, whose axes go from the least to the largest value.
+
+    `best` is the place of the best one, which need not have the least loss: there are limits and finals.
+    """
+    rows = [[*trial.params.values(), *trial.values] for trial in shown.trials]
+    rows = [*sorted(rows, key=lambda row: -row[-1]), rows[best]]  # the best lie on top
+    table, names = np.array(rows), [*shown.trials[0].params, "loss"]
     lows, highs = table.min(0), table.max(0)
     scaled = np.where(lows > 0, np.log(np.maximum(table, 1e-300)), table)
     heights = (scaled - scaled.min(0)) / np.ptp(scaled, axis=0)
@@ -143,7 +150,7 @@ def parallel(shown: optuna.Study) -> Figure:
     lines = [np.stack([np.arange(len(names)), row], axis=1) for row in heights]
     drawn = LineCollection(lines, cmap="viridis", linewidths=1.5, array=table[:, -1])
     axes.add_collection(drawn)
-    axes.plot(np.arange(len(names)), heights[-1], color=COLOURS["best"], linewidth=4, label="least loss")
+    axes.plot(np.arange(len(names)), heights[-1], color=COLOURS["best"], linewidth=4, label="best")
     for place, (low, high) in enumerate(zip(lows, highs, strict=True)):
         axes.axvline(place, color="black", linewidth=0.8)
         for value, height, side in ((low, -0.02, "top"), (high, 1.02, "bottom")):
@@ -167,24 +174,30 @@ def on_front(costs: np.ndarray) -> np.ndarray:
 def _by_settings(trials: Sequence[FrozenTrial]) -> optuna.Study:
     """The trials that were told, hopeless ones too, as a study of one objective over the settings that vary."""
     study = optuna.create_study()
-    done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    done, losses = _done(trials), _losses(_done(trials), whole_trials(trials))
     rows = [trial.user_attrs["settings"] for trial in done]
     spaces = {}
     for name in rows[0] if rows else []:
         column = [float(row[name]) for row in rows]
         if min(column) < max(column):
             spaces[name] = FloatDistribution(min(column), max(column), log=min(column) > 0)
-    if not spaces or len({trial.user_attrs["loss"] for trial in done}) < 2:
+    if not spaces or len(set(losses)) < 2:
         return study
     distributions: dict[str, BaseDistribution] = dict(spaces)
-    for trial, row in zip(done, rows, strict=True):
+    for loss, row in zip(losses, rows, strict=True):
         params = {name: float(row[name]) for name in spaces}
-        study.add_trial(create_trial(params=params, distributions=distributions, value=trial.user_attrs["loss"]))
+        study.add_trial(create_trial(params=params, distributions=distributions, value=loss))
     return study
 
 
-def _losses(trials: Sequence[FrozenTrial]) -> list[float]:
-    return [trial.user_attrs["loss"] for trial in trials]
+def _done(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    return [trial for trial in trials if trial.state == TrialState.COMPLETE]
+
+
+def _losses(trials: Sequence[FrozenTrial], whole: Sequence[FrozenTrial]) -> list[float]:
+    """Those of stopped trials, on a few easy pictures, are no records: at least that of the best whole one."""
+    least = min((trial.user_attrs["loss"] for trial in whole), default=-np.inf)
+    return [max(trial.user_attrs["loss"], least) for trial in trials]
 
 
 def _saved(path: Path, figure: Figure) -> Path:

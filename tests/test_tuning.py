@@ -122,6 +122,13 @@ def test_a_trial_that_is_far_too_slow_is_hopeless_unless_the_best_is_compared_wi
     assert all(trial.constraints["seconds"] > 0 for trial in (*starts, other))
 
 
+def test_a_picture_twice_as_wide_may_take_twice_as_long(tmp_path):
+    task = search_task(tmp_path, seconds=1.5, flip_rate=0.5)
+    assert task.limits({"flip_rate": 0.5, "seconds": 3.0}, "flip_rate", 0.5) == {"flip_rate": 0.0, "seconds": 0.0}
+    other = search_task(tmp_path, seconds=3.0)
+    assert task.identity()["limits"] != other.identity()["limits"]
+
+
 def test_settings_out_of_range_fail(tmp_path):
     with pytest.raises(BlobexError, match=r"explain\.rect\.learning_rate is 99"):
         search_task(tmp_path).measure({"learning_rate": 99.0}, FREE)

@@ -37,7 +37,7 @@ class SweepCf(Sweep):
     held_out: Annotated[int, Within(1, 10**5)]  # other pictures, of the final comparison
     chunk: Annotated[int, Within(1, 10**5)]  # pictures between two chances to stop a hopeless trial
     flip_rate: Annotated[float, Within(0, 1)]  # at least
-    seconds: Annotated[float | None, Within(0, 1e6)]  # per picture, at most; null: no limit
+    seconds: Annotated[float | None, Within(0, 1e6)]  # per square picture; null: no limit
     blob_price: Annotated[float, Within(0, 100)]  # of each changed blob, in perceptual distance
     space: dict[
         Literal[
@@ -54,7 +54,7 @@ class SweepInvert(Sweep):
     held_out: Annotated[int, Within(1, 10**5)]  # other pictures, of the final comparison
     chunk: Annotated[int, Within(1, 10**5)]  # pictures between two chances to stop a hopeless trial
     agreement: Annotated[float, Within(0, 1)]  # of decisions about reconstructions, at least
-    seconds: Annotated[float | None, Within(0, 1e6)]  # per picture, at most; null: no limit
+    seconds: Annotated[float | None, Within(0, 1e6)]  # per square picture; null: no limit
     space: dict[
         Literal[
             "travel",

@@ -119,7 +119,7 @@ class CounterfactualTask(SearchTask):
             "inversion": dataclasses.asdict(getattr(params.invert, self.setup)),
             "search": params.search.mode,
             "questions": options.questions,
-            "limits": [options.flip_rate, options.seconds, options.blob_price, options.chunk],
+            "limits": [options.flip_rate, self.budget, options.blob_price, options.chunk],
         }
 
     @cached_property

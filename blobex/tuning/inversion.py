@@ -73,7 +73,7 @@ class InversionTask(SearchTask):
 
     def identity(self) -> dict[str, Any]:
         options = self.options
-        return self.shared_identity() | {"limits": [options.agreement, options.seconds, options.chunk]}
+        return self.shared_identity() | {"limits": [options.agreement, self.budget, options.chunk]}
 
     def search_two(self) -> None:
         self._remade(self.explainer, self.pictures.seen[1][:2])

@@ -44,7 +44,11 @@ class SearchTask:
         self.explainer, self.setup, self.pictures = explainer, explainer.setup, pictures
         self.space: dict[str, Range] = {str(name): each for name, each in options.space.items()}
         self.present: InvertSetup | ExplainSetup = getattr(getattr(explainer.params, self.tuned), self.setup)
-        self.budget, self.chunk, self.warm = options.seconds, options.chunk, False
+        self.budget, self.chunk, self.warm = self._budget(options.seconds), options.chunk, False
+
+    def _budget(self, seconds: float | None) -> float | None:
+        """Seconds per picture: wider ones get as many times more, as they have as many times the pixels."""
+        return None if seconds is None else seconds * self.explainer.params.setup(self.setup).aspect_ratio
 
     def shared_identity(self) -> dict[str, Any]:
         """What a trial's outcome depends on in both searches, beside the settings tried."""

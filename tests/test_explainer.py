@@ -64,6 +64,23 @@ def test_files_and_records_tell_the_same(tmp_path: Path) -> None:
     assert width > 4 * 256 and height > 2 * 128  # two pictures after the first sixteen, four columns
 
 
+def test_published_files_tell_which_answer_changes_which_blob(tmp_path: Path) -> None:
+    records = tiny_explainer().explain(pictures(3), ["stop", "left"], out=tmp_path / "out", count=2, published=True)
+    content = torch.load(tmp_path / "out" / "metadata_0.pt", weights_only=True)
+    for column, name in ((1, "stop"), (2, "left")):
+        found, mine = content[f"att_{column}"]["Assignment"], [each for each in records if each.attribute == name]
+        assert found.shape == (3, 2, BLOBS + 1) and content[f"att_{column}"]["final_scores"].shape == (6, 4)
+        for row, record in zip(found.flatten(0, 1), mine, strict=True):
+            before, after = record.blobs_before, record.blobs_after
+            for blob in range(1, BLOBS + 1):
+                keys = {"xs": blob - 1, "ys": blob - 1, "covs": blob - 1, "sizes": blob, "features": blob}
+                moved = any(
+                    (getattr(before, key)[0, at] != getattr(after, key)[0, at]).any() for key, at in keys.items()
+                )
+                assert row[blob] == float(moved)
+        assert found.sum(1).max() == 1  # no blob is changed by both
+
+
 def test_named_blobs_leave_the_background_alone() -> None:
     record = tiny_explainer().explain(pictures(1)[0], ["stop"], blobs=[0])[0]
     assert torch.equal(record.blobs_before.features[:, 0], record.blobs_after.features[:, 0])

@@ -12,6 +12,7 @@ from torch import Tensor
 from blobex.counterfactual.result import Explanation
 from blobex.files import whole_file
 from blobex.layout.layout import concatenate
+from blobex.layout.vector import VectorForm
 from blobex.networks.tensor_file import save_tensors
 
 
@@ -24,7 +25,8 @@ def write_metadata(
 
     `image_names`; `blob_optim`: the six tensors of the inverted layouts; `init_scores` (N,A): the decision model's
     scores of the queries; per output j in question `att_<j>`: `final_scores` and `blob_cf`, of its pictures in their
-    order; `latent_enc`, the encoder's w, if given. All tensors are on the CPU.
+    order, and where there are C answers each, one after the other, `Assignment` (N,C,K+1): 1 where an answer changes a
+    blob (column 0: the background), else 0; `latent_enc`, the encoder's w, if given. All tensors are on the CPU.
     """
     first = records[:: len(records) // pictures]
     content: dict[str, Any] = {
@@ -36,11 +38,16 @@ def write_metadata(
         content["latent_enc"] = latent_enc.detach().cpu()
     for column in sorted({record.column for record in records}):
         chosen = [record for record in records if record.column == column]
-        scores, layouts = [record.scores_after for record in chosen], [record.blobs_after for record in chosen]
+        layout = concatenate([record.blobs_after for record in chosen])
         content[f"att_{column}"] = {
-            "final_scores": torch.stack(scores),
-            "blob_cf": concatenate(layouts).as_dict(),
+            "final_scores": torch.stack([record.scores_after for record in chosen]),
+            "blob_cf": layout.as_dict(),
         }
+        answers = 1 + max(record.number for record in chosen)
+        if answers > 1:
+            form, before = VectorForm.of(layout), concatenate([record.blobs_before for record in chosen])
+            changed = form.changed(form.flatten(layout), form.flatten(before))
+            content[f"att_{column}"]["Assignment"] = changed.unflatten(0, (-1, answers)).to(torch.float32)
     path = folder / f"metadata_{index}.pt"
     with whole_file(path) as temporary:
         save_tensors(temporary, content)

@@ -74,11 +74,9 @@ def test_published_files_tell_which_answer_changes_which_blob(tmp_path: Path) ->
             before, after = record.blobs_before, record.blobs_after
             for blob in range(1, BLOBS + 1):
                 keys = {"xs": blob - 1, "ys": blob - 1, "covs": blob - 1, "sizes": blob, "features": blob}
-                moved = any(
-                    (getattr(before, key)[0, at] != getattr(after, key)[0, at]).any() for key, at in keys.items()
-                )
-                assert row[blob] == float(moved)
-        assert found.sum(1).max() == 1  # no blob is changed by both
+                pairs = [(getattr(before, key)[0, at], getattr(after, key)[0, at]) for key, at in keys.items()]
+                assert row[blob] == float(any((old != new).any() for old, new in pairs))
+        assert 0 < found.mean() < 1
 
 
 def test_named_blobs_leave_the_background_alone() -> None:

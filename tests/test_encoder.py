@@ -126,7 +126,9 @@ def test_phase_1_learns_and_leaves_the_generator_alone(params, blobgan, tmp_path
     monkeypatch.setattr("blobex.training.fit.LOG_EVERY", 20)
     module, tracker, frozen = pretrain(params, blobgan, steps=100, learning_rate=0.01), Losses(), state(blobgan)
     before = explained_variance(module, 256)
-    fit(module, count, training_of(params, steps=100, learning_rate=0.01), RUN, tmp_path, tracker)
+    training = training_of(params, steps=100, learning_rate=0.01)
+    seldom = dataclasses.replace(training.checkpoint, every_n_steps=20)  # losses are reported before each, too
+    fit(module, count, dataclasses.replace(training, checkpoint=seldom), RUN, tmp_path, tracker)
     losses = [metrics["w_loss"] for metrics in tracker.metrics]
     assert len(losses) == 5 and losses[-1] < 0.8 * losses[0]
     assert explained_variance(module, 256) > max(before, 0.1)

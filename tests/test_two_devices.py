@@ -54,14 +54,16 @@ def test_two_processes_train_one_writes(project, words):
     folder = project / "models" / Path(*words.split())
     assert (folder / "weights.safetensors").stat().st_size > 1000
     metrics = json.loads((folder / "metrics.json").read_text())
-    steps = yaml.safe_load((project / "params.yaml").read_text())[name]["training"]["steps"]
+    training = yaml.safe_load((project / "params.yaml").read_text())[name]["training"]
+    steps, every = training["steps"], training["checkpoint"]["every_n_steps"]
     assert (folder / "checkpoints" / f"step-{steps:08d}.ckpt").is_file() and (folder / "checkpoints/finished").is_file()
     client = MlflowClient(f"sqlite:///{project}/mlruns/mlflow.db")
     (run,) = client.search_runs([client.get_experiment_by_name(name).experiment_id])
     assert run.info.status == "FINISHED" and metrics.items() <= run.data.metrics.items()
     assert run.data.params["run.devices"] == "2"
     losses = [measure for measure in run.data.metrics if "loss" in measure]
-    assert losses and all(len(client.get_metric_history(run.info.run_id, loss)) == 1 for loss in losses)
+    reports = [sorted(each.step for each in client.get_metric_history(run.info.run_id, loss)) for loss in losses]
+    assert reports and all(each == sorted({*range(every, steps, every), steps}) for each in reports)  # each once
 
 
 def test_batch_size_is_of_both_together(project):

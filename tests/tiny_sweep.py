@@ -95,7 +95,7 @@ def command(folder, goal, seconds=0.0, deadly=0, uri="none", workers=0):
 def swept(folder, goal=10, task=None, values=None, workers=1, seconds=0.0, name="study", url=None, deadly=0):
     """A study after a sweep, and its comparison; trials of `deadly` steps kill their workers."""
     values = values or params()
-    task = task or FormulaTask(values.sweep_cf)
+    task = task or FormulaTask(values.sweep_cf, seconds)
     study = opened(folder, task, name, url)
     workers_command = command(folder, goal, seconds, deadly, values.run.tracking_uri)
     return study, sweep(study, task, values, goal, workers, workers_command)

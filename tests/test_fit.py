@@ -326,6 +326,16 @@ def test_each_process_of_a_machine_has_a_gpu(monkeypatch) -> None:
         assert resolve_device("cpu") == torch.device("cpu")
 
 
+def test_a_process_trains_alone_on_one_device_whatever_stands_beside_it(
+    tmp_path: Path, unbroken: Noisy, monkeypatch
+) -> None:
+    for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    beside = Noisy()
+    fit(beside, batches, TRAINING, RUN, tmp_path / "beside", NullTracker())
+    assert same(beside, unbroken) and steps_in(tmp_path / "beside")
+
+
 def test_run_id_is_found_in_the_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(InterruptedError):
         fit(Noisy(), stopping(7), TRAINING, RUN, tmp_path, Recorder("run-9"))

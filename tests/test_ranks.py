@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import pytest
 import yaml
 from tiny_models import pictures, save_models
 from tiny_world import tiny_params
+from together import together, tree
 
 from blobex.config.read import load_params
 from blobex.datasets.images import to_array, write_png
@@ -21,7 +19,6 @@ from blobex.inversion.store import save_inversion
 from blobex.ranks import ALONE
 from blobex.stages import explain
 
-ROOT = Path(__file__).parents[1]
 BLOBEX = str(Path(sys.executable).parent / "blobex")
 COUNT = 10  # two batches of four pictures and one of two
 RESULTS = Path("reports/explain/rect/basic/results")
@@ -42,10 +39,6 @@ ResultFolder.write = mortal
 common.run_stage(explain.main, "setup", "variant")
 """
 STAGE = "-c", MORTAL, "rect", "basic"
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -71,35 +64,6 @@ def expected(project: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]
     found = tree(project / "reports")
     shutil.rmtree(project / "reports")
     return found
-
-
-def together(project: Path, size: int, *words: str, dies: tuple[int, int] | None = None) -> list[tuple[int, str, str]]:
-    """The exit codes, outputs and errors of `size` processes, in an environment as torchrun sets it.
-
-    `dies` is a rank and the picture that it is killed at.
-    """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    started = []
-    for rank in range(size):
-        ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        environment = {name: str(value) for name, value in ranks.items()} if size > 1 else {}
-        if dies and dies[0] == rank:
-            environment["DIES_AT"] = str(dies[1])
-        base = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}
-        started.append(
-            subprocess.Popen(
-                [sys.executable, *words],
-                cwd=project,
-                env=base | environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-    ends = [process.communicate(timeout=120) for process in started]
-    return [(process.returncode, *end) for process, end in zip(started, ends, strict=True)]
 
 
 def wrote(out: str) -> list[int]:

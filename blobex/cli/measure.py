@@ -48,9 +48,10 @@ def truth(
 ) -> None:
     """Measure whether explanations are true: of synthetic scenes, about models with planted shortcuts."""
     from blobex.config.read import load_params
-    from blobex.truth.benchmark import benchmark
+    from blobex.truth.benchmark import benchmark, forget
     from blobex.truth.write import table, write
 
     findings = benchmark(load_params(params).for_setup(setup), setup, models)
     write(findings, out)
+    forget(models, setup)
     print(table(findings))

@@ -5,21 +5,28 @@ from __future__ import annotations
 from blobex import tracking
 from blobex.config.params import Params
 from blobex.datasets.manifest import manifest_path
+from blobex.ranks import joined
 from blobex.stages import common
-from blobex.truth.benchmark import benchmark
+from blobex.truth.benchmark import benchmark, forget
 from blobex.truth.write import metrics, table, write
 
 
 def main(params: Params, setup: str) -> None:
-    """All methods on the same held-out scenes, about models with and without planted shortcuts."""
+    """All methods on the same held-out scenes, about models with and without planted shortcuts.
+
+    Processes that torchrun started share the models; the first one writes and tracks what was found.
+    """
     folder = common.REPORTS / "truth" / setup
-    with tracking.run(params, "truth", setup, manifest_path(params.data.root)) as tracker:
-        findings = benchmark(params, setup, common.MODELS)
+    with joined() as ranks, tracking.run(params, "truth", setup, manifest_path(params.data.root)) as tracker:
+        findings = benchmark(params, setup, common.MODELS, ranks)
+        if not ranks.first:
+            return
         paths = write(findings, folder)
         common.write_metrics(folder, metrics(findings), tracker)
         print(table(findings))
         for path in paths:
             tracker.log_artifact(path)
+        forget(common.MODELS, setup)
 
 
 if __name__ == "__main__":

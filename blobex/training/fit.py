@@ -117,8 +117,9 @@ def fit(
     `batches(step)` gives the batch_size * accumulate samples of a step. All of `module` is put in training mode: keep
     frozen networks out of it. On several devices the command is started once for each, and each process takes its
     share of the batch; all but the first end here (SystemExit 0), so one command can train one network. Batch
-    statistics are those of each share, and the losses that are reported those of the first. BlobexError if the batch
-    does not divide among the devices, the checkpoint to resume is missing, or a recorded loss is no longer finite.
+    statistics are those of each share, and the losses that are reported those of the first. On one device the process
+    trains alone, even if torchrun started others beside it. BlobexError if the batch does not divide among the devices,
+    the checkpoint to resume is missing, or a recorded loss is no longer finite.
     """
     if training.batch_size % run.devices:
         raise BlobexError(f"a batch of {training.batch_size} does not divide among {run.devices} devices: change one")
@@ -127,13 +128,14 @@ def fit(
     mark = fingerprint(module, training)
     found = checkpoints.choose(training, folder, mark)
     start = found.step if found else 0
-    if is_first_process():
+    first = run.devices == 1 or is_first_process()
+    if first:
         folder.mkdir(parents=True, exist_ok=True)
         checkpoints.set_aside(folder, after=start)
         checkpoints.mark_finished(folder, False)
     else:
         tracker = NullTracker()
-    reporter, keeper = _Reporter(training, start, tracker), _Keeper(training, folder, mark, tracker)
+    reporter, keeper = _Reporter(training, start, tracker, first), _Keeper(training, folder, mark, tracker)
     hooks = [_LearningRate(training.halve_every), *callbacks, reporter, keeper]
     module.train()
     keep_freed_memory()
@@ -145,7 +147,7 @@ def fit(
     if run.devices > 1:
         _DIVIDED.append(folder)
         torch.distributed.destroy_process_group()  # else measures would wait for the others
-    if not is_first_process():
+    if not first:
         raise SystemExit(0)
 
 
@@ -186,7 +188,7 @@ class _Steps:
         self.batches, self.start, self.stop, self.devices = batches, start, stop, devices
 
     def __iter__(self) -> Iterator[Batch]:
-        rank = int(os.environ.get("LOCAL_RANK", "0"))
+        rank = int(os.environ.get("LOCAL_RANK", "0")) if self.devices > 1 else 0
         return (part(self.batches(step), rank, self.devices) for step in range(self.start, self.stop))
 
 
@@ -208,9 +210,9 @@ class _Reporter(lightning.Callback):
     Also before each checkpoint: so none holds half a report, and one that monitors a loss finds it measured.
     """
 
-    def __init__(self, training: Training, start: int, tracker: Tracker) -> None:
+    def __init__(self, training: Training, start: int, tracker: Tracker, first: bool) -> None:
         self.training, self.tracker = training, tracker
-        disable = None if is_first_process() else True
+        disable = None if first else True
         self.bar = tqdm(total=training.steps, initial=start, unit="step", disable=disable)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +14,13 @@ from torch import Tensor
 
 from blobex.config.measures import Truth
 from blobex.config.params import Params
+from blobex.counterfactual.request import Request
 from blobex.datasets.datamodule import explained_paths, load_pictures
 from blobex.datasets.images import to_float
 from blobex.errors import BlobexError
 from blobex.explainer import Explainer
 from blobex.metrics.interval import interval
+from blobex.ranks import ALONE, Ranks
 from blobex.scenes.rules import PLAIN, RULES, Rule
 from blobex.scenes.scene import Scene
 from blobex.scenes.write import scene_of
@@ -24,6 +28,7 @@ from blobex.truth.detection import auc_interval, scores, told
 from blobex.truth.judge import Row, judge
 from blobex.truth.measures import Measures, detection, measures, rank
 from blobex.truth.methods import METHODS
+from blobex.truth.parts import Part, kept
 from blobex.truth.reader import Reader, parser_reader
 from blobex.truth.seeds import train_small
 from blobex.truth.sheet import sheet
@@ -51,31 +56,63 @@ class Pictures:
     scenes: tuple[Scene, ...]
 
 
-def benchmark(params: Params, setup: str, models: Path) -> Findings:
+def benchmark(params: Params, setup: str, models: Path, ranks: Ranks = ALONE) -> Findings:
     """Everything, about the models in `models`/decision/<setup>/<rule> and, for several seeds, about small ones.
 
-    The small ones are trained into `models`/truth/<setup>. BlobexError: pictures that are no synthetic scenes, networks
-    that are missing.
+    The small ones are trained into `models`/truth/<setup>. What is found about each model is kept there until `forget`,
+    so a run that was stopped goes on. Of several `ranks` each takes its share of the models; all get the findings.
+    BlobexError: pictures that are no synthetic scenes, networks that are missing.
     """
     params.setup(setup)
     options, seed = params.truth, params.run.seed
     if options.seeds > 1 and "ours" not in options.methods:
         raise BlobexError("truth.seeds asks about small models, which only ours explains: add it to truth.methods")
     rules = [PLAIN, *(RULES[name] for name in options.rules)]
-    folders = {rule.name: _trained(models / "decision" / setup / rule.name, setup, rule) for rule in rules}
-    shown = held_out(params, setup, options.images)
-    rows, sheets = dict[str, dict[str, list[Row]]](), dict[str, np.ndarray]()
     for rule in rules:
-        model, slow = str(folders[rule.name]), "published" in options.methods
-        fast = Explainer.load(setup, models, params, decision=model)
-        paced = Explainer.load(setup, models, params.published(), decision=model) if slow else None
-        task = begin(fast, paced, shown.names, shown.queries, params.explain.attributes)
-        answered, sheets[rule.name] = examine(task, shown.scenes, rule, parser_reader(fast, rule), options)
-        rows[rule.name] = with_same(answered)
-    findings = assess(rows, sheets, seed)
-    for name, each in over_seeds(params, setup, models).items() if options.seeds > 1 else ():
-        findings.measures[name].setdefault("ours", {}).update(each)
+        _trained(models, setup, rule)
+    numbers = range(options.seeds if options.seeds > 1 else 0)
+    asked = [(rule.name, number) for number in (None, *numbers) for rule in rules]
+    share = [(each, _part(params, setup, models, *each)) for place, each in enumerate(asked) if ranks.has(place)]
+    parts = dict(ranks.gathered(share))
+    rows = {rule.name: with_same(parts[rule.name, None].rows) for rule in rules}
+    findings = assess(rows, {rule.name: parts[rule.name, None].sheet for rule in rules}, seed)
+    small = {rule.name: [parts[rule.name, number].rows["ours"] for number in numbers] for rule in rules}
+    for rule in rules[1:] if numbers else ():
+        found = seed_measures(small[rule.name], small[PLAIN.name], rule, seed)
+        findings.measures[rule.name].setdefault("ours", {}).update(found)
     return findings
+
+
+def forget(models: Path, setup: str) -> None:
+    """Remove what `benchmark` has kept of a setup; the small models stay."""
+    shutil.rmtree(_kept(models, setup), ignore_errors=True)
+
+
+def _kept(models: Path, setup: str) -> Path:
+    return models / "truth" / setup / "parts"
+
+
+def _part(params: Params, setup: str, models: Path, name: str, number: int | None) -> Part:
+    """What all methods say of a rule's model or, with a number, what ours says of that small model."""
+    options, rule = params.truth, RULES[name]
+    if number is None:
+        model, images = _trained(models, setup, rule), options.images
+    else:
+        model = train_small(params, setup, name, number, models / "truth" / setup / f"{name}_{number}")
+        options, images = dataclasses.replace(options, methods=["ours"]), options.seed_images
+    fast, shown = Explainer.load(setup, models, params, decision=str(model)), held_out(params, setup, images)
+
+    def find() -> Part:
+        published = "published" in options.methods
+        paced = Explainer.load(setup, models, params.published(), decision=str(model)) if published else None
+        task = begin(fast, paced, shown.names, shown.queries, params.explain.attributes)
+        return Part(*examine(task, shown.scenes, rule, parser_reader(fast, rule), options))
+
+    request = Request(params.explain.attributes, count=1, gate="report")
+    searches = str((params.explain, params.invert, params.data.external, options))
+    pictures = hashlib.sha256(shown.queries.numpy().tobytes()).hexdigest()
+    made_of = [name, fast.settings(request), searches, shown.names, pictures]
+    return kept(_kept(models, setup), name if number is None else model.name, made_of, find)
 
 
 def assess(rows: dict[str, dict[str, list[Row]]], sheets: dict[str, np.ndarray], seed: int) -> Findings:
@@ -113,23 +150,6 @@ def with_same(rows: dict[str, list[Row]]) -> dict[str, list[Row]]:
     return rows | {SAME: [row for row in rows["ours"] if row.image in same]}
 
 
-def over_seeds(params: Params, setup: str, models: Path) -> dict[str, Measures]:
-    """For each planted rule, how well the shortcut's share tells its small models from small plain ones."""
-    options, seed = params.truth, params.run.seed
-    shown = held_out(params, setup, options.seed_images)
-    rules = [PLAIN, *(RULES[name] for name in options.rules)]
-    ours = dataclasses.replace(options, methods=["ours"])
-    rows = dict[str, list[list[Row]]]()
-    for rule in rules:
-        rows[rule.name] = []
-        for number in range(options.seeds):
-            folder = train_small(params, setup, rule.name, number, models / "truth" / setup / f"{rule.name}_{number}")
-            fast = Explainer.load(setup, models, params, decision=str(folder))
-            task = begin(fast, None, shown.names, shown.queries, params.explain.attributes)
-            rows[rule.name].append(examine(task, shown.scenes, rule, parser_reader(fast, rule), ours)[0]["ours"])
-    return {rule.name: seed_measures(rows[rule.name], rows[PLAIN.name], rule, seed) for rule in rules[1:]}
-
-
 def seed_measures(models: Sequence[Sequence[Row]], honest: Sequence[Sequence[Row]], rule: Rule, seed: int) -> Measures:
     """Each model's share of explanations that speak of the shortcut, and the AUC of that share.
 
@@ -154,7 +174,8 @@ def held_out(params: Params, setup: str, count: int) -> Pictures:
     return Pictures(tuple(map(str, paths)), to_float(pictures.images), scenes)
 
 
-def _trained(folder: Path, setup: str, rule: Rule) -> Path:
+def _trained(models: Path, setup: str, rule: Rule) -> Path:
+    folder = models / "decision" / setup / rule.name
     if not folder.is_dir():
         raise BlobexError(f"there is no {folder}: run `python -m blobex.stages.decision {setup} {rule.name}` first")
     return folder

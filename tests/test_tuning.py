@@ -129,6 +129,15 @@ def test_a_picture_twice_as_wide_may_take_twice_as_long(tmp_path):
     assert task.identity()["limits"] != other.identity()["limits"]
 
 
+def test_another_perceptual_network_is_another_study_and_other_results(tmp_path):
+    task = search_task(tmp_path)
+    explainer = task.explainer
+    data = dataclasses.replace(explainer.params.data, perceptual="vgg")
+    other = dataclasses.replace(explainer, params=dataclasses.replace(explainer.params, data=data))
+    assert CounterfactualTask(other, world_parts(), tmp_path).identity() != task.identity()
+    assert other.settings(task.request) != explainer.settings(task.request)
+
+
 def test_settings_out_of_range_fail(tmp_path):
     with pytest.raises(BlobexError, match=r"explain\.rect\.learning_rate is 99"):
         search_task(tmp_path).measure({"learning_rate": 99.0}, FREE)

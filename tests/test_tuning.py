@@ -40,7 +40,7 @@ HOPELESS = lambda losses, late=False: True  # noqa: E731
 
 def world_params(**options):
     params = tiny_params()
-    options = {"images": COUNT, "held_out": COUNT, "chunk": 2, "sampler": "random", **options}
+    options = {"variants": ["basic"], "images": COUNT, "held_out": COUNT, "chunk": 2, "sampler": "random", **options}
     explain = dataclasses.replace(params.explain, attributes=["stop"])
     run = dataclasses.replace(params.run, tracking_uri="none")
     swept = dataclasses.replace(params.sweep_cf, space=SPACE, **options)
@@ -135,7 +135,45 @@ def test_another_perceptual_network_is_another_study_and_other_results(tmp_path)
     data = dataclasses.replace(explainer.params.data, perceptual="vgg")
     other = dataclasses.replace(explainer, params=dataclasses.replace(explainer.params, data=data))
     assert CounterfactualTask(other, world_parts(), tmp_path).identity() != task.identity()
-    assert other.settings(task.request) != explainer.settings(task.request)
+    assert other.settings(task.requests[0]) != explainer.settings(task.requests[0])
+
+
+def test_pictures_are_asked_as_variants_say_in_turn(tmp_path):
+    """And a chunk's answers are those of its pictures asked one by one, in their order."""
+    mixed = search_task(tmp_path, variants=["basic", "targeted"])
+    index = torch.arange(COUNT)
+    together = mixed._answers(mixed.explainer, mixed.seen, index)
+    for number in range(COUNT):
+        name = ["basic", "targeted"][number % 2]  # one attribute: every picture is the next variant's turn
+        alone = search_task(tmp_path, variants=[name])
+        (one,) = alone._answers(alone.explainer, alone.seen, index[number : number + 1]).records
+        (same,) = together.records[number : number + 1]
+        assert same == one and np.array_equal(same.counterfactual, one.counterfactual)
+        assert name == "basic" or set(same.changed_keys) <= {"spatial_style"}
+    assert mixed.identity() != search_task(tmp_path).identity()
+
+
+def test_the_comparison_tells_how_many_flip_asked_as_each_variant(tmp_path):
+    task = search_task(tmp_path, variants=["basic", "targeted"])
+    settings = task.settings(task.starts()["present"])
+    compared = task.compare({"present": settings, "best": settings})
+    told = compared["measures"]["best"]
+    assert told["flip_rate"] == pytest.approx((told["flip_rate_basic"] + told["flip_rate_targeted"]) / 2)
+    assert "flip_rate_targeted" in table(compared)
+    alone = search_task(tmp_path).compare({"best": settings})["measures"]["best"]
+    assert not [name for name in alone if name.startswith("flip_rate_")]
+
+
+@pytest.mark.parametrize(
+    ("variants", "problem"),
+    [
+        ([], r"sweep_cf\.variants is empty: name at least one"),
+        (["basic", "diverse"], r"different numbers of answers \(basic 1 and diverse 3\): sweep them one at a time"),
+    ],
+)
+def test_variants_that_cannot_be_swept(tmp_path, variants, problem):
+    with pytest.raises(BlobexError, match=problem):
+        search_task(tmp_path, variants=variants)
 
 
 def test_settings_out_of_range_fail(tmp_path):

@@ -30,7 +30,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class SweepCf(Sweep):
-    variant: str  # of explain
+    variants: list[Literal["basic", "targeted", "diverse"]]  # of explain, for pictures in turn
     questions: Literal["one", "all"]  # about each picture: one of explain.attributes, in turn, or all
     images: Annotated[int, Within(1, 10**5)]  # that measure a trial
     finals: Annotated[int, Within(1, 10**5)]  # other pictures, on which finalists are measured again

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from blobex.config.params import Params
 from blobex.counterfactual import published
 from blobex.counterfactual.request import Request
 from blobex.counterfactual.result import Explanation
@@ -106,16 +107,16 @@ class CounterfactualTask(SearchTask):
         self.options, self.folder = explainer.params.sweep_cf, folder
         # The knobs are those of the search by gradients; the parser describes what was found, which no trial needs.
         super().__init__(dataclasses.replace(explainer, parser=None, examples=None), self.options, pictures)
-        params = explainer.params.explain
-        self.request = Request(params.attributes, variant=self.options.variant, compose=compose, gate="report")
-        self.explainer.check(self.request)
+        self.requests = _requests(explainer.params, compose)
+        for request in self.requests:
+            self.explainer.check(request)
 
     def identity(self) -> dict[str, Any]:
         params, options = self.explainer.params, self.options
         return self.shared_identity() | {
-            "variant": dataclasses.asdict(params.explain.variant(options.variant)),
+            "variants": [dataclasses.asdict(params.explain.variant(name)) for name in options.variants],
             "attributes": list(params.explain.attributes),
-            "compose": self.request.compose or params.explain.compose,
+            "compose": self.requests[0].compose or params.explain.compose,
             "inversion": dataclasses.asdict(getattr(params.invert, self.setup)),
             "search": params.search.mode,
             "questions": options.questions,
@@ -168,7 +169,7 @@ class CounterfactualTask(SearchTask):
             found = self._all_answers(settings, held_out)
             losses = found.losses(self.options.blob_price, self.foreign)
             flips = found.flipped & found.asked
-            measures[name] = {"loss": float(np.nanmean(losses)), **found.measures()}
+            measures[name] = {"loss": float(np.nanmean(losses)), **found.measures(), **self._by_variant(found)}
             samples[name] = {
                 "loss": losses,
                 "flip_rate": found.per_picture(found.flipped, found.asked),
@@ -176,6 +177,13 @@ class CounterfactualTask(SearchTask):
                 "changed_blobs": found.per_picture(found.blobs, flips),
             }
         return comparison(len(held_out.names), measures, samples, self.options.seed)
+
+    def _by_variant(self, found: Answers) -> dict[str, float]:
+        """The share of questions that flip, asked as each of several variants."""
+        names, of = self.options.variants, self._variants(torch.arange(len(found.asked))).numpy()
+        asked = {name: found.asked & (of == place)[:, None] for place, name in enumerate(names)}
+        some = {name: each for name, each in asked.items() if len(names) > 1 and each.any()}
+        return {f"flip_rate_{name}": float((found.flipped & each).sum() / each.sum()) for name, each in some.items()}
 
     def _all_answers(self, settings: Settings, inverted: Inverted) -> Answers:
         explainer, parts = self.with_settings(settings), chunks(len(inverted.names), self.options.chunk)
@@ -185,13 +193,30 @@ class CounterfactualTask(SearchTask):
         return found
 
     def _answers(self, explainer: Explainer, inverted: Inverted, index: Tensor) -> Answers:
+        begun, records = seconds(explainer.device), dict[int, list[Explanation]]()
+        for place, request in enumerate(self.requests):
+            mine = index[self._variants(index) == place]
+            if len(mine):
+                found = self._records(explainer, inverted, mine, request)
+                each = len(found) // len(mine)
+                records |= {n: found[row * each : (row + 1) * each] for row, n in enumerate(mine.tolist())}
+        ordered = [record for number in index.tolist() for record in records[number]]
+        return Answers.of(ordered, len(index), seconds(explainer.device) - begun)
+
+    def _variants(self, index: Tensor) -> Tensor:
+        """By their places in `variants`, which one the pictures (N,) of these numbers are asked as.
+
+        It depends on the number alone, and changes when all attributes had their turn.
+        """
+        return index // len(self.explainer.params.explain.attributes) % len(self.requests)
+
+    def _records(self, explainer: Explainer, inverted: Inverted, index: Tensor, request: Request) -> list[Explanation]:
         names = [inverted.names[number] for number in index.tolist()]
-        queries, inversion, begun = inverted.queries[index], inverted.inversion[index], seconds(explainer.device)
-        questions = explainer.questions(queries, self.request)
+        queries, inversion = inverted.queries[index], inverted.inversion[index]
+        questions = explainer.questions(queries, request)
         if self.options.questions == "one":
             questions = questions[in_turn(index, len(questions) // len(index))]
-        records, _ = explainer.answer(names, queries, inversion, self.request, questions=questions)
-        return Answers.of(records, len(index), seconds(explainer.device) - begun)
+        return explainer.answer(names, queries, inversion, request, questions=questions)[0]
 
     def _outcome(self, found: Answers, stopped: int | None) -> Outcome:
         if not found.asked.any():
@@ -214,6 +239,18 @@ class CounterfactualTask(SearchTask):
             stopped_after=stopped,
             picture=snapshot(shown, each),
         )
+
+
+def _requests(params: Params, compose: str | None) -> list[Request]:
+    """One for each of `sweep_cf.variants`; BlobexError if there is none, or their answers differ in number."""
+    names, explain = params.sweep_cf.variants, params.explain
+    counts = {explain.variant(name).count: name for name in names}
+    if not counts:
+        raise BlobexError("sweep_cf.variants is empty: name at least one variant of explain")
+    if len(counts) > 1:
+        told = " and ".join(f"{name} {count}" for count, name in counts.items())
+        raise BlobexError(f"variants of explain have different numbers of answers ({told}): sweep them one at a time")
+    return [Request(explain.attributes, variant=name, compose=compose, gate="report") for name in names]
 
 
 def in_turn(pictures: Tensor, each: int) -> Tensor:

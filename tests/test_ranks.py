@@ -75,6 +75,7 @@ def test_alone_one_process_has_all() -> None:
     ALONE.wait()
 
 
+@pytest.mark.slow
 def test_two_processes_leave_what_one_leaves(project: Path, expected: dict[str, bytes]) -> None:
     assert {"explain/rect/basic/metrics.json", "explain/rect/basic/results/explanations.parquet"} <= set(expected)
     (project / RESULTS).mkdir(parents=True)

@@ -13,6 +13,7 @@ from test_truth_judge import small_world
 from together import together, tree
 
 from blobex.config.params import Params
+from blobex.config.read import load_params
 from blobex.stages import common, truth
 from blobex.truth import benchmark as module
 from blobex.truth import parts
@@ -46,6 +47,15 @@ def part(seed: int) -> Part:
     refused = Row("plain", "ours", "a.png", "left", "left", True, True, True, 1 / 3, 0.1, False, True, ["car gone"])
     other = Row("plain", "ours", "b.png", "stop", "not stop", False, False, None, None, None, None, False, [])
     return Part({"ours": [refused, other], "pixels": []}, random.integers(0, 256, (7, 5, 3), dtype=np.uint8))
+
+
+def cheap_world(folder: Path) -> Params:
+    """A world whose benchmark asks the cheapest method alone."""
+    small_world(folder)
+    tree = yaml.safe_load((folder / "params.yaml").read_text())
+    tree["truth"]["methods"] = ["pixels"]
+    (folder / "params.yaml").write_text(yaml.safe_dump(tree))
+    return load_params(folder / "params.yaml")
 
 
 def same(one: Part, other: Part) -> bool:
@@ -82,7 +92,7 @@ def test_parts_of_other_settings_or_other_code_are_not_taken(tmp_path: Path, mon
 
 
 def test_a_benchmark_that_was_stopped_goes_on(tmp_path: Path, monkeypatch) -> None:
-    params, examined, examine = small_world(tmp_path), list[str](), module.examine
+    params, examined, examine = cheap_world(tmp_path), list[str](), module.examine
 
     def mortal(task, scenes, rule, *rest):
         if rule.name == dies:
@@ -125,7 +135,7 @@ def changed(params: Params, keys: list[str]) -> Params:
 
 
 def test_the_stage_keeps_no_part_once_all_is_written(tmp_path: Path, monkeypatch) -> None:
-    small_world(tmp_path)
+    cheap_world(tmp_path)
     monkeypatch.chdir(tmp_path)
     common.run_stage(truth.main, "setup", arguments=["rect"])
     assert sorted(path.name for path in Path("reports/truth/rect").iterdir()) == [

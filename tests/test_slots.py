@@ -166,7 +166,7 @@ def differing(first: Inversion | Counterfactuals, second: Inversion | Counterfac
     return [name for name in names if name != "image_index"]
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_an_inversion_is_the_same_to_the_bit_whatever_is_beside_it(tmp_path: Path, precision: str) -> None:
     explainer, queries = loaded(tmp_path, precision, "densenet_small"), pictures(9)
     assert (explainer.quick is explainer.exact) == (precision == "float32")
@@ -178,7 +178,7 @@ def test_an_inversion_is_the_same_to_the_bit_whatever_is_beside_it(tmp_path: Pat
     assert (whole.loss < whole.encoder_loss).any()
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_a_search_is_the_same_to_the_bit_whatever_is_beside_it(tmp_path: Path, precision: str) -> None:
     explainer, queries = loaded(tmp_path, precision, "densenet_small"), pictures(3)
     start = inverted(explainer, queries, 12)

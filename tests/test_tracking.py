@@ -317,6 +317,7 @@ def test_tracker_of_a_run(params):
         assert isinstance(tracker, MlflowTracker)
 
 
+@pytest.mark.slow
 def test_runs_of_dead_processes_are_closed_within_their_parent_only(params, client):
     """A worker that was killed as it began a run leaves it open; those that live keep theirs."""
     profile, uri = str(Path(__file__).parents[1] / "profiles" / "smoke.yaml"), params.run.tracking_uri

@@ -130,6 +130,7 @@ def test_a_killed_run_is_continued(params, client, elsewhere):
     assert run.info.status == "FINISHED" and run.data.metrics == {"before": 1.0, "after": 2.0}
 
 
+@pytest.mark.slow
 def test_a_killed_run_of_other_parameters_is_ended(params, client, elsewhere):
     (elsewhere / "params.yaml").write_text(yaml.safe_dump(to_dict(params)))
     done = subprocess.run([sys.executable, "-c", KILLED_RUN], capture_output=True, text=True, check=False)

@@ -24,6 +24,7 @@ SETUP = ExplainSetup(
     lambda_prox=0.0,
     margin=0.1,
     patience=5,
+    retries=0,
     bisections=16,
     lambda_key=LAMBDA_KEY,
 )

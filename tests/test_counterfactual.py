@@ -11,7 +11,7 @@ from torch import Tensor
 
 from blobex.counterfactual.judge import Counterfactuals
 from blobex.counterfactual.objective import price_vector
-from blobex.counterfactual.search import search
+from blobex.counterfactual.search import FASTER, search
 from blobex.counterfactual.space import masks
 from blobex.counterfactual.target import AttributeTarget, ClassTarget, RegionTarget
 from blobex.errors import BlobexError
@@ -95,6 +95,30 @@ def test_patience_ends_the_search() -> None:
     assert steps[0] < steps[2]
     assert all(result.flipped.all() for result in found)
     assert found[0].proximity >= found[1].proximity >= found[2].proximity
+
+
+@pytest.mark.parametrize("retries", [1, 2])
+def test_what_does_not_flip_is_searched_again_faster(retries: int) -> None:
+    """As if the faster rate had stood in the settings; what flips at once is left alone."""
+    start = layouts(4)
+    start.xs[0, 0] = 0.4999  # within reach of the slow rate; the others are not, nor of any but the last retry
+    slow = dataclasses.replace(SETUP, learning_rate=SETUP.learning_rate / FASTER**retries)
+    once, fast = run(start, setup=slow), run(start)
+    result = run(start, setup=dataclasses.replace(slow, retries=retries))
+    early = run(start, setup=dataclasses.replace(slow, retries=retries - 1))
+    assert once.flipped.tolist() == early.flipped.tolist() == [True, False, False, False]
+    assert same(some(result, [1, 2, 3]), some(fast, [1, 2, 3])) and fast.flipped.all()
+    assert same(some(result, [0]), some(once, [0])) and not same(some(result, [0]), some(fast, [0]))
+
+
+def test_what_is_skipped_is_not_searched_again() -> None:
+    start, world = layouts(2), networks(render_x)
+    index, target = opposite(world.render(start), (0,))
+    setup = dataclasses.replace(SETUP, learning_rate=SETUP.learning_rate / FASTER, retries=1)
+    arguments = (world.render(start), start, index, target, masks(BLOBS, KEYS, None, background=True))
+    skip = torch.tensor([True, False])
+    result = search(*arguments, quick=world, exact=world, setup=setup, slots=4, skip=skip)
+    assert result.flipped.tolist() == [False, True] and result.changed.any(1).tolist() == [False, True]
 
 
 def test_only_what_matters_moves() -> None:

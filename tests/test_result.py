@@ -37,6 +37,7 @@ EXPLAIN = ExplainSetup(
     lambda_prox=0.0,
     margin=0.0,
     patience=0,
+    retries=0,
     bisections=4,
     lambda_key=dict.fromkeys(KEYS, 1.0),
 )

@@ -9,7 +9,7 @@ from linear_world import BLOBS, SETUP, layouts, networks, opposite, render_x
 from torch import Tensor
 
 from blobex.counterfactual.judge import Counterfactuals
-from blobex.counterfactual.search import Manner, search
+from blobex.counterfactual.search import FASTER, Manner, search
 from blobex.counterfactual.shares import SPREAD, TEMPERATURE, Shares
 from blobex.counterfactual.space import masks
 from blobex.layout.layout import BACKGROUND_KEYS, KEYS, BlobLayout
@@ -66,7 +66,7 @@ def test_it_begins_near_even_and_the_same_for_all() -> None:
     assert torch.equal(shares.layouts(begun, vector), vector.repeat_interleave(3, 0))  # nothing has changed yet
 
 
-def diverse(count: int, seed: int = 0, few: bool = False) -> Counterfactuals:
+def diverse(count: int, seed: int = 0, few: bool = False, rate: float = 0.02, retries: int = 0) -> Counterfactuals:
     """The decision is about brightness, to which every blob's x can add enough alone."""
 
     def render(layout: BlobLayout) -> Tensor:
@@ -75,7 +75,7 @@ def diverse(count: int, seed: int = 0, few: bool = False) -> Counterfactuals:
     start = layouts(2).replace({"xs": torch.zeros(2, BLOBS)})
     world = networks(render)
     index, target = opposite(world.render(start), (0,))
-    setup = dataclasses.replace(SETUP, steps=300, learning_rate=0.02, patience=0)
+    setup = dataclasses.replace(SETUP, steps=300, learning_rate=rate, patience=0, retries=retries)
     allowed = masks(BLOBS, ("xs",), None, background=False)
     manner = Manner(count=count, few=few, seed=seed)
     arguments = (world.render(start), start, index, target, allowed)
@@ -90,6 +90,15 @@ def test_counterfactuals_of_one_question_change_different_blobs(few: bool) -> No
     changed = result.changed.unflatten(0, (2, 3))
     assert (changed.sum(1) <= 1).all()  # no blob changes in two of them
     assert (changed.sum(2) == 1).all()  # three blobs, three counterfactuals
+
+
+def test_answers_are_searched_again_together() -> None:
+    """All of a question's anew, although one may have flipped before: else two might change the same blob."""
+    slow, fast, again = diverse(3, rate=0.01 / FASTER), diverse(3, rate=0.01), diverse(3, rate=0.01 / FASTER, retries=1)
+    assert (slow.flipped.unflatten(0, (2, 3)).sum(1) == 2).all()
+    assert fast.flipped.all()
+    for key, tensor in fast.layout.items():
+        assert torch.equal(getattr(again.layout, key), tensor)
 
 
 def test_one_of_one_is_the_basic_search() -> None:

@@ -51,6 +51,7 @@ class ExplainSetup:
     lambda_prox: Annotated[float, Within(0, 1e3)]  # price of change
     margin: Annotated[float, Within(0, 100)]  # logits past the border where a decision counts as flipped on the way
     patience: Annotated[int, Within(0, 10**5)]  # steps without a nearer flip, then the search ends
+    retries: Annotated[int, Within(0, 4)]  # of what does not flip, each at 8 times the learning rate of the one before
     bisections: Annotated[int, Within(0, 30)]  # of the way back from the flip to its border
     lambda_key: Annotated[dict[Key, float], Within(0, 1e4)]  # price of each key's mean absolute change
 

@@ -48,9 +48,9 @@ class Counterfactuals:
     def __len__(self) -> int:
         return len(self.layout)
 
-    def improved(self, problems: Tensor, others: Counterfactuals) -> Counterfactuals:
-        """These answers, but `others`, which are to `problems` (some numbers), where those are flipped."""
-        better = others.flipped.nonzero()[:, 0]
+    def improved(self, problems: Tensor, others: Counterfactuals, where: Tensor) -> Counterfactuals:
+        """These answers, but `others`, which are to `problems` (some numbers), where `where` (their number) is true."""
+        better = where.nonzero()[:, 0]
         rows = problems[better]
 
         def put(old: Tensor, new: Tensor) -> Tensor:

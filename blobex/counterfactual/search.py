@@ -32,6 +32,7 @@ BETAS = (0.8, 0.9)  # of Adam: a search is over after a few steps
 PROGRESS = 0.99  # of the distance so far: what is nearer than that counts as a step forward
 LOOKS = ("features", "spatial_style")
 AGAIN = 3  # a search among fewer blobs gets this part of the steps
+FASTER = 8  # what does not flip is searched again with so many times the learning rate
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,26 @@ class Manner:
 class _Tools:
     """What all parts of one search use."""
 
+    queries: Tensor  # N,3,H,W: the pictures
     quick: Composer
+    exact: Composer
     setup: ExplainSetup
     slots: int
+
+    def faster(self) -> _Tools:
+        """The same with a higher learning rate."""
+        rate = self.setup.learning_rate * FASTER
+        return dataclasses.replace(self, setup=dataclasses.replace(self.setup, learning_rate=rate))
+
+    def judged(self, ways: tuple[Tensor, ...], step: Tensor, problems: Problems) -> Counterfactuals:
+        """Answers to P problems: of the `ways`, vectors (P,D) each, the first that is flipped."""
+        answer = judged(ways[0], self.queries, problems, step, self.exact, self.slots)
+        for way in ways[1:]:  # what the quick networks take for flipped may not be for the exact ones
+            missed = (~answer.flipped).nonzero()[:, 0]
+            if len(missed):
+                other = judged(way[missed], self.queries, problems[missed], step[missed], self.exact, self.slots)
+                answer = answer.improved(missed, other, other.flipped)
+        return answer
 
     def way(self, problems: Problems) -> Way:
         return Way(problems, self.quick, self.setup, self.slots)
@@ -81,43 +99,64 @@ def search(
     Where whole objects of `examples` solve a problem, that is the answer (`objects.ObjectSearch`). For the others,
     Adam goes down the target's loss + lambda_prox * distance until the goal is reached by `margin` and nothing nearer
     was found for `patience` steps. Then what the flip does not need is undone, blob by blob if few are wanted, and the
-    rest moved back towards the start as far as the flip bears.
+    rest moved back towards the start as far as the flip bears. What does not flip, by the exact networks, is searched
+    again up to `retries` times, each at FASTER times the learning rate of the one before: a rate that is low enough to
+    end near by may be too low to get there.
     """
     form = VectorForm.of(start)
     problems = Problems.of(start, image_index, target, masks, price_vector(form, setup.lambda_key))
-    composers = [
+    quick_composer, exact_composer = (
         Composer.over(queries, start, networks, rows) if manner.photo else Composer(networks, form, None)
         for networks, rows in ((quick, slots), (exact, exact_rows(slots, problems.start.device)))
-    ]
-    tools, shares = _Tools(composers[0], setup, slots), Shares(manner.count, form, manner.seed)
-    open_ = torch.arange(len(problems)) if skip is None else (~skip.cpu()).nonzero()[:, 0]
-    every = problems.repeated(manner.count)
-    ways = [every.start.clone() for _ in range(3)]  # from the nearest to what was found first
+    )
+    tools = _Tools(queries, quick_composer, exact_composer, setup, slots)
+    shares = Shares(manner.count, form, manner.seed)
+    asked = torch.ones(len(problems), dtype=torch.bool) if skip is None else ~skip.cpu()
+    open_, every = asked.nonzero()[:, 0], problems.repeated(manner.count)
+    ways = tuple(every.start.clone() for _ in range(3))
     step = torch.zeros_like(every.image_index)
     if len(open_) and examples is not None and setup.examples:
         some = problems[open_.to(problems.start.device)]
-        whole = ObjectSearch(some, composers[0], examples, setup.examples, slots)
+        whole = ObjectSearch(some, quick_composer, examples, setup.examples, slots)
         vectors, solved = whole.solve(manner.count)
         rows = _rows(open_[solved], manner.count)
         for way in ways:
             way[rows] = vectors[_rows(solved.nonzero()[:, 0], manner.count)]
         open_ = open_[~solved]
     if len(open_):
-        some = problems[open_.to(problems.start.device)]
         rows = _rows(open_, manner.count).to(step.device)
-        found, slope, step[rows] = _first(some, shares, tools)
-        each = some.repeated(manner.count)
-        less, slope = _fewest(each, found, slope, tools) if manner.few else (found, slope)
-        nearest = tools.way(each).back(tools.way(each).pruned(less, slope))
-        for way, vectors in zip(ways, (nearest, less, found), strict=True):
+        found, step[rows] = _ways(problems[open_.to(problems.start.device)], shares, tools, manner.few)
+        for way, vectors in zip(ways, found, strict=True):
             way[rows] = vectors
-    answer = judged(ways[0], queries, every, step, composers[1], slots)
-    for way in ways[1:]:  # what the quick networks take for flipped may not be for the exact ones
-        missed = (~answer.flipped).nonzero()[:, 0]
-        if len(missed):
-            other = judged(way[missed], queries, every[missed], step[missed], composers[1], slots)
-            answer = answer.improved(missed, other)
+    answer = tools.judged(ways, step, every)
+    for _ in range(setup.retries):
+        tools = tools.faster()
+        answer = _again(answer, problems, asked, shares, tools, manner.few)
     return answer
+
+
+def _again(
+    answer: Counterfactuals, problems: Problems, asked: Tensor, shares: Shares, tools: _Tools, few: bool
+) -> Counterfactuals:
+    """The answers, those to a problem searched again if not all are flipped, and replaced if then more of them are."""
+    flips = answer.flipped.unflatten(0, (-1, shares.count)).sum(1).cpu()
+    open_ = (asked & (flips < shares.count)).nonzero()[:, 0]
+    if not len(open_):
+        return answer
+    some = problems[open_.to(problems.start.device)]
+    other = tools.judged(*_ways(some, shares, tools, few), some.repeated(shares.count))
+    better = other.flipped.unflatten(0, (-1, shares.count)).sum(1).cpu() > flips[open_]
+    rows = _rows(open_, shares.count).to(answer.flipped.device)
+    return answer.improved(rows, other, better.repeat_interleave(shares.count).to(rows.device))
+
+
+def _ways(problems: Problems, shares: Shares, tools: _Tools, few: bool) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+    """What gradients find: vectors (P*count,D) from the nearest to what was found first, and the steps it took."""
+    found, slope, step = _first(problems, shares, tools)
+    each = problems.repeated(shares.count)
+    less, slope = _fewest(each, found, slope, tools) if few else (found, slope)
+    nearest = tools.way(each).back(tools.way(each).pruned(less, slope))
+    return (nearest, less, found), step
 
 
 def _rows(numbers: Tensor, count: int) -> Tensor:

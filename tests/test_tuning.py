@@ -231,15 +231,33 @@ def test_sweep_of_the_search(tmp_path, monkeypatch):
         begin(other, Place(tmp_path), "study")
 
 
+SAMPLES = {
+    "present": {"loss": np.array([1.0, 2.0, 3.0]), "rate": np.array([1.0, np.nan, 1.0])},
+    "best": {"loss": np.array([0.5, 1.5, 2.5]), "rate": np.array([1.0, 1.0, np.nan])},
+}
+
+
+def measured(settings):
+    samples = [*SAMPLES.values()][settings["steps"]]
+    return {"loss": float(samples["loss"].mean())}, samples
+
+
 def test_comparison_is_of_pairs():
-    samples = {
-        "present": {"loss": np.array([1.0, 2.0, 3.0]), "rate": np.array([1.0, np.nan, 1.0])},
-        "best": {"loss": np.array([0.5, 1.5, 2.5]), "rate": np.array([1.0, 1.0, np.nan])},
-    }
-    found = comparison(3, {"present": {"loss": 2.0}, "best": {"loss": 1.5}}, samples, 0)
+    found = comparison(3, {"present": {"steps": 0}, "best": {"steps": 1}}, measured, 0)
+    assert found["measures"] == {"present": {"loss": 2.0}, "best": {"loss": 1.5}}
     assert found["differences"]["best - present"]["loss"] == {"mean": -0.5, "low": -0.5, "high": -0.5, "count": 3}
     assert found["differences"]["best - present"]["rate"]["count"] == 1
     json.dumps(found)
+
+
+def test_what_fails_where_settings_are_compared_is_left_out(capsys):
+    candidates = {"present": {"steps": 0}, "published": {"steps": 9}, "best": {"steps": 1}}
+    found = comparison(3, candidates, measured, 0)
+    assert list(found["measures"]) == ["present", "best"] and list(found["differences"]) == ["best - present"]
+    assert "published settings fail on what is held out" in capsys.readouterr().out
+    assert "best - present" in table(found)
+    with pytest.raises(IndexError):
+        comparison(3, candidates | {"best": {"steps": 9}}, measured, 0)
 
 
 def test_more_steps_reconstruct_better():

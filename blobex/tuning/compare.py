@@ -3,26 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from blobex.errors import brief
 from blobex.metrics.interval import interval
+from blobex.sweeps.task import Settings
 
 Samples = Mapping[str, np.ndarray]  # by measure: one number per picture, NaN where a picture has none
 BEST = "best"
 
 
 def comparison(
-    pictures: int, measures: Mapping[str, Mapping[str, float]], samples: Mapping[str, Samples], seed: int
+    pictures: int,
+    candidates: Mapping[str, Settings],
+    measure: Callable[[Settings], tuple[Mapping[str, float], Samples]],
+    seed: int,
 ) -> dict[str, Any]:
-    """Measures by candidate, and the differences of the best to each other one, picture by picture.
+    """What is measured of each candidate, and the differences of the best to each other one, picture by picture.
 
-    A difference has the mean over the pictures that both have a number for, and its bootstrap interval: pictures are
-    drawn, not questions, since the questions about one picture are answered alike.
+    One that fails is left out, with a word, unless it is the best. A difference has the mean over the pictures that
+    both have a number for, and its bootstrap interval: pictures are drawn, not questions, since the questions about one
+    picture are answered alike.
     """
-    differences = {}
+    measures, samples, differences = {}, {}, {}
+    for name, settings in candidates.items():
+        try:
+            measures[name], samples[name] = measure(settings)
+        except Exception as error:  # as in trials, whatever the values do to the networks
+            if name == BEST:
+                raise
+            print(f"{name} settings fail on what is held out, and are not compared: {brief(error)}")
     for name in samples:
         if name != BEST:
             pairs = {key: samples[BEST][key] - samples[name][key] for key in samples[name]}

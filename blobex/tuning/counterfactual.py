@@ -21,7 +21,7 @@ from blobex.explainer import Explainer
 from blobex.report.snapshot import snapshot
 from blobex.sweeps.task import Number, Outcome, Report, Settings
 from blobex.tuning.clock import one_core, seconds
-from blobex.tuning.compare import comparison
+from blobex.tuning.compare import Samples, comparison
 from blobex.tuning.pictures import Inverted, Parts, chunks
 from blobex.tuning.search import SearchTask
 
@@ -164,19 +164,19 @@ class CounterfactualTask(SearchTask):
     def compare(self, candidates: Mapping[str, Settings]) -> dict[str, Any]:
         held_out = Inverted(self.explainer, self.pictures.held_out, self.folder)
         self.warm_up()
-        measures, samples = {}, {}
-        for name, settings in candidates.items():
+
+        def measure(settings: Settings) -> tuple[dict[str, float], Samples]:
             found = self._all_answers(settings, held_out)
-            losses = found.losses(self.options.blob_price, self.foreign)
-            flips = found.flipped & found.asked
-            measures[name] = {"loss": float(np.nanmean(losses)), **found.measures(), **self._by_variant(found)}
-            samples[name] = {
+            losses, flips = found.losses(self.options.blob_price, self.foreign), found.flipped & found.asked
+            samples = {
                 "loss": losses,
                 "flip_rate": found.per_picture(found.flipped, found.asked),
                 "perceptual": found.per_picture(found.perceptual, flips),
                 "changed_blobs": found.per_picture(found.blobs, flips),
             }
-        return comparison(len(held_out.names), measures, samples, self.options.seed)
+            return {"loss": float(np.nanmean(losses)), **found.measures(), **self._by_variant(found)}, samples
+
+        return comparison(len(held_out.names), candidates, measure, self.options.seed)
 
     def _by_variant(self, found: Answers) -> dict[str, float]:
         """The share of questions that flip, asked as each of several variants."""

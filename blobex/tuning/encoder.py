@@ -23,7 +23,7 @@ from blobex.training.encoder import EncoderPretrainModule, build_encoder
 from blobex.training.fit import fit
 from blobex.training.tracker import NullTracker
 from blobex.tuning.clock import one_core, seconds
-from blobex.tuning.compare import comparison
+from blobex.tuning.compare import Samples, comparison
 
 PUBLISHED: dict[str, Number] = {"learning_rate": 0.005, "halve_every": 2500}  # METHOD.md, section 3: 150,000 steps
 PUBLISHED_STEPS = 55_000  # where the published training was best
@@ -110,12 +110,14 @@ class EncoderTask:
     @one_core()
     def compare(self, candidates: Mapping[str, Settings]) -> dict[str, Any]:
         """Trained from a third seed, and measured on its pictures."""
-        seed, measures, samples = self.params.run.seed + 1, {}, {}
-        for name, settings in candidates.items():
+        seed = self.params.run.seed + 1
+
+        def measure(settings: Settings) -> tuple[dict[str, float], Samples]:
             module, _ = self._trained(settings, seed, _never)
             explained = explained_by_picture(module, self.options.held_out, seed)
-            measures[name], samples[name] = {"w_explained": float(explained.mean())}, {"w_explained": explained}
-        return comparison(self.options.held_out, measures, samples, self.options.seed)
+            return {"w_explained": float(explained.mean())}, {"w_explained": explained}
+
+        return comparison(self.options.held_out, candidates, measure, self.options.seed)
 
     def _training(self, settings: Settings, steps: int) -> Training:
         """The training of so many steps, checked as if it stood in the file."""

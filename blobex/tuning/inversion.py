@@ -18,7 +18,7 @@ from blobex.inversion import published
 from blobex.inversion.invert import Inversion
 from blobex.sweeps.task import Number, Outcome, Report, Settings
 from blobex.tuning.clock import one_core, seconds
-from blobex.tuning.compare import comparison
+from blobex.tuning.compare import Samples, comparison
 from blobex.tuning.pictures import Parts
 from blobex.tuning.search import SearchTask
 
@@ -97,12 +97,12 @@ class InversionTask(SearchTask):
     def compare(self, candidates: Mapping[str, Settings]) -> dict[str, Any]:
         queries = self.pictures.held_out[1]
         self.warm_up()
-        measures, samples = {}, {}
-        for name, settings in candidates.items():
+
+        def measure(settings: Settings) -> tuple[dict[str, float], Samples]:
             found = self._remade(self.with_settings(settings), queries)
-            measures[name] = found.measures()
-            samples[name] = {"perceptual": found.distance, "agreement": found.agrees}
-        return comparison(len(queries), measures, samples, self.options.seed)
+            return found.measures(), {"perceptual": found.distance, "agreement": found.agrees}
+
+        return comparison(len(queries), candidates, measure, self.options.seed)
 
     def _remade(self, explainer: Explainer, queries: Tensor) -> Remade:
         begun = seconds(explainer.device)

@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from blobex.config.data import Setups
 from blobex.config.measures import Truth
 from blobex.config.params import Params
+from blobex.config.search import Explain, Invert
 from blobex.counterfactual.request import Request
 from blobex.datasets.datamodule import explained_paths, load_pictures
 from blobex.datasets.images import to_float
@@ -109,10 +111,17 @@ def _part(params: Params, setup: str, models: Path, name: str, number: int | Non
         return Part(*examine(task, shown.scenes, rule, parser_reader(fast, rule), options))
 
     request = Request(params.explain.attributes, count=1, gate="report")
-    searches = str((params.explain, params.invert, params.data.external, options))
+    searches = str((_own(params.explain, setup), _own(params.invert, setup), params.data.external, options))
     pictures = hashlib.sha256(shown.queries.numpy().tobytes()).hexdigest()
     made_of = [name, fast.settings(request), searches, shown.names, pictures]
     return kept(_kept(models, setup), name if number is None else model.name, made_of, find)
+
+
+def _own(section: Explain | Invert, setup: str) -> dict[str, object]:
+    """What a section says, without what it says of other setups."""
+    every = {field.name: getattr(section, field.name) for field in dataclasses.fields(section)}
+    others = [field.name for field in dataclasses.fields(Setups) if field.name != setup]
+    return {name: value for name, value in every.items() if name not in others}
 
 
 def assess(rows: dict[str, dict[str, list[Row]]], sheets: dict[str, np.ndarray], seed: int) -> Findings:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import psutil
 import yaml
-from project_copy import copy_project, dvc, start
+from worlds.project_copy import copy_project, dvc, start
 
 KILLED = (
     *("scenes", "parser@rect", "decision@rect-plain", "fid_stats@rect", "blobgan_pretrain@rect", "blobgan@rect"),

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
-from tiny_sweep import FormulaTask, command, opened, params, swept
+from worlds.tiny_sweep import FormulaTask, command, opened, params, swept
 
-from blobex import tracking
 from blobex.sweeps.storage import VARIABLE
 from blobex.sweeps.study import TRIES, Opened, counted, reason
+from blobex.tracking import runs as tracking
 
 ENDLESS = 1000  # trials: no machine comes to their end before the last kill
 KILLS_OF_ONE_SWEEP = 7

@@ -13,15 +13,15 @@ import time
 from pathlib import Path
 
 import numpy as np
-from test_tuning import world_params, world_parts
-from tiny_world import tiny_explainer
+from sweeps.test_tasks import world_params, world_parts
+from worlds.tiny_world import tiny_explainer
 
 from blobex.config.sweeps import Range
 from blobex.sweeps.best import missed, whole_trials
+from blobex.sweeps.counterfactual_task import CounterfactualTask
 from blobex.sweeps.storage import Place
 from blobex.sweeps.study import begin
 from blobex.sweeps.worker import work
-from blobex.tuning.counterfactual import CounterfactualTask
 
 SPACE = {
     "travel": Range(0.2, 20, True, False),

@@ -9,12 +9,12 @@ from typing import Any
 
 from blobex.app.studio import Drawing, Scene, Studio
 from blobex.app.wire import WireQuestion, WireScene, from_layout, from_picture, short_name, to_layout, to_picture
-from blobex.config.search import VARIANTS
-from blobex.counterfactual.request import Request
-from blobex.counterfactual.result import Explanation
-from blobex.counterfactual.space import PLAIN_NAMES
+from blobex.config.explain import VARIANTS
+from blobex.core.errors import BlobexError
+from blobex.counterfactual.masks import PLAIN_NAMES
 from blobex.datasets.images import to_array, to_float, to_tensor
-from blobex.errors import BlobexError
+from blobex.explain.explanation import Explanation
+from blobex.explain.request import Request
 
 
 def model(studio: Studio, decision: str | None) -> dict[str, Any]:

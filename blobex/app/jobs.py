@@ -14,8 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from blobex.app.wire import from_picture
+from blobex.core.errors import BlobexError
 from blobex.datasets.images import to_array
-from blobex.errors import BlobexError
 
 EVERY = 0.12  # seconds between two pictures
 UNFORESEEN = "something went wrong in the server: its terminal says what"

@@ -26,7 +26,7 @@ from blobex.app.jobs import UNFORESEEN, Event, Progress, events
 from blobex.app.studio import Studio
 from blobex.app.wire import WireQuestion, WireSample, WireScene, read, read_json, short_name, shortened
 from blobex.config.read import load_params
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 from blobex.networks.weights import CONFIG
 
 LARGEST = 64 * 2**20  # bytes of an uploaded picture

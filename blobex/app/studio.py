@@ -21,18 +21,18 @@ from torch import Tensor
 
 from blobex.app.watching import watched
 from blobex.app.wire import short_name
-from blobex.blob_names import blob_names
 from blobex.config.params import Params
+from blobex.core.errors import BlobexError
 from blobex.counterfactual.compose import Composer
-from blobex.counterfactual.request import Request
-from blobex.counterfactual.result import Explanation
 from blobex.counterfactual.target import AttributeTarget, ClassTarget, RegionTarget
 from blobex.datasets.images import fit, load_image, to_float, to_tensor
 from blobex.decisions.decision import Kind, resting
-from blobex.errors import BlobexError
-from blobex.explainer import Explainer
+from blobex.explain.blob_names import blob_names
+from blobex.explain.explainer import Explainer
+from blobex.explain.explanation import Explanation
+from blobex.explain.request import Request
 from blobex.inversion.invert import Inversion, measure
-from blobex.layout.layout import BlobLayout
+from blobex.layout.blobs import BlobLayout
 from blobex.layout.splat import half_axes
 from blobex.layout.vector import VectorForm
 from blobex.networks.blobgan import BlobGAN, load_blobgan

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from blobex.explainer import Explainer
-from blobex.inversion.networks import Networks
-from blobex.layout.layout import BlobLayout
+from blobex.explain.explainer import Explainer
+from blobex.layout.blobs import BlobLayout
+from blobex.optim.networks import Networks
 
 Watch = Callable[[BlobLayout, Tensor], None]  # told each layout and its rendering; what it raises ends the search
 

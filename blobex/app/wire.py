@@ -22,8 +22,8 @@ from torch import Tensor
 
 from blobex.config.limits import Within
 from blobex.config.read import parse
-from blobex.errors import BlobexError
-from blobex.layout.layout import BlobLayout
+from blobex.core.errors import BlobexError
+from blobex.layout.blobs import BlobLayout
 
 FLOATS = np.dtype("<f4")  # of a look
 SHORT, LONGEST = 100, 300  # letters of a name and of a message

@@ -22,13 +22,13 @@ from blobex.networks.parser import Parser
 from blobex.networks.perceptual import PerceptualDistance
 from blobex.scenes.render import render
 from blobex.scenes.sample import sample
+from blobex.tracking.tracker import NullTracker
 from blobex.training.blobgan_pretrain import PaintModule, painting_loss
 from blobex.training.decision import DecisionModule, decision_batches
 from blobex.training.encoder import EncoderModule, EncoderPretrainModule, Judges, build_encoder
 from blobex.training.fit import Batch, StepModule, fit
 from blobex.training.gan import EveryNSteps, GanModule
 from blobex.training.parser import ParserModule, parser_batches
-from blobex.training.tracker import NullTracker
 
 WARM = 4  # steps before the clock runs
 PICTURES = 256  # random ones: what they show does not matter to the clock

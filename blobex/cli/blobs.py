@@ -23,8 +23,8 @@ def list_blobs(
     params: Annotated[Path, typer.Option(help="Parameter file.")] = Path("params.yaml"),
 ) -> None:
     """Show which blob of PHOTOs is which: a numbered map and a list for each, and a table."""
-    from blobex import blob_listing
-    from blobex.ranks import ALONE
+    from blobex.core.ranks import ALONE
+    from blobex.explain import blob_listing
 
     for listing in blob_listing.list_blobs(listed(photos, ALONE), out, setup, models, params, device, region):
         print(listing.table)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 
 
 def scenes(

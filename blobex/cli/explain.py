@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from blobex.cli.pictures import listed
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 
 if TYPE_CHECKING:
-    from blobex.counterfactual.result import Explanation
+    from blobex.explain.explanation import Explanation
 
 
 def explain(
@@ -74,8 +74,8 @@ def explain(
     OUT gets a folder for each photo (pictures/), snapshot_<i>.png (query, reconstruction, counterfactuals) and
     explanations.parquet.
     """
-    from blobex.explainer import Explainer
-    from blobex.ranks import joined
+    from blobex.core.ranks import joined
+    from blobex.explain.explainer import Explainer
 
     if format_ not in ("blobex", "published"):
         raise BlobexError(f"unknown format {format_!r}: choose blobex or published")

@@ -16,7 +16,7 @@ from blobex.cli.networks import external, import_weights, release
 from blobex.cli.remote import remotes, sync
 from blobex.cli.serve import open_app, ui
 from blobex.cli.sweep import sweeps
-from blobex.errors import BlobexError, brief, sentence
+from blobex.core.errors import BlobexError, brief, sentence
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 

@@ -26,7 +26,7 @@ def fid(
     out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Also write what is printed here.")] = None,
 ) -> None:
     """Measure how near a generator's pictures are to real ones: the Frechet distance, with Inception the FID."""
-    from blobex.device import resolve_device
+    from blobex.core.device import resolve_device
     from blobex.metrics.generator import Sampling, check_place, load_measured, measure_generator, write_measures
 
     sampling = Sampling(images, seed, truncation, batch_size)

@@ -21,7 +21,7 @@ def import_weights(
 ) -> None:
     """Take over published weights; no code from FILE is run, and nothing is written unless all is well."""
     from blobex.config.read import load_params
-    from blobex.importing import import_file
+    from blobex.networks.import_weights import import_file
 
     folder, provenance = import_file(file, kind, setup, load_params(params), models, variant, seed)
     print(folder)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 
 if TYPE_CHECKING:
-    from blobex.ranks import Ranks
+    from blobex.core.ranks import Ranks
 
 
 def listed(photos: Sequence[Path], ranks: Ranks) -> list[Path]:

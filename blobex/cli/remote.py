@@ -23,7 +23,7 @@ def remote_s3(
     params: Annotated[Path, typer.Option(help="Parameter file to write to.")] = Path("params.yaml"),
 ) -> None:
     """Keep both in an S3 bucket from now on; nothing is written unless it answers to your AWS credentials."""
-    from blobex.remote import place, switch
+    from blobex.tracking.remote import place, switch
 
     to = place(bucket, prefix, endpoint)
     changes = switch(to, params)
@@ -38,8 +38,8 @@ def sync(
 ) -> None:
     """Send to the tracking server what was kept in mlruns/pending while it did not answer."""
     from blobex.config.read import load_params
-    from blobex.mlflow_store import connect
-    from blobex.tracking import send_kept
+    from blobex.tracking.runs import send_kept
+    from blobex.tracking.store import connect
 
     settings = load_params(params).run
     sent = send_kept(connect(settings.tracking_uri, settings.s3_endpoint), settings)

@@ -40,6 +40,6 @@ def ui(
 ) -> None:
     """Serve MLflow's pages about all runs, until you press Ctrl-C."""
     from blobex.config.read import load_params
-    from blobex.pages import serve
+    from blobex.tracking.pages import serve
 
     serve(load_params(params).run, port)

@@ -50,8 +50,8 @@ def _add_sweep(kind: str) -> None:
         models: SweptModels = Path("models"),
         params: SweptParams = Path("params.yaml"),
     ) -> None:
-        from blobex.tuning.compare import table
-        from blobex.tuning.tasks import run_sweep
+        from blobex.sweeps.compare import table
+        from blobex.sweeps.tasks import run_sweep
 
         best, comparison = run_sweep(kind, setup, name or setup, trials, workers, storage, models, params)
         print(table(comparison))

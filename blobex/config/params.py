@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from blobex.config.data import Data, Run, Scenes, Setup, Setups
+from blobex.config.explain import Explain, Invert, Search
 from blobex.config.measures import Bench, Evaluate, Report, Truth
-from blobex.config.search import Explain, Invert, Search
 from blobex.config.sweeps import SweepCf, SweepEncoder, SweepInvert
 from blobex.config.training import Blobgan, BlobganPretrain, Decision, Encoder, EncoderPretrain, FidStats, Parser
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 
 PICTURE_TRAININGS = ("parser", "decision", "blobgan_pretrain", "blobgan", "encoder_pretrain", "encoder")
 

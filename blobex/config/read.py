@@ -20,7 +20,7 @@ import yaml
 
 from blobex.config.limits import FileName, MayBeEmpty, Within
 from blobex.config.params import Params
-from blobex.errors import BlobexError, brief
+from blobex.core.errors import BlobexError, brief
 
 T = TypeVar("T")
 Limits = Within | FileName | MayBeEmpty

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from blobex.config.read import flatten, load_params
-from blobex.errors import BlobexError
-from blobex.files import whole_file
+from blobex.core.errors import BlobexError
+from blobex.core.files import whole_file
 
 Value = int | float | str | None
 Changes = dict[str, tuple[Any, Value]]  # dotted key to what it held and what it holds

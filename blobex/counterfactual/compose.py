@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blobex.descent.slots import in_slots
-from blobex.inversion.networks import Networks
-from blobex.layout.layout import BlobLayout
+from blobex.layout.blobs import BlobLayout
 from blobex.layout.vector import VectorForm
+from blobex.optim.batching import in_slots
+from blobex.optim.networks import Networks
 
 FAINT, SOLID = 0.05, 0.5  # coverage up to which the photo stays as it is, and from which the change shows in full
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from blobex.errors import BlobexError
-from blobex.layout.layout import KEYS, BlobLayout
+from blobex.core.errors import BlobexError
+from blobex.layout.blobs import KEYS, BlobLayout
 from blobex.layout.vector import VectorForm
 
 

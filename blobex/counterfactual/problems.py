@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blobex.counterfactual.space import check_listed
+from blobex.counterfactual.masks import check_listed
 from blobex.counterfactual.target import Target
-from blobex.layout.layout import BlobLayout
+from blobex.layout.blobs import BlobLayout
 from blobex.layout.vector import VectorForm
 
 

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from blobex.config.search import Key
+from blobex.config.explain import Key
 from blobex.counterfactual.compose import Composer
-from blobex.counterfactual.judge import Counterfactuals, judged
 from blobex.counterfactual.objective import price_vector
 from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.target import Target
-from blobex.inversion.networks import Networks
-from blobex.inversion.published import adam, draw_blobs
-from blobex.layout.layout import BlobLayout
+from blobex.counterfactual.verify import Counterfactuals, judged
+from blobex.layout.blobs import BlobLayout
 from blobex.layout.vector import VectorForm
+from blobex.optim.networks import Networks
+from blobex.optim.published import adam, draw_blobs
 
 BATCH = 8
 STEPS = 200

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from blobex.core.errors import BlobexError
 from blobex.counterfactual.target import AttributeTarget, ClassTarget, RegionTarget, Target
 from blobex.decisions.decision import Kind
-from blobex.errors import BlobexError
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom as shares of width and height
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)

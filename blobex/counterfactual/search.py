@@ -12,21 +12,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blobex.config.search import ExplainSetup
+from blobex.config.explain import ExplainSetup
+from blobex.core.errors import BlobexError
+from blobex.counterfactual.assignment import ENTROPY, Shares
 from blobex.counterfactual.compose import Composer
-from blobex.counterfactual.judge import Counterfactuals, judged
 from blobex.counterfactual.objective import price_vector
-from blobex.counterfactual.objects import Examples, ObjectSearch
 from blobex.counterfactual.problems import Problems
-from blobex.counterfactual.shares import ENTROPY, Shares
+from blobex.counterfactual.shrink import Way
 from blobex.counterfactual.target import Target
-from blobex.counterfactual.way import Way
-from blobex.descent import adam
-from blobex.descent.slots import State, choose, exact_rows, finite, solve
-from blobex.errors import BlobexError
-from blobex.inversion.networks import Networks
-from blobex.layout.layout import BlobLayout
+from blobex.counterfactual.verify import Counterfactuals, judged
+from blobex.counterfactual.whole_objects import Examples, ObjectSearch
+from blobex.layout.blobs import BlobLayout
 from blobex.layout.vector import VectorForm
+from blobex.optim import adam
+from blobex.optim.batching import State, choose, exact_rows, finite, solve
+from blobex.optim.networks import Networks
 
 BETAS = (0.8, 0.9)  # of Adam: a search is over after a few steps
 PROGRESS = 0.99  # of the distance so far: what is nearer than that counts as a step forward

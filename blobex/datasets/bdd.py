@@ -14,9 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from blobex.core.errors import BlobexError, brief
+from blobex.core.files import read_json
 from blobex.datasets.images import crop_box, list_images
-from blobex.errors import BlobexError, brief
-from blobex.files import read_json
 from blobex.scenes.labels import DETECTION
 from blobex.scenes.render import Box
 from blobex.scenes.rules import ACTIONS, REASONS

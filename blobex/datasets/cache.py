@@ -23,9 +23,9 @@ import PIL
 import torch
 from torch import Tensor
 
+from blobex.core.errors import BlobexError
+from blobex.core.files import read_json, whole_file
 from blobex.datasets.pictures import Outcome, Pictures, Recipe, Skipped, collect, results
-from blobex.errors import BlobexError
-from blobex.files import read_json, whole_file
 
 VERSION = 1  # of the decoding: another one when the same file is to give other bytes
 NAME = re.compile(r"\.?([0-9a-f]{32})\.(bin|json)(\.part)?")  # what this module writes; other files are left alone

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from blobex.config.data import Setup
 from blobex.config.params import Params
+from blobex.core.errors import BlobexError
 from blobex.datasets.bdd import (
     fit_boxes,
     list_pictures,
@@ -29,7 +30,6 @@ from blobex.datasets.images import decode_image, fit, fit_mask
 from blobex.datasets.manifest import data_root
 from blobex.datasets.masks import load_bitmask, load_mask
 from blobex.datasets.pictures import Pictures, Recipe, Size, decode
-from blobex.errors import BlobexError
 from blobex.scenes.labels import DETECTION, DRIVABLE, FIRST_THING, SEMANTIC
 from blobex.scenes.render import Box
 

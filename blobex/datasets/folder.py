@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from blobex.core.errors import BlobexError
 from blobex.datasets.images import list_images
-from blobex.errors import BlobexError
 
 VAL_EVERY = 10  # of a folder that is not split, every tenth picture is for validation
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from blobex.errors import BlobexError, brief
-from blobex.files import whole_file
+from blobex.core.errors import BlobexError, brief
+from blobex.core.files import whole_file
 
 MAX_PIXELS = 100_000_000
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")

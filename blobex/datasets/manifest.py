@@ -17,8 +17,8 @@ from tqdm import tqdm
 from blobex.config.data import Scenes
 from blobex.config.params import Params
 from blobex.config.read import parse
-from blobex.errors import BlobexError
-from blobex.files import read_json, whole_file, whole_folder
+from blobex.core.errors import BlobexError
+from blobex.core.files import read_json, whole_file, whole_folder
 from blobex.scenes.write import DatasetCounts, write_dataset
 
 COPY = ".manifest.json"  # within scenes that were drawn: tells that the folder is what its manifest describes

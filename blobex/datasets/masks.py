@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from blobex.core.errors import BlobexError
 from blobex.datasets.images import opened_image
-from blobex.errors import BlobexError
 from blobex.scenes.labels import PANOPTIC
 
 

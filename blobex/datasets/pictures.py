@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from blobex.errors import BlobexError
-from blobex.files import whole_file
+from blobex.core.errors import BlobexError
+from blobex.core.files import whole_file
 
 Size = tuple[int, int]  # rows, columns
 AHEAD = 64  # files decoded at a time, so that results wait for their taker in bounded memory

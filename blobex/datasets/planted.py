@@ -7,10 +7,10 @@ import dataclasses
 import torch
 
 from blobex.config.params import Params
+from blobex.core.errors import BlobexError
 from blobex.datasets.bdd import read_decisions
 from blobex.datasets.datamodule import DecisionSet, load_decisions
 from blobex.datasets.manifest import data_root
-from blobex.errors import BlobexError
 from blobex.scenes.rules import find_rule
 from blobex.scenes.write import scene_of
 

@@ -9,8 +9,8 @@ from typing import Annotated
 
 from blobex.config.limits import Within
 from blobex.config.read import parse, read_yaml
+from blobex.core.errors import BlobexError, brief
 from blobex.decisions.decision import Input, Kind, Resize
-from blobex.errors import BlobexError, brief
 
 
 @dataclass(frozen=True)

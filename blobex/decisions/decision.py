@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 
 Kind = Literal["attributes", "classes", "segmentation"]
 Resize = Literal["bilinear", "bicubic"]

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.export.passes import move_to_device_pass
 
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 
 
 def load_script(path: Path, device: torch.device) -> nn.Module:

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from blobex.core.errors import BlobexError
 from blobex.decisions.card import read_card
 from blobex.decisions.decision import Decision, Kind
 from blobex.decisions.files import load_program, load_script, still
 from blobex.decisions.python import python_object
 from blobex.decisions.source import Source, check, decide, source_of
 from blobex.decisions.zoo import zoo_source
-from blobex.errors import BlobexError
 from blobex.networks.decision import load_decision
 
 Model = Callable[[Tensor], Any]

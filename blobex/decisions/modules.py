@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 from blobex.networks.decision import DecisionModel
 
 

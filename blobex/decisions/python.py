@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from blobex.core.errors import BlobexError, brief
 from blobex.decisions.decision import Decision
-from blobex.errors import BlobexError, brief
 
 
 def python_object(reference: str, folder: Path) -> Decision | Callable[..., Any]:

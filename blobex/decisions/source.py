@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blobex.core.errors import BlobexError
 from blobex.decisions.decision import AS_IT_IS, Decision, Input, Kind, prepare, resting
 from blobex.decisions.modules import batched, declared_size, penultimate, tensor_of
-from blobex.errors import BlobexError
 from blobex.networks.decision import DecisionModel
 
 T = TypeVar("T")

@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights, list_models
 
+from blobex.core.errors import BlobexError
 from blobex.decisions.decision import Input, Kind
 from blobex.decisions.files import still
 from blobex.decisions.source import Source, source_of
-from blobex.errors import BlobexError
 from blobex.networks.checkpoint_file import read_checkpoint
 
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.", "aux_classifier.")  # heads that only training reads

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blobex.config.search import InvertSetup
-from blobex.descent import adam
-from blobex.descent.slots import State, choose, exact_rows, finite, in_slots, solve
-from blobex.errors import BlobexError
-from blobex.inversion.networks import Networks
-from blobex.layout.layout import BlobLayout
+from blobex.config.explain import InvertSetup
+from blobex.core.errors import BlobexError
+from blobex.layout.blobs import BlobLayout
 from blobex.layout.vector import VectorForm
-from blobex.losses import blob_distance
+from blobex.optim import adam
+from blobex.optim.batching import State, choose, exact_rows, finite, in_slots, solve
+from blobex.optim.networks import Networks
+from blobex.training.losses import blob_distance
 
 BETAS = (0.7, 0.8)  # of Adam: with few steps there is little to average over
 RELATIVE_RATES = {"xs": 0.05, "ys": 0.05, "covs": 3.0, "spatial_style": 2.0}  # places lie between 0 and 1

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from blobex.config.search import InvertSetup
+from blobex.config.explain import InvertSetup
 from blobex.inversion.invert import Inversion, look_terms, mean_square, measure, weighted
-from blobex.inversion.networks import Networks
-from blobex.layout.layout import BlobLayout, concatenate, from_dict
-from blobex.layout.solver import splat_by_solver
+from blobex.layout.blobs import BlobLayout, concatenate, from_dict
+from blobex.optim.networks import Networks
+from blobex.optim.published import adam, draw_blobs
 
 BATCH = 8
 STEPS = 400
@@ -52,17 +52,3 @@ def _descend(images: Tensor, start: BlobLayout, networks: Networks, setup: Inver
         optimiser.step()
         schedule.step()
     return layout.detach()
-
-
-def adam(start: BlobLayout, rate: float, size_rate: float) -> tuple[dict[str, Tensor], torch.optim.Adam]:
-    """Leaves that begin at `start`, by key, and Adam over them; `sizes` have a rate of their own."""
-    free = {key: tensor.detach().clone().requires_grad_() for key, tensor in start.items()}
-    groups = [{"params": [leaf], "lr": size_rate if key == "sizes" else rate} for key, leaf in free.items()]
-    return free, torch.optim.Adam(groups)
-
-
-@torch.no_grad()
-def draw_blobs(layout: BlobLayout, height: int, width: int) -> Tensor:
-    """The blob picture (N,3,height,width) that the published scripts draw at every step: a colour for each blob."""
-    colours = torch.rand(layout.blobs + 1, 3, generator=torch.Generator().manual_seed(0)).to(layout.xs)
-    return torch.einsum("nkhw,kc->nchw", splat_by_solver(layout, height, width), colours)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from blobex.config.training import Jitter
-from blobex.layout.layout import BlobLayout
+from blobex.layout.blobs import BlobLayout
 
 
 def jitter(layout: BlobLayout, amount: Jitter, random: torch.Generator) -> BlobLayout:

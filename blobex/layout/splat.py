@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from blobex.layout.layout import BlobLayout
+from blobex.layout.blobs import BlobLayout
 
 AREA = 0.02  # published: the geometric mean of a blob's two squared half-axes, in squared picture heights
 RIDGE = 1e-5  # keeps the covariance invertible

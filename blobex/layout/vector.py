@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blobex.layout.layout import BACKGROUND_KEYS, KEYS, BlobLayout
+from blobex.layout.blobs import BACKGROUND_KEYS, KEYS, BlobLayout
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blobex.layout.layout import BlobLayout
-from blobex.metrics.changes import SMALLEST, SURE, matches
-from blobex.metrics.reading import Box, SceneReading, SeenObject
+from blobex.layout.blobs import BlobLayout
+from blobex.perception.differences import SMALLEST, SURE, matches
+from blobex.perception.reading import Box, SceneReading, SeenObject
 
 GONE = -30.0  # size of a blob that is taken out: its opacity is below 1e-12
 

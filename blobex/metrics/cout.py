@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 
 # Pictures (M,3,H,W) and the numbers (M,) of the explanations that they are of, to the probabilities (M,2) of the
 # wanted and of the original outcome.

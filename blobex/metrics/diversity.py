@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 
 Distance = Callable[[Tensor, Tensor], Tensor]  # pictures (N,3,H,W), twice, to distances (N,)
 

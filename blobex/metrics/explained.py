@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 
 MEANS = ("perceptual", "l2", "proximity", "reconstruction_perceptual", "reconstruction_l2")
 

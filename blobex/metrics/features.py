@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 
 
 def feature_sets(*sets: Tensor, least: int) -> list[Tensor]:

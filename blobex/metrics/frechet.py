@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from blobex.config.limits import FileName
+from blobex.core.errors import BlobexError
+from blobex.core.files import check_packed, whole_file
 from blobex.datasets.images import to_float
-from blobex.errors import BlobexError
-from blobex.files import check_packed, whole_file
 from blobex.networks.external import EXTERNAL, FILES, require
 from blobex.networks.parser import load_parser
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from blobex.core.device import batch_pixels
+from blobex.core.errors import BlobexError
+from blobex.core.files import whole_file
 from blobex.datasets.images import decode_image, fit, list_images
 from blobex.datasets.pictures import Recipe, Size, collect
-from blobex.device import batch_pixels
-from blobex.errors import BlobexError
-from blobex.files import whole_file
 from blobex.metrics.frechet import (
     FeatureNetwork,
     GaussianAccumulator,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 from blobex.metrics.features import feature_sets
 from blobex.metrics.frechet import frechet_distance, gaussian
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 
 LEVEL, RESAMPLES = 0.95, 2000
 

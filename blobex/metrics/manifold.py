@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 from blobex.metrics.features import feature_sets
 
 NEIGHBOURS = 3

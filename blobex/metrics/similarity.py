@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 from blobex.networks.external import EXTERNAL, require
 from blobex.networks.parser import load_parser
 from blobex.networks.simsiam import load_simsiam

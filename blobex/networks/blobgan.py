@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from blobex.config.data import Setup
 from blobex.config.read import parse
 from blobex.config.training import Network
+from blobex.core.errors import BlobexError
 from blobex.datasets.images import to_uint8
-from blobex.errors import BlobexError
-from blobex.layout.layout import BlobLayout
+from blobex.layout.blobs import BlobLayout
 from blobex.layout.splat import Canvas, score_pyramid
 from blobex.networks import weights
 from blobex.networks.generator import Generator

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from blobex.errors import BlobexError
-from blobex.files import check_packed
+from blobex.core.errors import BlobexError
+from blobex.core.files import check_packed
 
 
 class _Foreign:

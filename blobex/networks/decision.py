@@ -12,7 +12,7 @@ import torchvision
 from torch import Tensor, nn
 
 from blobex.config.limits import Within
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 from blobex.networks import weights
 from blobex.scenes.rules import ACTIONS, REASONS
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 from blobex.networks.tensor_file import load_tensors
 
 EXTERNAL = Path("models/external")  # the folder where the parameters name no other

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from blobex.layout.layout import BlobLayout
+from blobex.layout.blobs import BlobLayout
 from blobex.layout.splat import Canvas, score_pyramid, splat
 from blobex.networks.ops import GAIN, SLOPE, EqualLinear, at_least_float32, blur, upsample
 

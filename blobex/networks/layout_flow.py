@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blobex.errors import BlobexError
-from blobex.layout.layout import ABSENT, BlobLayout
+from blobex.core.errors import BlobexError
+from blobex.layout.blobs import ABSENT, BlobLayout
 from blobex.networks.layout_network import FEATURE_EPSILON, LayoutShape
 from blobex.networks.ops import pixel_norm
 

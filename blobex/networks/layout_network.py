@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from blobex.errors import BlobexError
-from blobex.layout.layout import BlobLayout
+from blobex.core.errors import BlobexError
+from blobex.layout.blobs import BlobLayout
 from blobex.networks.ops import EqualLinear, leaky, pixel_norm
 
 LEARNING_RATE_MULTIPLIER = 0.01

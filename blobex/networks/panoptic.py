@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from blobex.core.errors import BlobexError
 from blobex.datasets.images import to_uint8
-from blobex.errors import BlobexError
 from blobex.networks.external import FILES
 from blobex.networks.parser import FIRST_THING
 from blobex.scenes.labels import SEMANTIC, UNKNOWN

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blobex.config.limits import Within
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 from blobex.networks import weights
 from blobex.scenes.labels import DETECTION, DRIVABLE, SEMANTIC
 

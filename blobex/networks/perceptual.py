@@ -11,7 +11,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 from blobex.networks.external import EXTERNAL, FILES, read_tensors, require
 from blobex.networks.parser import load_parser
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 
 # Published name, as a pattern, to ours. Order matters: the first that matches is taken; None drops the tensor.
 GENERATOR_NAMES: tuple[tuple[str, str | None], ...] = (

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from blobex.config.limits import Within
 from blobex.config.training import Group
-from blobex.errors import BlobexError
-from blobex.layout.layout import BlobLayout
+from blobex.core.errors import BlobexError
+from blobex.layout.blobs import BlobLayout
 from blobex.layout.splat import Canvas, score_pyramid
 from blobex.networks import weights
 from blobex.networks.blobgan import BlobGAN, from_config

@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 from blobex.networks.external import FILES, read_tensors
 from blobex.networks.perceptual import IMAGENET_MEAN, IMAGENET_STD
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from blobex.files import check_packed
+from blobex.core.files import check_packed
 
 
 def load_tensors(path: Path, mapped: bool = False) -> Any:

@@ -19,8 +19,8 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from blobex.config.read import parse, read_yaml
-from blobex.errors import BlobexError
-from blobex.files import whole_file
+from blobex.core.errors import BlobexError
+from blobex.core.files import whole_file
 
 T = TypeVar("T")
 WEIGHTS = "weights.safetensors"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 from blobex.release.pipeline import Part, Pipeline
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from blobex.errors import BlobexError
-from blobex.importing import PROVENANCE
+from blobex.core.errors import BlobexError
+from blobex.networks.import_weights import PROVENANCE
 
 
 @dataclass(frozen=True)

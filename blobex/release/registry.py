@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blobex import mlflow_store
 from blobex.config.params import Params
-from blobex.errors import BlobexError
-from blobex.importing import sha256
+from blobex.core.errors import BlobexError
+from blobex.networks.import_weights import sha256
 from blobex.networks.weights import WEIGHTS
 from blobex.release.contents import Contents
 from blobex.release.pipeline import Part
+from blobex.tracking import store as mlflow_store
 
 EXPERIMENT, ALIAS = "release", "reference"
 RUNS = 20  # the newest ones that are looked through for each network

@@ -12,15 +12,15 @@ from pathlib import Path
 import blobex
 from blobex.config.params import Params
 from blobex.config.read import load_params
-from blobex.errors import BlobexError
-from blobex.explainer import Explainer
-from blobex.files import whole_folder
-from blobex.importing import sha256
-from blobex.mlflow_store import OFF, connect
+from blobex.core.errors import BlobexError
+from blobex.core.files import whole_folder
+from blobex.explain.explainer import Explainer
+from blobex.networks.import_weights import sha256
 from blobex.release import registry
 from blobex.release.card import card, listed
 from blobex.release.contents import Contents, collect
 from blobex.release.pipeline import Pipeline
+from blobex.tracking.store import OFF, connect
 
 CARD, LICENSE = "README.md", Path(blobex.__file__).parents[1] / "LICENSE"
 NAME = re.compile(r"\w[\w.-]*", re.ASCII)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from string import Template
 
-from blobex.files import without_password
+from blobex.core.files import without_password
 from blobex.report.page_figures import overview, stages, whole_set
 from blobex.report.page_gallery import gallery
 from blobex.report.page_markup import Markup, joined, tag

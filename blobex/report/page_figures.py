@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from blobex.counterfactual.result import Explanation
-from blobex.metrics.changes import summary
+from blobex.explain.explanation import Explanation
 from blobex.metrics.interval import Interval, interval
+from blobex.perception.differences import summary
 from blobex.report.page_markup import STACKED, Markup, joined, number, percent, table, tag
 from blobex.report.page_results import Report, Results, measured, object_changes
 

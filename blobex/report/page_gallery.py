@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
-from blobex.counterfactual.result import Explanation
+from blobex.explain.explanation import Explanation
 from blobex.report.page_markup import Markup, joined, number, table, tag
 from blobex.report.page_pictures import GREY, difference, flat_map, image, shown, stored
 from blobex.report.page_results import Painted, Report, Results, object_changes

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from blobex.counterfactual.words import BlobChange
-from blobex.report.blob_map import COLOURS, place_numbers
+from blobex.explain.blob_changes import BlobChange
+from blobex.explain.blob_map import COLOURS, place_numbers
 from blobex.report.page_markup import Markup, joined, tag
 
 LOSSLESS = 64 * 256  # pixels up to which a picture is kept exactly

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from blobex.counterfactual.result import Explanation
-from blobex.errors import BlobexError
-from blobex.metrics.changes import ObjectChange
+from blobex.core.errors import BlobexError
+from blobex.explain.explanation import Explanation
 from blobex.metrics.interval import Interval, interval
+from blobex.perception.differences import ObjectChange
 
 Painted = tuple[np.ndarray, np.ndarray]
 

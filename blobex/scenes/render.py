@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 from blobex.scenes import backdrop
 from blobex.scenes.backdrop import LIGHT_INSTANCE
 from blobex.scenes.canvas import Canvas, Segment, drivable_table, tables

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 from blobex.scenes.scene import VEHICLES, Line, Place, Scene
 
 ACTIONS = ("forward", "stop", "left", "right")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 
 Colour = tuple[int, int, int]
 Kind = Literal["car", "truck", "bus", "motorcycle", "bicycle", "pedestrian", "barrier"]

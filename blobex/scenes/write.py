@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 from blobex.scenes.render import Rendering, render
 from blobex.scenes.rules import actions, biased_actions, reasons
 from blobex.scenes.sample import sample

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import torch
 
-from blobex import tracking
+from blobex.benchmark.explaining import search_cost, search_flops
 from blobex.benchmark.machine import peak_flops
-from blobex.benchmark.search import search_cost, search_flops
 from blobex.benchmark.table import comparison, rows
 from blobex.benchmark.training import feature_rate, scene_rate, training_rates
 from blobex.config.params import Params
+from blobex.core.device import resolve_device, resolve_precision
 from blobex.datasets.datamodule import explained_paths, load_pictures
 from blobex.datasets.images import to_float
 from blobex.datasets.manifest import manifest_path
-from blobex.device import resolve_device, resolve_precision
-from blobex.explainer import Explainer
+from blobex.explain.explainer import Explainer
 from blobex.metrics.frechet import load_features
 from blobex.stages import common
+from blobex.tracking import runs as tracking
 
 
 def main(params: Params, setup: str) -> None:
@@ -49,7 +49,7 @@ def search_measures(params: Params, setup: str, device: torch.device) -> dict[st
     search_cost(fast, queries[:4], attributes[:1])  # the first call pays for what is set up once
     few = search_cost(fast, some, attributes)
     many = search_cost(fast, queries, attributes)
-    precision = getattr(torch, resolve_precision(params.run, device))
+    precision = getattr(torch, resolve_precision(params.run.precision, device))
     peak, work = peak_flops(device, precision), search_flops(fast, some, attributes)
     return {
         **{f"fast_{name}": value for name, value in few.measures().items()},

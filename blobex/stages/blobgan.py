@@ -10,27 +10,27 @@ import torch
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from blobex import tracking
 from blobex.config.params import Params
+from blobex.core.device import resolve_device
+from blobex.core.errors import BlobexError
 from blobex.datasets.datamodule import batch_indices, checksum, load_images
 from blobex.datasets.images import to_array
 from blobex.datasets.manifest import manifest_path
-from blobex.device import resolve_device
-from blobex.errors import BlobexError
+from blobex.layout.assign import Anchors, place, tensors_of
 from blobex.metrics.frechet import frechet_distance, frechet_name, load_features, load_statistics, statistics
 from blobex.networks import weights
 from blobex.networks.blobgan import BlobGAN, sample_pictures
 from blobex.networks.parser import load_parser
 from blobex.networks.perceptual import load_perceptual
 from blobex.networks.segment_encoder import load_pretrained
-from blobex.segments.place import Anchors, place, tensors_of
-from blobex.segments.read import parsed
+from blobex.perception.segment_reader import parsed
 from blobex.stages import common
+from blobex.tracking import runs as tracking
+from blobex.tracking.tracker import Tracker
 from blobex.training.blobgan_pretrain import painting_loss
 from blobex.training.checkpoints import mark_finished
 from blobex.training.fit import Batch, fit, resumed_run_id
 from blobex.training.gan import EveryNSteps, GanModule
-from blobex.training.tracker import Tracker
 
 SAMPLES = 16  # pictures of the sample grid
 

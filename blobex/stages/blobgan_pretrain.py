@@ -11,23 +11,23 @@ import torch
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
-from blobex import tracking
 from blobex.config.params import Params
 from blobex.config.training import Training
+from blobex.core.device import resolve_device
+from blobex.core.errors import BlobexError
 from blobex.datasets.datamodule import batch_indices, checksum, load_images
 from blobex.datasets.images import to_array, to_float
 from blobex.datasets.manifest import manifest_path
-from blobex.device import resolve_device
-from blobex.errors import BlobexError
-from blobex.layout.layout import BlobLayout
+from blobex.layout.assign import fit_anchors, looking, place, placed, tensors_of
+from blobex.layout.blobs import BlobLayout
 from blobex.networks import weights
 from blobex.networks.layout_flow import LayoutFlow
 from blobex.networks.parser import load_parser
 from blobex.networks.perceptual import load_perceptual, perceptual_name
 from blobex.networks.segment_encoder import Examples
-from blobex.segments.place import fit_anchors, looking, place, placed, tensors_of
-from blobex.segments.read import parsed
+from blobex.perception.segment_reader import parsed
 from blobex.stages import common
+from blobex.tracking import runs as tracking
 from blobex.training.blobgan_pretrain import PaintModule
 from blobex.training.checkpoints import mark_finished
 from blobex.training.fit import Batch, fit, resumed_run_id

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from blobex.config.params import Params
 from blobex.config.read import load_params
-from blobex.errors import BlobexError, sentence
-from blobex.files import whole_file
-from blobex.training.tracker import Tracker
+from blobex.core.errors import BlobexError, sentence
+from blobex.core.files import whole_file
+from blobex.tracking.tracker import Tracker
 
 MODELS = Path("models")
 DATA = Path("data")

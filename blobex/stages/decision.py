@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from blobex import tracking
 from blobex.config.params import Params
+from blobex.core.device import resolve_device
 from blobex.datasets.manifest import manifest_path
 from blobex.datasets.planted import load_planted
-from blobex.device import resolve_device
 from blobex.networks import weights
 from blobex.stages import common
+from blobex.tracking import runs as tracking
 from blobex.training.checkpoints import mark_finished
 from blobex.training.decision import DecisionModule, decision_batches, decision_measures
 from blobex.training.fit import fit, resumed_run_id

@@ -7,12 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from blobex import tracking
 from blobex.config.params import Params
+from blobex.core.device import resolve_device
 from blobex.datasets.datamodule import batch_indices, checksum, load_images
 from blobex.datasets.images import to_float
 from blobex.datasets.manifest import manifest_path
-from blobex.device import resolve_device
 from blobex.metrics.flips import agreement_measures
 from blobex.networks import weights
 from blobex.networks.blobgan import load_blobgan
@@ -20,6 +19,7 @@ from blobex.networks.decision import DecisionModel, load_decision
 from blobex.networks.encoder import load_encoder
 from blobex.networks.perceptual import load_perceptual, perceptual_name
 from blobex.stages import common
+from blobex.tracking import runs as tracking
 from blobex.training.checkpoints import mark_finished
 from blobex.training.encoder import EncoderModule, Judges
 from blobex.training.fit import fit, resumed_run_id

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from blobex import tracking
 from blobex.config.params import Params
+from blobex.core.device import resolve_device
 from blobex.datasets.datamodule import checksum
-from blobex.device import resolve_device
 from blobex.networks import weights
 from blobex.networks.blobgan import load_blobgan
 from blobex.stages import common
+from blobex.tracking import runs as tracking
 from blobex.training.checkpoints import mark_finished
 from blobex.training.encoder import EncoderPretrainModule, build_encoder, explained_variance
 from blobex.training.fit import fit, resumed_run_id

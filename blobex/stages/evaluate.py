@@ -10,22 +10,22 @@ import torch
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from blobex import tracking
+from blobex.config.explain import VARIANTS
 from blobex.config.params import Params
-from blobex.config.search import VARIANTS
-from blobex.counterfactual.folder import read_results
+from blobex.core.device import resolve_device
 from blobex.datasets.datamodule import load_images
 from blobex.datasets.images import to_array, to_float, write_png
 from blobex.datasets.manifest import manifest_path
 from blobex.decisions.load import load
-from blobex.device import resolve_device
-from blobex.metrics.answers import answer_values, diversity, split_distance, with_intervals
+from blobex.explain.measures import answer_values, diversity, split_distance, with_intervals
+from blobex.explain.results_folder import read_results
 from blobex.metrics.frechet import frechet_distance, frechet_name, gaussian, load_features, load_statistics
 from blobex.metrics.manifold import precision_recall
 from blobex.metrics.similarity import load_similarity, similarity_name
 from blobex.networks.blobgan import load_blobgan, sample_pictures
 from blobex.networks.perceptual import load_perceptual, perceptual_name
 from blobex.stages import common
+from blobex.tracking import runs as tracking
 
 SHOWN = 32  # pictures of the sample grid
 COMPARED = 10_000  # pictures of either set whose precision and recall are measured: each is compared with each

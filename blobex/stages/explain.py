@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from blobex import tracking
 from blobex.config.params import Params
-from blobex.counterfactual.request import Request
+from blobex.core.ranks import Ranks, joined
 from blobex.datasets.images import load_image
-from blobex.explainer import Explainer, write_published
-from blobex.inversion.store import load_inversion
+from blobex.explain.explainer import Explainer, write_published
+from blobex.explain.request import Request
+from blobex.inversion.inversion_file import load_inversion
 from blobex.metrics.explained import explanation_measures
 from blobex.networks.perceptual import perceptual_name
-from blobex.ranks import Ranks, joined
 from blobex.stages import common
+from blobex.tracking import runs as tracking
 
 
 def main(params: Params, setup: str, variant: str) -> None:

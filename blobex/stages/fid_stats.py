@@ -6,15 +6,15 @@ from pathlib import Path
 
 import torch
 
-from blobex import tracking
 from blobex.config.params import Params
+from blobex.core.device import resolve_device
 from blobex.datasets.datamodule import image_paths, load_pictures
 from blobex.datasets.images import list_images
 from blobex.datasets.manifest import manifest_path
 from blobex.datasets.pictures import Pictures, write_report
-from blobex.device import resolve_device
 from blobex.metrics.frechet import load_features, save_statistics, statistics
 from blobex.stages import common
+from blobex.tracking import runs as tracking
 
 
 def main(params: Params, setup: str) -> None:

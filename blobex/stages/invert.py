@@ -6,22 +6,22 @@ import torch
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from blobex import tracking
 from blobex.config.params import Params
 from blobex.datasets.datamodule import explained_paths, load_pictures
 from blobex.datasets.images import name_of, to_array, to_float, write_png
 from blobex.datasets.manifest import manifest_path
 from blobex.datasets.pictures import write_report
-from blobex.explainer import Explainer
+from blobex.explain.explainer import Explainer
+from blobex.explain.measures import with_intervals
+from blobex.inversion.inversion_file import save_inversion
 from blobex.inversion.invert import Inversion
-from blobex.inversion.store import save_inversion
 from blobex.metrics.alignment import alignment, found_again
-from blobex.metrics.answers import with_intervals
 from blobex.metrics.flips import kept
-from blobex.metrics.reading import SceneReading
 from blobex.networks.blobgan import load_blobgan, sample_pictures
 from blobex.networks.perceptual import perceptual_name
+from blobex.perception.reading import SceneReading
 from blobex.stages import common
+from blobex.tracking import runs as tracking
 
 SHOWN = 16  # pairs of the snapshot
 

@@ -7,22 +7,22 @@ from pathlib import Path
 
 import torch
 
-from blobex import tracking
+from blobex.config.explain import VARIANTS
 from blobex.config.params import Params
-from blobex.config.search import VARIANTS
-from blobex.counterfactual.folder import SETTINGS, read_results
-from blobex.counterfactual.result import TABLE, Explanation, read_table
-from blobex.errors import BlobexError
-from blobex.files import read_json
-from blobex.layout.layout import concatenate
+from blobex.core.errors import BlobexError
+from blobex.core.files import read_json
+from blobex.explain.explanation import TABLE, Explanation, read_table
+from blobex.explain.results_folder import SETTINGS, read_results
+from blobex.layout.blobs import concatenate
 from blobex.layout.splat import AREA, Canvas, score_pyramid
 from blobex.metrics.interval import flat
-from blobex.mlflow_store import OFF
 from blobex.networks.perceptual import perceptual_name
 from blobex.networks.weights import CONFIG, read_config
 from blobex.report.page import page
 from blobex.report.page_results import Painted, Report, Results, measured
 from blobex.stages import common
+from blobex.tracking import runs as tracking
+from blobex.tracking.store import OFF
 
 SETUPS = ("rect", "square")
 MEASURED = ("evaluate", "invert", "truth", "bench")  # stages that write reports/<stage>/<setup>/metrics.json

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from blobex import tracking
 from blobex.config.params import Params
+from blobex.core.files import whole_folder
 from blobex.datasets.manifest import draw, manifest_path, write_manifest
-from blobex.files import whole_folder
 from blobex.stages import common
+from blobex.tracking import runs as tracking
 
 
 def main(params: Params) -> None:

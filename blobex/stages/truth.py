@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from blobex import tracking
 from blobex.config.params import Params
+from blobex.core.ranks import joined
 from blobex.datasets.manifest import manifest_path
-from blobex.ranks import joined
 from blobex.stages import common
+from blobex.tracking import runs as tracking
 from blobex.truth.benchmark import benchmark, forget
 from blobex.truth.write import metrics, table, write
 

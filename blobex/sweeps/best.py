@@ -11,8 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from blobex.config.read import read_yaml, shown
 from blobex.config.write import Changes, Value, rewritten
-from blobex.errors import BlobexError, brief
-from blobex.files import whole_file
+from blobex.core.errors import BlobexError, brief
+from blobex.core.files import whole_file
 from blobex.sweeps.study import Opened
 from blobex.sweeps.task import Settings, Task
 

@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from blobex.files import whole_file
+from blobex.core.files import whole_file
 from blobex.sweeps.best import best_trial, finals, missed, whole_trials
 from blobex.sweeps.study import Opened
 from blobex.sweeps.task import Task

@@ -16,16 +16,16 @@ from typing import IO, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from blobex import tracking
 from blobex.config.params import Params
-from blobex.errors import BlobexError
-from blobex.files import whole_file
+from blobex.core.errors import BlobexError
+from blobex.core.files import whole_file
 from blobex.sweeps.best import best_trial, candidates, finals, measure_again, missed, write_best
 from blobex.sweeps.plots import write_plots
 from blobex.sweeps.storage import VARIABLE
 from blobex.sweeps.study import FINISHED, Opened, counted, reason, recover
 from blobex.sweeps.task import Task
 from blobex.sweeps.worker import SUPERVISOR, work
+from blobex.tracking import runs as tracking
 
 POLL = 0.2  # seconds
 DEATHS = 10  # of workers, with no trial finished in between

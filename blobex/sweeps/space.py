@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from blobex.config.sweeps import Range
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 from blobex.sweeps.task import Number
 
 

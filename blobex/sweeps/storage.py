@@ -20,8 +20,8 @@ from sqlalchemy import create_engine, inspect, make_url
 
 from blobex.config.limits import FileName
 from blobex.config.read import shown
-from blobex.errors import BlobexError, brief
-from blobex.files import without_password
+from blobex.core.errors import BlobexError, brief
+from blobex.core.files import without_password
 from blobex.sweeps.claim import is_locked, locked, locked_in_postgresql
 
 KINDS = ("cf", "invert", "encoder")  # of sweeps

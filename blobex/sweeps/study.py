@@ -18,7 +18,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from blobex.config.sweeps import Range, Sweep
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 from blobex.sweeps import space
 from blobex.sweeps.storage import Place, open_storage
 from blobex.sweeps.task import Task

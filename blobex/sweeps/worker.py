@@ -11,14 +11,14 @@ from pathlib import Path
 import optuna
 from optuna.trial import Trial, TrialState
 
-from blobex import tracking
 from blobex.config.params import Params
 from blobex.config.sweeps import Range
+from blobex.core.errors import BlobexError
 from blobex.datasets.images import write_png
-from blobex.errors import BlobexError
 from blobex.sweeps.study import Opened, counted, pruner, put_back, sampler
 from blobex.sweeps.task import Number, Outcome, Task
-from blobex.training.tracker import Tracker
+from blobex.tracking import runs as tracking
+from blobex.tracking.tracker import Tracker
 
 SUPERVISOR = "BLOBEX_SUPERVISOR"  # the number of the process that watches over its workers
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from blobex.config.data import Setup
 from blobex.config.training import BlobganPretrain, Network
 from blobex.datasets.images import to_float
-from blobex.layout.layout import BlobLayout
+from blobex.layout.assign import looking, placed
+from blobex.layout.blobs import BlobLayout
 from blobex.networks.blobgan import BlobGAN
 from blobex.networks.segment_encoder import SegmentEncoder, build_segment_encoder
-from blobex.segments.place import looking, placed
 from blobex.training.encoder import Perceptual
 from blobex.training.fit import Batch, StepModule
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from blobex.config.training import Training
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 from blobex.networks.tensor_file import load_tensors
 
 ENTRY = "blobex"  # ours in the checkpoint: fingerprint and run_id

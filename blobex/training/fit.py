@@ -27,10 +27,10 @@ from tqdm import tqdm
 
 from blobex.config.data import Run
 from blobex.config.training import Training
-from blobex.device import is_first_process, keep_freed_memory, resolve_device, resolve_precision
-from blobex.errors import BlobexError
+from blobex.core.device import is_first_process, keep_freed_memory, resolve_device, resolve_precision
+from blobex.core.errors import BlobexError
+from blobex.tracking.tracker import NullTracker, Tracker
 from blobex.training import checkpoints
-from blobex.training.tracker import NullTracker, Tracker
 
 Batch = tuple[Tensor, ...]  # tensors of equal length: sample i is entry i of each
 LOG_EVERY = 50  # steps between two reports to the tracker
@@ -273,7 +273,7 @@ def _trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=run.devices,
         strategy="ddp_find_unused_parameters_true" if run.devices > 1 else "auto",
-        precision="bf16-mixed" if resolve_precision(run, device) == "bfloat16" else "32-true",
+        precision="bf16-mixed" if resolve_precision(run.precision, device) == "bfloat16" else "32-true",
         max_epochs=-1,
         max_steps=training.steps * module.optimizer_steps,
         callbacks=callbacks,

@@ -15,11 +15,11 @@ from blobex.config.data import Setup
 from blobex.config.training import Blobgan
 from blobex.datasets.images import to_float
 from blobex.layout.jitter import jitter
-from blobex.losses import discriminator_loss, generator_loss, r1_penalty
 from blobex.networks.blobgan import BlobGAN
 from blobex.networks.discriminator import build_discriminator
 from blobex.training import ema
 from blobex.training.fit import Batch, StepModule
+from blobex.training.losses import discriminator_loss, generator_loss, r1_penalty
 
 BETAS = (0.0, 0.99)
 EPSILON = 1e-5

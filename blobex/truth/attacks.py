@@ -12,9 +12,9 @@ from blobex.counterfactual.published import LAMBDA_KEY
 from blobex.counterfactual.target import AttributeTarget, Target
 from blobex.datasets.images import to_array, to_float, to_uint8
 from blobex.decisions.decision import resting
-from blobex.descent.slots import State, exact_rows, in_slots
-from blobex.inversion.networks import Decide
 from blobex.layout.vector import VectorForm
+from blobex.optim.batching import State, exact_rows, in_slots
+from blobex.optim.networks import Decide
 from blobex.truth.task import Answer, Task
 
 

@@ -13,16 +13,16 @@ import numpy as np
 from torch import Tensor
 
 from blobex.config.data import Setups
+from blobex.config.explain import Explain, Invert
 from blobex.config.measures import Truth
 from blobex.config.params import Params
-from blobex.config.search import Explain, Invert
-from blobex.counterfactual.request import Request
+from blobex.core.errors import BlobexError
+from blobex.core.ranks import ALONE, Ranks
 from blobex.datasets.datamodule import explained_paths, load_pictures
 from blobex.datasets.images import to_float
-from blobex.errors import BlobexError
-from blobex.explainer import Explainer
+from blobex.explain.explainer import Explainer
+from blobex.explain.request import Request
 from blobex.metrics.interval import interval
-from blobex.ranks import ALONE, Ranks
 from blobex.scenes.rules import PLAIN, RULES, Rule
 from blobex.scenes.scene import Scene
 from blobex.scenes.write import scene_of

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
 from blobex.metrics.interval import LEVEL, RESAMPLES, Interval
 from blobex.scenes.rules import RULES
 from blobex.truth.judge import Row

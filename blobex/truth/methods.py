@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from blobex.config.measures import Truth
-from blobex.counterfactual.result import Explanation
-from blobex.errors import BlobexError
+from blobex.core.errors import BlobexError
+from blobex.explain.explanation import Explanation
 from blobex.truth.attacks import pixel_attack, random_edits
 from blobex.truth.task import Answer, Task
 

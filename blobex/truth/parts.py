@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from blobex.counterfactual.folder import DAMAGES
+from blobex.core.errors import BlobexError
+from blobex.core.files import read_json, whole_file, whole_folder
 from blobex.datasets.images import load_image, write_png
-from blobex.errors import BlobexError
-from blobex.files import read_json, whole_file, whole_folder
+from blobex.explain.results_folder import DAMAGES
 from blobex.truth.judge import Row
 
 ROWS, SHEET = "rows.json", "examples.png"

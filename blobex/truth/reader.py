@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from blobex.engine import Engine
-from blobex.metrics.changes import differences
-from blobex.metrics.reading import SceneReading
-from blobex.metrics.rule import scene_of_reading
+from blobex.explain.engine import Engine
+from blobex.perception.differences import differences
+from blobex.perception.reading import SceneReading
+from blobex.perception.rule import scene_of_reading
 from blobex.scenes.rules import ACTIONS, Rule
 from blobex.scenes.scene import Scene
 

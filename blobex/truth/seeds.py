@@ -9,9 +9,9 @@ from blobex.config.params import Params
 from blobex.config.training import Resume
 from blobex.datasets.planted import load_planted
 from blobex.networks import weights
+from blobex.tracking.tracker import NullTracker
 from blobex.training.decision import DecisionModule, decision_batches
 from blobex.training.fit import fit, seed_of
-from blobex.training.tracker import NullTracker
 
 
 def train_small(params: Params, setup: str, rule: str, number: int, folder: Path) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from blobex.datasets.images import to_array
-from blobex.report.figures import Cell, Tone, grid
+from blobex.explain.figures import Cell, Tone, grid
 from blobex.truth.judge import Row
 from blobex.truth.task import Answer, Task
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from blobex.core.errors import BlobexError
 from blobex.counterfactual.questions import Questions, ask
-from blobex.counterfactual.request import Request
-from blobex.errors import BlobexError
-from blobex.explainer import Explainer
+from blobex.explain.explainer import Explainer
+from blobex.explain.request import Request
 from blobex.inversion.invert import Inversion
 from blobex.scenes.rules import ACTIONS
 

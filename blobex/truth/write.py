@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from blobex.core.files import whole_file, whole_folder
 from blobex.datasets.images import write_png
-from blobex.files import whole_file, whole_folder
 from blobex.metrics.interval import Interval, flat
 from blobex.scenes.rules import RULES
 from blobex.truth.benchmark import SAME, Findings

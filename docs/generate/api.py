@@ -18,7 +18,7 @@ PAGES = {
 INTRODUCTION = """# Python API
 
 What is meant to be imported, read off the source. Shapes stand behind fields and in the descriptions: N pictures, K
-blobs, H rows, W columns. What a user can put right is raised as `blobex.errors.BlobexError`, with one sentence that
+blobs, H rows, W columns. What a user can put right is raised as `BlobexError`, with one sentence that
 says what to do. Nothing here changes the parameters, gradient flags or modes of a model that it is given.
 """
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 import yaml
-from published_form import checkpoint_of
-from tiny_networks import random_blobgan, tiny_network
+from worlds.published_form import checkpoint_of
+from worlds.tiny_networks import random_blobgan, tiny_network
 
 from bad_input.config import LAUGHS, MERGES
 from bad_input.world import EXPLAIN, Case, Harm, at, cut, folder_at, gone, link_at, put, saved, setting, tensors, whole

@@ -22,7 +22,7 @@ import yaml
 from imports import ROOT
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_models import pictures, save_models
+from worlds.tiny_models import pictures, save_models
 
 from blobex.cli import main as cli
 from blobex.datasets.images import to_array

@@ -1,0 +1,1 @@
+"""Errors, files written whole or not at all, processes, devices and precisions."""

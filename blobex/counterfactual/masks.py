@@ -1,0 +1,91 @@
+"""What a counterfactual may change: which keys of the layout, which blobs, and whether the background."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from blobex.core.errors import BlobexError
+from blobex.layout.blobs import BACKGROUND_KEYS, KEYS
+
+PLAIN_NAMES = {
+    "position": ("xs", "ys"),
+    "size": ("sizes",),
+    "shape": ("covs",),
+    "appearance": ("features",),
+    "style": ("spatial_style",),
+}
+
+
+def resolve_keys(names: Sequence[str]) -> tuple[str, ...]:
+    """The keys, in the order of KEYS, that keys and plain names stand for; BlobexError if a name is unknown.
+
+    >>> resolve_keys(["style", "position"])
+    ('xs', 'ys', 'spatial_style')
+    """
+    unknown = [name for name in names if name not in KEYS and name not in PLAIN_NAMES]
+    if unknown or not names:
+        allowed = ", ".join([*PLAIN_NAMES, *KEYS])
+        raise BlobexError(f"{f'unknown key {unknown[0]!r}' if unknown else 'no key to change'}: choose from {allowed}")
+    chosen = {key for name in names for key in PLAIN_NAMES.get(name, (name,))}
+    return tuple(key for key in KEYS if key in chosen)
+
+
+def masks(
+    count: int,
+    keys: Sequence[str],
+    blobs: Sequence[int] | Sequence[Sequence[int]] | None,
+    background: bool | Sequence[bool],
+) -> dict[str, Tensor]:
+    """Which entries of a layout of `count` blobs may change: one bool mask per key, for no other key than `keys`.
+
+    `blobs` are numbers from 0, the same for all pictures, or one list per picture; None is all of them. `background` is
+    for all pictures or one for each list. Masks broadcast
+    to the layout's tensors: (1 or N, K) for `xs`, with K+1 where entry 0 is the background, and a last dimension of 1
+    where a blob has several numbers. The background's entry of `sizes` never changes, as it is never read.
+    BlobexError: an unknown key or blob, or nothing left that may change.
+
+    >>> masks(3, ["xs", "sizes"], blobs=[1], background=True)
+    {'xs': tensor([[False,  True, False]]), 'sizes': tensor([[False, False,  True, False]])}
+    """
+    rows = _rows(count, blobs)
+    allowed = torch.zeros(len(rows), count + 1, dtype=torch.bool)  # column 0: the background; column k+1: blob k
+    allowed[:, 0] = torch.as_tensor(background)
+    for row, numbers in enumerate(rows):
+        allowed[row, [number + 1 for number in numbers]] = True
+    result = {key: _mask(key, allowed) for key in resolve_keys(keys)}
+    changeable = sum((mask.flatten(1).sum(1) for mask in result.values()), torch.zeros(len(rows)))
+    if not changeable.all():
+        raise BlobexError("nothing may change: allow a blob, or the background with its features or spatial_style")
+    return result
+
+
+def check_listed(masks: Mapping[str, Tensor], pictures: int) -> None:
+    """BlobexError unless the masks are the same for all pictures, or there is one for each."""
+    listed = max(map(len, masks.values()))
+    if listed not in (1, pictures):
+        raise BlobexError(f"blobs are listed for {listed} of {pictures} pictures: give one list, or one per picture")
+
+
+def _mask(key: str, allowed: Tensor) -> Tensor:
+    mask = allowed if key in BACKGROUND_KEYS else allowed[:, 1:]
+    if key == "sizes":
+        mask = mask.clone()
+        mask[:, 0] = False
+    return mask if key in ("xs", "ys", "sizes") else mask[:, :, None]
+
+
+def _rows(count: int, blobs: Any) -> list[list[int]]:
+    if blobs is None:
+        return [list(range(count))]
+    nested = {isinstance(item, Sequence) for item in blobs}
+    if len(nested) > 1:
+        raise BlobexError("blobs mixes numbers and lists: give one list for all pictures, or one list per picture")
+    rows = [list(row) for row in (blobs if True in nested else [blobs])]
+    unknown = [number for row in rows for number in row if not isinstance(number, int) or not 0 <= number < count]
+    if unknown:
+        raise BlobexError(f"unknown blob {unknown[0]}: the blobs are numbered 0 to {count - 1}")
+    return rows

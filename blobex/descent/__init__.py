@@ -1,1 +1,0 @@
-"""Many independent problems solved side by side, each by its own steps."""

@@ -1,0 +1,1 @@
+"""The public interface: `Explainer`, `Request`, and explanations as records, folders and images."""

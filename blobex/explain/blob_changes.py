@@ -1,0 +1,98 @@
+"""The change of each blob, in numbers and in words."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import Tensor
+
+from blobex.layout.blobs import BACKGROUND_KEYS, KEYS, BlobLayout
+
+VISIBLE = 0.002  # share of the picture from which a blob counts as there
+MOVED = 0.02  # share of the picture's width or height
+GREW = 1.25  # times its area
+LOOKS = ("features", "spatial_style")
+
+
+@dataclass(frozen=True)
+class BlobChange:
+    """What became of one blob. Centres are shares of width and height, areas shares of the picture."""
+
+    blob: int | None  # its number from 0; None is the background
+    keys: tuple[str, ...]  # of the layout, that differ
+    x_before: float | None
+    y_before: float | None
+    x_after: float | None
+    y_after: float | None
+    area_before: float  # what it paints
+    area_after: float
+
+    @property
+    def name(self) -> str:
+        return "background" if self.blob is None else f"blob {self.blob}"
+
+    @property
+    def words(self) -> str:
+        """Such as "blob 3 moved left by 0.08, shrank from 4.1% to 1.0%, changed its look"."""
+        parts = [part for part in (self._place(), self._area(), self._shape(), self._look()) if part]
+        return f"{self.name} {', '.join(parts) if parts else 'hardly changed'}"
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"keys": list(self.keys), "words": self.words}
+
+    def _place(self) -> str:
+        if self.x_before is None or self.y_before is None or self.x_after is None or self.y_after is None:
+            return ""
+        steps = [
+            (self.x_after - self.x_before, "right", "left"),
+            (self.y_after - self.y_before, "down", "up"),
+        ]
+        moved = [f"{up if by > 0 else down} by {abs(by):.2f}" for by, up, down in steps if abs(by) >= MOVED]
+        return f"moved {' and '.join(moved)}" if moved else ""
+
+    def _area(self) -> str:
+        before, after = self.area_before, self.area_after
+        if before < VISIBLE <= after:
+            return f"appeared with {after:.1%} of the picture"
+        if after < VISIBLE <= before:
+            return f"vanished from {before:.1%} of the picture"
+        if after > GREW * before and after >= VISIBLE:
+            return f"grew from {before:.1%} to {after:.1%} of the picture"
+        if before > GREW * after and before >= VISIBLE:
+            return f"shrank from {before:.1%} to {after:.1%} of the picture"
+        return ""
+
+    def _shape(self) -> str:
+        return "changed its shape" if "covs" in self.keys else ""
+
+    def _look(self) -> str:
+        return "changed its look" if set(LOOKS) & set(self.keys) else ""
+
+
+def blob_changes(before: BlobLayout, after: BlobLayout, areas_before: Tensor, areas_after: Tensor) -> list[BlobChange]:
+    """One record for the background and each blob that differ between two layouts of one picture.
+
+    `areas_*` (K+1) are the shares of the picture that background and blobs paint.
+    """
+    changes = []
+    for entry in range(before.blobs + 1):
+        keys = tuple(key for key in KEYS if _differs(key, entry, before, after))
+        if not keys:
+            continue
+        areas = float(areas_before[entry]), float(areas_after[entry])
+        changes.append(
+            BlobChange(entry - 1 if entry else None, keys, *_centre(before, entry), *_centre(after, entry), *areas)
+        )
+    return changes
+
+
+def _centre(layout: BlobLayout, entry: int) -> tuple[float | None, float | None]:
+    return (float(layout.xs[0, entry - 1]), float(layout.ys[0, entry - 1])) if entry else (None, None)
+
+
+def _differs(key: str, entry: int, before: BlobLayout, after: BlobLayout) -> bool:
+    index = entry if key in BACKGROUND_KEYS else entry - 1
+    if index < 0 or (key == "sizes" and entry == 0):
+        return False
+    return bool((getattr(before, key)[0, index] != getattr(after, key)[0, index]).any())

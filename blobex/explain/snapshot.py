@@ -1,0 +1,40 @@
+"""The grid that shows explanations: per picture its query, its reconstruction and its counterfactuals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from blobex.explain.explanation import Explanation
+from blobex.explain.figures import Cell, Tone, grid
+
+
+def snapshot(records: Sequence[Explanation], each: int) -> np.ndarray:
+    """A grid, uint8 (H,W,3), of pictures with `each` explanations one after the other."""
+    names = [{_title(record) for record in records[column::each]} for column in range(each)]
+    titles = ["query", "reconstruction", *("/".join(sorted(some)) for some in names)]
+    rows = []
+    for first in range(0, len(records), each):
+        group = records[first : first + each]
+        before = ", ".join(f"{record.attribute} {record.score_before:.2f}" for record in group if not record.number)
+        after = ", ".join(
+            f"{record.attribute} {record.score_reconstruction:.2f}" for record in group if not record.number
+        )
+        query = Cell(group[0].query, f"{Path(group[0].image).name}\n{before}")
+        rows.append([query, Cell(group[0].reconstruction, after), *map(_counterfactual_cell, group)])
+    return grid(titles, rows)
+
+
+def _title(record: Explanation) -> str:
+    return f"{record.attribute} {record.number + 1}" if record.number else record.attribute
+
+
+def _counterfactual_cell(record: Explanation) -> Cell:
+    tone: Tone = "good" if record.verdict == "flipped" else "bad"
+    scores = f"{record.attribute} {record.score_before:.2f} -> {record.score_after:.2f}"
+    blobs = ", ".join(record.changed_blobs)
+    return Cell(
+        record.counterfactual, f"{scores}\n{record.verdict}: {blobs}" if blobs else f"{scores}\n{record.verdict}", tone
+    )

@@ -1,0 +1,97 @@
+"""The blobs of a batch of pictures (BlobGAN, Epstein et al., ECCV 2022, section 3)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from blobex.core.errors import BlobexError
+
+KEYS = ("xs", "ys", "covs", "sizes", "features", "spatial_style")
+PLAIN_KEYS = ("xs", "ys", "sizes")  # one number a blob
+ABSENT = -6.0  # size of a blob that shows nothing
+BACKGROUND_KEYS = ("sizes", "features", "spatial_style")  # K+1 entries; entry 0 belongs to the background
+
+
+@dataclass(frozen=True)
+class BlobLayout:
+    """K blobs and one background for each of N pictures.
+
+    Blob k of `xs`, `ys` and `covs` is entry k+1 of the three tensors that begin with the background. Higher blobs
+    stand in front. Entry 0 of `sizes` is never read.
+    """
+
+    xs: Tensor  # N,K: centre, 0 left to 1 right
+    ys: Tensor  # N,K: centre, 0 top to 1 bottom
+    covs: Tensor  # N,K,4: two aspect logits, then a direction vector
+    sizes: Tensor  # N,K+1: size logits
+    features: Tensor  # N,K+1,feature_dim: what is written into the generator's input grid
+    spatial_style: Tensor  # N,K+1,style_dim: what modulates the generator's convolutions
+
+    def __len__(self) -> int:
+        return self.xs.shape[0]
+
+    @property
+    def blobs(self) -> int:
+        """K, the number of blobs without the background."""
+        return self.xs.shape[1]
+
+    def items(self) -> Iterator[tuple[str, Tensor]]:
+        """Key and tensor, in the order of KEYS."""
+        return ((key, getattr(self, key)) for key in KEYS)
+
+    def as_dict(self) -> dict[str, Tensor]:
+        return dict(self.items())
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> BlobLayout:
+        """The layout whose every tensor went through `function`."""
+        return BlobLayout(**{key: function(tensor) for key, tensor in self.items()})
+
+    def replace(self, tensors: Mapping[str, Tensor]) -> BlobLayout:
+        """The layout with some of its tensors replaced."""
+        return dataclasses.replace(self, **tensors)
+
+    def detach(self) -> BlobLayout:
+        return self.map(Tensor.detach)
+
+    def to(self, device: torch.device | str) -> BlobLayout:
+        return self.map(lambda tensor: tensor.to(device))
+
+    def __getitem__(self, index: slice | Tensor | Sequence[int]) -> BlobLayout:
+        """Some of the pictures of the batch; the result keeps its batch dimension."""
+        return self.map(lambda tensor: tensor[index])
+
+
+def from_dict(tensors: Mapping[str, Tensor]) -> BlobLayout:
+    """The layout of a mapping with exactly the six keys.
+
+    BlobexError names a key that is missing or unknown, or whose tensor does not have the shape that the others ask for.
+
+    >>> shapes = dict(xs=(1, 3), ys=(1, 3), covs=(1, 3, 4), sizes=(1, 4), features=(1, 4, 8), spatial_style=(1, 4, 8))
+    >>> layout = from_dict({key: torch.zeros(shape) for key, shape in shapes.items()})
+    >>> len(layout), layout.blobs
+    (1, 3)
+    """
+    wrong = set(tensors) ^ set(KEYS)
+    if wrong:
+        raise BlobexError(f"a blob layout has the keys {', '.join(KEYS)}; check {', '.join(sorted(wrong))}")
+    batch, blobs = tensors["xs"].shape if isinstance(tensors["xs"], Tensor) and tensors["xs"].ndim == 2 else (0, 0)
+    for key, tensor in tensors.items():
+        first, axes = (batch, blobs + (key in BACKGROUND_KEYS)), 2 if key in PLAIN_KEYS else 3
+        if not isinstance(tensor, Tensor) or tensor.shape[:2] != first or tensor.ndim != axes:
+            raise BlobexError(f"a blob layout cannot have such {key}: check its shape beside that of xs")
+    return BlobLayout(**tensors)
+
+
+def concatenate(layouts: Sequence[BlobLayout]) -> BlobLayout:
+    """The pictures of several layouts as one batch.
+
+    >>> layout = BlobLayout(*(torch.zeros(2, 3) for _ in KEYS))
+    >>> len(concatenate([layout, layout]))
+    4
+    """
+    return BlobLayout(**{key: torch.cat([getattr(layout, key) for layout in layouts]) for key in KEYS})

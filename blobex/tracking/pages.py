@@ -1,0 +1,28 @@
+"""MLflow's pages about a store that has none of its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+from blobex.config.data import Run
+from blobex.core.errors import BlobexError
+from blobex.tracking.store import S3_ENDPOINT, SQLITE
+
+
+def serve(settings: Run, port: int) -> NoReturn:
+    """Become the server of MLflow's pages about a local store's runs; BlobexError if `run.tracking_uri` is no such."""
+    if not settings.tracking_uri.startswith(SQLITE):
+        raise BlobexError(
+            f"run.tracking_uri is {settings.tracking_uri}: only a store {SQLITE}... has no pages of its own to open"
+        )
+    options = {
+        "--backend-store-uri": settings.tracking_uri,
+        "--default-artifact-root": "mlruns/artifacts",
+        "--host": "127.0.0.1",
+        "--port": str(port),
+    }
+    endpoint = {S3_ENDPOINT: settings.s3_endpoint} if settings.s3_endpoint else {}
+    words = [word for option in options.items() for word in option]
+    os.execve(sys.executable, [sys.executable, "-m", "mlflow", "ui", *words], os.environ | endpoint)

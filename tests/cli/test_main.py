@@ -1,0 +1,235 @@
+"""The command line: what it prints, what it writes, and one sentence for every mistake."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from torch.nn import functional as F
+from typer.testing import CliRunner
+from worlds.tiny_world import OUTPUTS, decide, render, scenes, tiny_explainer, tiny_params
+
+from blobex import __version__
+from blobex.cli import main as cli
+from blobex.core.ranks import ALONE
+from blobex.datasets.images import to_array
+from blobex.decisions.source import from_callable
+from blobex.explain import explainer
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of three pictures of the tiny world, which the command then explains."""
+
+    def load(setup: str, *_: object) -> explainer.Explainer:
+        assert setup == "rect"
+        return tiny_explainer(tiny_params(steps=20))
+
+    monkeypatch.setattr(explainer.Explainer, "load", load)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for index, picture in enumerate(render(scenes(3))):
+        Image.fromarray(to_array(picture)).save(folder / f"photo_{index}.png")
+    return folder
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """The exit code of `blobex ARGUMENTS`."""
+    monkeypatch.setattr(sys, "argv", ["blobex", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return int(end.value.code or 0)
+
+
+def check_told(capsys: pytest.CaptureFixture[str], message: str) -> None:
+    """Nothing was printed but one line about the mistake."""
+    printed = capsys.readouterr()
+    assert printed.err.startswith("blobex: ") and message in printed.err
+    assert printed.err.count("\n") == 1 and printed.out == ""
+
+
+def test_explain_prints_and_writes(photos: Path) -> None:
+    out = photos.parent / "out"
+    single = photos / "photo_1.png"
+    arguments = ["explain", str(photos), str(single), "--out", str(out), "--attribute", "stop", "--attribute", "left"]
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert len(lines) == 4 * 2 * 2 + 1 + 1
+    assert lines[0].startswith(f"{photos / 'photo_0.png'}  stop -> not stop  stop 1.00 -> 0.")
+    assert lines[0].endswith("  flipped")
+    assert lines[1].startswith("  blob 4 ")  # the light
+    assert lines[16].endswith("of 8 flipped")
+    assert lines[17] == str(out / "snapshot_0.png")
+    names = ["explanations.parquet", "pictures", "settings.json", "snapshot_0.png"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    assert CliRunner().invoke(cli.app, [*arguments, "--format", "published"]).exit_code == 0
+    assert (out / "metadata_0.pt").is_file()
+
+
+def test_options_reach_the_search(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+
+    def explain(_: object, *arguments: object, **options: object) -> list[object]:
+        seen.append((arguments[1:5], arguments[6:], options))  # without the pictures and the folder
+        return []
+
+    monkeypatch.setattr(explainer.Explainer, "explain", explain)
+    options = (
+        "--keys size --keys style --blobs 3 --blobs 5 --no-background --steps 7 --lambda-prox 0.2 --learning-rate 0.1 "
+        "--region 0.1,0.5,1,0.75 --from road --variant diverse --diverse 3 --all --compose full --gate skip --gif "
+        "--format published --replace"
+    )
+    places = [*options.split(), "--only", "car ahead"]
+    arguments = ["explain", str(photos), "--out", "out", "--attribute", "right", *places]
+    assert CliRunner().invoke(cli.app, arguments).exit_code == 0
+    assert CliRunner().invoke(cli.app, ["explain", str(photos), "--out", "out"]).exit_code == 0
+    assert (
+        CliRunner().invoke(cli.app, ["explain", str(photos), "--out", "out", "--to", "a", "--to", "b"]).exit_code == 0
+    )
+    region = (0.1, 0.5, 1.0, 0.75)
+    choices = {"variant": "diverse", "only": "car ahead", "few": False, "count": 3, "compose": "full", "gate": "skip"}
+    assert seen[0] == (
+        (["right"], ["size", "style"], [3, 5], False),
+        (region, "road", 7, 0.2, 0.1),
+        {**choices, "gif": True, "published": True, "replace": True, "ranks": ALONE},
+    )
+    plain = {**dict.fromkeys(choices), "variant": "basic", "gif": False, "published": False, "replace": False}
+    plain |= {"ranks": ALONE}
+    assert seen[1] == ((None, None, None, None), (None,) * 5, plain)
+    assert seen[2] == ((["a", "b"], None, None, None), (None,) * 5, plain)
+
+
+def use(monkeypatch: pytest.MonkeyPatch, kind: str, function: object, *outputs: str) -> None:
+    """Explain this model from now on."""
+    decision = from_callable(function, kind, outputs, name="theirs")  # type: ignore[arg-type]
+    monkeypatch.setattr(explainer.Explainer, "load", lambda *_: tiny_explainer(tiny_params(steps=60), decision))
+
+
+def test_classes_on_the_command_line(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, "classes", decide, *OUTPUTS)
+    arguments = ["explain", str(photos), "--out", str(photos.parent / "out"), "--keys", "appearance"]
+    lines = CliRunner().invoke(cli.app, arguments).stdout.splitlines()
+    assert "  forward -> left  left 0." in lines[2]  # the runner-up
+    lines = CliRunner().invoke(cli.app, [*arguments, "--to", "forward", "--replace"]).stdout.splitlines()
+    assert "  stop -> forward  forward 0.00 -> 0." in lines[0] and lines[0].endswith("  flipped")
+    assert lines[6] == "2 of 3 flipped"  # the second is forward already
+
+
+def test_maps_on_the_command_line(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def colours(pictures):
+        half = F.avg_pool2d(pictures, 2)
+        return 10 * half - half.new_tensor([0.0, 0.0, 3.0])[:, None, None]
+
+    use(monkeypatch, "segmentation", colours, "red", "green", "blue")
+    arguments = ["explain", str(photos / "photo_0.png"), "--out", str(photos.parent / "out"), "--keys", "appearance"]
+    arguments += ["--region", "0.42,0.08,0.58,0.36", "--from", "red", "--to", "green"]
+    lines = CliRunner().invoke(cli.app, arguments).stdout.splitlines()
+    assert "  red -> green  green 0.00 -> " in lines[0] and lines[0].endswith("  flipped")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--region", "0,0,1"], "--region 0,0,1: give left,top,right,bottom, such as"),
+        (["--region", "a,b,c,d"], "--region a,b,c,d: give left,top,right,bottom"),
+        (["--region", "0,0,2,1", "--to", "green"], "give left, top, right, bottom as shares of the picture"),
+        (["--from", "grey", "--to", "green"], "theirs has no output 'grey': choose from red, green, blue"),
+        (["--to", "grey"], "theirs has no output 'grey': choose from red, green, blue"),
+        ([], "no output to change: name one of red, green, blue"),
+        (["--region", "0.47,0.1,0.53,0.3", "--from", "blue", "--to", "green"], "has no blue in the region"),
+    ],
+)
+def test_mistakes_about_maps_are_told_in_one_line(
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    use(monkeypatch, "segmentation", lambda pictures: pictures, "red", "green", "blue")
+    assert run(monkeypatch, "explain", photos, "--out", photos.parent / "out", *arguments) == 1
+    check_told(capsys, message)
+    assert not (photos.parent / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--attribute", "reverse"], "painted has no output 'reverse'"),
+        (["--region", "0,0,1,1"], "a region is for segmentation models"),
+        (["--keys", "colour"], "unknown key 'colour'"),
+        (["--blobs", "99"], "unknown blob 99"),
+        (["--steps", "0"], "explain.rect.steps is 0"),
+        (["nowhere.png"], "there is no picture nowhere.png"),
+        (["EMPTY"], "no pictures in"),
+        (["TEXT"], "is not a picture"),
+        (["TRUNCATED"], "cannot be decoded"),
+        (["--out", "OTHER"], "notes.txt"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    bad = photos.parent / "bad"
+    bad.mkdir()
+    (bad / "empty").mkdir()
+    (bad / "text.png").write_text("no picture")
+    Image.fromarray(to_array(render(scenes(1))[0])).resize((400, 200)).save(bad / "whole.jpg")
+    (bad / "truncated.jpg").write_bytes((bad / "whole.jpg").read_bytes()[:2000])
+    other = photos.parent / "other"
+    other.mkdir()
+    (other / "notes.txt").write_text("mine")
+    places = {"EMPTY": bad / "empty", "TEXT": bad / "text.png", "TRUNCATED": bad / "truncated.jpg", "OTHER": other}
+    out = photos.parent / "out"
+    given = [str(places.get(argument, argument)) for argument in arguments]
+    before = sorted(photos.parent.rglob("*"))
+    assert run(monkeypatch, "explain", photos, "--out", out, *given) == 1
+    check_told(capsys, message)
+    assert sorted(photos.parent.rglob("*")) == before
+
+
+def test_missing_models_and_parameters_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (64, 32)).save(tmp_path / "photo.png")
+    command = ["explain", tmp_path / "photo.png", "--out", tmp_path / "out", "--models", tmp_path]
+    assert run(monkeypatch, *command, "--params", tmp_path / "none.yaml") == 1
+    assert "blobex: cannot read" in capsys.readouterr().err
+    assert run(monkeypatch, *command, "--params", Path(__file__).parents[2] / "profiles" / "synthetic.yaml") == 1
+    assert "blobex: no blobgan weights in" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
+
+
+def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"blobex {__version__}\n"
+
+
+def test_the_shell_completes_options() -> None:
+    code = "import sys; sys.argv = ['blobex']; from blobex.cli.main import main; main()"
+    asked = {"_BLOBEX_COMPLETE": "complete_bash", "COMP_WORDS": "blobex explain --lam", "COMP_CWORD": "2"}
+    told = subprocess.run([sys.executable, "-c", code], env=os.environ | asked, capture_output=True, text=True)
+    assert told.stdout.split() == ["--lambda-prox"]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from blobex.cli.main import app;"
+        "result = CliRunner().invoke(app, ['explain', '--help']); assert '--lambda-prox' in result.output;"
+        "assert not {'torch', 'numpy', 'PIL'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_kind_of_sweep_has_a_command():
+    from blobex.cli.sweep import SWEEPS
+    from blobex.sweeps.tasks import KINDS
+
+    assert tuple(SWEEPS) == KINDS

@@ -1,0 +1,139 @@
+"""Several processes share the pictures, and leave what one would have left, whoever dies."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from worlds.tiny_models import pictures, save_models
+from worlds.tiny_world import tiny_params
+from worlds.together import together, tree
+
+from blobex.config.read import load_params
+from blobex.core.ranks import ALONE
+from blobex.datasets.images import to_array, write_png
+from blobex.explain.explainer import Explainer
+from blobex.inversion.inversion_file import save_inversion
+from blobex.stages import explain
+
+BLOBEX = str(Path(sys.executable).parent / "blobex")
+COUNT = 10  # two batches of four pictures and one of two
+RESULTS = Path("reports/explain/rect/basic/results")
+MORTAL = """
+import os, signal
+from blobex.explain.results_folder import ResultFolder
+from blobex.stages import common, explain
+
+write, last = ResultFolder.write, os.environ.get("DIES_AT")
+
+def mortal(self, number, *rest):
+    if str(number) == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+    print("wrote", number, flush=True)
+    return write(self, number, *rest)
+
+ResultFolder.write = mortal
+common.run_stage(explain.main, "setup", "variant")
+"""
+STAGE = "-c", MORTAL, "rect", "basic"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small models and inverted pictures, as the stages before `explain` leave them, and photos."""
+    folder = save_models(tmp_path_factory.mktemp("project"))
+    explainer = Explainer.load("rect", folder / "models", folder / "params.yaml")
+    queries = pictures(COUNT)
+    names = [f"scene_{number}.png" for number in range(COUNT)]
+    save_inversion(folder / "data/invert/rect/inversions.pt", names, queries, explainer.invert(queries))
+    for name, query in zip(names, queries, strict=True):
+        (folder / "photos").mkdir(exist_ok=True)
+        write_png(folder / "photos" / name, to_array(query))
+    (folder / "photos/damaged.png").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture
+def expected(project: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """What one process writes, which is then removed."""
+    monkeypatch.chdir(project)
+    explain.main(load_params(Path("params.yaml")), "rect", "basic")
+    found = tree(project / "reports")
+    shutil.rmtree(project / "reports")
+    return found
+
+
+def wrote(out: str) -> list[int]:
+    return [int(line.split()[1]) for line in out.splitlines()]
+
+
+def test_alone_one_process_has_all() -> None:
+    assert ALONE.first and all(map(ALONE.has, range(5))) and ALONE.gathered(["a", "b"]) == ["a", "b"]
+    ALONE.wait()
+
+
+@pytest.mark.slow
+def test_two_processes_leave_what_one_leaves(project: Path, expected: dict[str, bytes]) -> None:
+    assert {"explain/rect/basic/metrics.json", "explain/rect/basic/results/explanations.parquet"} <= set(expected)
+    (project / RESULTS).mkdir(parents=True)
+    (project / RESULTS / "settings.json").write_text("{}\n")  # of results of other settings, which one removes
+    first, second = together(project, 2, *STAGE)
+    assert first[0] == second[0] == 0, first[2] + second[2]
+    assert (wrote(first[1]), wrote(second[1])) == ([0, 2, 4, 6, 8], [1, 3, 5, 7, 9])
+    assert tree(project / "reports") == expected
+
+
+@pytest.mark.slow
+def test_the_share_of_a_dead_process_is_done_on_restart(project: Path, expected: dict[str, bytes]) -> None:
+    shutil.rmtree(project / "reports", ignore_errors=True)
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["run"]["tracking_uri"] = "sqlite:///mlruns/mlflow.db"
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    first, second = together(project, 2, *STAGE, dies=(1, 5))
+    assert second[0] == -9 and wrote(second[1]) == [1, 3]
+    assert first[0] == 1 and wrote(first[1]) == [0, 2, 4, 6, 8]
+    assert first[2].count("\n") == 1 and "another process of this run is gone" in first[2]
+    assert not (project / RESULTS / "explanations.parquet").exists()
+    first, second = together(project, 2, *STAGE)
+    assert first[0] == second[0] == 0, first[2] + second[2]
+    assert wrote(first[1]) == [] and wrote(second[1]) == [5, 7, 9]
+    assert tree(project / "reports") == expected
+    assert ended_runs(project) == ["FAILED", "FINISHED"]
+
+
+def ended_runs(project: Path) -> list[str]:
+    """The states of the project's runs of `explain`."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project}/mlruns/mlflow.db")
+    experiment = client.get_experiment_by_name("explain")
+    return sorted(run.info.status for run in client.search_runs([experiment.experiment_id]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("size", "photos", "skipped"), [(2, ["photos"], 1), (3, ["photos/scene_0.png", "photos/scene_1.png"], 0)]
+)
+def test_photos_are_explained_by_torchrun(
+    project: Path, tmp_path: Path, size: int, photos: list[str], skipped: int
+) -> None:
+    """A folder with a damaged picture in it, and fewer photos than processes."""
+    command = "explain", *photos, "--attribute", "stop", "--attribute", "left", "--format", "published", "--out"
+    (alone,) = together(project, 1, BLOBEX, *command, str(tmp_path / "alone"))
+    assert alone[0] == 0, alone[2]
+    launch = "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size), "--no-python", BLOBEX
+    (done,) = together(project, 1, *launch, *command, str(tmp_path / "together"))
+    assert done[0] == 0, done[2]
+    assert done[1].replace("together", "alone") == alone[1]
+    assert done[2].count("skipped: ") == skipped
+    assert tree(tmp_path / "together") == tree(tmp_path / "alone")
+
+
+def test_tiny_world_has_small_batches() -> None:
+    """Else the pictures would be one batch, and nobody would see it if they influenced each other."""
+    params = tiny_params()
+    size = params.setup("rect")
+    assert params.search.max_batch_pixels == 4 * size.height * size.width < COUNT * size.height * size.width

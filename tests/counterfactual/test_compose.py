@@ -1,0 +1,173 @@
+"""The change laid over the photo: pixels that no changed blob paints keep their bits."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from worlds.tiny_world import (
+    BLOBS,
+    HEIGHT,
+    WIDTH,
+    painted_networks,
+    render,
+    scenes,
+    scores,
+    tiny_explainer,
+    tiny_params,
+)
+
+from blobex.counterfactual.compose import FAINT, SOLID, Composer, coverage, lost
+from blobex.counterfactual.masks import masks
+from blobex.counterfactual.search import Manner, search
+from blobex.counterfactual.target import AttributeTarget
+from blobex.datasets.images import to_array
+from blobex.layout.blobs import ABSENT, KEYS, BlobLayout
+from blobex.layout.vector import VectorForm
+from blobex.optim.batching import EXACT_ROWS
+from blobex.optim.networks import Networks
+
+
+def photos(count: int = 2) -> Tensor:
+    """What the painted world shows, under noise that no blob can explain."""
+    random = torch.Generator().manual_seed(3)
+    return (render(scenes(count)) + 0.3 * torch.randn(count, 3, HEIGHT, WIDTH, generator=random)).clamp(-1, 1)
+
+
+def recoloured(layout: BlobLayout, blob: int) -> BlobLayout:
+    features = layout.features.clone()
+    features[:, blob + 1] += torch.tensor([0.4, -0.3, 0.2])
+    return layout.replace({"features": features})
+
+
+@pytest.mark.parametrize("blob", range(BLOBS))
+def test_what_the_changed_blobs_do_not_paint_is_the_photo_bit_for_bit(blob: int) -> None:
+    start, images = scenes(2), photos()
+    composer = Composer.over(images, start, painted_networks(), 4)
+    after, form = recoloured(start, blob), VectorForm.of(start)
+    blobs = form.changed(form.flatten(after), form.flatten(start))
+    assert blobs.tolist() == [[entry == blob + 1 for entry in range(BLOBS + 1)]] * 2
+    made = composer.pictures(form.flatten(after), torch.arange(2), blobs)
+    painted = scores(start)[:, blob + 1]  # the blob's colour changes, not its place
+    outside = (painted < FAINT)[:, None].expand_as(made)
+    assert outside.any() and torch.equal(made[outside], images[outside])
+    inside = (painted > SOLID)[:, None].expand_as(made)
+    if inside.any():  # the closed form: the photo gets what the rendering gained, less the error of looks that are gone
+        looks = [torch.cat([each.features, each.spatial_style], 2)[:, blob + 1] for each in (start, after)]
+        other = ((looks[1] - looks[0]).norm(dim=1) / looks[0].norm(dim=1)).clamp(max=1)[:, None, None]
+        gone = (painted * other)[:, None] * (images - render(start))
+        wanted = (images + render(after) - render(start) - gone).clamp(-1, 1)
+        torch.testing.assert_close(made[inside], wanted[inside], rtol=0, atol=1e-6)
+
+
+def test_without_a_change_the_picture_is_the_photo() -> None:
+    start, images, form = scenes(2), photos(), VectorForm.of(scenes(2))
+    composer = Composer.over(images, start, painted_networks(), 4)
+    all_blobs = torch.ones(2, BLOBS + 1, dtype=torch.bool)
+    assert torch.equal(composer.pictures(form.flatten(start), torch.arange(2), all_blobs), images)
+    nothing = composer.pictures(form.flatten(recoloured(start, 0)), torch.arange(2), ~all_blobs)
+    assert torch.equal(nothing, images)
+
+
+def test_an_object_that_is_taken_out_leaves_no_ghost() -> None:
+    """Where it hid everything the picture is what the generator paints behind it, whatever the photo shows of it."""
+    start, form = scenes(2), VectorForm.of(scenes(2))
+    sizes = start.sizes.clone()
+    sizes[:, 1], sizes[:, 2:] = 20.0, ABSENT
+    start = start.replace({"sizes": sizes})
+    sizes = sizes.clone()
+    sizes[:, 1] = -30.0
+    after = start.replace({"sizes": sizes})
+    blobs = form.changed(form.flatten(after), form.flatten(start))
+    made = [
+        Composer.over(images, start, painted_networks(), 4).pictures(form.flatten(after), torch.arange(2), blobs)
+        for images in (photos(), -photos())
+    ]
+    hidden = (scores(start)[:, 1] > 1 - 1e-5)[:, None].expand_as(made[0])
+    assert hidden.any()
+    for picture in made:
+        torch.testing.assert_close(picture[hidden], render(after)[hidden], rtol=0, atol=1e-4)
+
+
+def test_what_is_lost_of_a_pixel_is_between_nothing_and_all_of_it() -> None:
+    before, after = scores(scenes(3)), scores(scenes(6))[3:]
+    looks = torch.randn(2, 3, BLOBS + 1, 5, generator=torch.Generator().manual_seed(0))
+    found = lost(before, after, looks[0], looks[1])
+    assert found.min() >= 0 and found.max() <= 1 + 1e-6
+    assert torch.equal(lost(before, before, looks[0], looks[0]), torch.zeros_like(found))
+    torch.testing.assert_close(lost(before, after, looks[0], -looks[0]), torch.ones_like(found))
+
+
+def test_without_photos_the_picture_is_the_rendering() -> None:
+    layout, form = scenes(3), VectorForm.of(scenes(3))
+    composer = Composer(painted_networks(), form, None)
+    blobs = torch.zeros(3, BLOBS + 1, dtype=torch.bool)
+    assert torch.equal(composer.pictures(form.flatten(layout), torch.arange(3), blobs), render(layout))
+
+
+def test_coverage_of_a_hand_worked_case() -> None:
+    before = torch.tensor([0.7, 0.3, 0.0]).view(1, 3, 1, 1)
+    after = torch.tensor([0.55, 0.05, 0.4]).view(1, 3, 1, 1)
+
+    def of(*blobs: bool) -> float:
+        return coverage(before, after, torch.tensor([blobs])).item()
+
+    assert of(False, False, False) == 0
+    assert of(False, True, False) == pytest.approx((0.3 - FAINT) / (SOLID - FAINT))
+    assert of(False, False, True) == pytest.approx((0.4 - FAINT) / (SOLID - FAINT))
+    assert of(True, False, False) == of(True, True, True) == 1
+
+
+def test_a_picture_does_not_depend_on_its_batch() -> None:
+    start, images, form = scenes(5), photos(5), VectorForm.of(scenes(5))
+    vector = form.flatten(recoloured(start, 4))
+    blobs = form.changed(vector, form.flatten(start))
+    whole = Composer.over(images, start, painted_networks(), 8).pictures(vector, torch.arange(5), blobs)
+    for index in range(5):
+        one = Composer.over(images, start, painted_networks(), 1)
+        assert torch.equal(one.pictures(vector[[index]], torch.tensor([index]), blobs[[index]])[0], whole[index])
+
+
+def test_exact_networks_see_few_rows_at_a_time_so_that_their_rounding_is_that_of_any_batch() -> None:
+    rows: dict[str, list[int]] = {"quick": [], "exact": []}
+
+    def noting(name: str) -> Networks:
+        def noted(layout: BlobLayout) -> Tensor:
+            rows[name].append(len(layout))
+            return render(layout)
+
+        return dataclasses.replace(painted_networks(), render=noted)
+
+    count, start = 20, scenes(20)
+    index = torch.arange(count)
+    stops = painted_networks().decide(photos(count))[:, 1] > 0
+    search(
+        photos(count),
+        start,
+        index,
+        AttributeTarget(torch.ones_like(index), ~stops),
+        masks(BLOBS, KEYS, None, background=True),
+        quick=noting("quick"),
+        exact=noting("exact"),
+        setup=tiny_params(steps=2).explain.rect,
+        slots=count,
+        manner=Manner(photo=True),
+    )
+    assert max(rows["quick"]) == count and 0 < max(rows["exact"]) <= EXACT_ROWS < count
+
+
+def test_explanations_keep_the_photo_and_judge_what_they_show() -> None:
+    """The flip is that of the composed picture: the model is asked again about the picture in the record."""
+    shown = [to_array(image) for image in photos(4)]
+    tiny = tiny_explainer(tiny_params(steps=80))
+    for record in tiny.explain(shown, ["stop"], compose="photo", blobs=[4]):
+        assert record.compose == "photo" and record.verdict == "flipped"
+        moved = (record.counterfactual != record.query).any(2)
+        assert 0 < moved.mean() < 0.2  # the light is small
+        assert np.array_equal(record.counterfactual[~moved], record.query[~moved])
+        picture = torch.from_numpy(record.counterfactual).permute(2, 0, 1)[None] / 127.5 - 1
+        assert tiny.decision.logits(picture).sigmoid()[0, 1].item() == pytest.approx(record.score_after, abs=0.02)
+    for record in tiny.explain(shown, ["stop"], compose="full", blobs=[4]):
+        assert record.compose == "full" and (record.counterfactual != record.query).any(2).mean() > 0.9
+        assert record.score_full == record.score_after and record.flipped == record.flipped_full

@@ -1,0 +1,70 @@
+"""Few objects: the smallest set of blobs that flips, against an exhaustive search of all sets."""
+
+import dataclasses
+import itertools
+
+import pytest
+import torch
+from torch import Tensor
+from worlds.linear_world import BLOBS, SETUP, layouts, networks, opposite
+
+from blobex.counterfactual.masks import masks
+from blobex.counterfactual.search import Manner, search
+from blobex.counterfactual.verify import Counterfactuals
+from blobex.layout.blobs import KEYS, BlobLayout
+
+
+def saturating(limits: Tensor) -> object:
+    """Brightness is a sum over blobs, to which blob k can add no more than its limit, by its x."""
+
+    def render(layout: BlobLayout) -> Tensor:
+        gains = limits * torch.tanh(4 * layout.xs / limits)
+        return gains.sum(1)[:, None, None, None].repeat(1, 3, 2, 2)
+
+    return render
+
+
+def found(limits: Tensor, few: bool, keys: tuple[str, ...] = ("xs",)) -> Counterfactuals:
+    start = layouts(3).replace({"xs": torch.zeros(3, BLOBS)})
+    world = networks(saturating(limits))  # type: ignore[arg-type]
+    queries = world.render(start)
+    index, target = opposite(queries, (0,))
+    setup = dataclasses.replace(SETUP, steps=200, learning_rate=0.02, margin=0.05)
+    allowed = masks(BLOBS, keys, None, background=True)
+    return search(
+        queries, start, index, target, allowed, quick=world, exact=world, setup=setup, slots=4, manner=Manner(few=few)
+    )
+
+
+@pytest.mark.parametrize(
+    "limits", [(0.7, 0.2, 0.2), (0.3, 0.3, 0.1), (0.2, 0.2, 0.2), (0.1, 0.2, 0.55), (0.26, 0.23, 0.2)]
+)
+def test_the_smallest_set_is_found(limits: tuple[float, ...]) -> None:
+    """The decision flips at 0.5 (logit margin 0.05 is 0.505): which sets of blobs can reach that, addition tells."""
+    able = [
+        set(chosen)
+        for count in range(BLOBS + 1)
+        for chosen in itertools.combinations(range(BLOBS), count)
+        if sum(limits[blob] for blob in chosen) > 0.51
+    ]
+    smallest = min(map(len, able))
+    few, free = (found(torch.tensor(limits), few) for few in (True, False))
+    assert few.flipped.all() and free.flipped.all()
+    assert few.changed.sum(1).tolist() == [smallest] * 3
+    for row in few.changed:
+        assert {int(entry) - 1 for entry in row.nonzero()[:, 0]} in able
+    assert (free.changed.sum(1) >= few.changed.sum(1)).all()
+
+
+def test_blobs_that_do_nothing_stay_as_they_were() -> None:
+    result = found(torch.tensor([0.9, 0.2, 0.2]), True, KEYS)
+    start = layouts(3)
+    assert result.changed.sum(1).tolist() == [1] * 3
+    for key in ("features", "spatial_style", "covs", "sizes"):
+        for entry in range(1, BLOBS):
+            assert torch.equal(getattr(result.layout, key)[:, entry], getattr(start, key)[:, entry])
+
+
+def test_where_there_is_no_flip_nothing_breaks() -> None:
+    result = found(torch.tensor([0.1, 0.1, 0.1]), True)
+    assert not result.flipped.any() and not result.failed.any()

@@ -1,0 +1,51 @@
+"""What may change: names of keys, blobs and the background."""
+
+import pytest
+
+from blobex.core.errors import BlobexError
+from blobex.counterfactual.masks import masks, resolve_keys
+from blobex.layout.blobs import KEYS
+
+BLOBS = 3
+
+
+def test_names_of_keys() -> None:
+    assert resolve_keys(["style", "position", "xs"]) == ("xs", "ys", "spatial_style")
+    assert resolve_keys(["size", "shape", "appearance"]) == ("covs", "sizes", "features")
+    with pytest.raises(BlobexError, match="unknown key 'colour': choose from position"):
+        resolve_keys(["colour"])
+    with pytest.raises(BlobexError, match="no key"):
+        resolve_keys([])
+
+
+def test_masks_know_the_background() -> None:
+    allowed = masks(BLOBS, KEYS, [0, 2], background=False)
+    assert allowed["xs"].tolist() == [[True, False, True]]
+    assert allowed["covs"].shape == (1, BLOBS, 1)
+    assert allowed["sizes"].tolist() == [[False, True, False, True]]
+    assert allowed["features"][..., 0].tolist() == [[False, True, False, True]]
+    background = masks(BLOBS, ("features", "sizes"), [], background=True)
+    assert background["features"][..., 0].tolist() == [[True, False, False, False]]
+    assert not background["sizes"].any()
+    assert set(background) == {"features", "sizes"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "blobs", "background", "message"),
+    [
+        (("xs",), [3], True, "unknown blob 3: the blobs are numbered 0 to 2"),
+        (("xs",), [-1], True, "unknown blob -1"),
+        (("xs",), [[0], 1], True, "mixes"),
+        (("xs", "sizes"), [], True, "nothing may change"),
+        (("features",), [], False, "nothing may change"),
+        (("features",), [[0], []], False, "nothing may change"),
+    ],
+)
+def test_masks_refuse(keys: tuple[str, ...], blobs: list[int], background: bool, message: str) -> None:
+    with pytest.raises(BlobexError, match=message):
+        masks(BLOBS, keys, blobs, background)
+
+
+def test_the_background_may_change_in_some_pictures_only() -> None:
+    allowed = masks(3, ("features",), [[0], [2]], background=[True, False])
+    assert allowed["features"][:, :, 0].tolist() == [[True, True, False, False], [False, False, False, True]]

@@ -1,0 +1,168 @@
+"""The published inversion and search against plain loops, one problem at a time, with torch's Adam."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from worlds.linear_world import BLOBS, LAMBDA_KEY, MeanAbsolute, decide, layouts, networks, opposite, render_all
+from worlds.tiny_networks import random_layout
+
+from blobex.core.errors import BlobexError
+from blobex.counterfactual import published
+from blobex.counterfactual.masks import masks
+from blobex.counterfactual.published import search_published
+from blobex.counterfactual.target import ClassTarget
+from blobex.inversion.published import invert_published
+from blobex.layout.blobs import KEYS, BlobLayout
+from blobex.layout.published_splat import splat_by_solver
+from blobex.layout.splat import splat
+from blobex.optim.networks import Networks
+from blobex.optim.published import draw_blobs
+
+ALL = masks(BLOBS, KEYS, None, background=True)
+
+
+def optimiser(free: dict[str, Tensor], rate: float, size_rate: float) -> torch.optim.Adam:
+    return torch.optim.Adam([{"params": [free[key]], "lr": size_rate if key == "sizes" else rate} for key in KEYS])
+
+
+def unread(sizes: Tensor, start: Tensor) -> Tensor:
+    """Sizes whose entry 0 is that of the start: this renderer reads it, but a generator would not."""
+    return torch.cat([start[:, :1], sizes[:, 1:]], dim=1)
+
+
+def plain_search(start: BlobLayout, column: int, wanted: bool, keys: tuple[str, ...]) -> BlobLayout:
+    """One problem: 200 steps of the published loss, every key a tensor of its own; other keys stay."""
+    free = {key: tensor.clone().requires_grad_() for key, tensor in start.items()}
+    adam = optimiser(free, 0.01, 0.08)
+    for _ in range(200):
+        layout = BlobLayout(**{key: free[key] if key in keys else getattr(start, key) for key in KEYS})
+        layout = layout.replace({"sizes": unread(layout.sizes, start.sizes)})
+        logit = decide(render_all(layout))[0, column]
+        moved = {key: (getattr(layout, key) - getattr(start, key)).abs() for key in KEYS}
+        moved["sizes"] = moved["sizes"][:, 1:]
+        price = sum(LAMBDA_KEY[key] * moved[key].mean() for key in KEYS)
+        loss = F.binary_cross_entropy_with_logits(logit, torch.tensor(float(wanted), dtype=torch.float64)) + 0.1 * price
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    found = BlobLayout(**{key: (free[key] if key in keys else getattr(start, key)).detach() for key in KEYS})
+    return found.replace({"sizes": unread(found.sizes, start.sizes)})
+
+
+@pytest.mark.parametrize("keys", [KEYS, ("xs", "sizes", "spatial_style")])
+def test_search_is_the_published_loop(keys: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(published, "draw_blobs", lambda *_: None)  # which draws in single precision
+    # The price's kink makes single precision part from itself; of these sizes all prices are whole in it.
+    start = layouts(3, blobs=4, dim=4).map(Tensor.double)
+    queries = render_all(start)
+    index, target = opposite(queries, (0, 1))
+    allowed = masks(4, keys, None, background=True)
+    result = search_published(queries, start, index, target, allowed, networks(render_all))
+    for problem in range(6):
+        picture = start[[int(index[problem])]]
+        expected = plain_search(picture, int(target.column[problem]), bool(target.wanted[problem]), keys)
+        for key, tensor in expected.items():
+            torch.testing.assert_close(getattr(result.layout, key)[[problem]], tensor, rtol=0, atol=1e-5)
+    assert result.step.tolist() == [200] * 6
+    torch.testing.assert_close(result.scores_after, decide(render_all(result.layout)).sigmoid())
+    assert torch.equal(result.image, render_all(result.layout))
+
+
+def test_search_passes_on_what_it_is_given() -> None:
+    """Only some blobs may change."""
+    start = layouts(2)
+    allowed = masks(BLOBS, KEYS, [[1], [0, 2]], background=False)
+    index, target = opposite(render_all(start), (0,))
+    problems = render_all(start), start, index, target, allowed, networks(render_all)
+    result = search_published(*problems)
+    moved = result.layout.xs != start.xs
+    assert moved.tolist() == [[False, True, False], [True, False, True]]
+    assert torch.equal(result.layout.features[:, 0], start.features[:, 0])
+    with pytest.raises(BlobexError, match="3 of 2 pictures"):
+        search_published(*problems[:4], masks(BLOBS, ("xs",), [[0]] * 3, False), networks(render_all))
+
+
+def test_classes_may_be_asked_the_published_way() -> None:
+    start = layouts(2)
+    target = ClassTarget(torch.tensor([1, 1]))
+    result = search_published(render_all(start), start, torch.arange(2), target, ALL, networks(render_all))
+    assert torch.equal(result.flipped, decide(result.image).argmax(1) == 1) and result.flipped.all()
+
+
+def drawn(layout: BlobLayout) -> Tensor:
+    """Pictures whose four pixels tell four different sums of the layout's numbers."""
+    weights = [torch.linspace(-1, 1, tensor[0].numel()).roll(1) for _, tensor in layout.items()]
+    sums = torch.stack([(t.flatten(1) * w).sum(1) for (_, t), w in zip(layout.items(), weights, strict=True)], dim=1)
+    return torch.stack([sums[:, :4], sums[:, 1:5], sums[:, 2:]], dim=1).unflatten(2, (2, 2))
+
+
+def features(images: Tensor) -> Tensor:
+    return images.flatten(1)[:, :5]
+
+
+def encode(images: Tensor) -> BlobLayout:
+    return layouts(len(images)).map(lambda tensor: tensor + images.mean())
+
+
+def world() -> Networks:
+    return Networks(drawn, lambda layout: splat(layout, 2, 2), encode, features, features, MeanAbsolute())
+
+
+def plain_inversion(image: Tensor, start: BlobLayout) -> BlobLayout:
+    free = {key: tensor.clone().requires_grad_() for key, tensor in start.items()}
+    adam = optimiser(free, 0.02, 0.04)
+    schedule = torch.optim.lr_scheduler.StepLR(adam, 100, 0.5)
+    for _ in range(400):
+        rendered = drawn(BlobLayout(**free))
+        difference = rendered - image
+        loss = difference.abs().mean() + 0.1 * difference.square().mean()
+        loss = loss + 0.1 * (features(rendered) - features(image)).square().mean()
+        for key in KEYS:
+            moved = (free[key] - getattr(start, key)).square()
+            loss = loss + 0.1 * (moved[:, 1:] if key == "sizes" else moved).mean()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        schedule.step()
+    return BlobLayout(**free).detach()
+
+
+def test_inversion_is_the_published_loop() -> None:
+    images = torch.rand(3, 3, 2, 2, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    encoded = world().encode(images)
+    result = invert_published(images, world())
+    for picture in range(3):
+        expected = plain_inversion(images[[picture]], encoded[[picture]])
+        for key, tensor in expected.items():
+            torch.testing.assert_close(getattr(result.layout, key)[[picture]], tensor, rtol=0, atol=1e-5)
+    assert result.step.tolist() == [400] * 3
+    assert (result.loss < result.encoder_loss).all()
+    assert torch.equal(result.image, drawn(result.layout))
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (16, 32), (8, 32)])
+def test_the_solver_gives_the_score_maps(height: int, width: int) -> None:
+    layout = random_layout(3, 5, 2)
+    leaves = {key: [tensor.clone().requires_grad_() for _ in range(2)] for key, tensor in layout.items()}
+    maps = [
+        function(BlobLayout(**{key: both[number] for key, both in leaves.items()}), height, width)
+        for number, function in enumerate((splat, splat_by_solver))
+    ]
+    torch.testing.assert_close(maps[0], maps[1], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(maps[1].sum(1), torch.ones(3, height, width, dtype=torch.float64))
+    weight = torch.rand(maps[0].shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for number in range(2):
+        (maps[number] * weight).sum().backward()
+    for key in ("xs", "ys", "covs", "sizes"):
+        torch.testing.assert_close(leaves[key][0].grad, leaves[key][1].grad, rtol=1e-8, atol=1e-10)
+
+
+def test_blobs_are_drawn_in_colours_of_their_own() -> None:
+    layout = random_layout(2, 3, 2, dtype=torch.float32)
+    picture = draw_blobs(layout, 8, 16)
+    assert picture.shape == (2, 3, 8, 16) and (picture >= 0).all() and (picture <= 1).all()
+    assert torch.equal(picture, draw_blobs(layout, 8, 16))
+    hidden = layout.replace({"sizes": torch.full_like(layout.sizes, -99.0)})
+    background = draw_blobs(hidden, 8, 16)
+    torch.testing.assert_close(background, background[:1, :, :1, :1].expand_as(background))

@@ -1,0 +1,375 @@
+"""Counterfactual search against a linear renderer and a logistic decision, whose smallest change is known by hand."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from worlds.linear_world import BLOBS, LAMBDA_KEY, SETUP, decide, layouts, networks, opposite, render_all, render_x, run
+
+from blobex.core.errors import BlobexError
+from blobex.counterfactual.masks import masks
+from blobex.counterfactual.objective import price_vector
+from blobex.counterfactual.search import FASTER, search
+from blobex.counterfactual.target import AttributeTarget, ClassTarget, RegionTarget
+from blobex.counterfactual.verify import Counterfactuals
+from blobex.layout.blobs import KEYS, BlobLayout
+from blobex.layout.vector import VectorForm
+
+ON_THE_WAY = dataclasses.replace(SETUP, margin=0.0, bisections=0)  # the nearest iterate itself
+
+
+def proximity(layout: BlobLayout, start: BlobLayout) -> Tensor:
+    form = VectorForm.of(start)
+    return ((form.flatten(layout) - form.flatten(start)).abs() * price_vector(form, LAMBDA_KEY)).sum(1)
+
+
+def same(first: Counterfactuals, second: Counterfactuals) -> bool:
+    """Whether every tensor of two results is equal to the bit."""
+    names = [field.name for field in dataclasses.fields(Counterfactuals) if field.name not in ("target", "layout")]
+    return all(torch.equal(getattr(first, name), getattr(second, name)) for name in names) and all(
+        torch.equal(tensor, getattr(second.layout, key)) for key, tensor in first.layout.items()
+    )
+
+
+def some(result: Counterfactuals, index: list[int]) -> Counterfactuals:
+    chosen = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
+    return Counterfactuals(**{name: value[torch.tensor(index)] for name, value in chosen.items()})
+
+
+def test_smallest_change_is_the_one_known_by_hand() -> None:
+    start = layouts(4)
+    result = run(start, setup=ON_THE_WAY)
+    # The logit 10 (x - 0.5) changes its sign at x = 0.5; Adam's steps are at most about the learning rate long here.
+    needed = 0.5 - start.xs[:, 0]
+    moved = result.layout.xs[:, 0] - start.xs[:, 0]
+    assert result.flipped.all()
+    assert (moved > needed).all()
+    assert (moved < needed + 1.01 * SETUP.learning_rate).all()
+    torch.testing.assert_close(result.proximity, 6.0 * moved / BLOBS)
+    assert (result.step >= needed / SETUP.learning_rate).all()
+    torch.testing.assert_close(result.perceptual, moved)
+    torch.testing.assert_close(result.l2, moved**2)
+    torch.testing.assert_close(result.scores_after[:, 0], 1 / (1 + torch.exp(-10 * (result.layout.xs[:, 0] - 0.5))))
+
+
+@pytest.mark.parametrize("bisections", [2, 5, 12, 30])
+@pytest.mark.parametrize("margin", [0.0, 0.3])
+def test_bisections_find_the_border(bisections: int, margin: float) -> None:
+    start = layouts(4)
+    setup = dataclasses.replace(SETUP, bisections=bisections, margin=margin)
+    result, before = run(start, setup=setup), run(start, setup=dataclasses.replace(setup, bisections=0))
+    assert result.flipped.all() and before.flipped.all()
+    length = before.layout.xs[:, 0] - start.xs[:, 0]  # of the way, on which the border is 0.5 + margin / 10
+    beyond = result.layout.xs[:, 0] - 0.5 - margin / 10
+    assert (beyond > -1e-6).all()
+    assert (beyond <= length * 2.0 ** -(bisections // 2) + 1e-6).all()
+    assert (result.proximity <= before.proximity).all()
+
+
+def test_margin_is_kept_on_the_way() -> None:
+    start = layouts(4)
+    for margin in (0.0, 0.1, 0.5):
+        found = run(start, setup=dataclasses.replace(ON_THE_WAY, margin=margin))
+        assert (found.layout.xs[:, 0] > 0.5 + margin / 10).all()
+    unreachable = run(start, setup=dataclasses.replace(SETUP, margin=100.0))
+    assert unreachable.flipped.all()  # the margin is for the way only: the border is passed, and that is a flip
+
+
+def test_patience_ends_the_search() -> None:
+    steps, found = [], []
+    for patience in (0, 5, 1000):
+        seen: list[Tensor] = []
+
+        def recording(layout: BlobLayout, seen: list[Tensor] = seen) -> Tensor:
+            seen.append(layout.xs)
+            return render_all(layout)
+
+        setup = dataclasses.replace(ON_THE_WAY, patience=patience, lambda_prox=0.3)
+        start = layouts(1)
+        found.append(run(start, setup=setup, render=render_all, quick=networks(recording)))
+        steps.append(len(seen))
+    assert steps[0] <= steps[1] <= steps[2] == SETUP.steps + 1
+    assert steps[0] < steps[2]
+    assert all(result.flipped.all() for result in found)
+    assert found[0].proximity >= found[1].proximity >= found[2].proximity
+
+
+@pytest.mark.parametrize("retries", [1, 2])
+def test_what_does_not_flip_is_searched_again_faster(retries: int) -> None:
+    """As if the faster rate had stood in the settings; what flips at once is left alone."""
+    start = layouts(4)
+    start.xs[0, 0] = 0.4999  # within reach of the slow rate; the others are not, nor of any but the last retry
+    slow = dataclasses.replace(SETUP, learning_rate=SETUP.learning_rate / FASTER**retries)
+    once, fast = run(start, setup=slow), run(start)
+    result = run(start, setup=dataclasses.replace(slow, retries=retries))
+    early = run(start, setup=dataclasses.replace(slow, retries=retries - 1))
+    assert once.flipped.tolist() == early.flipped.tolist() == [True, False, False, False]
+    assert same(some(result, [1, 2, 3]), some(fast, [1, 2, 3])) and fast.flipped.all()
+    assert same(some(result, [0]), some(once, [0])) and not same(some(result, [0]), some(fast, [0]))
+
+
+def test_what_is_skipped_is_not_searched_again() -> None:
+    start, world = layouts(2), networks(render_x)
+    index, target = opposite(world.render(start), (0,))
+    setup = dataclasses.replace(SETUP, learning_rate=SETUP.learning_rate / FASTER, retries=1)
+    arguments = (world.render(start), start, index, target, masks(BLOBS, KEYS, None, background=True))
+    skip = torch.tensor([True, False])
+    result = search(*arguments, quick=world, exact=world, setup=setup, slots=4, skip=skip)
+    assert result.flipped.tolist() == [False, True] and result.changed.any(1).tolist() == [False, True]
+
+
+def test_only_what_matters_moves() -> None:
+    start = layouts(4)
+    result = run(start)
+    assert torch.equal(result.layout.xs[:, 1:], start.xs[:, 1:])
+    for key in set(KEYS) - {"xs"}:
+        assert torch.equal(getattr(result.layout, key), getattr(start, key))
+
+
+def test_sizes_learn_faster() -> None:
+    start = layouts(2)
+    result = run(start, render=render_all, setup=dataclasses.replace(SETUP, steps=1), decision=lambda x: -decide(x + 9))
+    torch.testing.assert_close((result.layout.xs - start.xs).abs(), torch.full((2, BLOBS), 0.01), rtol=1e-4, atol=1e-6)
+    moved = (result.layout.sizes - start.sizes).abs()
+    torch.testing.assert_close(moved[:, 1:], torch.full((2, BLOBS), 0.08), rtol=1e-4, atol=1e-6)
+    assert not moved[:, 0].any()  # the background's entry is never read, and so never changed
+
+
+def test_strong_proximity_keeps_the_decision() -> None:
+    start = layouts(4)
+    # The flip loss pulls with at most 10 per unit of x, the proximity with 10 * 6 / 3 = 20: no flip is worth its price.
+    result = run(start, setup=dataclasses.replace(SETUP, lambda_prox=10.0))
+    assert not result.flipped.any()
+    assert not result.failed.any()
+    assert ((result.layout.xs - start.xs)[:, 0] < 3 * SETUP.learning_rate).all()
+    assert (result.scores_after[:, 0] >= result.scores_start[:, 0]).all()
+
+
+def test_picture_scores_and_blobs_belong_together() -> None:
+    start = layouts(3)
+    result = run(start, (0, 1), render=render_all)
+    queries = render_all(start)
+    assert torch.equal(result.image, render_all(result.layout))
+    torch.testing.assert_close(result.scores_after, decide(result.image).sigmoid())
+    torch.testing.assert_close(result.scores_before, decide(queries).sigmoid()[result.image_index])
+    torch.testing.assert_close(result.scores_start, result.scores_before)
+    assert result.image_index.tolist() == [0, 0, 1, 1, 2, 2]
+    assert result.target.column.tolist() == [0, 1] * 3
+    row = torch.arange(6)
+    wanted = result.target.wanted  # type: ignore[attr-defined]
+    assert torch.equal(wanted, result.scores_before[row, result.target.column] <= 0.5)
+    assert torch.equal(result.flipped, (decide(result.image)[row, result.target.column] > 0) == wanted)
+    torch.testing.assert_close(result.proximity, proximity(result.layout, start[result.image_index]))
+    difference = result.image - queries[result.image_index]
+    torch.testing.assert_close(result.perceptual, difference.abs().mean((1, 2, 3)))
+    torch.testing.assert_close(result.l2, difference.square().mean((1, 2, 3)))
+
+
+@pytest.mark.parametrize("lambda_prox", [0.0, 0.05, 10.0])
+@pytest.mark.parametrize("margin", [0.0, 0.2])
+def test_best_iterate_is_the_nearest_flipped_or_else_the_highest_score(lambda_prox: float, margin: float) -> None:
+    starts = layouts(4).map(lambda tensor: tensor - 0.2)
+    setup = dataclasses.replace(ON_THE_WAY, lambda_prox=lambda_prox, learning_rate=0.03, margin=margin)
+    for problem in range(4):
+        seen: list[BlobLayout] = []
+
+        def recording(layout: BlobLayout, seen: list[BlobLayout] = seen) -> Tensor:
+            seen.append(layout.detach()[:1].map(Tensor.clone))
+            return render_all(layout)
+
+        start = starts[[problem]]
+        result = run(start, render=render_all, setup=setup, quick=networks(recording))
+        _, target = opposite(render_all(start), [0])
+        margins = torch.cat([target.margin(decide(render_all(layout))) for layout in seen])
+        distances = torch.cat([proximity(layout, start) for layout in seen])
+        assert len(seen) <= setup.steps + 1
+        reached = margins > margin
+        best = torch.where(reached, distances, math.inf).argmin() if reached.any() else margins.argmax()
+        assert result.step == best
+        assert result.flipped == (margins[best] > 0)
+        for key, tensor in result.layout.items():
+            assert torch.equal(tensor, getattr(seen[int(best)], key))
+
+
+def test_disallowed_entries_keep_their_bits() -> None:
+    start = layouts(2)
+    allowed = masks(BLOBS, ("sizes", "covs", "style"), [1], background=True)
+    result = run(start, render=render_all, allowed=allowed)
+    changed = {key: tensor != getattr(start, key) for key, tensor in result.layout.items()}
+    assert not any(changed[key].any() for key in ("xs", "ys", "features"))
+    assert changed["sizes"].any(0).tolist() == [False, False, True, False]  # blob 1 is entry 2 beside the background
+    assert changed["covs"].flatten(2).any(2).any(0).tolist() == [False, True, False]
+    assert changed["spatial_style"].any(2).any(0).tolist() == [True, False, True, False]
+
+
+def test_each_picture_has_its_own_blobs() -> None:
+    start = layouts(2)
+    result = run(start, (0, 1), render=render_all, allowed=masks(BLOBS, ("xs",), [[0], [1, 2]], background=False))
+    changed = result.layout.xs != start.xs[result.image_index]
+    assert not changed[:2, 1:].any()
+    assert not changed[2:, 0].any()
+    assert changed[:2, 0].any() and changed[2:, 1:].any()
+
+
+@pytest.mark.parametrize("attributes", [(0,), (0, 1)])
+@pytest.mark.parametrize("slots", [1, 4, 5, 7, 33])
+def test_results_do_not_depend_on_the_slots(attributes: tuple[int, ...], slots: int) -> None:
+    start = layouts(5)
+    setup = dataclasses.replace(SETUP, lambda_prox=0.01)
+    together = run(start, attributes, render=render_all, slots=16, setup=setup)
+    assert same(together, run(start, attributes, render=render_all, slots=slots, setup=setup))
+
+
+def test_forty_problems_at_once_are_no_other_than_forty() -> None:
+    """Enough rows for the processor to take several numbers at once."""
+    start = layouts(40)
+    assert same(run(start, render=render_all, slots=40), run(start, render=render_all, slots=4))
+
+
+def test_other_problems_do_not_matter() -> None:
+    start = layouts(6)
+    every = run(start, (1,), render=render_all)
+    few = run(start[[4, 1]], (1,), render=render_all)
+    assert torch.equal(few.image_index, torch.tensor([0, 1]))
+    both = some(every, [4, 1])
+    assert same(dataclasses.replace(both, image_index=few.image_index), few)
+    asked = run(start, (0, 1), render=render_all)
+    assert same(some(asked, list(range(1, 12, 2))), every)
+
+
+def test_same_call_gives_the_same_bytes() -> None:
+    first, second = run(layouts(3), render=render_all), run(layouts(3), render=render_all)
+    assert same(first, second)
+
+
+def test_what_is_asked_need_not_be_every_picture() -> None:
+    """Questions may leave pictures out and ask others twice, in any order."""
+    start = layouts(4)
+    queries, index = render_all(start), torch.tensor([3, 1, 3])
+    target = AttributeTarget(torch.tensor([0, 1, 1]), decide(queries)[index, torch.tensor([0, 1, 1])] <= 0)
+    allowed = masks(BLOBS, KEYS, None, background=True)
+    both = {"quick": networks(render_all), "exact": networks(render_all), "setup": SETUP, "slots": 8}
+    result = search(queries, start, index, target, allowed, **both)  # type: ignore[arg-type]
+    every = run(start, (0, 1), render=render_all)
+    assert result.image_index.tolist() == [3, 1, 3]
+    assert same(some(every, [6, 3, 7]), result)
+
+
+def test_nan_is_a_failure_and_never_a_flip() -> None:
+    start = layouts(3)
+    result = run(start, decision=lambda images: decide(images) * math.nan)
+    assert result.failed.all()
+    assert not result.flipped.any() and not result.reconstruction_agrees.any()
+    assert torch.equal(result.layout.xs, start.xs)
+
+    infinite = start.replace({"xs": torch.where(torch.arange(3)[:, None] == 1, math.nan, start.xs)})
+    result = run(infinite, queries=render_x(start))
+    assert result.failed.tolist() == [False, True, False]
+    assert result.flipped.tolist() == [True, False, True]  # its neighbours do not disturb the others
+
+
+def test_nan_after_a_flip_does_not_undo_it() -> None:
+    start = layouts(3)
+
+    def bad_when_bright(images: Tensor) -> Tensor:
+        return torch.where(images.mean((1, 2, 3))[:, None] > 0.52, math.nan, decide(images))
+
+    for margin in (0.0, 0.1, 0.5):  # the last is reached by nothing finite
+        result = run(start, decision=bad_when_bright, setup=dataclasses.replace(SETUP, margin=margin))
+        assert result.flipped.all() and not result.failed.any()
+        assert result.scores_after.isfinite().all()
+
+
+def test_only_the_exact_networks_may_fail_the_answer() -> None:
+    start = layouts(3)
+    bad = networks(decision=lambda images: decide(images) * math.nan)
+    result = run(start, quick=bad)  # the way is lost at its first step
+    assert not result.failed.any() and not result.flipped.any()
+    assert torch.equal(result.layout.xs, start.xs)
+    assert result.reconstruction_agrees.all()
+
+
+def test_reconstruction_that_disagrees_with_its_query_is_told() -> None:
+    start = layouts(2)
+    bright = torch.ones(2, 3, 2, 2)
+    result = run(start, queries=bright)
+    assert not result.reconstruction_agrees.any()
+    assert run(start).reconstruction_agrees.all()
+    assert not result.target.wanted.any()  # type: ignore[attr-defined]
+    assert result.step.tolist() == [0, 0]  # already decided otherwise: nothing had to change
+    assert torch.equal(result.layout.xs, start.xs) and not result.proximity.any()
+    assert result.flipped.all()
+
+
+def shifted(border: float) -> Callable[[Tensor], Tensor]:
+    return lambda images: decide(images + (0.5 - border))
+
+
+@pytest.mark.parametrize("border", [0.45, 0.505, 0.512, 0.514, 0.516, 0.53])
+def test_the_flip_is_the_exact_networks(border: float) -> None:
+    """The quick networks see the border at 0.5 and go 0.01 beyond it, by steps of about 0.01."""
+    start, setup = layouts(8), dataclasses.replace(SETUP, bisections=30)
+    result = run(start, decision=shifted(border), quick=networks(decision=decide), setup=setup)
+    passed = run(start, decision=decide, setup=dataclasses.replace(SETUP, bisections=0)).layout.xs[:, 0]
+    assert torch.equal(result.flipped, passed > border)  # what was undone too much is done again
+    undone = result.layout.xs[:, 0] < passed
+    assert torch.equal(result.layout.xs[~undone, 0], passed[~undone])
+    assert ((result.layout.xs[:, 0] - 0.51).abs() < 1e-3)[undone].all()
+    assert (undone[result.flipped] == (border < 0.51)).all()
+    assert not result.failed.any()
+    assert torch.equal(result.image, render_x(result.layout))
+    torch.testing.assert_close(result.scores_after, shifted(border)(result.image).sigmoid())
+    torch.testing.assert_close(result.proximity, proximity(result.layout, start))
+
+
+@pytest.mark.parametrize("x", [0.49, 0.498, 0.4995])
+def test_a_start_that_only_the_quick_networks_see_beyond_the_border_is_searched(x: float) -> None:
+    """Rounding takes it there; beyond the margin the exact networks agree."""
+    start = layouts(2)
+    start = start.replace({"xs": torch.full_like(start.xs, x)})
+    setup = dataclasses.replace(SETUP, steps=100)
+    result = run(start, decision=decide, quick=networks(decision=shifted(0.492)), setup=setup)
+    assert result.flipped.all() and (result.layout.xs[:, 0] > 0.5).all()
+
+
+def test_a_flip_that_only_the_quick_networks_see_is_none() -> None:
+    start = layouts(4)
+    result = run(start, decision=shifted(0.8), quick=networks(decision=decide))
+    assert not result.flipped.any() and not result.failed.any()
+    assert (result.layout.xs[:, 0] > 0.5).all()  # what they found is shown all the same
+    torch.testing.assert_close(result.scores_after, shifted(0.8)(result.image).sigmoid())
+
+
+def test_classes_and_regions_are_searched_alike() -> None:
+    """Three classes by brightness: below 0.45, between, above 0.55; and the same for every pixel of a map."""
+
+    def classes(images: Tensor) -> Tensor:
+        x = images.mean(1)
+        return torch.stack([10 * (0.45 - x), 0 * x, 10 * (x - 0.55)], dim=1)
+
+    start, index = layouts(4), torch.arange(4)
+    last, allowed = torch.full((4,), 2), masks(BLOBS, KEYS, None, background=True)
+    everywhere = torch.ones(4, 2, 2, dtype=torch.bool)
+    region = RegionTarget(last, last[:, None, None].expand(-1, 2, 2), everywhere)
+    cases = {"pixels": (region, classes), "class": (ClassTarget(last), lambda images: classes(images).mean((2, 3)))}
+    for target, decision in cases.values():
+        each = networks(render_x, decision)
+        setup = dataclasses.replace(SETUP, steps=200, margin=0.0, bisections=30)
+        both = {"quick": each, "exact": each, "setup": setup, "slots": 4}
+        result = search(render_x(start), start, index, target, allowed, **both)  # type: ignore[arg-type]
+        assert result.flipped.all() and result.reconstruction_agrees.all()
+        assert ((result.layout.xs[:, 0] - 0.55).abs() < 1e-4).all()
+        assert torch.equal(result.scores_after.argmax(1), last)
+
+
+def test_search_refuses_bad_input() -> None:
+    start = layouts(2)
+    with pytest.raises(BlobexError, match="3 of 2 pictures"):
+        run(start, allowed=masks(BLOBS, ("xs",), [[0]] * 3, background=False))
+    with pytest.raises(BlobexError, match="differentiable"):
+        run(start, decision=lambda images: decide(images).detach())
+    with pytest.raises(BlobexError, match="no weight for covs"):
+        run(start, setup=dataclasses.replace(SETUP, lambda_key={"xs": 1.0, "ys": 1.0}))

@@ -1,0 +1,115 @@
+"""The manifest against files whose checksum is computed here, and against drawing the scenes again."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from blobex.config.data import Scenes
+from blobex.config.params import Params
+from blobex.config.read import load_params
+from blobex.core.errors import BlobexError
+from blobex.datasets.manifest import data_root, describe, draw, manifest_path, write_manifest
+
+FEW = Scenes(
+    height=32,
+    seed=3,
+    **dict.fromkeys(
+        (
+            *("detection_train", "detection_val", "segmentation_train", "segmentation_val"),
+            *("decision_train", "decision_val", "decision_test"),
+        ),
+        1,
+    ),
+)
+
+
+@pytest.fixture
+def params(tmp_path: Path) -> Params:
+    values = load_params(Path(__file__).parents[2] / "profiles" / "smoke.yaml")
+    return dataclasses.replace(values, data=dataclasses.replace(values.data, root=str(tmp_path / "data" / "scenes")))
+
+
+def contents(root: Path) -> dict[Path, bytes]:
+    files = (path for path in root.rglob("*") if path.is_file() and path.name != ".manifest.json")
+    return {path.relative_to(root): path.read_bytes() for path in files}
+
+
+def test_description_of_two_files(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    (root / "b").mkdir(parents=True)
+    (root / "b" / "two.txt").write_bytes(b"22")
+    (root / "a.txt").write_bytes(b"1")
+    expected = hashlib.sha256(b"a.txt\x001\x001" + b"b/two.txt\x002\x0022").hexdigest()
+    assert describe(root) == {"files": 2, "bytes": 3, "sha256": expected}
+    (root / "a.txt").rename(root / "c.txt")
+    assert describe(root)["sha256"] != expected
+
+
+def test_scenes_are_drawn_again_from_their_manifest(params: Params) -> None:
+    root = Path(params.data.root)
+    draw(root, FEW)
+    written = write_manifest(root, FEW)
+    before = contents(root)
+    assert written["files"] == len(before) and written["bytes"] == sum(map(len, before.values()))
+    shutil.rmtree(root)
+    assert data_root(params) == root
+    assert before == contents(root)
+    text = manifest_path(root).read_text()
+    write_manifest(root)
+    assert manifest_path(root).read_text() == text  # still says how they are drawn
+    assert json.loads(text)["scenes"] == dataclasses.asdict(FEW)
+
+
+def test_scenes_of_another_manifest_are_drawn_again(params: Params) -> None:
+    """As after `git checkout` and `dvc checkout` of another version."""
+    root = Path(params.data.root)
+    draw(root, FEW)
+    write_manifest(root, FEW)
+    (first,) = (root / "bdd100k/images/100k/train").iterdir()
+    other = dataclasses.replace(FEW, seed=4)
+    draw(root.with_name("other"), other)
+    write_manifest(root.with_name("other"), other)
+    manifest_path(root.with_name("other")).replace(manifest_path(root))
+    assert data_root(params) == root
+    (second,) = (root / "bdd100k/images/100k/train").iterdir()
+    assert first.name != second.name and not first.exists()
+    before = second.stat().st_mtime_ns
+    data_root(params)  # now it is right, and stays
+    assert second.stat().st_mtime_ns == before
+
+
+def test_what_is_drawn_must_be_what_was_described(params: Params) -> None:
+    root = Path(params.data.root)
+    draw(root, FEW)
+    write_manifest(root, FEW)
+    shutil.rmtree(root)
+    path = manifest_path(root)
+    path.write_text(path.read_text().replace('"seed": 3', '"seed": 4'))
+    with pytest.raises(BlobexError, match=r"are not those of .*scenes\.json: run `dvc repro scenes`"):
+        data_root(params)
+    assert not root.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "is damaged"), ("[1]", "is no manifest"), ('{"files": 1}', "does not say how to draw it")],
+)
+def test_damaged_manifests_are_told_in_one_sentence(params: Params, content: str, message: str) -> None:
+    path = manifest_path(params.data.root)
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(BlobexError, match=message) as caught:
+        data_root(params)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_folder_and_no_manifest_is_left_to_the_reader_of_the_data_set(params: Params) -> None:
+    assert data_root(params) == Path(params.data.root)
+    with pytest.raises(BlobexError, match="there are no files in"):
+        write_manifest(Path(params.data.root))

@@ -1,0 +1,90 @@
+"""Measures of a set of explanations, against values worked out by hand in the painted world."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from worlds.tiny_world import PLAIN, decide, render, scenes, tiny_explainer, tiny_params
+
+from blobex.core.errors import BlobexError
+from blobex.datasets.images import to_array, to_float, to_tensor
+from blobex.explain.explanation import Explanation
+from blobex.explain.measures import answer_values, diversity, split_distance, with_intervals
+from blobex.metrics.halves import split_frechet
+
+
+def features(pictures: Tensor) -> Tensor:
+    return torch.cat([pictures.mean((2, 3)), pictures.std((2, 3))], dim=1) + 2
+
+
+def distance(first: Tensor, second: Tensor) -> Tensor:
+    return (first - second).abs().flatten(1).mean(1)
+
+
+@pytest.fixture(scope="module")
+def records() -> list[Explanation]:
+    shown = [to_array(picture) for picture in render(scenes(8))[:5]]
+    return tiny_explainer(tiny_params(steps=60)).explain(shown, ["stop", "left"], count=2)
+
+
+def test_values_are_those_of_each_explanation(records: list[Explanation]) -> None:
+    values = answer_values(records, "pd", PLAIN, features, "cosine_mean")
+    assert values["flip_rate"] == [float(record.flipped) for record in records]
+    assert values["pd"] == [record.perceptual for record in records]
+    assert values["changed_blobs"] == [len(record.changed_blobs) for record in records]
+    for record, similar in zip(records, values["cosine_mean"], strict=True):
+        pair = [features(to_float(to_tensor(picture))[None])[0] for picture in (record.query, record.counterfactual)]
+        assert similar == pytest.approx(torch.cosine_similarity(*pair, dim=0).item(), abs=1e-5)
+    for record, cout in zip(records, values["cout"], strict=True):
+        logit = [
+            decide(to_float(to_tensor(picture))[None])[0, record.column].item()
+            * (1 if "not" in record.from_class else -1)
+            for picture in (record.query, record.counterfactual)
+        ]
+        ends = [2 / (1 + np.exp(-each)) - 1 for each in logit]  # wanted less original, at both ends of the curve
+        assert ends[0] < 0 and cout <= 1
+        if record.flipped:
+            assert cout > ends[0]
+
+
+def test_a_failure_counts_as_no_flip_and_is_left_out_elsewhere(records: list[Explanation]) -> None:
+    broken = [dataclasses.replace(records[0], failed=True, flipped=False, perceptual=float("nan")), *records[1:]]
+    values = answer_values(broken, "pd", PLAIN, features, "cosine_mean")
+    assert values["flip_rate"][0] == 0 and len(values["flip_rate"]) == len(records)
+    assert len(values["pd"]) == len(values["cout"]) == len(records) - 1
+    gated = [dataclasses.replace(record, gate="already decided otherwise") for record in records]
+    assert sum(answer_values(gated, "pd", PLAIN, features, "c")["flipped_by_change"]) == 0
+    with pytest.raises(BlobexError, match="there are no explanations"):
+        answer_values([], "pd", PLAIN, features, "c")
+
+
+def test_diversity_of_two_answers(records: list[Explanation]) -> None:
+    values = diversity(records, distance)
+    assert len(values["diversity"]) == len(records) / 2
+    for index, (apart, sets) in enumerate(zip(values["diversity"], values["diversity_of_blobs"], strict=True)):
+        one, other = records[2 * index], records[2 * index + 1]
+        expected = np.abs(one.counterfactual.astype(float) - other.counterfactual).mean() / 127.5
+        assert apart == pytest.approx(expected, rel=1e-4)
+        first, second = set(one.changed_blobs), set(other.changed_blobs)
+        assert sets == pytest.approx(1 - len(first & second) / len(first | second))
+    assert diversity(records[::2], distance) == {"diversity": [], "diversity_of_blobs": []}
+
+
+def test_split_distance_is_per_attribute(records: list[Explanation]) -> None:
+    def of(name: str, attribute: str) -> Tensor:
+        chosen = [getattr(each, name) for each in records if each.attribute == attribute and each.number == 0]
+        return features(to_float(torch.stack([to_tensor(picture) for picture in chosen])))
+
+    each = [split_frechet(of("query", name), of("counterfactual", name), 3) for name in ("left", "stop")]
+    assert split_distance(records, features, 3) == pytest.approx(sum(each) / 2)
+    assert np.isnan(split_distance(records[:4], features, 3))
+
+
+def test_intervals_have_means_ends_and_counts() -> None:
+    measures = with_intervals({"rate": [1.0, 0.0, 1.0, 1.0], "none": [], "same": [2.0, 2.0]}, seed=0)
+    assert measures["rate"] == 0.75 and measures["rate_count"] == 4
+    assert 0 <= measures["rate_low"] < 0.75 < measures["rate_high"] <= 1
+    assert (measures["same_low"], measures["same_high"]) == (2.0, 2.0)
+    assert not any(name.startswith("none") for name in measures)

@@ -1,0 +1,280 @@
+"""Inversion against linear toy networks whose answer is known by hand."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from worlds.linear_world import MeanAbsolute
+
+from blobex.config.explain import InvertSetup
+from blobex.core.errors import BlobexError
+from blobex.inversion.invert import LAST_RATE, RELATIVE_RATES, Inversion, invert
+from blobex.layout.blobs import BlobLayout
+from blobex.optim.networks import Networks
+
+SETUP = InvertSetup(
+    steps=60,
+    decision_steps=60,
+    learning_rate=0.05,
+    size_lr_multiplier=2.0,
+    perceptual=1.0,
+    l2=0.1,
+    decision=0.1,
+    blobs=0.1,
+)
+BLOBS = 2
+XS_RATE = RELATIVE_RATES.get("xs", 1.0)  # of the learning rate
+
+
+def encode(images: Tensor) -> BlobLayout:
+    """Zeros, whatever the picture."""
+    n = len(images)
+    shapes = {"xs": (BLOBS,), "ys": (BLOBS,), "covs": (BLOBS, 4), "sizes": (BLOBS + 1,)}
+    shapes |= {"features": (BLOBS + 1, 3), "spatial_style": (BLOBS + 1, 3)}
+    return BlobLayout(**{key: torch.zeros(n, *shape) for key, shape in shapes.items()})
+
+
+def render(layout: BlobLayout) -> Tensor:
+    """2x2 pictures: one row from each blob's x, all of them brighter with the sizes' sum."""
+    rows = layout.xs[:, None, :, None].expand(-1, 3, -1, 2)
+    return rows + layout.sizes[:, 1:].sum(1)[:, None, None, None] * 0.1
+
+
+def features(images: Tensor) -> Tensor:
+    return images.flatten(1)[:, :5]
+
+
+def world(**networks: object) -> Networks:
+    chosen = {"render": render, "scores": render, "encode": encode, "decide": features, "features": features} | networks
+    return Networks(**chosen, perceptual=MeanAbsolute())  # type: ignore[arg-type]
+
+
+def run(
+    images: Tensor,
+    setup: InvertSetup = SETUP,
+    slots: int = 4,
+    quick: Networks | None = None,
+    exact: Networks | None = None,
+    start: BlobLayout | None = None,
+) -> Inversion:
+    """With the same networks twice, unless both are given."""
+    exact = exact or quick or world()
+    return invert(images, quick=quick or exact, exact=exact, setup=setup, slots=slots, start=start)
+
+
+def same(first: Inversion, second: Inversion) -> bool:
+    names = [field.name for field in dataclasses.fields(Inversion) if field.name != "layout"]
+    return all(torch.equal(getattr(first, name), getattr(second, name)) for name in names) and all(
+        torch.equal(tensor, getattr(second.layout, key)) for key, tensor in first.layout.items()
+    )
+
+
+def pictures(count: int, seed: int = 0) -> Tensor:
+    return torch.rand(count, 3, 2, 2, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def test_no_steps_gives_the_encoders_blobs() -> None:
+    result = run(pictures(3), dataclasses.replace(SETUP, steps=0))
+    for key, tensor in result.layout.items():
+        assert torch.equal(tensor, getattr(encode(pictures(3)), key))
+    assert torch.equal(result.loss, result.encoder_loss)
+    assert torch.equal(result.blobs, torch.zeros(3))
+    assert result.step.tolist() == [0, 0, 0]
+
+
+def test_loss_is_the_weighted_sum_worked_by_hand() -> None:
+    images = torch.full((1, 3, 2, 2), 0.5)
+    result = run(images, dataclasses.replace(SETUP, steps=0))
+    # The rendering of zeros is black: |0.5| = 0.5, 0.5^2 = 0.25 over pixels and over features, and no change of blobs.
+    torch.testing.assert_close(result.loss, torch.tensor([0.5 + 0.1 * 0.25 + 0.1 * 0.25]))
+
+
+def test_first_step_moves_each_key_by_its_learning_rate() -> None:
+    # Adam's first step is the learning rate times the gradient's sign (Kingma & Ba 2015, algorithm 1 with t = 1).
+    result = run(torch.ones(1, 3, 2, 2), dataclasses.replace(SETUP, steps=1))
+    torch.testing.assert_close(result.layout.xs, torch.full((1, BLOBS), 0.05 * XS_RATE), rtol=1e-5, atol=0)
+    torch.testing.assert_close(result.layout.sizes[:, 1:], torch.full((1, BLOBS), 0.1), rtol=1e-5, atol=0)
+    assert not result.layout.ys.any()
+
+
+def test_learning_rate_falls_along_a_half_cosine() -> None:
+    # With a constant gradient every Adam step is one learning rate.
+    setup = dataclasses.replace(SETUP, steps=6, l2=0.0, decision=0.0, blobs=0.0, size_lr_multiplier=1e-3)
+    result = run(torch.full((1, 3, 2, 2), 9.0), setup)
+    rates = [LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * step / 6)) / 2 for step in range(6)]
+    torch.testing.assert_close(result.layout.xs, torch.full((1, BLOBS), 0.05 * XS_RATE * sum(rates)), rtol=1e-3, atol=0)
+
+
+def test_picture_loss_and_blobs_belong_together() -> None:
+    images = pictures(5)
+    result = run(images)
+    assert torch.equal(result.image, render(result.layout))
+    torch.testing.assert_close(result.l2, (result.image - images).square().mean((1, 2, 3)))
+    torch.testing.assert_close(result.decision, (features(result.image) - features(images)).square().mean(1))
+    torch.testing.assert_close(result.perceptual, (result.image - images).abs().mean((1, 2, 3)))
+    moved = result.layout.replace({"sizes": result.layout.sizes[:, 1:]})
+    torch.testing.assert_close(result.blobs, sum(tensor.square().flatten(1).mean(1) for _, tensor in moved.items()))
+    total = result.perceptual + 0.1 * (result.l2 + result.decision + result.blobs)
+    torch.testing.assert_close(result.loss, total)
+    assert (result.loss < result.encoder_loss).all()
+
+
+def test_best_iterate_is_kept() -> None:
+    setup = dataclasses.replace(SETUP, learning_rate=0.5, l2=0.0, decision=0.0, blobs=0.0)  # overshoots
+    images, early = pictures(4), 0
+    for picture in range(4):
+        seen: list[Tensor] = []
+
+        def recording(layout: BlobLayout, seen: list[Tensor] = seen) -> Tensor:
+            seen.append(render(layout).detach()[:1])
+            return render(layout)
+
+        result = run(images[[picture]], setup, quick=world(render=recording), exact=world())
+        losses = torch.cat([(image - images[[picture]]).abs().mean((1, 2, 3)) for image in seen])
+        assert len(seen) == setup.steps + 1
+        torch.testing.assert_close(result.loss, losses.min()[None])
+        assert losses[result.step].item() == pytest.approx(losses.min().item(), rel=1e-6)
+        blind = dataclasses.replace(setup, decision_steps=0)  # with no late term there is no late beginning
+        assert run(images[[picture]], blind, quick=world(), exact=world()).loss <= result.loss
+        early += int(result.step < setup.steps)
+    assert early  # else the test would pass for the last iterate too
+
+
+@pytest.mark.parametrize("slots", [1, 5, 7, 40])
+def test_results_do_not_depend_on_the_slots(slots: int) -> None:
+    images = pictures(9)
+    assert same(run(images, slots=slots), run(images, slots=4))
+
+
+def test_results_do_not_depend_on_the_neighbours() -> None:
+    images = pictures(9)
+    every = run(images, slots=8)
+    assert same(every[torch.tensor([6, 2])], run(images[[6, 2]], slots=8))
+
+
+def test_same_call_gives_the_same_bytes() -> None:
+    first, second = run(pictures(3)), run(pictures(3))
+    assert torch.equal(first.image, second.image)
+    assert torch.equal(first.loss, second.loss)
+
+
+def test_nan_never_wins_and_all_nan_is_flagged() -> None:
+    images, calls = pictures(3), 0
+
+    def numbered(part: Tensor) -> BlobLayout:
+        """The encoder's zeros, with the number of the picture as the ys, which nothing renders."""
+        number = (part[:, None] == images).flatten(2).all(2).long().argmax(1)
+        return encode(part).replace({"ys": number[:, None].expand(-1, BLOBS).float()})
+
+    def broken(layout: BlobLayout, number: int) -> Tensor:
+        return torch.where(layout.ys[:, 0].detach() == number, math.nan, 0.0)[:, None, None, None]
+
+    def turning_bad(layout: BlobLayout) -> Tensor:
+        nonlocal calls
+        calls += 1
+        image = render(layout) + broken(layout, 0)  # the first picture: always
+        return image + broken(layout, 1) if calls > 3 else image  # the second: from the fourth iterate on
+
+    quick = world(render=turning_bad)
+    result = run(images, quick=quick, exact=world(encode=numbered, render=lambda x: render(x) + broken(x, 0)))
+    assert result.failed.tolist() == [True, False, False]
+    assert torch.equal(result.layout.xs[0], torch.zeros(BLOBS))
+    assert result.loss[1:].isfinite().all()
+    assert result.step[1] <= 2
+    torch.testing.assert_close(result.image[2], run(images[2:]).image[0])  # its neighbours do not disturb it
+
+
+def test_the_decision_enters_for_the_last_steps() -> None:
+    """Without its term before that, and measured in the end all the same."""
+    asked: list[int] = []
+
+    def counting(images: Tensor) -> Tensor:
+        asked.append(len(images))
+        return features(images)
+
+    images = pictures(2)
+    for late in (0, 3, 20):
+        asked.clear()
+        setup = dataclasses.replace(SETUP, steps=20, decision_steps=late)
+        result = run(images, setup, quick=world(features=counting), exact=world())
+        assert len(asked) == 1 + late + (late > 0)  # for the pictures, and for every iterate from then on
+        torch.testing.assert_close(result.decision, (features(result.image) - features(images)).square().mean(1))
+    blind = dataclasses.replace(SETUP, steps=20, decision_steps=0)
+    assert same(run(images, blind, quick=world(features=lambda x: features(x) * 9), exact=world()), run(images, blind))
+
+
+def test_a_way_that_the_quick_networks_lose_ends_at_the_encoders_blobs() -> None:
+    images = pictures(3)
+    lost = run(images, quick=world(render=lambda layout: render(layout) * math.nan), exact=world())
+    assert same(lost, run(images, dataclasses.replace(SETUP, steps=0)))
+    assert not lost.failed.any() and lost.step.tolist() == [0, 0, 0]
+
+
+def test_the_exact_networks_have_the_last_word() -> None:
+    """Quick networks that see pictures upside down lead astray: the encoder's blobs are better, and are the answer."""
+    images = pictures(4) * 0.1 + torch.tensor([1.0, -1.0])[:, None]
+    astray = run(images, quick=world(render=lambda layout: -render(layout)), exact=world())
+    assert (astray.loss <= astray.encoder_loss).all()
+    assert torch.equal(astray.image, render(astray.layout))
+    near = run(images, quick=world(render=lambda layout: render(layout) * 1.01), exact=world())
+    assert torch.equal(near.image, render(near.layout))
+    torch.testing.assert_close(near.l2, (near.image - images).square().mean((1, 2, 3)))
+    assert (near.loss < near.encoder_loss).all()
+
+
+def test_target_features_are_computed_once() -> None:
+    """Once to lead the way; the two measurements of the end are the exact networks' affair."""
+    calls = 0
+
+    def counting(images: Tensor) -> Tensor:
+        nonlocal calls
+        calls += not images.requires_grad
+        return features(images)
+
+    run(pictures(2), dataclasses.replace(SETUP, steps=5), quick=world(features=counting), exact=world())
+    assert calls == 1
+
+
+def test_unread_size_never_moves() -> None:
+    def reading(layout: BlobLayout) -> Tensor:
+        return render(layout) + layout.sizes[:, 0, None, None, None]
+
+    result = run(pictures(3), quick=world(render=reading))
+    assert (result.layout.sizes[:, 1:] != 0).all() and not result.layout.sizes[:, 0].any()
+
+
+def test_networks_receive_no_gradients() -> None:
+    weight = torch.ones((), requires_grad=True)
+    setup = dataclasses.replace(SETUP, steps=2)
+    result = run(pictures(2), setup, quick=world(render=lambda layout: render(layout) * weight))
+    assert weight.grad is None
+    assert not result.image.requires_grad and not result.layout.xs.requires_grad
+
+
+def test_pictures_of_the_wrong_shape_are_refused() -> None:
+    for images in (torch.zeros(3, 2, 2), torch.zeros(0, 3, 2, 2)):
+        with pytest.raises(BlobexError, match=r"\(N,3,H,W\)"):
+            run(images)
+
+
+def test_some_pictures_of_an_inversion() -> None:
+    result = run(pictures(4), dataclasses.replace(SETUP, steps=1))
+    part = result[torch.tensor([2, 0])]
+    assert len(part) == 2 and torch.equal(part.image, result.image[[2, 0]])
+    assert torch.equal(part.layout.xs, result.layout.xs[[2, 0]])
+    assert same(result[1:3], result[torch.tensor([1, 2])])
+
+
+def test_it_may_begin_elsewhere_than_at_the_encoders_blobs() -> None:
+    """With no steps the result is where it began; with some it goes down from there."""
+    images = pictures(3)
+    start = encode(images).map(lambda tensor: tensor + 0.3)
+    still = run(images, dataclasses.replace(SETUP, steps=0), start=start)
+    assert torch.equal(still.layout.xs, start.xs)
+    moved = run(images, SETUP, start=start)
+    assert (moved.loss < still.loss).all()
+    kept = moved.replaced(torch.tensor([1]), still[torch.tensor([1])])
+    assert torch.equal(kept.layout.xs[1], start.xs[1]) and torch.equal(kept.layout.xs[0], moved.layout.xs[0])
+    assert kept.loss.tolist() == [moved.loss[0].item(), still.loss[1].item(), moved.loss[2].item()]

@@ -1,0 +1,115 @@
+"""What a blob looks like is read where it shows and nowhere else."""
+
+import pytest
+import torch
+from torch import nn
+from worlds.tiny_networks import randomise, tiny_network
+
+from blobex.core.errors import BlobexError
+from blobex.layout.assign import fit_anchors, place
+from blobex.layout.blobs import BlobLayout
+from blobex.networks import weights
+from blobex.networks.blobgan import BlobGAN
+from blobex.networks.parser import Parser
+from blobex.networks.segment_encoder import Examples, Pretrained, build_segment_encoder, load_pretrained
+from blobex.perception.segment_reader import SegmentReader, told
+
+HEIGHT = 32
+NETWORK = tiny_network(channels={8: 8, 16: 4, 32: 4}, blob_area=0.004)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    torch.manual_seed(0)
+    return build_segment_encoder(BlobGAN(NETWORK, HEIGHT, 2), 5).eval().requires_grad_(False)
+
+
+def places(count: int = 2) -> BlobLayout:
+    """A blob at the left, one at the right, and one that is absent."""
+    xs = torch.tensor([[0.15, 0.85, 0.5]]).repeat(count, 1)
+    covs = torch.tensor([0.0, 0.0, 1.0, 0.0]).repeat(count, 3, 1)
+    nothing = torch.zeros(count, 4, 0)
+    sizes = torch.tensor([[0.0, 3, 3, -30]]).repeat(count, 1)
+    return BlobLayout(xs, torch.full_like(xs, 0.5), covs, sizes, nothing, nothing)
+
+
+def test_a_code_hears_only_of_its_own_place(encoder):
+    image = torch.rand(2, 3, HEIGHT, 2 * HEIGHT, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    changed = image.clone()
+    changed[:, :, :, 44:] *= -1  # far from the left blob, over the right one
+    before, after = encoder.codes(image, places()), encoder.codes(changed, places())
+    moved = (after - before).abs().amax((0, 2))
+    assert moved[1] < 1e-4 < 2e-3 < moved[2] and moved[0] > 1e-3  # background 0, left 1, right 2
+    assert moved[3] < 1e-5  # nothing is seen of a blob that is absent
+    torch.testing.assert_close(before[:, 3], (encoder.slot[3] + encoder.code.bias).expand(2, -1), atol=1e-4, rtol=0)
+
+
+def test_means_are_those_of_a_plain_loop(encoder):
+    features = torch.randn(1, 4, 4, 8, generator=torch.Generator().manual_seed(1))
+    scores = torch.rand(1, 4, 4, 8, generator=torch.Generator().manual_seed(2))
+    plain, across, down = encoder._pooled(features, scores, places(1))
+    weight = scores[0, 2] / (scores[0, 2].sum() + 1e-5 * 32)
+    expected = torch.zeros(3, 4)
+    for row in range(4):
+        for column in range(8):
+            here = weight[row, column] * features[0, :, row, column]
+            expected += torch.stack([here, here * 3 * (column / 4 - 2 * 0.85), here * 3 * (row / 4 - 0.5)])
+    torch.testing.assert_close(torch.stack([plain[0, 2], across[0, 2], down[0, 2]]), expected)
+
+
+def test_looks_are_normalised_as_a_layout_networks(encoder):
+    feature, style = encoder.looks(torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(3)))
+    assert feature.shape == (3, 4, NETWORK.feature_dim) and style.shape == (3, 4, NETWORK.style_dim)
+    torch.testing.assert_close(feature.square().mean(-1), torch.ones(3, 4), atol=1e-3, rtol=0)
+
+
+def some_examples(encoder):
+    layout = places()
+    codes = encoder.codes(torch.zeros(2, 3, HEIGHT, 2 * HEIGHT), layout)
+    present = torch.ones_like(layout.xs, dtype=torch.bool)
+    return Examples.of(codes, layout.xs, layout.ys, layout.covs, layout.sizes[:, 1:], present)
+
+
+def test_saved_and_loaded_it_is_the_same(tmp_path, encoder):
+    blobgan = BlobGAN(NETWORK, HEIGHT, 2)
+    examples = some_examples(encoder)
+    config = {**blobgan.config(), **encoder.config, "slots": {"lane": 1, "vehicle": 2}, "examples": 2}
+    whole = nn.ModuleDict({"blobgan": blobgan, "encoder": encoder, "examples": examples})
+    weights.save(tmp_path, "blobgan_pretrain", config, whole)
+    loaded = load_pretrained(tmp_path)
+    assert all(map(torch.equal, loaded.examples.state_dict().values(), examples.state_dict().values()))
+    image = torch.zeros(2, 3, HEIGHT, 2 * HEIGHT)
+    assert torch.equal(loaded.encoder.codes(image, places()), encoder.codes(image, places()))
+    assert loaded.slots == {"lane": 1, "vehicle": 2} and loaded.blobgan.config() == blobgan.config()
+
+
+def test_a_damaged_config_is_told(tmp_path, encoder):
+    blobgan = BlobGAN(NETWORK, HEIGHT, 2)
+    weights.save(tmp_path, "blobgan_pretrain", {**blobgan.config(), "slots": 3}, encoder)
+    with pytest.raises(BlobexError, match="dvc repro blobgan_pretrain"):
+        load_pretrained(tmp_path)
+    with pytest.raises(BlobexError, match="no blobgan_pretrain weights"):
+        load_pretrained(tmp_path / "none")
+
+
+def test_a_reader_reads_each_picture_by_itself():
+    """The blobs of a picture are those of its own maps, whatever else is in the batch."""
+    torch.manual_seed(1)
+    parser = randomise(Parser([8, 8], HEIGHT, 2 * HEIGHT)).eval().requires_grad_(False)
+    blobgan = BlobGAN(NETWORK, HEIGHT, 2)
+    encoder = build_segment_encoder(blobgan, 5).eval().requires_grad_(False)
+    images = torch.nn.functional.interpolate(torch.randn(6, 3, 4, 8), (HEIGHT, 2 * HEIGHT)).clamp(-1, 1)
+    found = told(parser(images))
+    slots = dict.fromkeys(sorted({each.group for some in found for each in some})[:3], 1)
+    assert len(slots) == NETWORK.blobs
+    anchors = fit_anchors(found, slots, 2, NETWORK.blob_area)
+    encoder.traits.copy_(anchors.traits)
+    encoder.usual.copy_(anchors.usual)
+    reader = SegmentReader(parser, Pretrained(blobgan, encoder, slots, Examples(2, NETWORK.blobs, 5)))
+    together = reader(images)
+    alone = reader(images[4:5])
+    for key, tensor in together.items():
+        torch.testing.assert_close(tensor[4:5], getattr(alone, key), atol=1e-5, rtol=1e-4)
+    expected = place(found, slots, anchors, 2, NETWORK.blob_area)
+    assert expected.present.any() and torch.equal(together.sizes[:, 1:], expected.sizes)
+    assert torch.equal(together.xs, expected.xs) and torch.equal(together.covs, expected.covs)

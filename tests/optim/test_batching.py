@@ -1,0 +1,192 @@
+"""Many problems a few at a time: their order, how many are at work, and that none disturbs another."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from worlds.tiny_models import WIDER, pictures, save_models
+
+from blobex.counterfactual.masks import masks
+from blobex.counterfactual.questions import ask
+from blobex.counterfactual.search import search
+from blobex.counterfactual.verify import Counterfactuals
+from blobex.decisions.decision import resting
+from blobex.explain.explainer import Explainer
+from blobex.inversion.invert import Inversion, invert
+from blobex.layout.blobs import KEYS
+from blobex.optim.batching import MULTIPLE, State, choose, finite, in_slots, select, solve
+
+
+class Countdown:
+    """Problem n takes `lengths[n]` steps, and adds n + 1 in each of them; it writes down what it was asked."""
+
+    def __init__(self, lengths: list[int]) -> None:
+        self.lengths = torch.tensor(lengths)
+        self.loaded: list[int] = []
+        self.rows: list[int] = []
+        self.at_work: list[set[int]] = []
+
+    def load(self, numbers: Tensor) -> State:
+        assert len(numbers) % MULTIPLE == 0
+        assert ((numbers >= 0) & (numbers < len(self.lengths))).all()
+        self.loaded += numbers.unique().tolist()
+        return {"left": self.lengths[numbers], "steps": torch.zeros_like(numbers), "sum": torch.zeros(len(numbers), 2)}
+
+    def advance(self, state: State) -> tuple[State, Tensor]:
+        number = state["number"]
+        self.rows.append(len(number))
+        self.at_work.append(set(number.tolist()))
+        moved = {"left": state["left"] - 1, "steps": state["steps"] + 1}
+        moved |= {"sum": state["sum"] + (number[:, None] + 1)}
+        return state | moved, moved["left"] <= 0
+
+
+def solved(lengths: list[int], slots: int) -> tuple[State, Countdown]:
+    work = Countdown(lengths)
+    return solve(len(lengths), slots, work.load, work.advance, "countdown"), work
+
+
+RANDOM = torch.Generator().manual_seed(0)
+CASES = [([5], 8), ([1], 1), ([3, 3, 3], 2), ([1] * 9, 4), ([9] + [1] * 20, 5), (list(range(1, 24)), 7), ([2] * 16, 16)]
+CASES += [
+    (torch.randint(1, 12, (count,), generator=RANDOM).tolist(), slots)
+    for count in (2, 4, 5, 13, 31)
+    for slots in (1, 4, 5, 7, 40)
+]
+
+
+@pytest.mark.parametrize(("lengths", "slots"), CASES, ids=range(len(CASES)))
+def test_every_problem_takes_its_own_steps(lengths: list[int], slots: int) -> None:
+    rows, work = solved(lengths, slots)
+    count = len(lengths)
+    assert rows["number"].tolist() == list(range(count))
+    assert rows["steps"].tolist() == lengths  # neither more nor fewer than it needs
+    expected = torch.tensor([[length * (number + 1.0)] * 2 for number, length in enumerate(lengths)])
+    assert torch.equal(rows["sum"], expected)
+    assert sorted(work.loaded) == list(range(count))  # each once
+    slots = max(slots // MULTIPLE, 1) * MULTIPLE
+    assert all(MULTIPLE <= rows <= slots and rows % MULTIPLE == 0 for rows in work.rows)
+    assert max(len(numbers) for numbers in work.at_work) <= slots
+
+
+@pytest.mark.parametrize("slots", [4, 8, 12])
+def test_room_is_filled_again(slots: int) -> None:
+    """One long problem among many short ones does not hold up the rest."""
+    _, work = solved([40] + [1] * 60, slots)
+    assert len(work.rows) == 40
+    busy = sum(len(numbers) for numbers in work.at_work[: 60 // slots])
+    assert busy > 0.6 * slots * (60 // slots)
+
+
+def test_rows_beyond_the_work_are_of_no_account() -> None:
+    """What fills up to the smallest number of rows is thrown away, also where it would finish earlier."""
+    seen: list[Tensor] = []
+
+    def load(numbers: Tensor) -> State:
+        return {"value": numbers.double()}
+
+    def advance(state: State) -> tuple[State, Tensor]:
+        seen.append(state["number"])
+        place = torch.arange(len(state["value"]))
+        return state | {"value": state["value"] + (place > 0) * 100}, (place > 0) | (len(seen) > 3)
+
+    rows = solve(1, 1, load, advance, "one")
+    assert rows["value"].tolist() == [0.0] and len(rows["number"]) == 1
+    assert all(numbers.tolist() == [0] * MULTIPLE for numbers in seen)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 9, 12, 13])
+@pytest.mark.parametrize("slots", [1, 4, 5, 6, 20])
+def test_in_slots_is_the_direct_call(count: int, slots: int) -> None:
+    random = torch.Generator().manual_seed(count)
+    first, second = torch.rand(count, 3, generator=random), torch.rand(count, 2, 2, generator=random)
+    sizes: list[int] = []
+
+    def function(one: Tensor, other: Tensor) -> State:
+        sizes.append(len(one))
+        return {"scaled": one * 3, "both": one[:, :2] + other[:, 0], "whole": other}
+
+    parts, direct = in_slots(function, slots, first, second), function(first, second)
+    assert list(parts) == list(direct)
+    assert all(torch.equal(parts[name], direct[name]) for name in direct)
+    assert all(MULTIPLE <= size <= max(slots, MULTIPLE) for size in sizes[:-1])
+
+
+def test_rows_are_chosen_one_by_one() -> None:
+    new, old = {"a": torch.ones(3, 2), "b": torch.ones(3)}, {"a": torch.zeros(3, 2), "b": torch.zeros(3)}
+    picked = choose(torch.tensor([True, False, True]), new, old)
+    assert picked["a"].tolist() == [[1, 1], [0, 0], [1, 1]] and picked["b"].tolist() == [1, 0, 1]
+    assert select(picked, torch.tensor([2, 1]))["b"].tolist() == [1, 0]
+    deep = choose(torch.tensor([True, False]), {"a": torch.ones(2, 2, 2)}, {"a": torch.zeros(2, 2, 2)})
+    assert deep["a"].sum((1, 2)).tolist() == [4, 0]
+
+
+def test_rows_that_are_finite() -> None:
+    assert finite(torch.tensor([1.0, float("inf")]), torch.ones(2, 3)).tolist() == [True, False]
+    maps = torch.zeros(3, 2, 2)
+    maps[1, 0, 1] = float("nan")
+    assert finite(maps).tolist() == [True, False, True]
+
+
+# Real networks. On one thread, torch computes 1x1 convolutions of float32 otherwise from 16 rows on.
+SLOTS = {"float32": [4, 5, 7, 15], "bfloat16": [4, 5, 7, 15, 16, 32]}
+
+
+def loaded(folder: Path, precision: str, architecture: str) -> Explainer:
+    save_models(folder, WIDER, precision, architecture=architecture)
+    return Explainer.load("rect", folder / "models", folder / "params.yaml", device="cpu")
+
+
+def inverted(explainer: Explainer, queries: Tensor, slots: int) -> Inversion:
+    setup = dataclasses.replace(explainer.params.invert.rect, steps=4, decision_steps=2)
+    with resting(explainer.decision):
+        return invert(queries, quick=explainer.quick, exact=explainer.exact, setup=setup, slots=slots)
+
+
+def searched(
+    explainer: Explainer, queries: Tensor, found: Inversion, columns: list[int], slots: int
+) -> Counterfactuals:
+    setup = dataclasses.replace(explainer.params.explain.rect, steps=8, learning_rate=0.2, margin=0.02, patience=1)
+    decision, networks = explainer.decision, {"quick": explainer.quick, "exact": explainer.exact}
+    asked = ask("attributes", decision.outputs, explainer.outputs(queries), columns)
+    allowed = masks(WIDER.blobs, KEYS, None, background=True)
+    problems = queries, found.layout, asked.image_index, asked.target, allowed
+    with resting(decision):
+        return search(*problems, **networks, setup=setup, slots=slots)
+
+
+def differing(first: Inversion | Counterfactuals, second: Inversion | Counterfactuals, index: list[int]) -> list[str]:
+    """The fields in which rows `index` of the first are not the second to the bit."""
+    fields = {item.name: (getattr(first, item.name), getattr(second, item.name)) for item in dataclasses.fields(first)}
+    layouts = {key: (tensor, getattr(second.layout, key)) for key, tensor in first.layout.items()}
+    tensors = {name: both for name, both in (fields | layouts).items() if isinstance(both[0], Tensor)}
+    names = [name for name, (one, other) in tensors.items() if not torch.equal(one[index], other)]
+    return [name for name in names if name != "image_index"]
+
+
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
+def test_an_inversion_is_the_same_to_the_bit_whatever_is_beside_it(tmp_path: Path, precision: str) -> None:
+    explainer, queries = loaded(tmp_path, precision, "densenet_small"), pictures(9)
+    assert (explainer.quick is explainer.exact) == (precision == "float32")
+    whole = inverted(explainer, queries, 12)
+    for slots in SLOTS[precision]:
+        assert differing(whole, inverted(explainer, queries, slots), list(range(9))) == [], slots
+    for few in ([0], [7], [8, 2, 5]):
+        assert differing(whole, inverted(explainer, queries[few], 12), few) == [], few
+    assert (whole.loss < whole.encoder_loss).any()
+
+
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
+def test_a_search_is_the_same_to_the_bit_whatever_is_beside_it(tmp_path: Path, precision: str) -> None:
+    explainer, queries = loaded(tmp_path, precision, "densenet_small"), pictures(3)
+    start = inverted(explainer, queries, 12)
+    whole = searched(explainer, queries, start, [1, 3], 12)
+    for slots in SLOTS[precision]:
+        assert differing(whole, searched(explainer, queries, start, [1, 3], slots), list(range(6))) == [], slots
+    alone = searched(explainer, queries, start, [3], 12)
+    assert differing(whole, alone, [1, 3, 5]) == []
+    one = searched(explainer, queries[[2]], start[torch.tensor([2])], [1, 3], 12)
+    assert differing(whole, one, [4, 5]) == []
+    assert len(whole.step.unique()) > 1  # problems of different lengths

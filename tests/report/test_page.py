@@ -1,0 +1,330 @@
+"""The report page: it says what the tables say, shows every explanation, loads nothing and breaks at no file name."""
+
+import base64
+import dataclasses
+import io
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from worlds.tiny_world import render, scenes, tiny_explainer, tiny_params
+
+from blobex.config.params import Params
+from blobex.core.errors import BlobexError
+from blobex.datasets.images import to_array
+from blobex.explain.explanation import Explanation
+from blobex.explain.results_folder import ResultFolder
+from blobex.metrics.interval import interval
+from blobex.report.page_pictures import GREY, data_uri, difference, flat_map
+from blobex.stages import report
+
+HOSTILE = 'a"><script>alert(1)</script><img src=x onerror=alert(1)>&amp;.png'
+CAR: dict[str, Any] = {
+    **{"what": "removed", "thing": "car", "family": "vehicle", "place": "ahead", "before": "", "after": ""},
+    **{"amount": 0.9, "phrase": "car ahead removed"},
+}
+LIGHT = CAR | {"what": "turned", "thing": "light", "family": "light", "place": "", "before": "red", "after": "green"}
+LIGHT |= {"phrase": "light turned from red to green"}
+VOID = {"meta", "img", "input", "br", "hr", "link"}
+
+
+class Page(HTMLParser):
+    """Every element with its attributes and the text in it; what is opened must be closed, in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[dict[str, Any]] = []
+        self.open: list[dict[str, Any]] = []
+        self.feed(text)
+        self.close()
+        assert not self.open, f"{self.open[-1]['tag']} is not closed"
+
+    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
+        element = {"tag": tag, "text": "", **dict(attrs)}
+        self.elements.append(element)
+        if tag not in VOID:
+            self.open.append(element)
+
+    def handle_startendtag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
+        self.elements.append({"tag": tag, "text": "", **dict(attrs)})
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open[-1]["tag"] == tag, f"{self.open[-1]['tag']} is closed by {tag}"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        for element in self.open:
+            element["text"] += data
+
+    def all(self, tag: str, kind: str = "") -> list[dict[str, Any]]:
+        found = [each for each in self.elements if each["tag"] == tag]
+        return [each for each in found if not kind or kind in each.get("class", "").split()]
+
+
+@pytest.fixture(scope="module")
+def records() -> list[Explanation]:
+    """Three pictures, two questions each; what the parser would see is made up, the last one failed."""
+    pictures = [to_array(each) for each in render(scenes(3))]
+    found = tiny_explainer().explain(pictures, attributes=["stop", "left"])
+    assert sum(record.flipped for record in found) >= 3
+    told = [(CAR,), (CAR, LIGHT), (CAR,), (LIGHT,), (), ()]
+    found = [
+        dataclasses.replace(each, objects=objects, sentence="; ".join(one["phrase"] for one in objects) or "nothing")
+        for each, objects in zip(found, told, strict=True)
+    ]
+    lost = {"failed": True, "flipped": False, "perceptual": float("nan"), "score_after": float("nan")}
+    names = ["one.png", "one.png", HOSTILE, HOSTILE, "three.png", "three.png"]
+    found = [dataclasses.replace(each, image=f"/photos/{name}") for each, name in zip(found, names, strict=True)]
+    return [*found[:-1], dataclasses.replace(found[-1], **lost)]
+
+
+def write(records: list[Explanation], setup: str = "rect", variant: str = "basic") -> None:
+    settings = {"decision": {"name": "painted", "outputs": ["forward", "stop", "left", "right"]}}
+    folder = ResultFolder.begin(f"reports/explain/{setup}/{variant}/results", settings, replace=True)
+    names = list(dict.fromkeys(record.image for record in records))
+    for place, name in enumerate(names):
+        some = [dataclasses.replace(record, setup=setup) for record in records if record.image == name]
+        folder.write(place, torch.zeros(3, 2, 2), some)
+    folder.finish(names, [dataclasses.replace(record, setup=setup) for record in records])
+
+
+def params(pictures: int = 8) -> Params:
+    values = tiny_params()
+    return dataclasses.replace(
+        values,
+        run=dataclasses.replace(values.run, tracking_uri="none"),
+        report=dataclasses.replace(values.report, pictures=pictures),
+    )
+
+
+def made(pictures: int = 8) -> str:
+    report.main(params(pictures))
+    return Path("reports/report/report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def text(records: list[Explanation], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of two setups, one of them with a second variant, the truth benchmark and a stage's measures."""
+    folder = tmp_path_factory.mktemp("page")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write(records)
+        write(records[:4], "square")
+        write(records[:2], "rect", "diverse")
+        Path("reports/truth/rect").mkdir(parents=True)
+        Path("reports/truth/rect/table.txt").write_text("method <b>ours</b>  0.91")
+        Path("reports/truth/rect/metrics.json").write_text(
+            json.dumps({"valid": 0.91, "valid_low": 0.85, "valid_high": 0.96, "valid_count": 200, "note": "text"})
+        )
+        return made()
+
+
+def test_the_page_is_whole_and_loads_nothing(text: str) -> None:
+    page = Page(text)
+    for element in page.elements:
+        for name in ("src", "href", "xlink:href", "srcset", "action", "data", "poster"):
+            assert re.match(r"data:image/|#", element.get(name, "#")), element
+    assert not page.all("link") and "@import" not in text and not re.search(r"url\((?!data:)", text)
+    policy = next(each["content"] for each in page.all("meta") if each.get("http-equiv"))
+    assert policy.startswith("default-src 'none'")
+    identities = [each["id"] for each in page.elements if "id" in each]
+    assert len(identities) == len(set(identities))
+    targets = [each["href"] for each in page.elements if each.get("href", "").startswith("#")]
+    assert targets and {target[1:] for target in targets} <= set(identities)
+
+
+def test_every_picture_is_told_in_words_and_every_field_has_a_label(text: str) -> None:
+    page = Page(text)
+    drawings = [each for each in page.all("svg") if each.get("role") == "img"]
+    assert len(page.all("img")) == 2 * 12 and len(drawings) == 4 * 12
+    assert all(each["alt"].strip() for each in page.all("img"))
+    assert all(each["aria-label"].strip() for each in drawings)
+    labelled = " ".join(each["text"] for each in page.all("label"))
+    assert all(name in labelled for name in ("setup", "variant", "attribute", "verdict", "changed", "search", "sort"))
+    assert len(page.all("label")) == len(page.all("select")) + len(page.all("input"))
+    assert all(each.get("tabindex") == "0" for each in page.elements if "wide" in each.get("class", ""))
+
+
+def test_hostile_names_stay_text(text: str) -> None:
+    page = Page(text)
+    assert len(page.all("script")) == 1
+    assert not any("onerror" in each for each in page.elements)
+    sources = [each["text"] for each in page.all("p", "source")]
+    assert sum(HOSTILE.split("/")[-1] in source for source in sources) == 4
+    assert "method <b>ours</b>" in next(each["text"] for each in page.all("pre"))
+
+
+def test_the_figures_are_those_of_the_table(text: str, place: Path, records: list[Explanation]) -> None:
+    write(records)
+    rows = pq.read_table(place / "reports/explain/rect/basic/results/explanations.parquet").to_pylist()
+    wanted = {
+        "flipped": [row["flipped"] for row in rows],
+        "pd_parser": [row["perceptual"] for row in rows if not row["failed"]],
+        "changed blobs": [len(row["changed_blobs"]) for row in rows if not row["failed"]],
+    }
+    assert len(wanted["pd_parser"]) == 5
+    cells = Page(made()).all("td")
+    for name, values in wanted.items():
+        found = interval(values, 0)
+        (cell,) = [each["text"] for each in cells if each.get("data-label") == name]
+        mean, low, high = (float(value) for value in re.findall(r"[\d.]+", cell))
+        scale = 100 if "%" in cell else 1
+        for shown, true in ((mean, np.mean(values)), (low, found.low), (high, found.high)):
+            assert shown == pytest.approx(scale * true, abs=0.5 if scale == 100 else 0.005 * max(true, 1))
+    written = json.loads((place / "reports/report/metrics.json").read_text())
+    assert written["rect_basic_flip_rate"] == np.mean(wanted["flipped"])
+    assert written["bytes"] == (place / "reports/report/report.html").stat().st_size
+    assert written["explanations"] == written["shown"] == 6
+
+
+def test_what_changes_over_the_whole_set(text: str, place: Path, records: list[Explanation]) -> None:
+    """By hand: only flips count, per direction; the share is of explanations, not of changes."""
+    some = [dataclasses.replace(each, from_class="not stop", to_class="stop") for each in records[:4]]
+    flags = [(True, (CAR,)), (True, (CAR, LIGHT, LIGHT)), (True, (LIGHT,)), (False, (CAR,))]
+    some = [
+        dataclasses.replace(each, attribute=f"stop{number}", flipped=flag, objects=told)
+        for number, (each, (flag, told)) in enumerate(zip(some, flags, strict=True))
+    ]
+    write(some)
+    page = Page(made())
+    sentence = next(each["text"] for each in page.all("p", "sentence"))
+    assert sentence == (
+        "To make the model say “stop”: light turned green in 67%, vehicle ahead removed in 67% of 3 counterfactuals."
+    )
+    rows = [each["text"] for each in page.all("tr") if each["text"].startswith(("vehicle", "light"))]
+    assert [row.split("[")[0] for row in rows] == ["light turned green67% ", "vehicle ahead removed67% "]
+
+
+def test_cards_carry_what_they_are_filtered_by(text: str, records: list[Explanation]) -> None:
+    cards = Page(text).all("article")
+    assert len(cards) == 12
+    assert [card["data-order"] for card in cards] == [str(number) for number in range(12)]
+    for card, record in zip(cards, records, strict=False):
+        assert (card["data-setup"], card["data-variant"]) == ("rect", "basic")
+        assert card["data-attribute"] == record.attribute and card["data-verdict"] == record.verdict
+        assert card["data-changed"] == "|".join(sorted({each["family"] for each in record.objects}))
+    assert float(cards[0]["data-distance"]) == pytest.approx(records[0].perceptual)
+    assert "data-distance" not in cards[5] and cards[5]["data-verdict"] == "failed"  # sorted last, never first
+    assert [each.get("value") for each in Page(text).all("option")].count("vehicle") == 1
+
+
+def test_an_explanation_shows_its_scores_and_numbers(text: str, records: list[Explanation]) -> None:
+    card = Page(text).all("article")[0]
+    before, after = records[0].scores_before.tolist(), records[0].scores_after.tolist()
+    for name, *pair in zip(("forward", "stop", "left", "right"), before, after, strict=True):
+        assert f"{name}{pair[0]:.2f}{pair[1]:.2f}" in card["text"]
+    assert records[0].words in card["text"] and records[0].sentence in card["text"]
+    assert "not finite" in Page(text).all("article")[5]["text"]
+
+
+def test_stage_measures_join_their_intervals(text: str) -> None:
+    page = Page(text)
+    assert any(each["text"] == "valid0.91 [0.85, 0.96] (n = 200)" for each in page.all("tr"))
+
+
+def test_fewer_pictures_are_shown_but_all_are_counted(place: Path, records: list[Explanation]) -> None:
+    write(records)
+    page = Page(made(1))
+    assert len(page.all("article")) == 2
+    assert any("6 explanations of 3 pictures" in each["text"] for each in page.all("th"))
+
+
+def test_what_is_missing_is_told_with_what_to_run(place: Path, records: list[Explanation]) -> None:
+    with pytest.raises(BlobexError, match=r"dvc repro explain"):
+        made()
+    assert not Path("reports/report").exists()
+    write(records)
+    lines = [each["text"] for each in Page(made()).all("li")]
+    assert "explanations of square, basic: run `dvc repro explain@square-basic`" in lines
+    assert "measures of truth, rect: run `dvc repro truth@rect`" in lines
+    Path("reports/evaluate/rect").mkdir(parents=True)
+    Path("reports/evaluate/rect/metrics.json").write_text("{")
+    with pytest.raises(BlobexError, match=r"evaluate/rect/metrics.json is damaged"):
+        made()
+
+
+def test_same_results_same_bytes(text: str, place: Path, records: list[Explanation]) -> None:
+    write(records)
+    assert made() == made()
+
+
+def test_small_pictures_are_kept_exactly() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
+    read = Image.open(io.BytesIO(base64.b64decode(data_uri(picture).split(",")[1])))
+    assert (np.asarray(read.convert("RGB")) == picture).all()
+
+
+@pytest.mark.parametrize(("step", "gain"), [(1, 8), (20, 4), (40, 2), (100, 1), (200, 1)])
+def test_a_difference_is_grey_where_there_is_none_and_brighter_where_there_is_more(step: int, gain: int) -> None:
+    query = np.zeros((8, 8, 3), np.uint8)
+    other = query.copy()
+    other[0, 0, 1] = step
+    shown, by = difference(query, other)
+    assert by == gain and shown[0, 0, 1] == min(GREY + gain * step, 255)
+    shown[0, 0, 1] = GREY
+    assert (shown == GREY).all()
+    assert (difference(query, query)[0] == GREY).all()
+
+
+def test_a_map_colours_and_numbers_what_changed(records: list[Explanation]) -> None:
+    record = next(each for each in records if any(change.blob is not None for change in each.blobs))
+    change = next(change for change in record.blobs if change.blob is not None)
+    painted = np.full((32, 64), -1)
+    painted[4:28, 8:40] = change.blob
+    painted[:, 50:] = (change.blob or 0) + 1  # another, which stays
+    page = Page(flat_map(painted, [change], "a map"))
+    (mark,) = page.all("text")
+    assert mark["text"] == str(change.blob)
+    assert 8 <= float(mark["x"]) < 40 and 4 <= float(mark["y"]) < 28
+    assert not Page(flat_map(np.full((32, 64), -1), [change], "nothing to see")).all("text")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs Chromium")
+def test_filters_in_a_browser(text: str, tmp_path: Path) -> None:
+    """What a person chooses is played, and the state of the page read back."""
+    play = """
+    const set = (name, value) => { form.elements[name].value = value;
+      form.elements[name].dispatchEvent(new Event("input", {bubbles: true})); };
+    const all = () => [...document.querySelectorAll(".card")];
+    const seen = () => all().filter(card => !card.hidden).map(card => card.dataset.order);
+    const said = [seen()];
+    for (const [name, value] of PLAYED) { set(name, value); said.push(seen()); }
+    document.title = JSON.stringify(said);
+    """
+    played = [["setup", "square"], ["setup", ""], ["changed", "light"], ["text", "GREEN one.png"], ["sort", "distance"]]
+    played += [["changed", ""], ["text", ""], ["verdict", "failed"]]
+    path = tmp_path / "page.html"
+    script = play.replace("PLAYED", json.dumps(played))
+    path.write_text(text.replace("</script>\n</body>", f"{script}</script>\n</body>"), encoding="utf-8")
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"file://{path}"]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    title = re.search(r"<title>(.*?)</title>", shown)
+    assert title
+    steps = json.loads(title[1])
+    every = [str(number) for number in range(12)]
+    # 0-5 rect basic, 6 and 7 rect diverse (the first picture), 8-11 square
+    assert steps[0] == every and steps[1] == ["8", "9", "10", "11"] and steps[2] == every
+    assert steps[3] == ["1", "3", "7", "9", "11"]
+    assert steps[4] == ["1", "7", "9"]
+    assert sorted(steps[5]) == sorted(steps[6]) == ["1", "7", "9"]
+    away = {card["data-order"]: float(card.get("data-distance", "inf")) for card in Page(text).all("article")}
+    assert steps[7] == sorted(every, key=lambda name: away[name])
+    assert steps[7][-1] == "5"  # without a distance: last
+    assert steps[8] == ["5"]

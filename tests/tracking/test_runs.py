@@ -1,0 +1,350 @@
+"""Runs as MLflow keeps them, in a database of the test's own."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from blobex.config.read import flatten, load_params, to_dict
+from blobex.core.errors import BlobexError
+from blobex.tracking import pages
+from blobex.tracking import runs as tracking
+from blobex.tracking import store as mlflow_store
+from blobex.tracking.store import MlflowTracker, connect
+from blobex.tracking.tracker import NullTracker
+from blobex.tracking.versions import dvc_hash
+
+HASH = "0123456789abcdef0123456789abcdef"
+LOCK = {
+    "schema": "2.0",
+    "stages": {
+        "scenes": {"cmd": "x", "outs": [{"path": "data/scenes", "md5": f"{HASH}.dir"}]},
+        "parser": {"cmd": "y", "deps": [{"path": "data/outside", "md5": HASH}, {"path": "data/plain"}]},
+        "nothing": {"cmd": "z"},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """One database for all tests: its tables take seconds to make."""
+    return tmp_path_factory.mktemp("mlruns") / "deeper" / "mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def params(store):
+    params = load_params(Path(__file__).parents[2] / "profiles" / "smoke.yaml")
+    return dataclasses.replace(params, run=dataclasses.replace(params.run, tracking_uri=f"sqlite:///{store}"))
+
+
+@pytest.fixture(scope="module")
+def client(params):
+    return connect(params.run.tracking_uri)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Whatever is written by mistake beside the database is written here."""
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    assert {path.name for path in tmp_path.iterdir()} <= {"dvc.lock", "params.yaml", "table.csv"}
+
+
+@pytest.fixture
+def locked(elsewhere):
+    (elsewhere / "dvc.lock").write_text(yaml.safe_dump(LOCK))
+
+
+def test_finished_run_holds_everything(params, client, store, locked, elsewhere):
+    (elsewhere / "table.csv").write_text("a,b\n")
+    image = np.arange(16 * 32 * 3, dtype=np.uint8).reshape(16, 32, 3)
+    with tracking.run(params, "blobgan", "rect", Path("data/scenes")) as tracker:
+        assert client.get_run(tracker.run_id).info.status == "RUNNING"
+        tracker.log_metrics({"loss": 2.5, "r1": 1}, step=3)
+        tracker.log_metrics({"loss": 1.5}, step=6)
+        tracker.log_metrics({"final": 0.25})
+        tracker.log_image("samples", image, step=6)
+        tracker.log_table({"image": ["a", "b"], "score": [0.5, 1.0]}, "rows.json")
+        tracker.log_artifact(Path("table.csv"))
+    run = client.get_run(tracker.run_id)
+    assert run.info.status == "FINISHED" and run.info.run_name == "blobgan-rect"
+    assert client.get_experiment(run.info.experiment_id).name == "blobgan"
+    assert run.data.tags["setup"] == "rect" and run.data.tags["mlflow.source.git.commit"]
+    expected = flatten(params.blobgan, "blobgan.") | flatten(params.run, "run.")
+    assert run.data.params == {key: str(value) for key, value in expected.items()}
+    history = client.get_metric_history(tracker.run_id, "loss")
+    assert [(metric.step, metric.value) for metric in history] == [(3, 2.5), (6, 1.5)]
+    assert run.data.metrics == {"loss": 1.5, "r1": 1.0, "final": 0.25}
+    (dataset,) = run.inputs.dataset_inputs
+    assert (dataset.dataset.name, dataset.dataset.source) == ("scenes", "data/scenes")
+    assert dataset.dataset.digest == HASH + ".dir"
+    names = {item.path for item in client.list_artifacts(tracker.run_id)}
+    assert {"table.csv", "params.yaml", "images"} <= names
+    text = Path(client.download_artifacts(tracker.run_id, "params.yaml", str(store.parent))).read_text()
+    assert yaml.safe_load(text) == to_dict(params)
+    rows = pd.read_json(client.download_artifacts(tracker.run_id, "rows.json", str(store.parent)), orient="split")
+    assert rows.to_dict("list") == {"image": ["a", "b"], "score": [0.5, 1.0]}
+    pictures = [item.path for item in client.list_artifacts(tracker.run_id, "images")]
+    assert any("samples" in name and name.endswith(".png") for name in pictures)
+    assert (store.parent / "artifacts" / "blobgan" / tracker.run_id / "artifacts" / "table.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(BlobexError, "FAILED"), (InterruptedError, "FAILED"), (KeyboardInterrupt, "KILLED")]
+)
+def test_run_that_raises(params, client, error, status):
+    with pytest.raises(error), tracking.run(params, "parser", "rect") as tracker:
+        raise error("stop")
+    assert client.get_run(tracker.run_id).info.status == status
+
+
+KILLED_RUN = """
+import os, signal
+from blobex.tracking import store as mlflow_store
+from blobex.tracking import pages
+from blobex.tracking import runs as tracking
+from blobex.config.read import load_params
+with tracking.run(load_params("params.yaml"), "evaluate", "rect") as tracker:
+    tracker.log_metrics({"before": 1.0})
+    print(tracker.run_id, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_run_is_continued(params, client, elsewhere):
+    (elsewhere / "params.yaml").write_text(yaml.safe_dump(to_dict(params)))
+    done = subprocess.run([sys.executable, "-c", KILLED_RUN], capture_output=True, text=True, check=False)
+    killed = done.stdout.strip()
+    assert client.get_run(killed).info.status == "RUNNING"
+    with tracking.run(params, "evaluate", "square") as other:  # neither another setup's ...
+        assert other.run_id != killed
+        with tracking.run(params, "evaluate", "square") as beside:  # ... nor a living process's run is taken over
+            assert beside.run_id not in (killed, other.run_id)
+    with tracking.run(params, "evaluate", "rect") as tracker:
+        assert tracker.run_id == killed
+        tracker.log_metrics({"after": 2.0})
+    run = client.get_run(killed)
+    assert run.info.status == "FINISHED" and run.data.metrics == {"before": 1.0, "after": 2.0}
+
+
+@pytest.mark.slow
+def test_a_killed_run_of_other_parameters_is_ended(params, client, elsewhere):
+    (elsewhere / "params.yaml").write_text(yaml.safe_dump(to_dict(params)))
+    done = subprocess.run([sys.executable, "-c", KILLED_RUN], capture_output=True, text=True, check=False)
+    changed = dataclasses.replace(params, evaluate=dataclasses.replace(params.evaluate, batch_size=17))
+    with tracking.run(changed, "evaluate", "rect") as tracker:
+        assert tracker.run_id != done.stdout.strip()
+    assert client.get_run(done.stdout.strip()).info.status == "KILLED"
+
+
+def test_run_whose_start_cannot_be_logged_does_not_stay_open(params, client, monkeypatch):
+    def broken(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(tracking, "_log_dataset", broken)
+    with pytest.raises(OSError, match="disk full"), tracking.run(params, "decision", "rect", Path("data")):
+        pass
+    (run,) = client.search_runs([client.get_experiment_by_name("decision").experiment_id])
+    assert run.info.status == "FAILED"
+
+
+def test_stages_have_experiments_of_their_own(params, client):
+    ids = []
+    for setup in ("square", "rect"):
+        with tracking.run(params, "encoder", setup) as tracker:
+            ids.append(tracker.run_id)
+    experiments = {client.get_run(run_id).info.experiment_id for run_id in ids}
+    assert len(experiments) == 1 and len(set(ids)) == 2
+    assert client.get_experiment(experiments.pop()).name == "encoder"
+
+
+def test_run_is_continued(params, client, locked):
+    with pytest.raises(InterruptedError), tracking.run(params, "blobgan", "square", Path("data/scenes")) as tracker:
+        tracker.log_metrics({"loss": 3.0}, step=1)
+        raise InterruptedError
+    longer = dataclasses.replace(params.blobgan.training, steps=99)
+    longer = dataclasses.replace(params, blobgan=dataclasses.replace(params.blobgan, training=longer))
+    with tracking.run(longer, "blobgan", "square", Path("data/scenes"), run_id=tracker.run_id) as again:
+        assert again.run_id == tracker.run_id
+        assert client.get_run(tracker.run_id).info.status == "RUNNING"
+        again.log_metrics({"loss": 2.0}, step=2)
+    run = client.get_run(tracker.run_id)
+    assert run.info.status == "FINISHED" and len(run.inputs.dataset_inputs) == 1
+    assert [metric.step for metric in client.get_metric_history(tracker.run_id, "loss")] == [1, 2]
+    assert run.data.params["blobgan.training.steps"] == str(params.blobgan.training.steps)
+
+
+def test_experiment_with_another_place_steps_aside_and_comes_back(params, client, store):
+    here, there = store.parent / "artifacts" / "report", store.parent / "moved" / "artifacts" / "report"
+    earlier = client.create_experiment("report", there.as_uri())
+    with tracking.run(params, "report", "rect") as tracker:
+        pass
+    run = client.get_run(tracker.run_id).info
+    assert run.experiment_id != earlier and client.get_experiment_by_name("report").experiment_id == run.experiment_id
+    assert (here / tracker.run_id / "artifacts" / "params.yaml").is_file() and not there.exists()
+    assert client.get_experiment(earlier).name == f"report ({there.as_uri()})"
+    client.rename_experiment(run.experiment_id, f"report ({here.as_uri()})")
+    client.rename_experiment(earlier, "report")  # as if the folder had been moved there and back
+    with tracking.run(params, "report", "rect") as again:
+        pass
+    assert client.get_run(again.run_id).info.experiment_id == run.experiment_id
+    assert client.get_experiment(run.experiment_id).name == "report"
+    assert client.get_experiment(earlier).name == f"report ({there.as_uri()})"
+
+
+@pytest.mark.parametrize("place", ["mlruns/files", "file:///tmp/files", "bucket/folder", ""])
+def test_place_that_is_no_bucket(params, place):
+    wrong = dataclasses.replace(params, run=dataclasses.replace(params.run, artifacts=place))
+    with pytest.raises(BlobexError, match=r"run\.artifacts is .*s3://"), tracking.run(wrong, "parser", "rect"):
+        pytest.fail("the stage began")
+
+
+def test_pages_are_served_of_a_local_store_only(params, monkeypatch):
+    called = []
+    monkeypatch.setattr("os.execve", lambda *arguments: called.append(arguments))
+    monkeypatch.delenv(mlflow_store.S3_ENDPOINT, raising=False)
+    pages.serve(dataclasses.replace(params.run, s3_endpoint="http://host:9000"), 5001)
+    ((program, words, environment),) = called
+    assert program == sys.executable and words[1:4] == ["-m", "mlflow", "ui"] and words[-1] == "5001"
+    assert params.run.tracking_uri in words and environment[mlflow_store.S3_ENDPOINT] == "http://host:9000"
+    assert mlflow_store.S3_ENDPOINT not in os.environ
+    for uri in ("none", "http://127.0.0.1:5000"):
+        with pytest.raises(BlobexError, match=r"run\.tracking_uri is"):
+            pages.serve(dataclasses.replace(params.run, tracking_uri=uri), 5001)
+
+
+@pytest.mark.parametrize("run_id", ["0" * 32, "no such run"])
+def test_unknown_run_is_named(params, run_id):
+    words = rf"knows no run {run_id}.*resume\.run_id"
+    with pytest.raises(BlobexError, match=words), tracking.run(params, "blobgan", "rect", run_id=run_id):
+        pass
+
+
+def test_tracking_can_be_off(params, elsewhere):
+    off = dataclasses.replace(params, run=dataclasses.replace(params.run, tracking_uri="none"))
+    with tracking.run(off, "blobgan", "rect", Path("data/scenes"), run_id="0" * 32) as tracker:
+        assert isinstance(tracker, NullTracker) and tracker.run_id is None
+        tracker.log_params({"a": 1})
+        tracker.log_metrics({"b": 2.0}, step=1)
+        tracker.log_image("c", np.zeros((2, 2, 3), np.uint8), step=1)
+        tracker.log_artifact(Path("nothing"))
+    assert not list(elsewhere.iterdir())
+
+
+@pytest.mark.parametrize("uri", ["mlruns", "file:///tmp/mlruns", "ftp://host/x", "sqlite:////proc/none/mlflow.db"])
+def test_store_that_cannot_be_used_is_named(uri):
+    with pytest.raises(BlobexError, match=r"run\.tracking_uri"):
+        connect(uri)
+
+
+def test_damaged_database_is_named(tmp_path_factory):
+    database = tmp_path_factory.mktemp("damaged") / "mlflow.db"
+    database.write_text("no database at all, but long enough to look like one" * 50)
+    with pytest.raises(BlobexError, match=r"run\.tracking_uri"):
+        connect(f"sqlite:///{database}")
+
+
+def test_more_parameters_and_metrics_than_one_message_holds(params, client):
+    with tracking.run(params, "evaluate", "rect") as tracker:
+        tracker.log_params({f"p{index}": index for index in range(250)})
+        tracker.log_metrics({f"m{index}": index for index in range(1100)})
+    data = client.get_run(tracker.run_id).data
+    assert len([name for name in data.params if name.startswith("p")]) == 250 and len(data.metrics) == 1100
+
+
+def test_numbers_that_are_none(params, client):
+    with tracking.run(params, "evaluate", "rect") as tracker:
+        tracker.log_metrics({"nan": float("nan"), "tensor": torch.tensor(1.5), "numpy": np.float32(2.5)}, step=1)
+    metrics = client.get_run(tracker.run_id).data.metrics
+    assert np.isnan(metrics["nan"]) and metrics["tensor"] == 1.5 and metrics["numpy"] == 2.5
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("data/scenes", f"{HASH}.dir"),
+        ("data/outside", HASH),
+        ("data/plain", "unversioned"),
+        ("data/unknown", "unversioned"),
+    ],
+)
+def test_hash_of_what_dvc_versions(locked, path, expected):
+    assert dvc_hash(Path(path)) == expected
+
+
+def test_hash_without_a_lock(elsewhere):
+    assert dvc_hash(Path("data/scenes")) == "unversioned"
+    (elsewhere / "dvc.lock").write_text("")
+    assert dvc_hash(Path("data/scenes")) == "unversioned"
+    (elsewhere / "dvc.lock").write_text("stages: [")
+    with pytest.raises(BlobexError, match=r"dvc\.lock"):
+        dvc_hash(Path("data/scenes"))
+
+
+@pytest.mark.slow
+def test_decision_model_is_registered_and_opens_again(params, client, elsewhere):
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 4 * 8, 4))
+    with tracking.run(params, "decision", "rect") as tracker:
+        tracking.register_decision(tracker, params, "decision-rect", model, 4, 8)
+    tracking.register_decision(NullTracker(), params, "nothing", model, 4, 8)
+    version = client.get_model_version_by_alias("decision-rect", mlflow_store.ALIAS)
+    assert version.run_id == tracker.run_id
+    assert client.get_run(tracker.run_id).info.status == "FINISHED"
+    import mlflow.pyfunc
+
+    opened = mlflow.pyfunc.load_model(f"models:/decision-rect@{mlflow_store.ALIAS}")
+    image = np.random.default_rng(0).normal(size=(3, 3, 4, 8)).astype(np.float32)
+    np.testing.assert_allclose(opened.predict(image), model(torch.from_numpy(image)).detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_several_processes_may_start_at_once(tmp_path_factory):
+    """The first use of a database makes its tables; two that do so together would crash."""
+    store = tmp_path_factory.mktemp("together") / "mlflow.db"
+    command = (
+        f"from blobex.tracking.store import connect; print(len(connect('sqlite:///{store}').search_experiments()))"
+    )
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+    options = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    processes = [subprocess.Popen([sys.executable, "-c", command], **options) for _ in range(2)]
+    for process in processes:
+        out, error = process.communicate(timeout=120)
+        assert process.returncode == 0 and out.split()[-1] == b"1", error.decode()
+
+
+def test_tracker_of_a_run(params):
+    with tracking.run(params, "evaluate", "square") as tracker:
+        assert isinstance(tracker, MlflowTracker)
+
+
+@pytest.mark.slow
+def test_runs_of_dead_processes_are_closed_within_their_parent_only(params, client):
+    """A worker that was killed as it began a run leaves it open; those that live keep theirs."""
+    profile, uri = str(Path(__file__).parents[2] / "profiles" / "smoke.yaml"), params.run.tracking_uri
+    with (
+        tracking.run(params, "sweep_cf", "square") as parent,
+        tracking.run(params, "sweep_cf", "rect") as other,
+        tracking.child(params, parent.run_id, "lives", {}) as alive,
+    ):
+        code = (
+            "import dataclasses, os, signal; from blobex import tracking; from blobex.config.read import load_params\n"
+            f"params = load_params({profile!r})\n"
+            f"params = dataclasses.replace(params, run=dataclasses.replace(params.run, tracking_uri={uri!r}))\n"
+            f"begun = [tracking.child(params, each, 'dies', {{}}) for each in {[parent.run_id, other.run_id]!r}]\n"
+            "print([each.__enter__().run_id for each in begun], flush=True)\n"
+            "os.kill(os.getpid(), signal.SIGKILL)"
+        )
+        told = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True).stdout
+        within, elsewhere = (name.strip(" '") for name in told.strip().strip("[]").split(","))
+        tracking.end_orphans(params, parent.run_id)
+        states = [client.get_run(name).info.status for name in (within, elsewhere, alive.run_id, parent.run_id)]
+        assert states == ["KILLED", "RUNNING", "RUNNING", "RUNNING"]
+    tracking.end_orphans(params, None)
+    tracking.end_orphans(params, "0" * 32)  # no such run

@@ -21,7 +21,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Setup:
+class ImageSize:
     height: Annotated[int, Within(16, 1024)]  # pixels
     aspect_ratio: Annotated[int, Within(1, 4)]  # width / height
 
@@ -31,9 +31,9 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Setups:
-    square: Setup
-    rect: Setup
+class ImageSizes:
+    square: ImageSize
+    rect: ImageSize
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class InvertSetup:
+class InversionParams:
     steps: Annotated[int, Within(0, 10**5)]  # of Adam
     decision_steps: Annotated[int, Within(0, 10**5)]  # the last ones, which look at the decision too
     learning_rate: Annotated[float, Within(1e-6, 10)]  # at the beginning
@@ -38,12 +38,12 @@ class Invert:
     source: Literal["real", "generated"]
     images: Annotated[int, Within(1, 10**6)]  # that are inverted, and explained
     truncation: Annotated[float, Within(0, 1)]  # of generated pictures
-    square: InvertSetup
-    rect: InvertSetup
+    square: InversionParams
+    rect: InversionParams
 
 
 @dataclass(frozen=True)
-class ExplainSetup:
+class SearchParams:
     examples: Annotated[int, Within(0, 1000)]  # of each object that are tried before gradients; 0: gradients alone
     steps: Annotated[int, Within(1, 10**5)]  # at most
     learning_rate: Annotated[float, Within(1e-6, 10)]  # of all keys but sizes
@@ -90,8 +90,8 @@ class Explain:
     basic: ExplainVariant
     targeted: ExplainVariant
     diverse: ExplainVariant
-    square: ExplainSetup
-    rect: ExplainSetup
+    square: SearchParams
+    rect: SearchParams
 
     def variant(self, name: str) -> ExplainVariant:
         """One of the variants by name; BlobexError if there is none of that name."""

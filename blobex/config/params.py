@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from blobex.config.data import Data, Run, Scenes, Setup, Setups
+from blobex.config.data import Data, ImageSize, ImageSizes, Run, Scenes
 from blobex.config.explain import Explain, Invert, Search
 from blobex.config.measures import Bench, Evaluate, Report, Truth
 from blobex.config.sweeps import SweepCf, SweepEncoder, SweepInvert
@@ -19,7 +19,7 @@ PICTURE_TRAININGS = ("parser", "decision", "blobgan_pretrain", "blobgan", "encod
 class Params:
     run: Run
     data: Data
-    setups: Setups
+    setups: ImageSizes
     scenes: Scenes
     parser: Parser
     decision: Decision
@@ -60,7 +60,7 @@ class Params:
             trained[section] = replace(part, training=replace(part.training, batch_size=size))
         return replace(self, run=replace(self.run, batches="pictures"), **trained)
 
-    def setup(self, name: str) -> Setup:
+    def setup(self, name: str) -> ImageSize:
         """The picture size of the setup called `name`."""
         if name not in ("square", "rect"):
             raise BlobexError(f"unknown setup {name!r}: choose square or rect")

@@ -53,9 +53,9 @@ def read_yaml(path: Path) -> Any:
 def parse(kind: type[T], tree: object, name: str = "") -> T:
     """A mapping read from YAML as the dataclass `kind`; `name` is the key's path in error messages.
 
-    >>> from blobex.config.data import Setup
-    >>> parse(Setup, {"height": 64, "aspect_ratio": 2})
-    Setup(height=64, aspect_ratio=2)
+    >>> from blobex.config.data import ImageSize
+    >>> parse(ImageSize, {"height": 64, "aspect_ratio": 2})
+    ImageSize(height=64, aspect_ratio=2)
     """
     return typing.cast(T, _parse(kind, tree, name))
 
@@ -63,8 +63,8 @@ def parse(kind: type[T], tree: object, name: str = "") -> T:
 def to_dict(params: Any) -> dict[str, Any]:
     """The nested mapping that `parse` reads back as the same dataclass.
 
-    >>> from blobex.config.data import Setup
-    >>> to_dict(Setup(height=64, aspect_ratio=2))
+    >>> from blobex.config.data import ImageSize
+    >>> to_dict(ImageSize(height=64, aspect_ratio=2))
     {'height': 64, 'aspect_ratio': 2}
     """
     return dataclasses.asdict(params)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blobex.config.explain import ExplainSetup
+from blobex.config.explain import SearchParams
 from blobex.core.errors import BlobexError
 from blobex.counterfactual.assignment import ENTROPY, Shares
 from blobex.counterfactual.compose import Composer
@@ -52,7 +52,7 @@ class _Tools:
     queries: Tensor  # N,3,H,W: the pictures
     quick: Composer
     exact: Composer
-    setup: ExplainSetup
+    setup: SearchParams
     slots: int
 
     def faster(self) -> _Tools:
@@ -83,7 +83,7 @@ def search(
     *,
     quick: Networks,
     exact: Networks,
-    setup: ExplainSetup,
+    setup: SearchParams,
     slots: int,
     manner: Manner = Manner(),
     skip: Tensor | None = None,
@@ -246,7 +246,7 @@ class _Work:
 
     problems: Problems
     composer: Composer
-    setup: ExplainSetup
+    setup: SearchParams
     shares: Shares
     begin: Tensor  # P,D: where the first step is taken from
 

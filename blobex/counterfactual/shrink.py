@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blobex.config.explain import ExplainSetup
+from blobex.config.explain import SearchParams
 from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.problems import Problems
 from blobex.optim.batching import State, in_slots
@@ -19,7 +19,7 @@ class Way:
 
     problems: Problems
     composer: Composer
-    setup: ExplainSetup
+    setup: SearchParams
     slots: int
 
     def pruned(self, found: Tensor, slope: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blobex.config.data import Setup
+from blobex.config.data import ImageSize
 from blobex.config.params import Params
 from blobex.core.errors import BlobexError
 from blobex.datasets.bdd import (
@@ -223,7 +223,7 @@ def _decode(
     return decode_cached(paths, recipe, Cache(Path(params.data.cache), slot), skip, limit)
 
 
-def _label_maps(name: str, categories: int, setup: Setup) -> Recipe:
+def _label_maps(name: str, categories: int, setup: ImageSize) -> Recipe:
     """Label maps (H,W) of numbers below `categories`, or 255."""
 
     def read(path: Path) -> tuple[np.ndarray, Size]:
@@ -233,7 +233,7 @@ def _label_maps(name: str, categories: int, setup: Setup) -> Recipe:
     return Recipe(name, (setup.height, setup.width), read)
 
 
-def _thing_maps(setup: Setup) -> Recipe:
+def _thing_maps(setup: ImageSize) -> Recipe:
     """The things of bitmasks (H,W), numbered from 1; crowds and the 256th thing on count as stuff."""
 
     def read(path: Path) -> tuple[np.ndarray, Size]:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blobex.config.data import Setup
+from blobex.config.data import ImageSize
 from blobex.config.params import Params
 from blobex.core.device import resolve_precision
 from blobex.core.errors import BlobexError
@@ -124,7 +124,7 @@ def _encode(blobgan: BlobGAN, encoder: Starter) -> Encode:
     return lambda images: blobgan.layout_from_w(encoder(_channels_last(images)), encoder.mlp_idx)
 
 
-def parser_of(folder: Path, size: Setup, device: torch.device) -> Parser | None:
+def parser_of(folder: Path, size: ImageSize, device: torch.device) -> Parser | None:
     """The parser in the folder of a setup, None if there is none; BlobexError if it is for pictures of another size."""
     if not (folder / weights.CONFIG).is_file():
         return None

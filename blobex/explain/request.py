@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from blobex.config.explain import Explain, ExplainSetup, ExplainVariant, Gate
+from blobex.config.explain import Explain, ExplainVariant, Gate, SearchParams
 from blobex.config.limits import Shape
 from blobex.config.read import parse
 from blobex.core.errors import BlobexError
 from blobex.counterfactual.masks import resolve_keys
 from blobex.counterfactual.questions import Box
 
-Section = TypeVar("Section", Explain, ExplainVariant, ExplainSetup, Gate)
+Section = TypeVar("Section", Explain, ExplainVariant, SearchParams, Gate)
 Blobs = Sequence[int] | Sequence[Sequence[int]]
 
 
@@ -59,7 +59,7 @@ class Plan:
     blobs: Blobs | None
     only: str | None
     variant: ExplainVariant
-    setup: ExplainSetup
+    setup: SearchParams
     gate: Gate
     photo: bool
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from blobex.config.explain import InvertSetup
+from blobex.config.explain import InversionParams
 from blobex.core.errors import BlobexError
 from blobex.layout.blobs import BlobLayout
 from blobex.layout.vector import VectorForm
@@ -74,7 +74,7 @@ def invert(
     *,
     quick: Networks,
     exact: Networks,
-    setup: InvertSetup,
+    setup: InversionParams,
     slots: int,
     start: BlobLayout | None = None,
 ) -> Inversion:
@@ -106,7 +106,7 @@ class _Work:
     rate: Tensor  # D: the first learning rates
     form: VectorForm
     networks: Networks
-    setup: InvertSetup
+    setup: InversionParams
 
     def load(self, numbers: Tensor) -> State:
         images, start = (tensor[numbers.to(tensor.device)] for tensor in (self.images, self.start))
@@ -157,7 +157,7 @@ def look_terms(
     }
 
 
-def weighted(terms: Mapping[str, Tensor], setup: InvertSetup) -> Tensor:
+def weighted(terms: Mapping[str, Tensor], setup: InversionParams) -> Tensor:
     """The loss (N,)."""
     return torch.stack([getattr(setup, name) * term for name, term in terms.items()]).sum(0)
 
@@ -169,7 +169,7 @@ def measure(
     found: BlobLayout,
     step: Tensor,
     networks: Networks,
-    setup: InvertSetup,
+    setup: InversionParams,
     slots: int,
 ) -> Inversion:
     """The record of the layouts `found`; where it is not finite, or worse than the encoder's, the encoder's instead."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from blobex.config.explain import InvertSetup
+from blobex.config.explain import InversionParams
 from blobex.inversion.invert import Inversion, look_terms, mean_square, measure, weighted
 from blobex.layout.blobs import BlobLayout, concatenate, from_dict
 from blobex.optim.networks import Networks
@@ -27,7 +27,7 @@ def invert_published(images: Tensor, networks: Networks) -> Inversion:
     picture are of one step, the last.
     """
     rates = {"learning_rate": RATE, "size_lr_multiplier": SIZE_RATE / RATE}
-    setup = InvertSetup(steps=STEPS, decision_steps=STEPS, **rates, **WEIGHTS)
+    setup = InversionParams(steps=STEPS, decision_steps=STEPS, **rates, **WEIGHTS)
     with torch.no_grad():
         start = concatenate([networks.encode(part) for part in images.split(BATCH)])
     found = []
@@ -37,7 +37,7 @@ def invert_published(images: Tensor, networks: Networks) -> Inversion:
     return measure(images, start, concatenate(found), steps, networks, setup, BATCH)
 
 
-def _descend(images: Tensor, start: BlobLayout, networks: Networks, setup: InvertSetup) -> BlobLayout:
+def _descend(images: Tensor, start: BlobLayout, networks: Networks, setup: InversionParams) -> BlobLayout:
     free, optimiser = adam(start, RATE, SIZE_RATE)
     schedule = torch.optim.lr_scheduler.StepLR(optimiser, HALVE_EVERY, 0.5)
     for _ in range(STEPS):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blobex.config.data import Setup
+from blobex.config.data import ImageSize
 from blobex.config.read import parse
 from blobex.config.training import Network
 from blobex.core.errors import BlobexError
@@ -112,7 +112,7 @@ def sample_pictures(
 def from_config(config: dict[str, Any]) -> BlobGAN:
     """The network that a saved config describes, with fresh weights; BlobexError names what is wrong in it."""
     network = parse(Network, config.get("network"), "network")
-    picture = parse(Setup, {name: config.get(name) for name in ("height", "aspect_ratio")}, "config")
+    picture = parse(ImageSize, {name: config.get(name) for name in ("height", "aspect_ratio")}, "config")
     return BlobGAN(network, picture.height, picture.aspect_ratio)
 
 

@@ -17,7 +17,7 @@ import yaml
 from torch import nn
 
 from blobex import __version__
-from blobex.config.data import Setup
+from blobex.config.data import ImageSize
 from blobex.config.params import Params
 from blobex.core.errors import BlobexError
 from blobex.core.files import whole_folder
@@ -41,7 +41,7 @@ class _Network:
     module: nn.Module
     stage: str  # the stage that would have trained it
     config: dict[str, Any]
-    picture: Setup | None  # size of its pictures; None: any
+    picture: ImageSize | None  # size of its pictures; None: any
     source: str  # where the file holds it
     dropped: list[str]
     computed: list[str]
@@ -106,7 +106,7 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _network(checkpoint: Mapping[str, Any], kind: str, size: Setup, seed: int) -> _Network:
+def _network(checkpoint: Mapping[str, Any], kind: str, size: ImageSize, seed: int) -> _Network:
     if kind == "generator":
         return _generator(checkpoint, seed)
     found = published.find(checkpoint, kind)
@@ -114,7 +114,7 @@ def _network(checkpoint: Mapping[str, Any], kind: str, size: Setup, seed: int) -
     source = f"{kind} under {found.place or 'no key'}" + (f", names after {found.prefix}" if found.prefix else "")
     if kind == "encoder":
         encoder = published.encoder_from_checkpoint(checkpoint)
-        picture = Setup(encoder.config["height"], encoder.config["aspect_ratio"])
+        picture = ImageSize(encoder.config["height"], encoder.config["aspect_ratio"])
         return _Network(encoder, "encoder", encoder.config, picture, source, rest, [])
     decision = published.decision_from_checkpoint(checkpoint, size.height, size.width)
     return _Network(decision, "decision", decision.config, None, source, rest, [])
@@ -131,7 +131,7 @@ def _generator(checkpoint: Mapping[str, Any], seed: int) -> _Network:
             dropped.append("state_dict: generator_ema.noises.* (they fit no layer)")
     source = "generator_ema and layout_net_ema under state_dict"
     return _Network(
-        model, "blobgan", model.config(), Setup(model.height, model.aspect_ratio), source, dropped, computed
+        model, "blobgan", model.config(), ImageSize(model.height, model.aspect_ratio), source, dropped, computed
     )
 
 
@@ -146,7 +146,7 @@ def _dropped(checkpoint: Mapping[str, Any], place: str | None, kept: tuple[str, 
     return keys + groups + ([f"{label}*.kernel ({filters} fixed filters)"] if filters else [])
 
 
-def _check(network: _Network, setup: str, size: Setup, models: Path) -> None:
+def _check(network: _Network, setup: str, size: ImageSize, models: Path) -> None:
     """BlobexError unless the network fits the setup's pictures and BlobGAN."""
     picture = network.picture
     if picture is not None and picture != size:

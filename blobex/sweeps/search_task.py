@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self, TypeVar
 import numpy as np
 from torch import Tensor
 
-from blobex.config.explain import ExplainSetup, InvertSetup
+from blobex.config.explain import InversionParams, SearchParams
 from blobex.config.read import parse
 from blobex.config.sweeps import Range, SweepCf, SweepInvert
 from blobex.explain.explainer import Explainer
@@ -43,7 +43,7 @@ class SearchTask:
     def __init__(self, explainer: Explainer, options: SweepCf | SweepInvert, pictures: Parts) -> None:
         self.explainer, self.setup, self.pictures = explainer, explainer.setup, pictures
         self.space: dict[str, Range] = {str(name): each for name, each in options.space.items()}
-        self.present: InvertSetup | ExplainSetup = getattr(getattr(explainer.params, self.tuned), self.setup)
+        self.present: InversionParams | SearchParams = getattr(getattr(explainer.params, self.tuned), self.setup)
         self.budget, self.chunk, self.warm = self._budget(options.seconds), options.chunk, False
 
     def _budget(self, seconds: float | None) -> float | None:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blobex.config.data import Setup
+from blobex.config.data import ImageSize
 from blobex.config.training import BlobganPretrain, Network
 from blobex.datasets.images import to_float
 from blobex.layout.assign import looking, placed
@@ -29,7 +29,7 @@ class PaintModule(StepModule):
     """Generator and segment encoder. Batches: pictures uint8 (N,3,H,W), then xs, ys, covs and sizes of `Places`."""
 
     def __init__(
-        self, params: BlobganPretrain, network: Network, setup: Setup, perceptual: Perceptual, seed: int
+        self, params: BlobganPretrain, network: Network, setup: ImageSize, perceptual: Perceptual, seed: int
     ) -> None:
         options = {"network": dataclasses.asdict(network), "setup": dataclasses.asdict(setup)}
         super().__init__(params.training, seed, {**options, **weights_of(params)})

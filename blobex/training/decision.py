@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blobex.config.data import Setup
+from blobex.config.data import ImageSize
 from blobex.config.training import Decision as DecisionParams
 from blobex.datasets.datamodule import DecisionSet, batch_indices, checksum
 from blobex.datasets.images import to_float
@@ -20,7 +20,7 @@ from blobex.training.fit import Batch, StepModule
 class DecisionModule(StepModule):
     """The decision model in training, on batches of `decision_batches`."""
 
-    def __init__(self, params: DecisionParams, setup: Setup, data: DecisionSet, seed: int) -> None:
+    def __init__(self, params: DecisionParams, setup: ImageSize, data: DecisionSet, seed: int) -> None:
         config = {"architecture": params.architecture, "setup": repr(setup)}
         super().__init__(params.training, seed, {**config, "data": checksum(data.images, data.actions)})
         self.learning_rate = params.training.learning_rate

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blobex.config.data import Setup
+from blobex.config.data import ImageSize
 from blobex.config.training import Encoder as EncoderParams
 from blobex.config.training import EncoderPretrain, Training
 from blobex.datasets.images import to_float
@@ -29,7 +29,7 @@ class Perceptual(Protocol):
     def distance_to(self, embedded: Any, x: Tensor) -> Tensor: ...
 
 
-def build_encoder(params: EncoderPretrain, setup: Setup, blobgan: BlobGAN, seed: int) -> Encoder:
+def build_encoder(params: EncoderPretrain, setup: ImageSize, blobgan: BlobGAN, seed: int) -> Encoder:
     """A fresh encoder to the activation before layer `mlp_idx` of the layout network."""
     w_size = blobgan.layout_network.w_size(params.mlp_idx)
     with torch.random.fork_rng(devices=[]):

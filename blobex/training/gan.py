@@ -11,7 +11,7 @@ import pytorch_lightning as lightning
 import torch
 from torch import Tensor
 
-from blobex.config.data import Setup
+from blobex.config.data import ImageSize
 from blobex.config.training import Blobgan
 from blobex.datasets.images import to_float
 from blobex.layout.jitter import jitter
@@ -41,7 +41,7 @@ class GanModule(StepModule):
 
     optimizer_steps = 2
 
-    def __init__(self, params: Blobgan, setup: Setup, seed: int, painting: Painting | None = None) -> None:
+    def __init__(self, params: Blobgan, setup: ImageSize, seed: int, painting: Painting | None = None) -> None:
         watching = ("training", "sample_every_n_steps", "fid_every_n_steps", "fid_images", "mean_latent_samples")
         options = {key: value for key, value in dataclasses.asdict(params).items() if key not in watching}
         super().__init__(params.training, seed, {"setup": dataclasses.asdict(setup), **options})

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics.detection import PanopticQuality
 
-from blobex.config.data import Setup
+from blobex.config.data import ImageSize
 from blobex.config.training import Parser as ParserParams
 from blobex.datasets.datamodule import NO_BOX, DetectionSet, SegmentationSet, batch_indices, checksum
 from blobex.datasets.images import to_float
@@ -28,7 +28,7 @@ class ParserModule(StepModule):
     weights: Tensor
 
     def __init__(
-        self, params: ParserParams, setup: Setup, detection: DetectionSet, segmentation: SegmentationSet, seed: int
+        self, params: ParserParams, setup: ImageSize, detection: DetectionSet, segmentation: SegmentationSet, seed: int
     ) -> None:
         data = checksum(*vars(detection).values(), *vars(segmentation).values())
         super().__init__(params.training, seed, {"channels": params.channels, "setup": repr(setup), "data": data})

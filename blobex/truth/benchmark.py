@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from blobex.config.data import Setups
+from blobex.config.data import ImageSizes
 from blobex.config.explain import Explain, Invert
 from blobex.config.measures import Truth
 from blobex.config.params import Params
@@ -120,7 +120,7 @@ def _part(params: Params, setup: str, models: Path, name: str, number: int | Non
 def _own(section: Explain | Invert, setup: str) -> dict[str, object]:
     """What a section says, without what it says of other setups."""
     every = {field.name: getattr(section, field.name) for field in dataclasses.fields(section)}
-    others = [field.name for field in dataclasses.fields(Setups) if field.name != setup]
+    others = [field.name for field in dataclasses.fields(ImageSizes) if field.name != setup]
     return {name: value for name, value in every.items() if name not in others}
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from blobex.config.data import Setup, Setups
+from blobex.config.data import ImageSize, ImageSizes
 from blobex.config.params import Params
 from blobex.config.read import load_params
 from blobex.core.errors import BlobexError
@@ -36,7 +36,7 @@ PROFILE = Path(__file__).parents[2] / "profiles" / "synthetic.yaml"
 
 def with_data(root: Path, source: str = "bdd100k", height: int = 32) -> Params:
     params = load_params(PROFILE)
-    setups = Setups(square=Setup(height, 1), rect=Setup(height, 2))
+    setups = ImageSizes(square=ImageSize(height, 1), rect=ImageSize(height, 2))
     return dataclasses.replace(
         params, setups=setups, data=dataclasses.replace(params.data, root=str(root), source=source, cache=None)
     )

@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from blobex.config.data import Setup, Setups
+from blobex.config.data import ImageSize, ImageSizes
 from blobex.config.params import Params
 from blobex.config.read import load_params
 from blobex.core.errors import BlobexError
@@ -116,7 +116,7 @@ def mixed_folder(folder: Path, count: int, seed: int = 0) -> tuple[list[Path], d
 def folder_params(root: Path, cache: Path | None = None) -> Params:
     """The smoke profile at 16x16 and 16x32 on a folder, untracked."""
     params = load_params(PROFILE)
-    setups = Setups(square=Setup(16, 1), rect=Setup(16, 2))
+    setups = ImageSizes(square=ImageSize(16, 1), rect=ImageSize(16, 2))
     data = dataclasses.replace(params.data, root=str(root), source="folder", cache=str(cache) if cache else None)
     return dataclasses.replace(
         params, setups=setups, data=data, run=dataclasses.replace(params.run, tracking_uri="none", device="cpu")

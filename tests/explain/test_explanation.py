@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from worlds.linear_world import MeanAbsolute
 
-from blobex.config.explain import ExplainSetup, InvertSetup
+from blobex.config.explain import InversionParams, SearchParams
 from blobex.core.errors import BlobexError
 from blobex.counterfactual.masks import masks
 from blobex.counterfactual.questions import Questions, ask
@@ -26,10 +26,10 @@ from blobex.optim.networks import Networks
 BLOBS = 2
 NAMES = ["a.png", "b.png", "c.png"]
 OUTPUTS = ("forward", "stop", "left", "right")
-INVERT = InvertSetup(
+INVERT = InversionParams(
     steps=0, decision_steps=0, learning_rate=0.02, size_lr_multiplier=2, perceptual=1, l2=1, decision=1, blobs=1
 )
-EXPLAIN = ExplainSetup(
+EXPLAIN = SearchParams(
     examples=0,
     steps=30,
     learning_rate=0.02,

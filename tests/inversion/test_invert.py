@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from worlds.linear_world import MeanAbsolute
 
-from blobex.config.explain import InvertSetup
+from blobex.config.explain import InversionParams
 from blobex.core.errors import BlobexError
 from blobex.inversion.invert import LAST_RATE, RELATIVE_RATES, Inversion, invert
 from blobex.layout.blobs import BlobLayout
 from blobex.optim.networks import Networks
 
-SETUP = InvertSetup(
+SETUP = InversionParams(
     steps=60,
     decision_steps=60,
     learning_rate=0.05,
@@ -53,7 +53,7 @@ def world(**networks: object) -> Networks:
 
 def run(
     images: Tensor,
-    setup: InvertSetup = SETUP,
+    setup: InversionParams = SETUP,
     slots: int = 4,
     quick: Networks | None = None,
     exact: Networks | None = None,

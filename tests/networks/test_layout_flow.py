@@ -10,7 +10,7 @@ from torch import nn
 from worlds.tiny_networks import tiny_network
 from worlds.tiny_world import PARAMS
 
-from blobex.config.data import Run, Setup
+from blobex.config.data import ImageSize, Run
 from blobex.config.read import load_params
 from blobex.core.errors import BlobexError
 from blobex.layout.blobs import ABSENT, BlobLayout
@@ -193,7 +193,7 @@ def test_stopped_and_resumed_it_ends_alike(tmp_path):
 def test_pictures_do_not_change_the_flow(tmp_path):
     params = load_params(PARAMS).blobgan
     training = dataclasses.replace(params.training, steps=2, batch_size=4)
-    module = GanModule(dataclasses.replace(params, network=NETWORK, training=training), Setup(16, 1), 0)
+    module = GanModule(dataclasses.replace(params, network=NETWORK, training=training), ImageSize(16, 1), 0)
     before = {name: tensor.clone() for name, tensor in module.model.layout_network.state_dict().items()}
     painter = {name: tensor.clone() for name, tensor in module.model.generator.state_dict().items()}
     pictures = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)

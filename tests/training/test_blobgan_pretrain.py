@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from worlds.tiny_networks import tiny_network
 from worlds.tiny_world import PARAMS
 
-from blobex.config.data import Run, Setup
+from blobex.config.data import ImageSize, Run
 from blobex.config.read import load_params
 from blobex.layout.assign import placed
 from blobex.layout.splat import splat
@@ -17,7 +17,7 @@ from blobex.training.fit import fit
 from blobex.training.gan import GanModule
 
 RUN = Run(3, "cpu", 1, "float32", "pictures", tracking_uri="none", artifacts=None, s3_endpoint=None)
-SETUP = Setup(16, 1)
+SETUP = ImageSize(16, 1)
 NETWORK = tiny_network(channels={8: 16, 16: 16}, feature_dim=16, style_dim=16)
 PARAMETERS = load_params(PARAMS)
 OPTIONS = dataclasses.replace(PARAMETERS.blobgan_pretrain, code_dim=8)

@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torch import nn
 
-from blobex.config.data import Run, Setup
+from blobex.config.data import ImageSize, Run
 from blobex.config.training import Checkpoints, Decision, Resume, Training
 from blobex.core.errors import BlobexError
 from blobex.datasets.datamodule import DecisionSet
@@ -21,7 +21,7 @@ from blobex.tracking.tracker import NullTracker
 from blobex.training.decision import DecisionModule, decision_batches, decision_measures
 from blobex.training.fit import fit
 
-SETUP = Setup(height=32, aspect_ratio=1)
+SETUP = ImageSize(height=32, aspect_ratio=1)
 RUN = Run(0, "cpu", 1, "float32", "pictures", tracking_uri="none", artifacts=None, s3_endpoint=None)
 PARAMS = Decision(
     variants=["plain"],

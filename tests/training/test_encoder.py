@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from worlds.tiny_networks import HEIGHT, TINY, random_blobgan
 
-from blobex.config.data import Run, Setup
+from blobex.config.data import ImageSize, Run
 from blobex.config.read import load_params
 from blobex.config.training import EncoderPretrain
 from blobex.core.errors import BlobexError
@@ -20,7 +20,7 @@ from blobex.training.fit import fit, seed_of
 from blobex.training.losses import blob_distance
 
 RUN = Run(3, "cpu", 1, "float32", "pictures", tracking_uri="none", artifacts=None, s3_endpoint=None)
-SETUP = Setup(HEIGHT, 2)
+SETUP = ImageSize(HEIGHT, 2)
 COUNT = 8
 
 
@@ -119,7 +119,7 @@ def test_layer_that_does_not_exist(params, blobgan):
 
 def test_levels_must_fit_the_picture(params, blobgan):
     with pytest.raises(BlobexError, match="channels has the levels"):
-        build_encoder(options(params), Setup(32, 2), blobgan, 0)
+        build_encoder(options(params), ImageSize(32, 2), blobgan, 0)
 
 
 def test_phase_1_learns_and_leaves_the_generator_alone(params, blobgan, tmp_path, monkeypatch):

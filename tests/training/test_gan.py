@@ -8,7 +8,7 @@ import pytest
 import torch
 from worlds.tiny_networks import HEIGHT, TINY
 
-from blobex.config.data import Run, Setup
+from blobex.config.data import ImageSize, Run
 from blobex.config.read import load_params
 from blobex.config.training import Jitter
 from blobex.networks import residual
@@ -18,7 +18,7 @@ from blobex.training.gan import EveryNSteps, GanModule, flipped
 from blobex.training.losses import discriminator_loss
 
 RUN = Run(3, "cpu", 1, "float32", "pictures", tracking_uri="none", artifacts=None, s3_endpoint=None)
-SETUP = Setup(HEIGHT, 2)
+SETUP = ImageSize(HEIGHT, 2)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from blobex.config.data import Run, Setup
+from blobex.config.data import ImageSize, Run
 from blobex.config.training import Checkpoints, Resume, Training
 from blobex.config.training import Parser as ParserParams
 from blobex.core.errors import BlobexError
@@ -229,7 +229,7 @@ def test_training_learns_a_tiny_world(tmp_path: Path) -> None:
         resume=Resume("none", None, None),
     )
     detection, segmentation = world(48, seed=0)
-    module = ParserModule(ParserParams([12, 16, 24], training), Setup(16, 2), detection, segmentation, seed=0)
+    module = ParserModule(ParserParams([12, 16, 24], training), ImageSize(16, 2), detection, segmentation, seed=0)
     run = Run(0, "cpu", 1, "float32", "pictures", tracking_uri="none", artifacts=None, s3_endpoint=None)
     fit(module, parser_batches(detection, segmentation, 8, 0), training, run, tmp_path, NullTracker())
     measures = parser_measures(module.parser.eval(), *world(16, seed=1), batch_size=8)

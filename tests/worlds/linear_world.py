@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from blobex.config.explain import ExplainSetup
+from blobex.config.explain import SearchParams
 from blobex.counterfactual.masks import masks
 from blobex.counterfactual.search import search
 from blobex.counterfactual.target import AttributeTarget
@@ -16,7 +16,7 @@ from blobex.optim.networks import Networks
 
 BLOBS = 3
 LAMBDA_KEY = {"xs": 6.0, "ys": 6.0, "covs": 1.0, "sizes": 1.0, "features": 20.0, "spatial_style": 20.0}
-SETUP = ExplainSetup(
+SETUP = SearchParams(
     examples=0,
     steps=60,
     learning_rate=0.01,
@@ -100,7 +100,7 @@ def run(
     attributes: Sequence[int] = (0,),
     render: Callable[[BlobLayout], Tensor] = render_x,
     decision: Callable[[Tensor], Tensor] = decide,
-    setup: ExplainSetup = SETUP,
+    setup: SearchParams = SETUP,
     slots: int = 8,
     allowed: dict[str, Tensor] | None = None,
     queries: Tensor | None = None,

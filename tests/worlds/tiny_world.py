@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from blobex.config.data import Setup
-from blobex.config.explain import InvertSetup
+from blobex.config.data import ImageSize
+from blobex.config.explain import InversionParams
 from blobex.config.params import Params
 from blobex.config.read import load_params
 from blobex.decisions.decision import Decision
@@ -27,11 +27,11 @@ def tiny_params(steps: int = 40) -> Params:
     models says nothing about this world."""
     params = load_params(PARAMS)
     weights = {"perceptual": 1.0, "l2": 0.1, "decision": 1.0, "blobs": 0.0}
-    invert = InvertSetup(steps=10, decision_steps=10, learning_rate=0.25, size_lr_multiplier=2.0, **weights)
+    invert = InversionParams(steps=10, decision_steps=10, learning_rate=0.25, size_lr_multiplier=2.0, **weights)
     explain = dataclasses.replace(params.explain.rect, steps=steps, learning_rate=0.03, lambda_prox=0.01, retries=0)
     return dataclasses.replace(
         params,
-        setups=dataclasses.replace(params.setups, rect=Setup(HEIGHT, 2)),
+        setups=dataclasses.replace(params.setups, rect=ImageSize(HEIGHT, 2)),
         invert=dataclasses.replace(params.invert, rect=invert, start="encoder"),
         explain=dataclasses.replace(params.explain, rect=explain),
         search=dataclasses.replace(params.search, max_batch_pixels=4 * HEIGHT * WIDTH),

@@ -8,8 +8,16 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SHOWN = (  # all of whose public functions have one
-    *("layout/layout", "layout/splat", "layout/solver", "layout/jitter", "losses", "scenes/rules", "scenes/sample"),
-    *("metrics/colours", "metrics/cout", "metrics/diversity", "metrics/flips", "metrics/halves", "metrics/interval"),
+    *("layout/blobs", "layout/splat", "layout/jitter", "training/losses", "scenes/rules", "scenes/sample"),
+    *(
+        "perception/colours",
+        "layout/published_splat",
+        "metrics/cout",
+        "metrics/diversity",
+        "metrics/flips",
+        "metrics/halves",
+        "metrics/interval",
+    ),
     *("metrics/features", "metrics/kernel", "metrics/manifold", "scenes/render"),
 )
 

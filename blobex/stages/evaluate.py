@@ -21,8 +21,8 @@ from blobex.explain.measures import answer_values, diversity, split_distance, wi
 from blobex.explain.results_folder import read_results
 from blobex.metrics.frechet import frechet_distance, frechet_name, gaussian, load_features, load_statistics
 from blobex.metrics.manifold import precision_recall
-from blobex.metrics.similarity import load_similarity, similarity_name
 from blobex.networks.blobgan import load_blobgan, sample_pictures
+from blobex.networks.parser import load_parser
 from blobex.networks.perceptual import load_perceptual, perceptual_name
 from blobex.stages import common
 from blobex.tracking import runs as tracking
@@ -70,7 +70,10 @@ def explained_measures(params: Params, setup: str) -> dict[str, float]:
     decision = load(params.explain.decision, size.height, size.width, device, common.MODELS, setup)
     parser_folder = common.MODELS / "parser" / setup
     perceptual = load_perceptual(params.data.perceptual, parser_folder, external).to(device)
-    distance, features = perceptual_name(params.data.perceptual), load_similarity("parser", parser_folder, device)
+    distance, parser = perceptual_name(params.data.perceptual), load_parser(parser_folder).to(device)
+
+    def features(images: Tensor) -> Tensor:
+        return parser.pooled_features(images.to(device))
 
     def apart(one: Tensor, other: Tensor) -> Tensor:
         return perceptual.distance(one.to(device), other.to(device)).cpu()
@@ -78,7 +81,7 @@ def explained_measures(params: Params, setup: str) -> dict[str, float]:
     measures: dict[str, float] = {}
     for variant in VARIANTS:
         records = read_results(common.explain_results(setup, variant))
-        values = answer_values(records, distance, decision, features, similarity_name("parser"))
+        values = answer_values(records, distance, decision, features, "cosine_parser")
         values |= diversity(records, apart)
         found = with_intervals(values, params.run.seed)
         split = split_distance(records, features, params.run.seed)

@@ -1,16 +1,13 @@
-"""The cosine similarity against torch and scipy; its feature networks."""
+"""Cosine similarity against torch and scipy."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 import scipy.spatial.distance
 import torch
 
 from blobex.core.errors import BlobexError
-from blobex.metrics.similarity import cosine, load_similarity, similarity, similarity_name
-from blobex.networks import weights
+from blobex.metrics.similarity import cosine, similarity
 from blobex.networks.parser import Parser
 
 
@@ -37,21 +34,13 @@ def test_properties() -> None:
         cosine(a, b[:3])
 
 
-def test_parser_features_do_not_depend_on_batches(tmp_path: Path) -> None:
+def test_similarity_does_not_depend_on_the_batch_size() -> None:
     torch.manual_seed(0)
-    weights.save(tmp_path, "parser", {"channels": [4, 6], "height": 16, "width": 32}, Parser([4, 6], 16, 32))
-    network = load_similarity("parser", tmp_path, torch.device("cpu"))
+    network = Parser([4, 6], 16, 32).eval().pooled_features
     queries, others = torch.rand(2, 5, 3, 16, 32) * 2 - 1
     whole = similarity(queries, others, network)
     torch.testing.assert_close(similarity(queries, others, network, batch_size=2), whole)
     torch.testing.assert_close(similarity(queries, queries, network), torch.ones(5, dtype=torch.float64))
     assert (whole < 1).all() and similarity(queries[:0], others[:0], network).shape == (0,)
-
-
-def test_only_simsiam_is_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [similarity_name(network) for network in ("simsiam", "parser")] == ["s3", "cosine_parser"]
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    with pytest.raises(BlobexError, match="put SimSiam's ResNet-50"):
-        load_similarity("simsiam", tmp_path, torch.device("cpu"), tmp_path)
-    with pytest.raises(BlobexError, match="choose parser or simsiam"):
-        load_similarity("resnet", tmp_path, torch.device("cpu"))
+    with pytest.raises(BlobexError, match="one shape"):
+        similarity(queries, others[:3], network)

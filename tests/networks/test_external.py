@@ -95,7 +95,6 @@ def test_survey_compares_checksums(tmp_path: Path, downloads: Path, monkeypatch:
         "alex": "damaged",
         "squeeze": "missing",
         "inception": "present",
-        "simsiam": "missing",
         "panoptic": "present",
     }
     assert found["vgg"].sha256 == found["inception"].sha256 == found["panoptic"].sha256 == good

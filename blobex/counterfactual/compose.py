@@ -22,7 +22,7 @@ class Photos:
     images: Tensor  # N,3,H,W in [-1,1]
     rendered: Tensor  # N,3,H,W
     scores: Tensor  # N,K+1,H,W
-    looks: Tensor  # N,K+1,L: features and styles
+    appearance: Tensor  # N,K+1,L: features and styles
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Composer:
             return {
                 "rendered": networks.render(layout),
                 "scores": networks.scores(layout),
-                "looks": _looks(layout),
+                "appearance": _appearance(layout),
             }
 
         return cls(networks, form, Photos(images, **in_slots(known, rows, form.flatten(start))))
@@ -65,7 +65,7 @@ class Composer:
         with torch.no_grad():
             scores, after = self.photos.scores[image_index], self.networks.scores(layout)
             mask = coverage(scores, after, blobs)
-            gone = lost(scores, after, self.photos.looks[image_index], _looks(layout))
+            gone = lost(scores, after, self.photos.appearance[image_index], _appearance(layout))
         change = mask * (rendered - before - gone * (photo - before))
         return torch.where(mask > 0, (photo + change).clamp(-1, 1), photo)
 
@@ -82,14 +82,14 @@ def coverage(before: Tensor, after: Tensor, blobs: Tensor) -> Tensor:
 
 
 def lost(before: Tensor, after: Tensor, looks_before: Tensor, looks_after: Tensor) -> Tensor:
-    """(N,1,H,W) from 0 to 1: how much of each pixel no longer shows what it did, by score maps (N,K+1,H,W) and looks.
+    """(N,1,H,W) from 0 to 1: how much of each pixel no longer shows what it did, by scores (N,K+1,H,W) and appearance.
 
-    A blob of looks l (N,K+1,L) that are l' now shows 1 - |l' - l| / |l| of what it showed, or nothing of it.
+    A blob of appearance l (N,K+1,L) that are l' now shows 1 - |l' - l| / |l| of what it showed, or nothing of it.
 
     >>> before = torch.tensor([0.6, 0.4])[None, :, None, None]
     >>> after = torch.tensor([1.0, 0.0])[None, :, None, None]  # the blob is gone: the background is as it was
-    >>> looks = torch.ones(1, 2, 4)
-    >>> [round(lost(before, after, looks, factor * looks).item(), 4) for factor in (1.0, 1.5, 3.0)]
+    >>> appearance = torch.ones(1, 2, 4)
+    >>> [round(lost(before, after, appearance, factor * appearance).item(), 4) for factor in (1.0, 1.5, 3.0)]
     [0.4, 0.7, 1.0]
     """
     length = torch.linalg.vector_norm(looks_before, dim=2).clamp(min=torch.finfo(looks_before.dtype).tiny)
@@ -98,6 +98,6 @@ def lost(before: Tensor, after: Tensor, looks_before: Tensor, looks_after: Tenso
     return (before - still).sum(1, keepdim=True)
 
 
-def _looks(layout: BlobLayout) -> Tensor:
+def _appearance(layout: BlobLayout) -> Tensor:
     """(N,K+1,L)."""
     return torch.cat([layout.features, layout.spatial_style], dim=2)

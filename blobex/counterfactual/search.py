@@ -30,7 +30,7 @@ from blobex.optim.networks import Networks
 
 BETAS = (0.8, 0.9)  # of Adam: a search is over after a few steps
 PROGRESS = 0.99  # of the distance so far: what is nearer than that counts as a step forward
-LOOKS = ("features", "spatial_style")
+APPEARANCE_KEYS = ("features", "spatial_style")
 AGAIN = 3  # a search among fewer blobs gets this part of the steps
 FASTER = 8  # what does not flip is searched again with so many times the learning rate
 
@@ -195,13 +195,14 @@ def _parted(
 
 
 def _second(work: _Work, missed: Tensor, state: State, tools: _Tools) -> State:
-    """The state with the problems `missed` searched again, among looks alone.
+    """The state with the problems `missed` searched again, in appearance alone.
 
     A blob that has moved away, or shrunk to nothing, has no gradient that would bring it back to flip by its colour.
     """
     problems = work.problems[missed]
-    looks = problems.form.mask({key: torch.ones(1, 1, 1, dtype=torch.bool) for key in LOOKS}).to(problems.mask.device)
-    narrow = dataclasses.replace(problems, mask=problems.mask & looks)
+    every = {key: torch.ones(1, 1, 1, dtype=torch.bool) for key in APPEARANCE_KEYS}
+    appearance = problems.form.mask(every).to(problems.mask.device)
+    narrow = dataclasses.replace(problems, mask=problems.mask & appearance)
     some = dataclasses.replace(work, problems=narrow, begin=problems.start)
     again = solve(len(missed), tools.slots, some.load, some.advance, "second chances")
     better = again["reached"] > state["reached"][missed]

@@ -20,7 +20,7 @@ from blobex.optim.batching import State, in_slots
 
 GROUND = ("road", "verge", "side_lane", "lane")  # groups whose blobs are one object: lanes make no sense without a road
 SCENERY = (*GROUND, "building", "vegetation")  # what the hour and the weather colour, with the background
-LOOKS = {"features": 1.0, "spatial_style": 1.0}
+APPEARANCE_KEYS = {"features": 1.0, "spatial_style": 1.0}
 SURE = 0.9  # of the surest decision that some change leads to: only changes that lead to one as sure count
 AS_BEFORE = 0.5  # of how sure the model was of the query: the least that counts
 LEAST = 1e-3  # of any margin
@@ -102,14 +102,14 @@ class ObjectSearch:
     def _changes(self, start: Tensor, mask: Tensor) -> Tensor:
         """(C,D): the layout `start` (D,), then all changes of one of its objects within `mask` (D,) bool."""
         form = self.problems.form
-        owners, (sizes, looks) = form.owners().to(start.device), self._parts()
+        owners, (sizes, appearance) = form.owners().to(start.device), self._parts()
         near, found = self._nearest(start), [start[None]]
         for one in self.examples.objects[1:]:
             own = one[owners]
             with_it = near[(self.examples.present[near] & one).any(1)][: self.tried]
             others = form.flatten(self.examples.layout[with_it])
             if one.sum() == 1 and start[own & sizes] > ABSENT / 2:  # it is there
-                found.append(torch.where(own & looks & mask, others, start))
+                found.append(torch.where(own & appearance & mask, others, start))
                 found.append(torch.where(own & sizes & mask, ABSENT, start)[None])
             found.append(torch.where(own & mask, others, start))
         for some in self.examples.surfaces:
@@ -117,27 +117,27 @@ class ObjectSearch:
             shown = (some if some[0] else self.examples.present[near] & some).expand(len(changed), -1)
             with_it = shown.any(1)
             changed, shown = changed[with_it][: self.tried], shown[with_it][: self.tried]
-            found.append(torch.where(shown[:, owners] & looks & mask, changed, start))
+            found.append(torch.where(shown[:, owners] & appearance & mask, changed, start))
         every = torch.cat(found)
         kept = (every != start).any(1)
         return torch.cat([start[None], every[kept]])
 
     def _relit(self, start: Tensor, near: Tensor) -> Tensor:
-        """(T,D): the layout `start` (D,) with the looks of T lights, as different as there are; `near` (E,) by light.
+        """(T,D): the layout `start` (D,) in T different lights; `near` (E,) by light.
 
         The background is that of an example. All else looks as the blob nearest in place and shape among the ALIKE
         examples whose background is most like that one; what none of them has stays as it is.
         """
-        form, (_, looks) = self.problems.form, self._parts()
+        form, (_, appearance) = self.problems.form, self._parts()
         owners, others = form.owners().to(start.device), form.flatten(self.examples.layout)
-        sky, found = (owners == 0) & looks, []
+        sky, found = (owners == 0) & appearance, []
         for number in near[torch.linspace(0, len(near) - 1, min(self.tried, len(near))).round().long()]:
             alike = (others[:, sky] - others[number, sky]).square().sum(1).argsort(stable=True)[:ALIKE]
-            apart = form.by_blob(torch.where(looks, 0, (others[alike] - start).abs() * self.problems.price))
+            apart = form.by_blob(torch.where(appearance, 0, (others[alike] - start).abs() * self.problems.price))
             apart = torch.where(self.examples.present[alike], apart, torch.inf)
             chosen = torch.where(apart.amin(0) < torch.inf, alike[apart.argmin(0)], -1)[owners]
             lit = others.gather(0, chosen.clamp(min=0)[None])[0]
-            found.append(torch.where(looks & (chosen >= 0), lit, start))
+            found.append(torch.where(appearance & (chosen >= 0), lit, start))
         return torch.stack(found)
 
     def _emptied(self, row: int, start: Tensor, mask: Tensor) -> Tensor:
@@ -173,9 +173,9 @@ class ObjectSearch:
         return distance / (1 + distance)
 
     def _parts(self) -> tuple[Tensor, Tensor]:
-        """(D,) bool each: the entries that are sizes, and those that are looks."""
+        """(D,) bool each: the entries that are sizes, and those of appearance."""
         form, device = self.problems.form, self.problems.start.device
-        return form.spread({"sizes": 1.0}).to(device) > 0, form.spread(LOOKS).to(device) > 0
+        return form.spread({"sizes": 1.0}).to(device) > 0, form.spread(APPEARANCE_KEYS).to(device) > 0
 
     def _nearest(self, start: Tensor) -> Tensor:
         """(E,): numbers of the examples, first those in a light as that of `start` (D,): with a background like its."""

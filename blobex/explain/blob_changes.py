@@ -12,7 +12,7 @@ from blobex.layout.blobs import BACKGROUND_KEYS, KEYS, BlobLayout
 VISIBLE = 0.002  # share of the picture from which a blob counts as there
 MOVED = 0.02  # share of the picture's width or height
 GREW = 1.25  # times its area
-LOOKS = ("features", "spatial_style")
+APPEARANCE_KEYS = ("features", "spatial_style")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class BlobChange:
         return "changed its shape" if "covs" in self.keys else ""
 
     def _look(self) -> str:
-        return "changed its look" if set(LOOKS) & set(self.keys) else ""
+        return "changed its look" if set(APPEARANCE_KEYS) & set(self.keys) else ""
 
 
 def blob_changes(before: BlobLayout, after: BlobLayout, areas_before: Tensor, areas_after: Tensor) -> list[BlobChange]:

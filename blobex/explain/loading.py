@@ -22,7 +22,7 @@ from blobex.counterfactual.whole_objects import Examples, objects_of, surfaces_o
 from blobex.decisions.decision import Decision
 from blobex.decisions.load import Model, load
 from blobex.decisions.source import from_callable
-from blobex.layout.assign import looking, placed
+from blobex.layout.assign import layout_from_ellipses, with_appearance
 from blobex.layout.published_splat import splat_by_solver
 from blobex.networks import weights
 from blobex.networks.blobgan import BlobGAN, load_blobgan
@@ -78,7 +78,7 @@ def load_networks(
     networks = _placed(blobgan, device), _placed(encoder, device), _placed(perceptual, device)
     hashes = {name: state_hash([network]) for name, network in zip(WEIGHTS, networks, strict=True)}
     hashes["decision"] = state_hash(model.modules)
-    parser, examples = parser_of(models / "parser" / setup, size, device), _examples(encoder, device)
+    parser, examples = load_parser_if_present(models / "parser" / setup, size, device), _examples(encoder, device)
     if params.search.mode == "published":
         exact = _published(*networks, model)
         return Loaded(model, exact, exact, hashes, parser, None)
@@ -111,8 +111,8 @@ def _examples(encoder: Starter, device: torch.device) -> Examples | None:
     if not isinstance(encoder, SegmentReader):
         return None
     kept = encoder.examples.to(device)
-    places = placed(kept.xs, kept.ys, kept.covs, kept.sizes)
-    layout = looking(places, *encoder.encoder.looks(kept.codes))
+    places = layout_from_ellipses(kept.xs, kept.ys, kept.covs, kept.sizes)
+    layout = with_appearance(places, *encoder.encoder.appearance(kept.codes))
     shown = F.pad(kept.present, (1, 0), value=True)
     return Examples(layout, shown, objects_of(encoder.slots), surfaces_of(encoder.slots)).to(device)
 
@@ -124,7 +124,7 @@ def _encode(blobgan: BlobGAN, encoder: Starter) -> Encode:
     return lambda images: blobgan.layout_from_w(encoder(_channels_last(images)), encoder.mlp_idx)
 
 
-def parser_of(folder: Path, size: ImageSize, device: torch.device) -> Parser | None:
+def load_parser_if_present(folder: Path, size: ImageSize, device: torch.device) -> Parser | None:
     """The parser in the folder of a setup, None if there is none; BlobexError if it is for pictures of another size."""
     if not (folder / weights.CONFIG).is_file():
         return None

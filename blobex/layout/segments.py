@@ -49,7 +49,7 @@ class Segment:
     area: float  # squared picture heights
 
 
-def segments(semantic: np.ndarray, things: np.ndarray, drivable: np.ndarray) -> list[Segment]:
+def extract_segments(semantic: np.ndarray, things: np.ndarray, drivable: np.ndarray) -> list[Segment]:
     """The segments of a picture from its maps (H,W) of labels.SEMANTIC, thing numbers (0: none) and labels.DRIVABLE."""
     found = [*_road(semantic, drivable)]
     for group, names in STUFF.items():
@@ -60,10 +60,10 @@ def segments(semantic: np.ndarray, things: np.ndarray, drivable: np.ndarray) -> 
         if mask.any():
             name = SEMANTIC[int(np.bincount(semantic[mask], minlength=len(SEMANTIC))[: len(SEMANTIC)].argmax())]
             found += [(group, mask) for group, names in THINGS.items() if name in names]
-    return [segment(group, mask) for group, mask in found if mask.sum() >= max(LEAST * mask.size, 4)]
+    return [segment_from_mask(group, mask) for group, mask in found if mask.sum() >= max(LEAST * mask.size, 4)]
 
 
-def segment(group: str, mask: np.ndarray) -> Segment:
+def segment_from_mask(group: str, mask: np.ndarray) -> Segment:
     """The moments of a mask (H,W) that marks at least one pixel; a pixel is a square, not a point."""
     rows, columns = np.nonzero(mask)
     height = mask.shape[0]

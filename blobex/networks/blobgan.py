@@ -119,7 +119,7 @@ def from_config(config: dict[str, Any]) -> BlobGAN:
 def load_blobgan(folder: Path) -> BlobGAN:
     """The BlobGAN saved in a folder, frozen and ready to render; BlobexError if there is none."""
     config = weights.read_config(folder, "blobgan")
-    with weights.told_of(folder, "blobgan"):
+    with weights.config_errors(folder, "blobgan"):
         model = from_config(config)
     weights.load_state(folder, "blobgan", model)
     return model.eval().requires_grad_(False)

@@ -78,7 +78,7 @@ class DecisionModel(nn.Module):
 def load_decision(folder: Path) -> DecisionModel:
     """The decision model saved in a folder, frozen. BlobexError if there is none."""
     saved = weights.read_saved(folder, "decision", _Saved, outputs=len(ACTIONS))
-    with weights.told_of(folder, "decision"):
+    with weights.config_errors(folder, "decision"):
         model = DecisionModel(**dataclasses.asdict(saved))
     weights.load_state(folder, "decision", model)
     return model.eval().requires_grad_(False)

@@ -61,7 +61,7 @@ class Encoder(nn.Module):
 def load_encoder(folder: Path, kind: str = "encoder") -> Encoder:
     """The encoder saved in a folder, frozen; `kind` encoder_pretrain for the one that saw only generated pictures."""
     saved = weights.read_saved(folder, kind, _Saved)
-    with weights.told_of(folder, kind):
+    with weights.config_errors(folder, kind):
         encoder = Encoder(**dataclasses.asdict(saved))
     weights.load_state(folder, kind, encoder)
     return encoder.eval().requires_grad_(False)

@@ -67,7 +67,7 @@ FILES: Mapping[str, ExternalFile] = {
 
 
 @dataclass(frozen=True)
-class Found:
+class FileStatus:
     """What is known of an external file on this machine."""
 
     path: Path  # where it is, or where to put it
@@ -95,7 +95,7 @@ def require(key: str, folder: Path) -> Path:
     return found
 
 
-def survey(folder: Path) -> dict[str, Found]:
+def survey(folder: Path) -> dict[str, FileStatus]:
     """What there is of every external file. Each is read whole, for its checksum."""
     return {key: _inspect(key, folder) for key in FILES}
 
@@ -132,13 +132,13 @@ def read_tensors(path: Path, content: str) -> dict[str, Any]:
     return state
 
 
-def _inspect(key: str, folder: Path) -> Found:
+def _inspect(key: str, folder: Path) -> FileStatus:
     file, place = FILES[key], locate(key, folder)
     if place is None:
-        return Found(folder / file.name, "missing", None)
+        return FileStatus(folder / file.name, "missing", None)
     try:
         with (place / file.parts[-1] if file.parts else place).open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError:
-        return Found(place, "damaged", None)
-    return Found(place, "present" if digest.startswith(file.checksum or "") else "damaged", digest)
+        return FileStatus(place, "damaged", None)
+    return FileStatus(place, "present" if digest.startswith(file.checksum or "") else "damaged", digest)

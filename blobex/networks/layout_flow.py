@@ -16,7 +16,7 @@ from blobex.networks.ops import pixel_norm
 STEPS = 16  # of Heun's method, from noise to w
 GEOMETRY = 6  # numbers that say where a blob is: x, y, length by width, twice its direction, root of its size
 # What differences weigh when layouts are compared: a twelfth of a picture's height as much as a whole direction.
-PRESENCE, PLACE, ASPECT, LOOK = 2.0, 12.0, 1.5, 0.15
+PRESENCE, PLACE, ASPECT, APPEARANCE = 2.0, 12.0, 1.5, 0.15
 SHARP = 30.0  # how soon a blob that is more absent than present vanishes
 FREQUENCIES = 32  # of the waves that tell the time
 
@@ -37,13 +37,13 @@ class LayoutFlow(nn.Module):
     def __init__(self, shape: LayoutShape, aspect_ratio: int) -> None:
         super().__init__()
         self.shape = shape
-        looks = shape.feature_dim + shape.style_dim
-        self.lengths = [shape.blobs, shape.blobs * GEOMETRY, (shape.blobs + 1) * looks]
+        appearance = shape.feature_dim + shape.style_dim
+        self.lengths = [shape.blobs, shape.blobs * GEOMETRY, (shape.blobs + 1) * appearance]
         numbers = sum(self.lengths)
         if shape.z_dim > numbers:
             raise BlobexError(f"z_dim is {shape.z_dim} but a layout has {numbers} numbers: make z_dim smaller")
         geometry = torch.tensor([PLACE * aspect_ratio, PLACE, ASPECT, 1.0, 1.0, 1.0]).repeat(shape.blobs)
-        weights = torch.full((self.lengths[0],), PRESENCE), geometry, torch.full((self.lengths[2],), LOOK)
+        weights = torch.full((self.lengths[0],), PRESENCE), geometry, torch.full((self.lengths[2],), APPEARANCE)
         self.register_buffer("weights", torch.cat(weights), persistent=False)
         self.register_buffer("mean", torch.zeros(numbers))
         self.register_buffer("components", torch.eye(shape.z_dim, numbers))
@@ -110,22 +110,22 @@ class LayoutFlow(nn.Module):
         turned = ux.square() - uy.square(), 2 * ux * uy
         root = layout.sizes[:, 1:].clamp(min=0).sqrt()
         geometry = torch.stack([layout.xs, layout.ys, ratio, *turned, root], dim=2)
-        looks = torch.cat([layout.features, layout.spatial_style], dim=2)
-        parts = present.float(), geometry.flatten(1), looks.flatten(1)
+        appearance = torch.cat([layout.features, layout.spatial_style], dim=2)
+        parts = present.float(), geometry.flatten(1), appearance.flatten(1)
         return torch.cat(parts, dim=1) * self.weights
 
     def _there(self, present: Tensor) -> Tensor:
         """(N,numbers): 1 where a number says something of a picture, 0 where its blob is absent."""
         there = present.float()
         everywhere = F.pad(there, (1, 0), value=1.0)
-        looks = self.lengths[2] // everywhere.shape[1]
-        parts = torch.ones_like(there), there.repeat_interleave(GEOMETRY, 1), everywhere.repeat_interleave(looks, 1)
+        width = self.lengths[2] // everywhere.shape[1]
+        parts = torch.ones_like(there), there.repeat_interleave(GEOMETRY, 1), everywhere.repeat_interleave(width, 1)
         return torch.cat(parts, dim=1)
 
     def _cut(self, numbers: Tensor) -> BlobLayout:
-        presence, geometry, looks = numbers.split(self.lengths, dim=1)
+        presence, geometry, appearance = numbers.split(self.lengths, dim=1)
         xs, ys, ratio, cosine, sine, root = geometry.view(len(numbers), -1, GEOMETRY).unbind(-1)
-        features, styles = looks.view(len(numbers), self.shape.blobs + 1, -1).split(
+        features, styles = appearance.view(len(numbers), self.shape.blobs + 1, -1).split(
             [self.shape.feature_dim, self.shape.style_dim], dim=2
         )
         if self.shape.norm_features:

@@ -183,7 +183,7 @@ def panoptic(output: ParserOutput, threshold: float = 0.3, most: int = 100) -> t
 def load_parser(folder: Path) -> Parser:
     """The parser saved in a folder, frozen. BlobexError if there is none."""
     saved = weights.read_saved(folder, "parser", _Saved)
-    with weights.told_of(folder, "parser"):
+    with weights.config_errors(folder, "parser"):
         parser = Parser(saved.channels, saved.height, saved.width)
     weights.load_state(folder, "parser", parser)
     return parser.eval().requires_grad_(False).to(memory_format=torch.channels_last)

@@ -45,7 +45,7 @@ _SETTINGS = ("", "args.", "config.", "hyper_parameters.")
 
 
 @dataclass(frozen=True)
-class Found:
+class StoredNetwork:
     """Where a checkpoint holds a network: under which key (None: at the top), behind which names of modules."""
 
     place: str | None
@@ -73,7 +73,7 @@ def kinds(checkpoint: Mapping[str, Any]) -> list[str]:
     return ["generator"] * generator + [kind for kind in _LANDMARKS if _places(checkpoint, kind)]
 
 
-def find(checkpoint: Mapping[str, Any], kind: str) -> Found:
+def find(checkpoint: Mapping[str, Any], kind: str) -> StoredNetwork:
     """The encoder or decision model of a checkpoint; BlobexError if there is none, or more than one."""
     found = _places(checkpoint, kind)
     if len(found) != 1:
@@ -82,14 +82,14 @@ def find(checkpoint: Mapping[str, Any], kind: str) -> Found:
     return found[0]
 
 
-def _places(checkpoint: Mapping[str, Any], kind: str) -> list[Found]:
+def _places(checkpoint: Mapping[str, Any], kind: str) -> list[StoredNetwork]:
     """All networks of a kind under the first key that holds any."""
     for place in (*_PLACES, None):
         state = checkpoint if place is None else checkpoint.get(place)
         if not isinstance(state, Mapping):
             continue
         matches = [re.fullmatch(_LANDMARKS[kind], str(name)) for name in state]
-        found = [Found(place, match[1], match[2], strip(state, match[1])) for match in matches if match]
+        found = [StoredNetwork(place, match[1], match[2], strip(state, match[1])) for match in matches if match]
         if found:
             return found
     return []

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from blobex.config.limits import Within
 from blobex.config.training import Group
 from blobex.core.errors import BlobexError
+from blobex.layout.assign import BlobAnchors
 from blobex.layout.blobs import BlobLayout
 from blobex.layout.splat import Canvas, score_pyramid
 from blobex.networks import weights
@@ -39,7 +40,7 @@ class SegmentEncoder(nn.Module):
         super().__init__()
         self.canvas, self.feature_dim = canvas, feature_dim
         self.config: dict[str, Any] = {"code_dim": code_dim}
-        self.register_buffer("traits", torch.zeros(blobs, 3))  # segments.place.Anchors: what each blob stands for
+        self.register_buffer("traits", torch.zeros(blobs, 3))  # centres and mean_ellipses of BlobAnchors
         self.register_buffer("usual", torch.zeros(blobs, 6))
         first, second, third = WIDTHS
         self.fine = nn.Sequential(*_layer(3, first, 1), *_layer(first, second, 2), *_layer(second, second, 1))
@@ -58,7 +59,15 @@ class SegmentEncoder(nn.Module):
         pooled = [part for level, features in maps.items() for part in self._pooled(features, pyramid[level], layout)]
         return at_least_float32(self.code(torch.cat(pooled, dim=2))) + self.slot
 
-    def looks(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def anchors(self) -> BlobAnchors:
+        return BlobAnchors(self.traits, self.usual)
+
+    def set_anchors(self, anchors: BlobAnchors) -> None:
+        self.traits.copy_(anchors.centres)
+        self.usual.copy_(anchors.mean_ellipses)
+
+    def appearance(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Features and styles (N,K+1,...) of codes, normalised as a layout network's are."""
         feature, style = self.look(codes).split([self.feature_dim, self.look.out_features - self.feature_dim], dim=-1)
         return pixel_norm(feature, FEATURE_EPSILON), pixel_norm(style, FEATURE_EPSILON)
@@ -80,7 +89,7 @@ class SegmentEncoder(nn.Module):
         ]
 
 
-class Examples(nn.Module):
+class StoredExamples(nn.Module):
     """The blobs of some real pictures: what they look like, where they are, and which of them show something."""
 
     codes: Tensor  # E,K+1,code_dim
@@ -98,8 +107,8 @@ class Examples(nn.Module):
         self.register_buffer("present", torch.zeros(pictures, blobs, dtype=torch.bool))
 
     @classmethod
-    def of(cls, codes: Tensor, xs: Tensor, ys: Tensor, covs: Tensor, sizes: Tensor, present: Tensor) -> Examples:
-        """Examples that hold these."""
+    def of(cls, codes: Tensor, xs: Tensor, ys: Tensor, covs: Tensor, sizes: Tensor, present: Tensor) -> StoredExamples:
+        """Build examples from their tensors."""
         examples = cls(len(codes), codes.shape[1] - 1, codes.shape[2])
         tensors = {"codes": codes, "xs": xs, "ys": ys, "covs": covs, "sizes": sizes, "present": present}
         examples.load_state_dict(tensors)
@@ -122,7 +131,7 @@ class Pretrained:
     blobgan: BlobGAN
     encoder: SegmentEncoder
     slots: dict[str, int]  # blobs of each group of segments, the hindmost first
-    examples: Examples
+    examples: StoredExamples
 
 
 def build_segment_encoder(blobgan: BlobGAN, code_dim: int) -> SegmentEncoder:
@@ -135,13 +144,13 @@ def load_pretrained(folder: Path) -> Pretrained:
     """The BlobGAN and segment encoder saved in a folder, frozen. BlobexError if there are none."""
     kind = "blobgan_pretrain"
     saved, config = weights.read_saved(folder, kind, _Saved), weights.read_config(folder, kind)
-    with weights.told_of(folder, kind):
+    with weights.config_errors(folder, kind):
         blobgan = from_config(config)
     slots = {str(group): count for group, count in saved.slots.items()}
     if sum(slots.values()) != blobgan.network.blobs:
         raise BlobexError(f"the config in {folder} is damaged: run `dvc repro {kind}` again")
     encoder = build_segment_encoder(blobgan, saved.code_dim)
-    examples = Examples(saved.examples, blobgan.network.blobs, saved.code_dim)
+    examples = StoredExamples(saved.examples, blobgan.network.blobs, saved.code_dim)
     whole = nn.ModuleDict({"blobgan": blobgan, "encoder": encoder, "examples": examples})
     weights.load_state(folder, kind, whole)
     whole.eval().requires_grad_(False)

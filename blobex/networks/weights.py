@@ -76,12 +76,12 @@ def read_saved(folder: Path, kind: str, saved: type[T], **older: Any) -> T:
     `older` are the values of keys that older configs lack. BlobexError names a key that is missing or out of range.
     """
     config = {**older, **read_config(folder, kind)}
-    with told_of(folder, kind):
+    with config_errors(folder, kind):
         return parse(saved, {field.name: config.get(field.name) for field in dataclasses.fields(saved)})  # type: ignore[arg-type]
 
 
 @contextmanager
-def told_of(folder: Path, kind: str) -> Iterator[None]:
+def config_errors(folder: Path, kind: str) -> Iterator[None]:
     """An error within is that of the folder's config."""
     try:
         yield

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from blobex.datasets.images import to_float
-from blobex.layout.assign import Anchors, looking, place, placed, tensors_of
+from blobex.layout.assign import assign_segments, layout_from_ellipses, with_appearance
 from blobex.layout.blobs import BlobLayout
-from blobex.layout.segments import Segment, segments
+from blobex.layout.segments import Segment, extract_segments
 from blobex.networks.parser import Parser, ParserOutput, panoptic
 from blobex.networks.segment_encoder import Pretrained
 
@@ -30,7 +30,7 @@ def told(output: ParserOutput) -> list[list[Segment]]:
     """The segments of each picture, as the parser's maps say."""
     semantic, things = (maps.cpu().numpy() for maps in panoptic(output))
     drivable = output.drivable.argmax(1).cpu().numpy()
-    return [segments(*maps) for maps in zip(semantic, things, drivable, strict=True)]
+    return [extract_segments(*maps) for maps in zip(semantic, things, drivable, strict=True)]
 
 
 class SegmentReader(nn.Module):
@@ -44,7 +44,7 @@ class SegmentReader(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> BlobLayout:
         images = images.contiguous(memory_format=torch.channels_last)
-        canvas, anchors = self.encoder.canvas, Anchors(self.encoder.traits, self.encoder.usual)
-        places = place(told(self.parser(images)), self.slots, anchors, canvas.aspect_ratio, canvas.area)
-        layout = placed(*(tensor.to(images.device) for tensor in tensors_of(places)[:4]))
-        return looking(layout, *self.encoder.looks(self.encoder.codes(images, layout)))
+        segments = told(self.parser(images))
+        places = assign_segments(segments, self.slots, self.encoder.anchors, self.encoder.canvas)
+        layout = layout_from_ellipses(*(tensor.to(images.device) for tensor in places.tensors()[:4]))
+        return with_appearance(layout, *self.encoder.appearance(self.encoder.codes(images, layout)))

@@ -16,7 +16,7 @@ from blobex.core.errors import BlobexError
 from blobex.datasets.datamodule import batch_indices, checksum, load_images
 from blobex.datasets.images import to_array
 from blobex.datasets.manifest import manifest_path
-from blobex.layout.assign import Anchors, place, tensors_of
+from blobex.layout.assign import assign_segments
 from blobex.metrics.frechet import frechet_distance, frechet_name, load_features, load_statistics, statistics
 from blobex.networks import weights
 from blobex.networks.blobgan import BlobGAN, sample_pictures
@@ -84,10 +84,9 @@ def build(params: Params, setup: str, images: Tensor) -> tuple[GanModule, Batch]
     module = GanModule(params.blobgan, size, seed, painting)
     module.depends_on(perceptual=checksum(*perceptual.state_dict().values()))
     start_from(module, pretrained.blobgan)
-    anchors = Anchors(encoder.traits, encoder.usual)
-    found = parsed(load_parser(folder), images, device)
-    places = place(found, pretrained.slots, anchors, size.aspect_ratio, params.blobgan.network.blob_area)
-    return module, (images, *tensors_of(places)[:4])
+    segments = parsed(load_parser(folder), images, device)
+    ellipses = assign_segments(segments, pretrained.slots, encoder.anchors, encoder.canvas)
+    return module, (images, *ellipses.tensors()[:4])
 
 
 def start_from(module: GanModule, pretrained: BlobGAN) -> None:

@@ -18,13 +18,13 @@ from blobex.core.errors import BlobexError
 from blobex.datasets.datamodule import batch_indices, checksum, load_images
 from blobex.datasets.images import to_array, to_float
 from blobex.datasets.manifest import manifest_path
-from blobex.layout.assign import fit_anchors, looking, place, placed, tensors_of
+from blobex.layout.assign import assign_segments, fit_anchors, layout_from_ellipses, with_appearance
 from blobex.layout.blobs import BlobLayout
 from blobex.networks import weights
 from blobex.networks.layout_flow import LayoutFlow
 from blobex.networks.parser import load_parser
 from blobex.networks.perceptual import load_perceptual, perceptual_name
-from blobex.networks.segment_encoder import Examples
+from blobex.networks.segment_encoder import StoredExamples
 from blobex.perception.segment_reader import parsed
 from blobex.stages import common
 from blobex.tracking import runs as tracking
@@ -68,7 +68,7 @@ def main(params: Params, setup: str) -> None:
         fit(*layouts, options.layout, alone, states[1], tracker)
         painter.to(resolve_device(params.run.device))
         some = torch.randperm(learnt, generator=torch.Generator().manual_seed(seed))[: options.examples]
-        examples = Examples.of(codes[some], *(tensor[some] for tensor in places))
+        examples = StoredExamples.of(codes[some], *(tensor[some] for tensor in places))
         weights.shorten(nn.ModuleList([model, painter.encoder, examples]))
         model.compute_mean_w(params.blobgan.mean_latent_samples, torch.Generator().manual_seed(seed))
         whole = nn.ModuleDict({"blobgan": model, "encoder": painter.encoder, "examples": examples})
@@ -89,18 +89,16 @@ def prepare(params: Params, setup: str) -> tuple[Tensor, Batch, PaintModule]:
     perceptual = load_perceptual(params.data.perceptual, folder, Path(params.data.external)).to(device)
     images = load_images(params, setup, "train")
     slots = {str(group): count for group, count in options.slots.items()}
-    found, shape = parsed(parser, images, device), (params.setup(setup).aspect_ratio, network.blob_area)
-    anchors = fit_anchors(found, slots, *shape)
-    places = place(found, slots, anchors, *shape)
     painter = PaintModule(options, network, params.setup(setup), perceptual, params.run.seed)
-    painter.encoder.traits.copy_(anchors.traits)
-    painter.encoder.usual.copy_(anchors.usual)
+    canvas, segments = painter.encoder.canvas, parsed(parser, images, device)
+    painter.encoder.set_anchors(fit_anchors(segments, slots, canvas))
+    ellipses = assign_segments(segments, slots, painter.encoder.anchors, canvas)
     painter.depends_on(
         data=checksum(images),
         parser=checksum(*parser.state_dict().values()),
         perceptual=checksum(*perceptual.state_dict().values()),
     )
-    return images, tensors_of(places), painter
+    return images, ellipses.tensors(), painter
 
 
 def batches_of(data: Batch, learnt: int, training: Training, seed: int) -> Callable[[int], Batch]:
@@ -116,7 +114,7 @@ def batches_of(data: Batch, learnt: int, training: Training, seed: int) -> Calla
 
 def codes_of(painter: PaintModule, batch: Batch) -> Tensor:
     images, *places = (tensor.to(painter.device) for tensor in batch)
-    return painter.encoder.codes(to_float(images), placed(*places)).cpu()
+    return painter.encoder.codes(to_float(images), layout_from_ellipses(*places)).cpu()
 
 
 def layout_lesson(
@@ -135,8 +133,8 @@ def layout_lesson(
 
 @torch.no_grad()
 def layouts_of(painter: PaintModule, codes: Tensor, *places: Tensor) -> BlobLayout:
-    """The blobs at xs, ys, covs and sizes of `Places` that look as their codes say."""
-    return looking(placed(*places), *painter.encoder.looks(codes))
+    """The blobs at xs, ys, covs and sizes of `BlobEllipses` that look as their codes say."""
+    return with_appearance(layout_from_ellipses(*places), *painter.encoder.appearance(codes))
 
 
 def measures(painter: PaintModule, held_out: Batch, perceptual: str) -> dict[str, float]:
@@ -145,7 +143,7 @@ def measures(painter: PaintModule, held_out: Batch, perceptual: str) -> dict[str
     def compare(*batch: Tensor) -> Tensor:
         images, *places = (tensor.to(painter.device) for tensor in batch)
         original = to_float(images)
-        painted = painter.paint(original, placed(*places))[0].clamp(-1, 1)
+        painted = painter.paint(original, layout_from_ellipses(*places))[0].clamp(-1, 1)
         distance = painter.judges[0].distance_to(painter.judges[0].embed(original), painted)
         return torch.stack([distance, (painted - original).abs().flatten(1).mean(1)], dim=1).cpu()
 
@@ -157,7 +155,7 @@ def measures(painter: PaintModule, held_out: Batch, perceptual: str) -> dict[str
 def shown(painter: PaintModule, held_out: Batch) -> Tensor:
     """Pictures, what is painted of their blobs, and as many new ones of random layouts."""
     images, *places = (tensor[: SHOWN // 2].to(painter.device) for tensor in held_out)
-    painted = painter.paint(to_float(images), placed(*places))[0]
+    painted = painter.paint(to_float(images), layout_from_ellipses(*places))[0]
     z = torch.randn(SHOWN, painter.model.z_dim, generator=torch.Generator().manual_seed(0)).to(painter.device)
     return torch.cat([to_float(images), painted, painter.model.render(painter.model.sample(z))])
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from blobex.config.data import ImageSize
 from blobex.config.training import BlobganPretrain, Network
 from blobex.datasets.images import to_float
-from blobex.layout.assign import looking, placed
+from blobex.layout.assign import layout_from_ellipses, with_appearance
 from blobex.layout.blobs import BlobLayout
 from blobex.networks.blobgan import BlobGAN
 from blobex.networks.segment_encoder import SegmentEncoder, build_segment_encoder
@@ -26,7 +26,7 @@ ENCODER_SHARE = 0.2  # of the generator's learning rate
 
 
 class PaintModule(StepModule):
-    """Generator and segment encoder. Batches: pictures uint8 (N,3,H,W), then xs, ys, covs and sizes of `Places`."""
+    """Train generator and segment encoder; a batch holds images uint8 (N,3,H,W), then xs, ys, covs, sizes of blobs."""
 
     def __init__(
         self, params: BlobganPretrain, network: Network, setup: ImageSize, perceptual: Perceptual, seed: int
@@ -62,7 +62,7 @@ class PaintModule(StepModule):
     @torch.no_grad()
     def paint(self, images: Tensor, places: BlobLayout) -> tuple[Tensor, BlobLayout]:
         """What the generator makes of pictures (N,3,H,W) in [-1,1] by their blobs, and the blobs."""
-        layout = looking(places, *self.encoder.looks(self.encoder.codes(images, places)))
+        layout = with_appearance(places, *self.encoder.appearance(self.encoder.codes(images, places)))
         return self.model.render(layout), layout
 
 
@@ -75,10 +75,10 @@ def painting_loss(
     random: torch.Generator,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """How far pictures are from what the generator makes of their blobs, and the two distances that it is made of."""
-    images, places = to_float(batch[0]), placed(*batch[1:])
+    images, places = to_float(batch[0]), layout_from_ellipses(*batch[1:])
     codes = encoder.codes(images, places)
     noise = torch.randn(codes.shape, generator=random, device=random.device)
-    layout = looking(places, *encoder.looks(codes + params.code_noise * noise))
+    layout = with_appearance(places, *encoder.appearance(codes + params.code_noise * noise))
     painted = model.render(layout, model.generator.random_noise(len(images), random))
     with torch.no_grad():
         wanted = perceptual.embed(images)

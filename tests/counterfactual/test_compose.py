@@ -54,8 +54,8 @@ def test_what_the_changed_blobs_do_not_paint_is_the_photo_bit_for_bit(blob: int)
     assert outside.any() and torch.equal(made[outside], images[outside])
     inside = (painted > SOLID)[:, None].expand_as(made)
     if inside.any():  # the closed form: the photo gets what the rendering gained, less the error of looks that are gone
-        looks = [torch.cat([each.features, each.spatial_style], 2)[:, blob + 1] for each in (start, after)]
-        other = ((looks[1] - looks[0]).norm(dim=1) / looks[0].norm(dim=1)).clamp(max=1)[:, None, None]
+        appearance = [torch.cat([each.features, each.spatial_style], 2)[:, blob + 1] for each in (start, after)]
+        other = ((appearance[1] - appearance[0]).norm(dim=1) / appearance[0].norm(dim=1)).clamp(max=1)[:, None, None]
         gone = (painted * other)[:, None] * (images - render(start))
         wanted = (images + render(after) - render(start) - gone).clamp(-1, 1)
         torch.testing.assert_close(made[inside], wanted[inside], rtol=0, atol=1e-6)
@@ -92,11 +92,11 @@ def test_an_object_that_is_taken_out_leaves_no_ghost() -> None:
 
 def test_what_is_lost_of_a_pixel_is_between_nothing_and_all_of_it() -> None:
     before, after = scores(scenes(3)), scores(scenes(6))[3:]
-    looks = torch.randn(2, 3, BLOBS + 1, 5, generator=torch.Generator().manual_seed(0))
-    found = lost(before, after, looks[0], looks[1])
+    appearance = torch.randn(2, 3, BLOBS + 1, 5, generator=torch.Generator().manual_seed(0))
+    found = lost(before, after, appearance[0], appearance[1])
     assert found.min() >= 0 and found.max() <= 1 + 1e-6
-    assert torch.equal(lost(before, before, looks[0], looks[0]), torch.zeros_like(found))
-    torch.testing.assert_close(lost(before, after, looks[0], -looks[0]), torch.ones_like(found))
+    assert torch.equal(lost(before, before, appearance[0], appearance[0]), torch.zeros_like(found))
+    torch.testing.assert_close(lost(before, after, appearance[0], -appearance[0]), torch.ones_like(found))
 
 
 def test_without_photos_the_picture_is_the_rendering() -> None:

@@ -32,7 +32,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def load(_: object, models: Path, *__: object) -> explainer.Explainer:
         tiny = tiny_explainer(tiny_params())
         size = tiny.params.setup("rect")
-        return dataclasses.replace(tiny, parser=loading.parser_of(models / "parser" / "rect", size, tiny.device))
+        parser = loading.load_parser_if_present(models / "parser" / "rect", size, tiny.device)
+        return dataclasses.replace(tiny, parser=parser)
 
     monkeypatch.setattr(explainer.Explainer, "load", load)
     for index, picture in enumerate(render(scenes(3))):

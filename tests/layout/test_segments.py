@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from blobex.config.training import Group
-from blobex.layout.assign import FILLED, fit_anchors, place
+from blobex.layout.assign import FILLED, assign_segments, fit_anchors
 from blobex.layout.blobs import ABSENT, BlobLayout
-from blobex.layout.segments import GROUPS, Segment, segment, segments
-from blobex.layout.splat import splat
+from blobex.layout.segments import GROUPS, Segment, extract_segments, segment_from_mask
+from blobex.layout.splat import Canvas, splat
 from blobex.scenes.labels import DRIVABLE, SEMANTIC
 from blobex.scenes.render import render
 from blobex.scenes.sample import sample
@@ -28,18 +28,19 @@ def ellipse(height, width, x, y, long, short, angle):
     return (along / long) ** 2 + (across / short) ** 2 <= 1
 
 
-def placed_by_themselves(pictures, slots, aspect_ratio):
-    return place(pictures, slots, fit_anchors(pictures, slots, aspect_ratio, AREA), aspect_ratio, AREA)
+def assigned(images, slots, aspect_ratio):
+    canvas = Canvas(64, aspect_ratio, area=AREA)
+    return assign_segments(images, slots, fit_anchors(images, slots, canvas), canvas)
 
 
 @pytest.mark.parametrize("angle", [0.0, 0.5, 1.2, 2.6])
 def test_an_elliptic_mask_becomes_the_blob_that_covers_it(angle):
     height, width = 64, 128
     mask = ellipse(height, width, 1.1, 0.45, 0.3, 0.12, angle)
-    found = segment("lane", mask)
+    found = segment_from_mask("lane", mask)
     assert (found.x, found.y) == pytest.approx((1.1, 0.45), abs=0.01)
     assert found.area == pytest.approx(math.pi * 0.3 * 0.12, rel=0.03)
-    places = placed_by_themselves([[found]], {"lane": 1}, 2)
+    places = assigned([[found]], {"lane": 1}, 2)
     assert places.present.all() and places.sizes.item() == pytest.approx(0.3 * 0.12 / AREA + FILLED, rel=0.03)
     nothing = torch.zeros(1, 2, 0)
     sizes = torch.nn.functional.pad(places.sizes - FILLED, (1, 0))  # half opaque where the mask ends
@@ -51,8 +52,8 @@ def test_an_elliptic_mask_becomes_the_blob_that_covers_it(angle):
 @pytest.mark.parametrize("middle", [0.0, 0.8, math.pi / 2, 2.6])
 def test_the_usual_ellipse_lies_between_ellipses_whatever_the_sign_of_their_axes(middle):
     angles = (middle - 0.3, middle + 0.3)
-    pictures = [[segment("lane", ellipse(64, 128, 1.0, 0.5, 0.3, 0.1, angle))] for angle in angles]
-    ux, uy = fit_anchors(pictures, {"lane": 1}, 2, AREA).usual[0, 3:5].tolist()
+    pictures = [[segment_from_mask("lane", ellipse(64, 128, 1.0, 0.5, 0.3, 0.1, angle))] for angle in angles]
+    ux, uy = fit_anchors(pictures, {"lane": 1}, Canvas(64, 2, area=AREA)).mean_ellipses[0, 3:5].tolist()
     assert abs(ux * math.cos(middle) + uy * math.sin(middle)) == pytest.approx(1, abs=1e-3)
 
 
@@ -60,7 +61,7 @@ def test_a_scene_is_cut_along_its_labels():
     """Every pixel but the sky's and those of patches too small belongs to one segment of its category."""
     for seed in range(20):
         drawn = render(sample(seed))
-        found = segments(drawn.semantic, drawn.instance % 256, drawn.drivable)
+        found = extract_segments(drawn.semantic, drawn.instance % 256, drawn.drivable)
         area = {group: sum(each.area for each in found if each.group == group) * 64 * 64 for group in GROUPS}
         road = drawn.semantic == SEMANTIC.index("road")
         assert area["lane"] == (road & (drawn.drivable == DRIVABLE.index("direct"))).sum()
@@ -76,7 +77,7 @@ def test_halves_lie_on_both_sides():
     semantic = np.full((64, 64), SEMANTIC.index("sky"), dtype=np.uint8)
     semantic[20:30, 4:60] = SEMANTIC.index("building")
     blank = np.zeros_like(semantic)
-    left, right = segments(semantic, blank, blank + 2)
+    left, right = extract_segments(semantic, blank, blank + 2)
     assert left.group == right.group == "building"
     assert left.x == pytest.approx((4 + 31) / 2 / 64) and right.x == pytest.approx((32 + 59) / 2 / 64)
 
@@ -92,14 +93,15 @@ def test_blobs_keep_their_meaning_and_the_largest_are_kept():
     pictures = [[left[0], right[0], flat("vehicle", 0.5, 0.5, 0.001)]]
     pictures += [[right[number], left[number]] for number in range(1, 4)] + [[left[4]], [right[5]], []]
     slots = {"lane": 1, "vehicle": 2}
-    places = placed_by_themselves(pictures, slots, 1)
+    places = assigned(pictures, slots, 1)
     assert not places.present[:, 0].any() and (places.sizes[:, 0] == ABSENT).all()
     there = [[True, True]] * 4 + [[True, False], [False, True], [False, False]]
     assert places.present[:, 1:].tolist() == there
     torch.testing.assert_close(places.xs[:5, 1], torch.tensor([0.2, 0.21, 0.22, 0.23, 0.24]))
     torch.testing.assert_close(places.xs[5, 1], places.xs[:5, 1].mean())  # absent, it waits at its usual place
     assert (places.sizes[6] == ABSENT).all()
-    alone = place(pictures[5:6], slots, fit_anchors(pictures, slots, 1, AREA), 1, AREA)
+    canvas = Canvas(64, 1, area=AREA)
+    alone = assign_segments(pictures[5:6], slots, fit_anchors(pictures, slots, canvas), canvas)
     assert alone.present.tolist() == [[False, False, True]]  # the anchors are what is known of other pictures
 
 
@@ -117,8 +119,8 @@ def test_a_car_ahead_is_where_the_scene_has_it():
             continue
         drawn = render(scene)
         mask = drawn.instance == ahead[0] + 1
-        found = segment("vehicle", mask)
-        every = segments(drawn.semantic, np.where(mask, 1, 0), drawn.drivable)
+        found = segment_from_mask("vehicle", mask)
+        every = extract_segments(drawn.semantic, np.where(mask, 1, 0), drawn.drivable)
         lane = next(each for each in every if each.group == "lane")
         assert abs(found.x - lane.x) < LANE_WIDTH / scene.things[ahead[0]].distance / 2
         checked += 1

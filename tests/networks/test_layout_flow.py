@@ -43,8 +43,8 @@ def layouts(count=512, seed=0):
     ratio, angle = torch.rand(2, count, BLOBS, generator=random)
     covs = torch.stack([2 * ratio, -2 * ratio, (3 * angle).cos(), (3 * angle).sin()], dim=2)
     sizes = torch.where(present, 1 + 3 * torch.rand(count, BLOBS, generator=random), ABSENT)
-    looks = torch.randn(count, BLOBS + 1, FEATURES + STYLES, generator=random)
-    features, styles = (pixel_norm(part, 1e-5) for part in looks.split([FEATURES, STYLES], dim=2))
+    appearance = torch.randn(count, BLOBS + 1, FEATURES + STYLES, generator=random)
+    features, styles = (pixel_norm(part, 1e-5) for part in appearance.split([FEATURES, STYLES], dim=2))
     return BlobLayout(xs, ys, covs, F.pad(sizes, (1, 0)), features, styles), present
 
 
@@ -77,7 +77,7 @@ def test_components_against_numpy():
     layout, present = layouts()
     rows = []
     for picture in range(len(layout)):
-        row, looks = [], []
+        row, appearance = [], []
         for blob in range(BLOBS):
             cov, there = layout.covs[picture, blob].tolist(), bool(present[picture, blob])
             angle = 2 * np.arctan2(cov[3], cov[2])
@@ -92,8 +92,8 @@ def test_components_against_numpy():
         for entry in range(BLOBS + 1):
             there = entry == 0 or bool(present[picture, entry - 1])
             values = [*layout.features[picture, entry].tolist(), *layout.spatial_style[picture, entry].tolist()]
-            looks += [0.15 * value if there else np.nan for value in values]
-        rows.append(row + looks)
+            appearance += [0.15 * value if there else np.nan for value in values]
+        rows.append(row + appearance)
     numbers = np.array(rows)
     numbers = np.where(np.isnan(numbers), np.nanmean(numbers, axis=0), numbers)  # what is absent counts as the mean
     variances = np.linalg.eigvalsh(np.cov(numbers.T, bias=True))[::-1][:16]

@@ -6,12 +6,12 @@ from torch import nn
 from worlds.tiny_networks import randomise, tiny_network
 
 from blobex.core.errors import BlobexError
-from blobex.layout.assign import fit_anchors, place
+from blobex.layout.assign import assign_segments, fit_anchors
 from blobex.layout.blobs import BlobLayout
 from blobex.networks import weights
 from blobex.networks.blobgan import BlobGAN
 from blobex.networks.parser import Parser
-from blobex.networks.segment_encoder import Examples, Pretrained, build_segment_encoder, load_pretrained
+from blobex.networks.segment_encoder import Pretrained, StoredExamples, build_segment_encoder, load_pretrained
 from blobex.perception.segment_reader import SegmentReader, told
 
 HEIGHT = 32
@@ -58,7 +58,7 @@ def test_means_are_those_of_a_plain_loop(encoder):
 
 
 def test_looks_are_normalised_as_a_layout_networks(encoder):
-    feature, style = encoder.looks(torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(3)))
+    feature, style = encoder.appearance(torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(3)))
     assert feature.shape == (3, 4, NETWORK.feature_dim) and style.shape == (3, 4, NETWORK.style_dim)
     torch.testing.assert_close(feature.square().mean(-1), torch.ones(3, 4), atol=1e-3, rtol=0)
 
@@ -67,7 +67,7 @@ def some_examples(encoder):
     layout = places()
     codes = encoder.codes(torch.zeros(2, 3, HEIGHT, 2 * HEIGHT), layout)
     present = torch.ones_like(layout.xs, dtype=torch.bool)
-    return Examples.of(codes, layout.xs, layout.ys, layout.covs, layout.sizes[:, 1:], present)
+    return StoredExamples.of(codes, layout.xs, layout.ys, layout.covs, layout.sizes[:, 1:], present)
 
 
 def test_saved_and_loaded_it_is_the_same(tmp_path, encoder):
@@ -102,14 +102,13 @@ def test_a_reader_reads_each_picture_by_itself():
     found = told(parser(images))
     slots = dict.fromkeys(sorted({each.group for some in found for each in some})[:3], 1)
     assert len(slots) == NETWORK.blobs
-    anchors = fit_anchors(found, slots, 2, NETWORK.blob_area)
-    encoder.traits.copy_(anchors.traits)
-    encoder.usual.copy_(anchors.usual)
-    reader = SegmentReader(parser, Pretrained(blobgan, encoder, slots, Examples(2, NETWORK.blobs, 5)))
+    anchors = fit_anchors(found, slots, encoder.canvas)
+    encoder.set_anchors(anchors)
+    reader = SegmentReader(parser, Pretrained(blobgan, encoder, slots, StoredExamples(2, NETWORK.blobs, 5)))
     together = reader(images)
     alone = reader(images[4:5])
     for key, tensor in together.items():
         torch.testing.assert_close(tensor[4:5], getattr(alone, key), atol=1e-5, rtol=1e-4)
-    expected = place(found, slots, anchors, 2, NETWORK.blob_area)
+    expected = assign_segments(found, slots, anchors, encoder.canvas)
     assert expected.present.any() and torch.equal(together.sizes[:, 1:], expected.sizes)
     assert torch.equal(together.xs, expected.xs) and torch.equal(together.covs, expected.covs)

@@ -9,7 +9,7 @@ from worlds.tiny_world import PARAMS
 
 from blobex.config.data import ImageSize, Run
 from blobex.config.read import load_params
-from blobex.layout.assign import placed
+from blobex.layout.assign import layout_from_ellipses
 from blobex.layout.splat import splat
 from blobex.tracking.tracker import NullTracker
 from blobex.training.blobgan_pretrain import PaintModule, painting_loss
@@ -50,7 +50,7 @@ def coloured(count=64, seed=0):
     covs = torch.tensor([0.0, 0.0, 1.0, 0.0]).repeat(count, 3, 1)
     sizes = 2 + torch.rand(count, 3, generator=random)
     colours = F.pad(2 * torch.rand(count, 3, 3, generator=random) - 1, (0, 0, 1, 0))
-    images = torch.einsum("nkhw,nkc->nchw", splat(placed(xs, ys, covs, sizes), 16, 16), colours)
+    images = torch.einsum("nkhw,nkc->nchw", splat(layout_from_ellipses(xs, ys, covs, sizes), 16, 16), colours)
     return ((images + 1) * 127.5).round().to(torch.uint8), xs, ys, covs, sizes
 
 
@@ -82,7 +82,7 @@ def test_it_learns_to_paint(tmp_path):
     fit(module, batches, options.training, RUN, tmp_path, NullTracker())
     images, *places = (tensor[240:] for tensor in data)
     wanted = images / 127.5 - 1
-    result, layout = module.eval().paint(wanted, placed(*places))
+    result, layout = module.eval().paint(wanted, layout_from_ellipses(*places))
     flat = wanted.mean((2, 3), keepdim=True)
     assert F.mse_loss(result, wanted) < 0.4 * F.mse_loss(flat.expand_as(wanted), wanted)
     assert torch.equal(layout.xs, places[0]) and layout.features.shape == (16, 4, 16)

@@ -26,12 +26,12 @@ from blobex.core.errors import BlobexError
 from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.target import AttributeTarget, ClassTarget, RegionTarget
 from blobex.datasets.images import fit, load_image, to_float, to_tensor
-from blobex.decisions.decision import Kind, resting
+from blobex.decisions.decision import Kind, frozen_eval
 from blobex.explain.blob_names import blob_names
 from blobex.explain.explainer import Explainer
 from blobex.explain.explanation import Explanation
 from blobex.explain.request import Request
-from blobex.inversion.invert import Inversion, measure
+from blobex.inversion.invert import Inversion, evaluate_layouts
 from blobex.layout.blobs import BlobLayout
 from blobex.layout.splat import half_axes
 from blobex.layout.vector import VectorForm
@@ -117,7 +117,7 @@ class Studio:
             if name not in self.explainers:
                 explainer = self.load(name)
                 # For good: searches and renderings in other threads must not find flags that another puts back.
-                self.rest.enter_context(resting(explainer.decision))
+                self.rest.enter_context(frozen_eval(explainer.decision))
                 self.explainers[name] = explainer
             return self.explainers[name]
 
@@ -187,7 +187,7 @@ class Studio:
         form = VectorForm.of(layout)
         vector, start = form.flatten(layout), form.flatten(scene.start.to(explainer.device))
         composer = self._composer(scene, explainer)
-        return composer.pictures(vector, torch.tensor([0]), form.changed(vector, start))[0]
+        return composer.compose(vector, torch.tensor([0]), form.changed(vector, start))[0]
 
     def _composer(self, scene: Scene, explainer: Explainer) -> Composer:
         """What lays changes over the scene's photo; kept for the next edit of the same photo."""
@@ -196,7 +196,7 @@ class Studio:
         if last and last[0] is explainer and torch.equal(last[1], scene.photo) and _same(last[2], scene.start):
             return last[3]
         photo, start = scene.photo[None].to(explainer.device), scene.start.to(explainer.device)
-        composer = Composer.over(photo, start, explainer.exact, rows=1)
+        composer = Composer.over_queries(photo, start, explainer.exact, rows=1)
         self.last = explainer, scene.photo, scene.start, composer
         return composer
 
@@ -207,14 +207,14 @@ class Studio:
         explainer = self.explainer(decision)
         query, layout = self.picture(scene, explainer)[None].clamp(-1, 1), scene.layout.to(explainer.device)
         form, photo = VectorForm.of(layout), explainer.plan(request).photo
-        composer = Composer.over(query, layout, explainer.exact, rows=1) if photo else None
+        composer = Composer.over_queries(query, layout, explainer.exact, rows=1) if photo else None
 
         @torch.no_grad()
         def shown(changed: BlobLayout, rendered: Tensor) -> Tensor:
             if composer is None:
                 return rendered[0]
             vector = form.flatten(changed[:1]).float()
-            return composer.pictures(vector, torch.tensor([0]), form.changed(vector, form.flatten(layout)))[0]
+            return composer.compose(vector, torch.tensor([0]), form.changed(vector, form.flatten(layout)))[0]
 
         listening = watched(explainer, lambda changed, rendered: look(lambda: shown(changed, rendered)))
         with tempfile.TemporaryDirectory(prefix="blobex-") as folder:
@@ -243,7 +243,7 @@ def known(explainer: Explainer, queries: Tensor, layout: BlobLayout) -> Inversio
     """The inversion of pictures (N,3,H,W) whose blobs are known, measured as others are."""
     values = explainer.params.invert.square if explainer.setup == "square" else explainer.params.invert.rect
     step = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
-    return measure(queries, layout, layout, step, explainer.exact, values, explainer.slots)
+    return evaluate_layouts(queries, layout, layout, step, explainer.exact, values, explainer.batch_size)
 
 
 def outlines(layout: BlobLayout, area: float) -> list[list[float]]:

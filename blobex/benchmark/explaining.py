@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from blobex.benchmark.machine import Counter, timed
-from blobex.counterfactual.masks import masks
+from blobex.counterfactual.masks import build_masks
 from blobex.counterfactual.verify import Counterfactuals
 from blobex.explain.explainer import Explainer
 from blobex.explain.request import Request
@@ -62,7 +62,7 @@ def search_cost(explainer: Explainer, queries: Tensor, attributes: Sequence[str]
     layout, first = inversions[0].layout, render.pictures
     request = Request(attributes=attributes, few=False, compose="full")
     chosen = explainer.plan(request)
-    allowed = masks(layout.blobs, chosen.variant.keys, chosen.blobs, chosen.variant.background)
+    allowed = build_masks(layout.blobs, chosen.variant.keys, chosen.blobs, chosen.variant.background)
 
     def explain() -> None:
         asked = explainer.questions(queries, request)

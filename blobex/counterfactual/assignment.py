@@ -17,7 +17,7 @@ SURE = 0.9  # share of a blob from which it counts as given to one counterfactua
 
 
 @dataclass(frozen=True)
-class Shares:
+class BlobAssignment:
     """How the blobs' changes are shared out among `count` counterfactuals of the same start.
 
     The free numbers of a problem are `count` vectors v and an assignment B (count,K+1), whose column 0 is the

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from blobex.layout.blobs import BlobLayout
 from blobex.layout.vector import VectorForm
-from blobex.optim.batching import in_slots
+from blobex.optim.batching import in_batches
 from blobex.optim.networks import Networks
 
 FAINT, SOLID = 0.05, 0.5  # coverage up to which the photo stays as it is, and from which the change shows in full
@@ -40,7 +40,7 @@ class Composer:
     photos: Photos | None
 
     @classmethod
-    def over(cls, images: Tensor, start: BlobLayout, networks: Networks, rows: int) -> Composer:
+    def over_queries(cls, images: Tensor, start: BlobLayout, networks: Networks, rows: int) -> Composer:
         """For photos (N,3,H,W) of layouts `start`, of which `rows` are rendered at a time."""
         form = VectorForm.of(start)
 
@@ -53,9 +53,9 @@ class Composer:
                 "appearance": _appearance(layout),
             }
 
-        return cls(networks, form, Photos(images, **in_slots(known, rows, form.flatten(start))))
+        return cls(networks, form, Photos(images, **in_batches(known, rows, form.flatten(start))))
 
-    def pictures(self, vector: Tensor, image_index: Tensor, blobs: Tensor) -> Tensor:
+    def compose(self, vector: Tensor, image_index: Tensor, blobs: Tensor) -> Tensor:
         """(R,3,H,W) of vectors (R,D) about photos `image_index` (R,), in which `blobs` (R,K+1) bool may differ."""
         layout = self.form.unflatten(vector)
         rendered = self.networks.render(layout)

@@ -34,7 +34,7 @@ def resolve_keys(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(key for key in KEYS if key in chosen)
 
 
-def masks(
+def build_masks(
     count: int,
     keys: Sequence[str],
     blobs: Sequence[int] | Sequence[Sequence[int]] | None,
@@ -48,7 +48,7 @@ def masks(
     where a blob has several numbers. The background's entry of `sizes` never changes, as it is never read.
     BlobexError: an unknown key or blob, or nothing left that may change.
 
-    >>> masks(3, ["xs", "sizes"], blobs=[1], background=True)
+    >>> build_masks(3, ["xs", "sizes"], blobs=[1], background=True)
     {'xs': tensor([[False,  True, False]]), 'sizes': tensor([[False, False,  True, False]])}
     """
     rows = _rows(count, blobs)
@@ -63,7 +63,7 @@ def masks(
     return result
 
 
-def check_listed(masks: Mapping[str, Tensor], pictures: int) -> None:
+def check_mask_rows(masks: Mapping[str, Tensor], pictures: int) -> None:
     """BlobexError unless the masks are the same for all pictures, or there is one for each."""
     listed = max(map(len, masks.values()))
     if listed not in (1, pictures):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blobex.counterfactual.masks import check_listed
+from blobex.counterfactual.masks import check_mask_rows
 from blobex.counterfactual.target import Target
 from blobex.layout.blobs import BlobLayout
 from blobex.layout.vector import VectorForm
@@ -33,7 +33,7 @@ class Problems:
         """The problems about N pictures; `masks` are those of `space.masks`. BlobexError: masks of other pictures."""
         form = VectorForm.of(start)
         vector = form.flatten(start.detach())
-        check_listed(masks, len(vector))
+        check_mask_rows(masks, len(vector))
         mask = form.mask(masks).to(vector.device)
         rows = mask[image_index] if len(mask) > 1 else mask.expand(len(image_index), -1)
         return cls(image_index, target, vector[image_index], rows, price.to(vector.device), form)

@@ -13,7 +13,7 @@ from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.objective import price_vector
 from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.target import Target
-from blobex.counterfactual.verify import Counterfactuals, judged
+from blobex.counterfactual.verify import Counterfactuals, verify
 from blobex.layout.blobs import BlobLayout
 from blobex.layout.vector import VectorForm
 from blobex.optim.networks import Networks
@@ -54,7 +54,7 @@ def search_published(
         for chosen in tqdm(same.split(BATCH), desc="published search", disable=None, leave=False):
             found[chosen] = _descend(problems[chosen], networks)
     step = torch.full_like(image_index, STEPS)
-    return judged(found, queries, problems, step, Composer(networks, form, None), BATCH)
+    return verify(found, queries, problems, step, Composer(networks, form, None), BATCH)
 
 
 def _descend(problems: Problems, networks: Networks) -> Tensor:

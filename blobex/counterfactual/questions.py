@@ -37,7 +37,7 @@ class Questions:
         return Questions(self.image_index[rows], self.target[rows], *words)
 
 
-def ask(
+def build_questions(
     kind: Kind,
     names: Sequence[str],
     said: Tensor,

@@ -14,18 +14,18 @@ from torch import Tensor
 
 from blobex.config.explain import SearchParams
 from blobex.core.errors import BlobexError
-from blobex.counterfactual.assignment import ENTROPY, Shares
+from blobex.counterfactual.assignment import ENTROPY, BlobAssignment
 from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.objective import price_vector
 from blobex.counterfactual.problems import Problems
-from blobex.counterfactual.shrink import Way
+from blobex.counterfactual.shrink import Shrinker
 from blobex.counterfactual.target import Target
-from blobex.counterfactual.verify import Counterfactuals, judged
-from blobex.counterfactual.whole_objects import Examples, ObjectSearch
+from blobex.counterfactual.verify import Counterfactuals, verify
+from blobex.counterfactual.whole_objects import ObjectExamples, ObjectSearch
 from blobex.layout.blobs import BlobLayout
 from blobex.layout.vector import VectorForm
 from blobex.optim import adam
-from blobex.optim.batching import State, choose, exact_rows, finite, solve
+from blobex.optim.batching import State, finite_rows, float32_batch_size, solve_in_batches, where_rows
 from blobex.optim.networks import Networks
 
 BETAS = (0.8, 0.9)  # of Adam: a search is over after a few steps
@@ -36,7 +36,7 @@ FASTER = 8  # what does not flip is searched again with so many times the learni
 
 
 @dataclass(frozen=True)
-class Manner:
+class SearchOptions:
     """How counterfactuals are looked for."""
 
     few: bool = False  # among as few blobs as the flip bears
@@ -53,25 +53,25 @@ class _Tools:
     quick: Composer
     exact: Composer
     setup: SearchParams
-    slots: int
+    batch_size: int
 
     def faster(self) -> _Tools:
         """The same with a higher learning rate."""
         rate = self.setup.learning_rate * FASTER
         return dataclasses.replace(self, setup=dataclasses.replace(self.setup, learning_rate=rate))
 
-    def judged(self, ways: tuple[Tensor, ...], step: Tensor, problems: Problems) -> Counterfactuals:
+    def verify(self, ways: tuple[Tensor, ...], step: Tensor, problems: Problems) -> Counterfactuals:
         """Answers to P problems: of the `ways`, vectors (P,D) each, the first that is flipped."""
-        answer = judged(ways[0], self.queries, problems, step, self.exact, self.slots)
+        answer = verify(ways[0], self.queries, problems, step, self.exact, self.batch_size)
         for way in ways[1:]:  # what the quick networks take for flipped may not be for the exact ones
             missed = (~answer.flipped).nonzero()[:, 0]
             if len(missed):
-                other = judged(way[missed], self.queries, problems[missed], step[missed], self.exact, self.slots)
+                other = verify(way[missed], self.queries, problems[missed], step[missed], self.exact, self.batch_size)
                 answer = answer.improved(missed, other, other.flipped)
         return answer
 
-    def way(self, problems: Problems) -> Way:
-        return Way(problems, self.quick, self.setup, self.slots)
+    def shrinker(self, problems: Problems) -> Shrinker:
+        return Shrinker(problems, self.quick, self.setup, self.batch_size)
 
 
 def search(
@@ -84,12 +84,12 @@ def search(
     quick: Networks,
     exact: Networks,
     setup: SearchParams,
-    slots: int,
-    manner: Manner = Manner(),
+    batch_size: int,
+    options: SearchOptions = SearchOptions(),
     skip: Tensor | None = None,
-    examples: Examples | None = None,
+    examples: ObjectExamples | None = None,
 ) -> Counterfactuals:
-    """Solve P problems, `slots` of them at a time; the results are in their order, `manner.count` of each.
+    """Solve P problems, `batch_size` of them at a time; the results are in their order, `options.count` of each.
 
     `queries` (N,3,H,W) in [-1,1] and their N inverted layouts `start`; `image_index` (P,) says which of them a problem
     is about and `target` (P) what is wanted. Entries outside `masks`, from `space.masks`, keep their bits. `quick`
@@ -106,37 +106,37 @@ def search(
     form = VectorForm.of(start)
     problems = Problems.of(start, image_index, target, masks, price_vector(form, setup.lambda_key))
     quick_composer, exact_composer = (
-        Composer.over(queries, start, networks, rows) if manner.photo else Composer(networks, form, None)
-        for networks, rows in ((quick, slots), (exact, exact_rows(slots, problems.start.device)))
+        Composer.over_queries(queries, start, networks, rows) if options.photo else Composer(networks, form, None)
+        for networks, rows in ((quick, batch_size), (exact, float32_batch_size(batch_size, problems.start.device)))
     )
-    tools = _Tools(queries, quick_composer, exact_composer, setup, slots)
-    shares = Shares(manner.count, form, manner.seed)
+    tools = _Tools(queries, quick_composer, exact_composer, setup, batch_size)
+    shares = BlobAssignment(options.count, form, options.seed)
     asked = torch.ones(len(problems), dtype=torch.bool) if skip is None else ~skip.cpu()
-    open_, every = asked.nonzero()[:, 0], problems.repeated(manner.count)
+    open_, every = asked.nonzero()[:, 0], problems.repeated(options.count)
     ways = tuple(every.start.clone() for _ in range(3))
     step = torch.zeros_like(every.image_index)
     if len(open_) and examples is not None and setup.examples:
         some = problems[open_.to(problems.start.device)]
-        whole = ObjectSearch(some, quick_composer, examples, setup.examples, slots)
-        vectors, solved = whole.solve(manner.count)
-        rows = _rows(open_[solved], manner.count)
+        whole = ObjectSearch(some, quick_composer, examples, setup.examples, batch_size)
+        vectors, solved = whole.solve(options.count)
+        rows = _rows(open_[solved], options.count)
         for way in ways:
-            way[rows] = vectors[_rows(solved.nonzero()[:, 0], manner.count)]
+            way[rows] = vectors[_rows(solved.nonzero()[:, 0], options.count)]
         open_ = open_[~solved]
     if len(open_):
-        rows = _rows(open_, manner.count).to(step.device)
-        found, step[rows] = _ways(problems[open_.to(problems.start.device)], shares, tools, manner.few)
+        rows = _rows(open_, options.count).to(step.device)
+        found, step[rows] = _ways(problems[open_.to(problems.start.device)], shares, tools, options.few)
         for way, vectors in zip(ways, found, strict=True):
             way[rows] = vectors
-    answer = tools.judged(ways, step, every)
+    answer = tools.verify(ways, step, every)
     for _ in range(setup.retries):
         tools = tools.faster()
-        answer = _again(answer, problems, asked, shares, tools, manner.few)
+        answer = _again(answer, problems, asked, shares, tools, options.few)
     return answer
 
 
 def _again(
-    answer: Counterfactuals, problems: Problems, asked: Tensor, shares: Shares, tools: _Tools, few: bool
+    answer: Counterfactuals, problems: Problems, asked: Tensor, shares: BlobAssignment, tools: _Tools, few: bool
 ) -> Counterfactuals:
     """The answers, those to a problem searched again if not all are flipped, and replaced if then more of them are."""
     flips = answer.flipped.unflatten(0, (-1, shares.count)).sum(1).cpu()
@@ -144,18 +144,20 @@ def _again(
     if not len(open_):
         return answer
     some = problems[open_.to(problems.start.device)]
-    other = tools.judged(*_ways(some, shares, tools, few), some.repeated(shares.count))
+    other = tools.verify(*_ways(some, shares, tools, few), some.repeated(shares.count))
     better = other.flipped.unflatten(0, (-1, shares.count)).sum(1).cpu() > flips[open_]
     rows = _rows(open_, shares.count).to(answer.flipped.device)
     return answer.improved(rows, other, better.repeat_interleave(shares.count).to(rows.device))
 
 
-def _ways(problems: Problems, shares: Shares, tools: _Tools, few: bool) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+def _ways(
+    problems: Problems, shares: BlobAssignment, tools: _Tools, few: bool
+) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
     """What gradients find: vectors (P*count,D) from the nearest to what was found first, and the steps it took."""
     found, slope, step = _first(problems, shares, tools)
     each = problems.repeated(shares.count)
     less, slope = _fewest(each, found, slope, tools) if few else (found, slope)
-    nearest = tools.way(each).back(tools.way(each).pruned(less, slope))
+    nearest = tools.shrinker(each).line_search(tools.shrinker(each).prune(less, slope))
     return (nearest, less, found), step
 
 
@@ -164,10 +166,10 @@ def _rows(numbers: Tensor, count: int) -> Tensor:
     return (numbers[:, None] * count + torch.arange(count)).flatten()
 
 
-def _first(problems: Problems, shares: Shares, tools: _Tools) -> tuple[Tensor, Tensor, Tensor]:
+def _first(problems: Problems, shares: BlobAssignment, tools: _Tools) -> tuple[Tensor, Tensor, Tensor]:
     """Vectors (P*count,D) that flip, the loss's gradient there, and the steps (P*count,) that it took."""
     work = _Work(problems, tools.quick, tools.setup, shares, problems.start)
-    state = solve(len(problems), tools.slots, work.load, work.advance, "counterfactuals")
+    state = solve_in_batches(len(problems), tools.batch_size, work.load, work.advance, "counterfactuals")
     missed = (state["reached"] <= tools.setup.margin).nonzero()[:, 0]
     if len(missed):
         state = _second(work, missed, state, tools)
@@ -179,7 +181,7 @@ def _first(problems: Problems, shares: Shares, tools: _Tools) -> tuple[Tensor, T
 
 
 def _parted(
-    problems: Problems, found: Tensor, slope: Tensor, free: Tensor, shares: Shares, tools: _Tools
+    problems: Problems, found: Tensor, slope: Tensor, free: Tensor, shares: BlobAssignment, tools: _Tools
 ) -> tuple[Tensor, Tensor]:
     """`found` (P*count,D) with each blob changed in one of a problem's counterfactuals alone, where that bears a flip.
 
@@ -188,9 +190,9 @@ def _parted(
     each, mine = problems.repeated(shares.count), shares.owned(free)
     begin = torch.where(mine, shares.vectors(free), each.start)
     own = dataclasses.replace(each, mask=each.mask & mine)
-    work = _Work(own, tools.quick, tools.setup, Shares(1, problems.form, 0), begin)
-    state = solve(len(own), tools.slots, work.load, work.advance, "parting")
-    flips = tools.way(own).flipped(state["best"])[:, None]
+    work = _Work(own, tools.quick, tools.setup, BlobAssignment(1, problems.form, 0), begin)
+    state = solve_in_batches(len(own), tools.batch_size, work.load, work.advance, "parting")
+    flips = tools.shrinker(own).flipped(state["best"])[:, None]
     return torch.where(flips, state["best"], found), torch.where(flips, state["slope"], slope)
 
 
@@ -204,10 +206,10 @@ def _second(work: _Work, missed: Tensor, state: State, tools: _Tools) -> State:
     appearance = problems.form.mask(every).to(problems.mask.device)
     narrow = dataclasses.replace(problems, mask=problems.mask & appearance)
     some = dataclasses.replace(work, problems=narrow, begin=problems.start)
-    again = solve(len(missed), tools.slots, some.load, some.advance, "second chances")
+    again = solve_in_batches(len(missed), tools.batch_size, some.load, some.advance, "second chances")
     better = again["reached"] > state["reached"][missed]
     rows = {name: value[missed] for name, value in state.items()}
-    chosen = choose(better, again, rows)
+    chosen = where_rows(better, again, rows)
     return {name: value.index_copy(0, missed, chosen[name]) for name, value in state.items()}
 
 
@@ -217,8 +219,8 @@ def _fewest(problems: Problems, found: Tensor, slope: Tensor, tools: _Tools) -> 
     Greedy elimination: blobs go back to how they were while the flip lasts; then, one blob fewer at a time, the others
     are searched again for a change that makes up for it.
     """
-    found = tools.way(problems).without(found, slope)
-    open_ = tools.way(problems).flipped(found)
+    found = tools.shrinker(problems).restore_blobs(found, slope)
+    open_ = tools.shrinker(problems).flipped(found)
     setup = dataclasses.replace(tools.setup, steps=max(1, tools.setup.steps // AGAIN))
     while True:
         changed = problems.form.changed(found, problems.start)
@@ -226,15 +228,15 @@ def _fewest(problems: Problems, found: Tensor, slope: Tensor, tools: _Tools) -> 
         if not open_.any():
             return found, slope
         index = open_.nonzero()[:, 0]
-        worth = tools.way(problems).worth(found, slope).masked_fill(~changed, torch.inf)
+        worth = tools.shrinker(problems).gain_per_blob(found, slope).masked_fill(~changed, torch.inf)
         least = torch.zeros_like(changed).scatter(1, worth.argmin(1, keepdim=True), True)
         allowed = (changed & ~least)[:, problems.form.owners().to(changed.device)]
         fewer = dataclasses.replace(problems, mask=problems.mask & allowed)[index]
         begin = problems.reverted(found, least)[index]
-        work = _Work(fewer, tools.quick, setup, Shares(1, problems.form, 0), begin)
-        state = solve(len(fewer), tools.slots, work.load, work.advance, "fewer blobs")
-        flips = tools.way(fewer).flipped(state["best"])
-        better = tools.way(fewer).without(state["best"], state["slope"])
+        work = _Work(fewer, tools.quick, setup, BlobAssignment(1, problems.form, 0), begin)
+        state = solve_in_batches(len(fewer), tools.batch_size, work.load, work.advance, "fewer blobs")
+        flips = tools.shrinker(fewer).flipped(state["best"])
+        better = tools.shrinker(fewer).restore_blobs(state["best"], state["slope"])
         found, slope, open_ = found.clone(), slope.clone(), open_.clone()
         found[index] = torch.where(flips[:, None], better, found[index])
         slope[index] = torch.where(flips[:, None], state["slope"], slope[index])
@@ -243,12 +245,12 @@ def _fewest(problems: Problems, found: Tensor, slope: Tensor, tools: _Tools) -> 
 
 @dataclass(frozen=True)
 class _Work:
-    """The steps of the search, for `descent.slots.solve`."""
+    """The steps of the search, for `descent.batch_size.solve`."""
 
     problems: Problems
     composer: Composer
     setup: SearchParams
-    shares: Shares
+    shares: BlobAssignment
     begin: Tensor  # P,D: where the first step is taken from
 
     def load(self, numbers: Tensor) -> State:
@@ -265,7 +267,7 @@ class _Work:
         with torch.enable_grad():
             leaf = free.detach().requires_grad_()
             vectors, entropy = self.shares.layouts(leaf, some.start), self.shares.entropy(leaf)
-            outputs = self.composer.networks.decide(self.composer.pictures(vectors, each.image_index, each.allowed))
+            outputs = self.composer.networks.decide(self.composer.compose(vectors, each.image_index, each.allowed))
             if not outputs.requires_grad:
                 raise BlobexError("the decision's scores carry no gradient: give a differentiable decision model")
             retain = self.shares.assigned
@@ -278,7 +280,7 @@ class _Work:
                 weighted = (torch.where(reached > 0, ENTROPY, 0) * entropy).sum()
                 (gradient,) = torch.autograd.grad((vectors, weighted), leaf, (gradient, None))
         entropy = entropy.detach()
-        sound = finite(outputs, vectors.detach()).unflatten(0, (-1, count)).all(1)
+        sound = finite_rows(outputs, vectors.detach()).unflatten(0, (-1, count)).all(1)
         distance = (moved.abs() * some.price).sum(1).unflatten(0, (-1, count)).mean(1)
         new = {"best": free, "slope": slope.reshape(len(free), -1), "step": state["age"]}
         new |= {"reached": reached, "distance": distance + ENTROPY * entropy}
@@ -304,4 +306,4 @@ class _Work:
         further = ~was_flipped & (new["reached"] > state["reached"])
         better = sound & (nearer | further)
         forward = better & (~was_flipped | (new["distance"] < PROGRESS * state["distance"]))
-        return state | choose(better, new, state) | {"waited": torch.where(forward, 0, state["waited"] + 1)}
+        return state | where_rows(better, new, state) | {"waited": torch.where(forward, 0, state["waited"] + 1)}

@@ -10,19 +10,19 @@ from torch import Tensor
 from blobex.config.explain import SearchParams
 from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.problems import Problems
-from blobex.optim.batching import State, in_slots
+from blobex.optim.batching import State, in_batches
 
 
 @dataclass(frozen=True)
-class Way:
+class Shrinker:
     """The way from the starts of P problems to flipped layouts."""
 
     problems: Problems
     composer: Composer
     setup: SearchParams
-    slots: int
+    batch_size: int
 
-    def pruned(self, found: Tensor, slope: Tensor) -> Tensor:
+    def prune(self, found: Tensor, slope: Tensor) -> Tensor:
         """`found` (P,D) with as many changes undone as the flip bears.
 
         To first order a change is worth its `slope` (the loss's gradient at `found`) per unit of price. Bisection finds
@@ -43,7 +43,7 @@ class Way:
             low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
         return best
 
-    def back(self, found: Tensor) -> Tensor:
+    def line_search(self, found: Tensor) -> Tensor:
         """The point nearest to the start on the straight way to `found` (P,D) that is still flipped, by bisection."""
         start = self.problems.start
         low, high = torch.zeros_like(found[:, 0]), torch.ones_like(found[:, 0])
@@ -53,12 +53,12 @@ class Way:
             low, high = torch.where(there, low, middle), torch.where(there, middle, high)
         return torch.where(high[:, None] < 1, torch.lerp(start, found, high[:, None]), found)
 
-    def without(self, found: Tensor, slope: Tensor) -> Tensor:
+    def restore_blobs(self, found: Tensor, slope: Tensor) -> Tensor:
         """`found` (P,D) with blobs put back as they were, one after the other, as long as the flip bears it.
 
-        The first to go back is the one of least `worth`.
+        The first to go back is the one of least `gain_per_blob`.
         """
-        problems, worth = self.problems, self.worth(found, slope)
+        problems, worth = self.problems, self.gain_per_blob(found, slope)
         for place in range(worth.shape[1] if self.flipped(found).any() else 0):
             least = worth.argsort(dim=1, stable=True)[:, place]
             one = torch.zeros_like(worth, dtype=torch.bool).scatter(1, least[:, None], True)
@@ -66,7 +66,7 @@ class Way:
             found = torch.where(self.flipped(some)[:, None], some, found)
         return found
 
-    def worth(self, found: Tensor, slope: Tensor) -> Tensor:
+    def gain_per_blob(self, found: Tensor, slope: Tensor) -> Tensor:
         """(P,K+1): what the change of the background and of each blob gains, to first order.
 
         The background is worth nothing: it is no object, and it is everywhere.
@@ -82,8 +82,8 @@ class Way:
         def reached(part: Tensor, numbers: Tensor) -> State:
             some = self.problems[numbers]
             changed = some.form.changed(part, some.start)
-            outputs = self.composer.networks.decide(self.composer.pictures(part, some.image_index, changed))
+            outputs = self.composer.networks.decide(self.composer.compose(part, some.image_index, changed))
             return {"reached": some.target.margin(outputs)}
 
         numbers = torch.arange(len(vector), device=vector.device)
-        return in_slots(reached, self.slots, vector, numbers)["reached"] > self.setup.margin
+        return in_batches(reached, self.batch_size, vector, numbers)["reached"] > self.setup.margin

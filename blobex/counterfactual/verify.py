@@ -13,7 +13,7 @@ from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.target import Target
 from blobex.layout.blobs import BlobLayout
-from blobex.optim.batching import State, exact_rows, finite, in_slots, select
+from blobex.optim.batching import State, finite_rows, float32_batch_size, in_batches, take_rows
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ class Counterfactuals:
 
 
 @torch.no_grad()
-def judged(
-    found: Tensor, queries: Tensor, problems: Problems, step: Tensor, composer: Composer, slots: int
+def verify(
+    found: Tensor, queries: Tensor, problems: Problems, step: Tensor, composer: Composer, batch_size: int
 ) -> Counterfactuals:
     """The record of the vectors `found` (P,D), each measured by itself; `queries` are the pictures (N,3,H,W)."""
     form, networks, target, image_index = problems.form, composer.networks, problems.target, problems.image_index
-    rows = exact_rows(slots, found.device)
+    rows = float32_batch_size(batch_size, found.device)
 
     def asked(images: Tensor, vector: Tensor) -> State:
         layout = form.unflatten(vector)
@@ -79,7 +79,7 @@ def judged(
         return said | {"areas": networks.scores(layout).mean((2, 3))}
 
     def after(vector: Tensor, index: Tensor, blobs: Tensor) -> State:
-        image = composer.pictures(vector, index, blobs)
+        image = composer.compose(vector, index, blobs)
         state = {"image": image, "outputs": networks.decide(image)}
         state["areas"] = networks.scores(form.unflatten(vector)).mean((2, 3))
         if composer.photos is None:
@@ -93,10 +93,10 @@ def judged(
 
     pictures, inverse = image_index.unique(return_inverse=True)
     first = torch.stack([(image_index == picture).nonzero()[0, 0] for picture in pictures])
-    said = select(in_slots(asked, rows, queries[pictures], problems.start[first]), inverse)
+    said = take_rows(in_batches(asked, rows, queries[pictures], problems.start[first]), inverse)
     changed = form.changed(found, problems.start)
-    ended = in_slots(after, rows, found, image_index, changed)
-    sound = finite(said["before"], ended["outputs"], ended["image"], found)
+    ended = in_batches(after, rows, found, image_index, changed)
+    sound = finite_rows(said["before"], ended["outputs"], ended["image"], found)
     open_before = target.margin(said["before"]) <= 0
     return Counterfactuals(
         image_index=image_index,
@@ -108,13 +108,16 @@ def judged(
         scores_after=target.scores(ended["outputs"]),
         scores_full=target.scores(ended["outputs_full"]),
         flipped=sound & open_before & (target.margin(ended["outputs"]) > 0),
-        flipped_full=sound & finite(ended["outputs_full"]) & open_before & (target.margin(ended["outputs_full"]) > 0),
+        flipped_full=sound
+        & finite_rows(ended["outputs_full"])
+        & open_before
+        & (target.margin(ended["outputs_full"]) > 0),
         failed=~sound,
-        reconstruction_agrees=open_before & (target.margin(said["start"]) <= 0) & finite(said["before"]),
+        reconstruction_agrees=open_before & (target.margin(said["start"]) <= 0) & finite_rows(said["before"]),
         changed=changed,
         areas_start=said["areas"],
         areas_after=ended["areas"],
         proximity=problems.distance(found),
         step=step,
-        **in_slots(distances, rows, ended["image"], image_index.to(found.device)),
+        **in_batches(distances, rows, ended["image"], image_index.to(found.device)),
     )

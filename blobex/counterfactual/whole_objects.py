@@ -16,7 +16,7 @@ from torch import Tensor
 from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.problems import Problems
 from blobex.layout.blobs import ABSENT, BlobLayout
-from blobex.optim.batching import State, in_slots
+from blobex.optim.batching import State, in_batches
 
 GROUND = ("road", "verge", "side_lane", "lane")  # groups whose blobs are one object: lanes make no sense without a road
 SCENERY = (*GROUND, "building", "vegetation")  # what the hour and the weather colour, with the background
@@ -28,7 +28,7 @@ ALIKE = 24  # examples in the same light, among which each blob finds one in its
 
 
 @dataclass(frozen=True)
-class Examples:
+class ObjectExamples:
     """E real pictures as layouts of K blobs, and the U objects that the blobs make up, the background first."""
 
     layout: BlobLayout
@@ -36,10 +36,10 @@ class Examples:
     objects: Tensor  # U,K+1 bool: whose the blobs are; each is of one object
     surfaces: Tensor  # V,K+1 bool: what gets another look together; they may overlap
 
-    def to(self, device: torch.device) -> Examples:
+    def to(self, device: torch.device) -> ObjectExamples:
         """The same on a device."""
         rest = (tensor.to(device) for tensor in (self.present, self.objects, self.surfaces))
-        return Examples(self.layout.to(device), *rest)
+        return ObjectExamples(self.layout.to(device), *rest)
 
 
 def objects_of(slots: Mapping[str, int]) -> Tensor:
@@ -72,9 +72,9 @@ class ObjectSearch:
 
     problems: Problems
     composer: Composer
-    examples: Examples
+    examples: ObjectExamples
     tried: int  # examples of each object
-    slots: int  # pictures at a time
+    batch_size: int
 
     def solve(self, count: int) -> tuple[Tensor, Tensor]:
         """Vectors (P*count,D), `count` for each problem, and bool (P,): for which problems all of them flip for sure.
@@ -189,10 +189,10 @@ class ObjectSearch:
 
         def seen(part: Tensor) -> State:
             changed = self.problems.form.changed(part, start.expand_as(part))
-            image = self.composer.pictures(part, picture.expand(len(part)), changed)
+            image = self.composer.compose(part, picture.expand(len(part)), changed)
             return {"image": image, "outputs": self.composer.networks.decide(image)}
 
-        state = in_slots(seen, self.slots, vectors)
+        state = in_batches(seen, self.batch_size, vectors)
         return state["image"], state["outputs"]
 
     def _margins(self, vectors: Tensor, rows: Tensor) -> Tensor:

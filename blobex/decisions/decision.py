@@ -83,7 +83,7 @@ def prepare(pictures: Tensor, declared: Input) -> Tensor:
 
 
 @contextmanager
-def resting(decision: Decision) -> Iterator[Decision]:
+def frozen_eval(decision: Decision) -> Iterator[Decision]:
     """The decision with all its modules in eval mode and no parameter asking for a gradient.
 
     Every module's `training` and every parameter's `requires_grad` is afterwards what it was, also after an error. The

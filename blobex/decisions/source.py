@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blobex.core.errors import BlobexError
-from blobex.decisions.decision import AS_IT_IS, Decision, Input, Kind, prepare, resting
+from blobex.decisions.decision import AS_IT_IS, Decision, Input, Kind, frozen_eval, prepare
 from blobex.decisions.modules import batched, declared_size, penultimate, tensor_of
 from blobex.networks.decision import DecisionModel
 
@@ -132,7 +132,7 @@ def _guess(source: Source, height: int, width: int, device: torch.device) -> Kin
     """The kind, by the shape of the answer."""
     pictures = torch.zeros(2, 3, height, width, device=device)
     decision = _decision(source, "classes", ())
-    with resting(decision), _unchanged(decision), torch.no_grad():
+    with frozen_eval(decision), _unchanged(decision), torch.no_grad():
         answer = _tried(source.name, lambda: tensor_of(source.answer(prepare(pictures, source.input)), source.name))
     if answer.ndim == 4:
         return "segmentation"
@@ -142,7 +142,7 @@ def _guess(source: Source, height: int, width: int, device: torch.device) -> Kin
 def _probe(decision: Decision, height: int, width: int, device: torch.device) -> int:
     """The number of outputs; BlobexError as `check` says, names apart."""
     pictures = torch.zeros(2, 3, height, width, device=device, requires_grad=True)
-    with resting(decision), _unchanged(decision), torch.enable_grad():
+    with frozen_eval(decision), _unchanged(decision), torch.enable_grad():
         logits = _sound(decision.name, "logits", decision.logits, pictures)
         features = _sound(decision.name, "features", decision.features, pictures)
     shape = (2, logits.shape[1], height, width)[: 4 if decision.kind == "segmentation" else 2]

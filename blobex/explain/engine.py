@@ -17,14 +17,14 @@ from blobex.config.params import Params
 from blobex.core.device import batch_pixels
 from blobex.core.errors import BlobexError
 from blobex.counterfactual.compose import Composer
-from blobex.counterfactual.masks import check_listed, masks
+from blobex.counterfactual.masks import build_masks, check_mask_rows
 from blobex.counterfactual.published import search_published
-from blobex.counterfactual.questions import Questions, ask, check_region
-from blobex.counterfactual.search import Manner, search
+from blobex.counterfactual.questions import Questions, build_questions, check_region
+from blobex.counterfactual.search import SearchOptions, search
 from blobex.counterfactual.verify import Counterfactuals
-from blobex.counterfactual.whole_objects import Examples
+from blobex.counterfactual.whole_objects import ObjectExamples
 from blobex.datasets.images import to_float, to_tensor
-from blobex.decisions.decision import Decision, output_index, resting
+from blobex.decisions.decision import Decision, frozen_eval, output_index
 from blobex.explain.explanation import Explanation, explanations
 from blobex.explain.film import films
 from blobex.explain.request import Plan, Request, plan
@@ -33,7 +33,7 @@ from blobex.inversion.published import invert_published
 from blobex.layout.blobs import BlobLayout
 from blobex.layout.vector import VectorForm
 from blobex.networks.parser import Parser, ParserOutput
-from blobex.optim.batching import exact_rows, in_slots
+from blobex.optim.batching import float32_batch_size, in_batches
 from blobex.optim.networks import Networks
 from blobex.perception.differences import differences, sentence
 from blobex.perception.objects import read
@@ -54,13 +54,13 @@ class Engine:
     quick: Networks
     weights: dict[str, str] = field(default_factory=dict)  # SHA-256 of each network's, by its name
     parser: Parser | None = None  # finds objects that are named; None where there is none
-    examples: Examples | None = None  # whose objects are tried before gradients; None where there are none
+    examples: ObjectExamples | None = None  # whose objects are tried before gradients; None where there are none
 
     def questions(self, queries: Tensor, request: Request) -> Questions:
         """All that a request asks about pictures (N,3,height,width) in [-1,1], as many questions about each."""
         chosen, model = self.plan(request), self.decision
         columns, old = self.columns(chosen.attributes), self._replaced(chosen.replaced)
-        return ask(model.kind, model.outputs, self.outputs(queries), columns, chosen.region, old)
+        return build_questions(model.kind, model.outputs, self.outputs(queries), columns, chosen.region, old)
 
     def answer(
         self,
@@ -91,8 +91,8 @@ class Engine:
         )
         if not gif:
             return records, []
-        rows, form = exact_rows(self.slots, self.device), VectorForm.of(inversion.layout)
-        over = Composer.over(queries, inversion.layout, self.exact, rows)
+        rows, form = float32_batch_size(self.batch_size, self.device), VectorForm.of(inversion.layout)
+        over = Composer.over_queries(queries, inversion.layout, self.exact, rows)
         composer = over if compose == "photo" else Composer(self.exact, form, None)
         return records, films(inversion.layout, found, composer, rows)
 
@@ -118,8 +118,8 @@ class Engine:
             raise BlobexError(f"there is no parser for {self.setup}: run `dvc repro parser@{self.setup}` first")
         parser, shown = self.parser, torch.stack([to_tensor(picture) for picture in pictures])
         with torch.no_grad():
-            rows = exact_rows(self.slots, self.device)
-            seen = in_slots(lambda part: vars(parser(to_float(part))), rows, shown.to(self.device))
+            rows = float32_batch_size(self.batch_size, self.device)
+            seen = in_batches(lambda part: vars(parser(to_float(part))), rows, shown.to(self.device))
         return read(ParserOutput(**seen).to("cpu"), shown)
 
     def plan(self, request: Request) -> Plan:
@@ -137,16 +137,16 @@ class Engine:
             raise BlobexError("the published search skips nothing: let the gate report, or use search.mode fast")
 
     @property
-    def slots(self) -> int:
+    def batch_size(self) -> int:
         """How many pictures are worked on at once."""
         size = self.params.setup(self.setup)
         return max(1, batch_pixels(self.params.search.max_batch_pixels, self.device) // (size.height * size.width))
 
     def outputs(self, queries: Tensor) -> Tensor:
         """What the model says of pictures (N,3,height,width): (N,A), or (N,A,height,width) for segmentation."""
-        with resting(self.decision), torch.no_grad():
-            rows = exact_rows(self.slots, self.device)
-            return in_slots(lambda part: {"said": self.exact.decide(part)}, rows, queries.to(self.device))["said"]
+        with frozen_eval(self.decision), torch.no_grad():
+            rows = float32_batch_size(self.batch_size, self.device)
+            return in_batches(lambda part: {"said": self.exact.decide(part)}, rows, queries.to(self.device))["said"]
 
     def columns(self, attributes: Sequence[str] | None) -> list[int]:
         """The model's outputs of these names, each once; BlobexError if a name is unknown or none is given."""
@@ -165,10 +165,12 @@ class Engine:
         values = self.params.invert.square if self.setup == "square" else self.params.invert.rect
         values = values if steps is None else dataclasses.replace(values, steps=steps)
         queries = queries.to(self.device)
-        with resting(self.decision):
+        with frozen_eval(self.decision):
             if self.params.search.mode == "published":
                 return invert_published(queries, self.exact)
-            return invert(queries, quick=self.quick, exact=self.exact, setup=values, slots=self.slots, start=start)
+            return invert(
+                queries, quick=self.quick, exact=self.exact, setup=values, batch_size=self.batch_size, start=start
+            )
 
     def search(
         self,
@@ -181,8 +183,8 @@ class Engine:
     ) -> Counterfactuals:
         """The counterfactuals of inverted pictures; see `blobex.counterfactual.search.search`."""
         problems = (queries, start, questions.image_index, questions.target, allowed)
-        manner = Manner(chosen.variant.few, chosen.variant.count, chosen.photo, self.params.run.seed)
-        with resting(self.decision):
+        options = SearchOptions(chosen.variant.few, chosen.variant.count, chosen.photo, self.params.run.seed)
+        with frozen_eval(self.decision):
             if self.params.search.mode == "published":
                 return search_published(*problems, self.exact)
             return search(
@@ -190,24 +192,24 @@ class Engine:
                 quick=self.quick,
                 exact=self.exact,
                 setup=chosen.setup,
-                slots=self.slots,
-                manner=manner,
+                batch_size=self.batch_size,
+                options=options,
                 skip=skip,
                 examples=self.examples,
             )
 
     def masks(self, count: int, pictures: int, chosen: Plan) -> dict[str, Tensor]:
-        allowed = masks(count, chosen.variant.keys, chosen.blobs, chosen.variant.background)
-        check_listed(allowed, pictures)
+        allowed = build_masks(count, chosen.variant.keys, chosen.blobs, chosen.variant.background)
+        check_mask_rows(allowed, pictures)
         return allowed
 
     def _allowed(self, names: Sequence[str], queries: Tensor, layout: BlobLayout, chosen: Plan) -> dict[str, Tensor]:
         """What may change in pictures whose layout is known: a place that was named chooses blobs in each."""
         if chosen.only is None:
             return self.masks(layout.blobs, len(names), chosen)
-        rows = exact_rows(self.slots, self.device)
+        rows = float32_batch_size(self.batch_size, self.device)
         form = VectorForm.of(layout)
-        scores = in_slots(
+        scores = in_batches(
             lambda vector: {"scores": self.exact.scores(form.unflatten(vector))}, rows, form.flatten(layout)
         )
         blobs, backgrounds = list[list[int]](), list[bool]()
@@ -219,7 +221,7 @@ class Engine:
                 )
             blobs.append(some)
             backgrounds.append(background)
-        return masks(layout.blobs, chosen.variant.keys, blobs, backgrounds)
+        return build_masks(layout.blobs, chosen.variant.keys, blobs, backgrounds)
 
     def regions(self, text: str, names: Sequence[str], queries: Tensor) -> list[Tensor]:
         """The region, bool (height,width), that a text means in each of some pictures; see `regions.region_mask`."""

@@ -161,7 +161,7 @@ class Explainer(Engine):
         records = {number: found for number, found in known.items() if found is not None}
         missing = torch.tensor([number for number in share if number not in records], dtype=torch.long)
         for index in tqdm(
-            missing.split(self.slots) if len(missing) else (),
+            missing.split(self.batch_size) if len(missing) else (),
             desc="pictures",
             disable=None if ranks.first else True,
             leave=False,

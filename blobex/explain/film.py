@@ -10,7 +10,7 @@ from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.verify import Counterfactuals
 from blobex.datasets.images import to_array
 from blobex.layout.blobs import BlobLayout
-from blobex.optim.batching import State, in_slots
+from blobex.optim.batching import State, in_batches
 
 FRAMES = 16
 
@@ -24,13 +24,13 @@ def films(start: BlobLayout, found: Counterfactuals, composer: Composer, rows: i
 
     @torch.no_grad()
     def paint(vector: Tensor, image_index: Tensor, blobs: Tensor) -> State:
-        return {"picture": composer.pictures(vector, image_index, blobs)}
+        return {"picture": composer.compose(vector, image_index, blobs)}
 
     begins, ends = form.flatten(start)[found.image_index], form.flatten(found.layout)
     shown: list[list[np.ndarray]] = [[] for _ in range(len(found))]
     for share in torch.linspace(0, 1, FRAMES).tolist():
         way = torch.lerp(begins, ends, share)
-        pictures = in_slots(paint, rows, way, found.image_index, found.changed)["picture"]
+        pictures = in_batches(paint, rows, way, found.image_index, found.changed)["picture"]
         for film, picture in zip(shown, pictures, strict=True):
             film.append(to_array(picture.nan_to_num(0.0, 0.0, 0.0)))
     return shown

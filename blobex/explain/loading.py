@@ -18,7 +18,7 @@ from blobex.config.data import ImageSize
 from blobex.config.params import Params
 from blobex.core.device import resolve_precision
 from blobex.core.errors import BlobexError
-from blobex.counterfactual.whole_objects import Examples, objects_of, surfaces_of
+from blobex.counterfactual.whole_objects import ObjectExamples, objects_of, surfaces_of
 from blobex.decisions.decision import Decision
 from blobex.decisions.load import Model, load
 from blobex.decisions.source import from_callable
@@ -51,7 +51,7 @@ class Loaded:
     quick: Networks
     weights: dict[str, str]  # SHA-256 of each network's, by its name
     parser: Parser | None  # None where there is none
-    examples: Examples | None  # of whole objects; None where inversions begin at an encoder's w
+    examples: ObjectExamples | None  # of whole objects; None where inversions begin at an encoder's w
 
 
 def load_networks(
@@ -106,7 +106,7 @@ def _starter(models: Path, setup: str, kind: str, blobgan: BlobGAN) -> Starter:
     return starter
 
 
-def _examples(encoder: Starter, device: torch.device) -> Examples | None:
+def _examples(encoder: Starter, device: torch.device) -> ObjectExamples | None:
     """The example pictures that came with a segment encoder."""
     if not isinstance(encoder, SegmentReader):
         return None
@@ -114,7 +114,7 @@ def _examples(encoder: Starter, device: torch.device) -> Examples | None:
     places = layout_from_ellipses(kept.xs, kept.ys, kept.covs, kept.sizes)
     layout = with_appearance(places, *encoder.encoder.appearance(kept.codes))
     shown = F.pad(kept.present, (1, 0), value=True)
-    return Examples(layout, shown, objects_of(encoder.slots), surfaces_of(encoder.slots)).to(device)
+    return ObjectExamples(layout, shown, objects_of(encoder.slots), surfaces_of(encoder.slots)).to(device)
 
 
 def _encode(blobgan: BlobGAN, encoder: Starter) -> Encode:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from blobex.core.errors import BlobexError
 from blobex.datasets.images import to_float, to_tensor
-from blobex.decisions.decision import Decision, resting
+from blobex.decisions.decision import Decision, frozen_eval
 from blobex.explain.explanation import Explanation
 from blobex.metrics.cout import attribute_scores, cout
 from blobex.metrics.diversity import mean_pairwise_distance, mean_pairwise_jaccard
@@ -84,7 +84,7 @@ def _couts(records: Sequence[Explanation], queries: Tensor, answers: Tensor, dec
         logits = decision.logits(pictures).gather(1, columns[numbers][:, None])[:, 0]
         return attribute_scores(logits, wanted[numbers])
 
-    with resting(decision):
+    with frozen_eval(decision):
         return cout(queries, answers, scores, batch_size=BATCH).tolist()
 
 

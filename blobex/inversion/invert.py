@@ -19,7 +19,7 @@ from blobex.core.errors import BlobexError
 from blobex.layout.blobs import BlobLayout
 from blobex.layout.vector import VectorForm
 from blobex.optim import adam
-from blobex.optim.batching import State, choose, exact_rows, finite, in_slots, solve
+from blobex.optim.batching import State, finite_rows, float32_batch_size, in_batches, solve_in_batches, where_rows
 from blobex.optim.networks import Networks
 from blobex.training.losses import blob_distance
 
@@ -75,10 +75,10 @@ def invert(
     quick: Networks,
     exact: Networks,
     setup: InversionParams,
-    slots: int,
+    batch_size: int,
     start: BlobLayout | None = None,
 ) -> Inversion:
-    """The blobs of `images` (N,3,H,W) in [-1,1], `slots` of them at a time.
+    """The blobs of `images` (N,3,H,W) in [-1,1], `batch_size` of them at a time.
 
     Adam over all six keys on perceptual + l2 + decision + blobs, each a mean per picture times its weight in `setup`,
     so that no picture's result depends on the others. The decision term costs as much as all the rest: it enters for
@@ -88,18 +88,18 @@ def invert(
     if images.ndim != 4 or not len(images):
         raise BlobexError(f"inversion needs pictures of shape (N,3,H,W) with N at least 1, not {tuple(images.shape)}")
     if start is None:
-        rows = exact_rows(slots, images.device)
-        start = BlobLayout(**in_slots(lambda part: exact.encode(part).as_dict(), rows, images))
+        rows = float32_batch_size(batch_size, images.device)
+        start = BlobLayout(**in_batches(lambda part: exact.encode(part).as_dict(), rows, images))
     form = VectorForm.of(start)
     rate = form.rates(setup.learning_rate, setup.size_lr_multiplier, RELATIVE_RATES).to(images.device)
     work = _Work(images, form.flatten(start), rate, form, quick, setup)
-    found = solve(len(images), slots, work.load, work.advance, "inversion")
-    return measure(images, start, form.unflatten(found["best"]), found["step"], exact, setup, slots)
+    found = solve_in_batches(len(images), batch_size, work.load, work.advance, "inversion")
+    return evaluate_layouts(images, start, form.unflatten(found["best"]), found["step"], exact, setup, batch_size)
 
 
 @dataclass(frozen=True)
 class _Work:
-    """The steps of the optimisation, for `descent.slots.solve`."""
+    """The steps of the optimisation, for `descent.batch_size.solve`."""
 
     images: Tensor
     start: Tensor  # N,D: the encoder's vectors
@@ -126,22 +126,22 @@ class _Work:
             leaf = vector.detach().requires_grad_()
             layout = self.form.unflatten(leaf)
             image = self.networks.render(layout)
-            terms = look_terms(layout, start, image, state["images"], embedded, self.networks)
-            loss = weighted(terms, self.setup)
+            terms = loss_terms(layout, start, image, state["images"], embedded, self.networks)
+            loss = weighted_sum(terms, self.setup)
             if late.any():
-                terms["decision"] = mean_square(self.networks.features(image), state["features"])
-                loss = torch.where(late, weighted(terms, self.setup), loss)
+                terms["decision"] = mean_squared_error(self.networks.features(image), state["features"])
+                loss = torch.where(late, weighted_sum(terms, self.setup), loss)
             (gradient,) = torch.autograd.grad(loss.sum(), leaf)
         loss = loss.detach()
-        sound = finite(image.detach(), loss, vector)
+        sound = finite_rows(image.detach(), loss, vector)
         better = sound & ((late & ~state["late"]) | (loss < state["loss"]))  # with the new term losses begin anew
-        state = state | choose(better, {"best": vector, "loss": loss, "step": age}, state) | {"late": late}
+        state = state | where_rows(better, {"best": vector, "loss": loss, "step": age}, state) | {"late": late}
         falling = 0.5 * (1 + torch.cos(math.pi * age / max(self.setup.steps, 1)))
         rate = (LAST_RATE + (1 - LAST_RATE) * falling)[:, None] * self.rate
         return state | adam.step(state, gradient, rate, BETAS), (age >= self.setup.steps) | ~sound
 
 
-def look_terms(
+def loss_terms(
     layout: BlobLayout,
     start: BlobLayout,
     image: Tensor,
@@ -152,25 +152,25 @@ def look_terms(
     """Three of the four terms (N,) of the loss: of `image`, the rendering of `layout`, to the pictures `wanted`."""
     return {
         "perceptual": networks.perceptual.distance_to(embedded, image),
-        "l2": mean_square(image, wanted),
+        "l2": mean_squared_error(image, wanted),
         "blobs": blob_distance(layout, start),
     }
 
 
-def weighted(terms: Mapping[str, Tensor], setup: InversionParams) -> Tensor:
+def weighted_sum(terms: Mapping[str, Tensor], setup: InversionParams) -> Tensor:
     """The loss (N,)."""
     return torch.stack([getattr(setup, name) * term for name, term in terms.items()]).sum(0)
 
 
 @torch.no_grad()
-def measure(
+def evaluate_layouts(
     images: Tensor,
     start: BlobLayout,
     found: BlobLayout,
     step: Tensor,
     networks: Networks,
     setup: InversionParams,
-    slots: int,
+    batch_size: int,
 ) -> Inversion:
     """The record of the layouts `found`; where it is not finite, or worse than the encoder's, the encoder's instead."""
     form = VectorForm.of(start)
@@ -181,25 +181,27 @@ def measure(
         for name, each in (("before", encoded), ("after", vector)):
             layout = form.unflatten(each)
             image = networks.render(layout)
-            terms = look_terms(layout, form.unflatten(encoded), image, wanted, embedded, networks)
-            terms["decision"] = mean_square(networks.features(image), features)
-            measured = {"vector": each, "image": image, "loss": weighted(terms, setup), **terms}
+            terms = loss_terms(layout, form.unflatten(encoded), image, wanted, embedded, networks)
+            terms["decision"] = mean_squared_error(networks.features(image), features)
+            measured = {"vector": each, "image": image, "loss": weighted_sum(terms, setup), **terms}
             state |= {f"{name} {key}": value for key, value in measured.items()}
         return state
 
-    measures = in_slots(rows, exact_rows(slots, images.device), form.flatten(start), form.flatten(found), images)
+    measures = in_batches(
+        rows, float32_batch_size(batch_size, images.device), form.flatten(start), form.flatten(found), images
+    )
     before, after = (
         {key.removeprefix(f"{name} "): value for key, value in measures.items() if key.startswith(name)}
         for name in ("before", "after")
     )
     before, after = before | {"step": torch.zeros_like(step)}, after | {"step": step}
-    sound = [finite(each["image"], each["loss"], each["vector"]) for each in (before, after)]
+    sound = [finite_rows(each["image"], each["loss"], each["vector"]) for each in (before, after)]
     better = sound[1] & (~sound[0] | (after["loss"] < before["loss"]))
-    best = choose(better, after, before)
+    best = where_rows(better, after, before)
     layout = form.unflatten(best.pop("vector"))
     return Inversion(layout=layout, encoder_loss=before["loss"], failed=~(sound[0] | sound[1]), **best)
 
 
-def mean_square(first: Tensor, second: Tensor) -> Tensor:
+def mean_squared_error(first: Tensor, second: Tensor) -> Tensor:
     """(N,): the mean squared difference per picture."""
     return (first - second).square().flatten(1).mean(1)

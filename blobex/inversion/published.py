@@ -7,7 +7,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from blobex.config.explain import InversionParams
-from blobex.inversion.invert import Inversion, look_terms, mean_square, measure, weighted
+from blobex.inversion.invert import Inversion, evaluate_layouts, loss_terms, mean_squared_error, weighted_sum
 from blobex.layout.blobs import BlobLayout, concatenate, from_dict
 from blobex.optim.networks import Networks
 from blobex.optim.published import adam, draw_blobs
@@ -34,7 +34,7 @@ def invert_published(images: Tensor, networks: Networks) -> Inversion:
     for chosen in tqdm(torch.arange(len(images)).split(BATCH), desc="published inversion", disable=None, leave=False):
         found.append(_descend(images[chosen], start[chosen], networks, setup))
     steps = torch.full((len(images),), STEPS, device=images.device)
-    return measure(images, start, concatenate(found), steps, networks, setup, BATCH)
+    return evaluate_layouts(images, start, concatenate(found), steps, networks, setup, BATCH)
 
 
 def _descend(images: Tensor, start: BlobLayout, networks: Networks, setup: InversionParams) -> BlobLayout:
@@ -45,10 +45,10 @@ def _descend(images: Tensor, start: BlobLayout, networks: Networks, setup: Inver
         image = networks.render(layout)
         draw_blobs(layout, *image.shape[2:])
         embedded, features = networks.perceptual.embed(images), networks.features(images)
-        terms = look_terms(layout, start, image, images, embedded, networks)
-        terms["decision"] = mean_square(networks.features(image), features)
+        terms = loss_terms(layout, start, image, images, embedded, networks)
+        terms["decision"] = mean_squared_error(networks.features(image), features)
         optimiser.zero_grad()
-        weighted(terms, setup).sum().backward()
+        weighted_sum(terms, setup).sum().backward()
         optimiser.step()
         schedule.step()
     return layout.detach()

@@ -16,68 +16,68 @@ from tqdm import tqdm
 
 State = dict[str, Tensor]  # one row per problem
 
-MULTIPLE = 4  # of rows
-EXACT_ROWS = 8  # on a processor, of what is computed in float32
+ROW_MULTIPLE = 4  # of rows
+FLOAT32_BATCH_SIZE = 8  # on a processor, of what is computed in float32
 
 
-def solve(
+def solve_in_batches(
     count: int,
-    slots: int,
+    batch_size: int,
     load: Callable[[Tensor], State],
     advance: Callable[[State], tuple[State, Tensor]],
     title: str,
 ) -> State:
-    """The last rows of `count` problems, in their order, at most `slots` (a multiple of 4) at work at once.
+    """The last rows of `count` problems, in their order, at most `batch_size` (a multiple of 4) at work at once.
 
     `load(numbers)` gives the first rows of problems; `advance(rows)` gives their next rows and, as bool (rows,), which
     of them are finished. Rows keep their problem's number as `number`. Both must treat every row on its own.
     """
-    slots = _whole(slots)
+    batch_size = _whole(batch_size)
     waiting, work, done = torch.arange(count), dict[str, Tensor](), list[State]()
     with tqdm(total=count, desc=title, disable=None, leave=False) as bar:
         while len(waiting) or _rows(work):
-            free = slots - _rows(work)
-            if len(waiting) and 4 * free >= slots:  # a quarter at least: few rows at a time are slow to load
+            free = batch_size - _rows(work)
+            if len(waiting) and 4 * free >= batch_size:  # a quarter at least: few rows at a time are slow to load
                 new, waiting = waiting[:free], waiting[free:]
                 work = _join([work, _numbered(load(_fill(new)), new)])
             rows = _rows(work)
             work, finished = advance(_filled(work))
             work, finished = _cut(work, rows), finished[:rows].cpu()
             if finished.any():
-                done.append(select(work, finished.nonzero()[:, 0]))
-                work = select(work, (~finished).nonzero()[:, 0])
+                done.append(take_rows(work, finished.nonzero()[:, 0]))
+                work = take_rows(work, (~finished).nonzero()[:, 0])
                 bar.update(int(finished.sum()))
     whole = _join(done)
-    return select(whole, whole["number"].argsort())
+    return take_rows(whole, whole["number"].argsort())
 
 
-def in_slots(function: Callable[..., State], slots: int, *tensors: Tensor) -> State:
-    """`function` of tensors (P,...), at most `slots` rows at a time; it gives a State with as many rows."""
+def in_batches(function: Callable[..., State], batch_size: int, *tensors: Tensor) -> State:
+    """`function` of tensors (P,...), at most `batch_size` rows at a time; it gives a State with as many rows."""
     parts = []
-    for numbers in torch.arange(len(tensors[0])).split(_whole(slots)):
+    for numbers in torch.arange(len(tensors[0])).split(_whole(batch_size)):
         filled = _fill(numbers)
         parts.append(_cut(function(*(tensor[filled.to(tensor.device)] for tensor in tensors)), len(numbers)))
     return _join(parts)
 
 
-def exact_rows(slots: int, device: torch.device) -> int:
-    """How many rows float32 networks should take at once where `slots` suit the others."""
-    return slots if device.type == "cuda" else min(slots, EXACT_ROWS)
+def float32_batch_size(batch_size: int, device: torch.device) -> int:
+    """How many rows float32 networks should take at once where `batch_size` suit the others."""
+    return batch_size if device.type == "cuda" else min(batch_size, FLOAT32_BATCH_SIZE)
 
 
-def select(rows: Mapping[str, Tensor], index: Tensor) -> State:
+def take_rows(rows: Mapping[str, Tensor], index: Tensor) -> State:
     """Some of the rows."""
     return {name: tensor[index.to(tensor.device)] for name, tensor in rows.items()}
 
 
-def choose(which: Tensor, new: Mapping[str, Tensor], old: Mapping[str, Tensor]) -> State:
+def where_rows(which: Tensor, new: Mapping[str, Tensor], old: Mapping[str, Tensor]) -> State:
     """`new` where `which` (rows,) is True, `old` elsewhere."""
     return {
         name: torch.where(which.view(-1, *[1] * (tensor.ndim - 1)), tensor, old[name]) for name, tensor in new.items()
     }
 
 
-def finite(*tensors: Tensor) -> Tensor:
+def finite_rows(*tensors: Tensor) -> Tensor:
     """Bool (rows,): where every number of each tensor (rows,...) is finite."""
     return torch.stack([tensor.isfinite().reshape(len(tensor), -1).all(1) for tensor in tensors]).all(0)
 
@@ -97,19 +97,19 @@ def _rows(state: Mapping[str, Tensor]) -> int:
     return len(next(iter(state.values()))) if state else 0
 
 
-def _whole(slots: int) -> int:
-    return max(slots // MULTIPLE, 1) * MULTIPLE
+def _whole(batch_size: int) -> int:
+    return max(batch_size // ROW_MULTIPLE, 1) * ROW_MULTIPLE
 
 
 def _fill(numbers: Tensor) -> Tensor:
     """The last one repeated, up to a multiple of rows."""
-    rows = -(-len(numbers) // MULTIPLE) * MULTIPLE
+    rows = -(-len(numbers) // ROW_MULTIPLE) * ROW_MULTIPLE
     return numbers[torch.arange(rows).clamp(max=len(numbers) - 1)]
 
 
 def _filled(state: State) -> State:
     rows = _rows(state)
-    return select(state, _fill(torch.arange(rows))) if rows % MULTIPLE else state
+    return take_rows(state, _fill(torch.arange(rows))) if rows % ROW_MULTIPLE else state
 
 
 def _cut(state: Mapping[str, Tensor], rows: int) -> State:

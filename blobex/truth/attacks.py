@@ -11,9 +11,9 @@ from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.published import LAMBDA_KEY
 from blobex.counterfactual.target import AttributeTarget, Target
 from blobex.datasets.images import to_array, to_float, to_uint8
-from blobex.decisions.decision import resting
+from blobex.decisions.decision import frozen_eval
 from blobex.layout.vector import VectorForm
-from blobex.optim.batching import State, exact_rows, in_slots
+from blobex.optim.batching import State, float32_batch_size, in_batches
 from blobex.optim.networks import Decide
 from blobex.truth.task import Answer, Task
 
@@ -30,9 +30,9 @@ def pixel_attack(task: Task, options: PixelAttack) -> list[Answer]:
         return _descended(picture, AttributeTarget(column, wanted), decide, options)
 
     index, column, wanted = _problems(task)
-    with resting(task.explainer.decision):
-        rows = exact_rows(task.explainer.slots, device)
-        found = in_slots(work, rows, to_uint8(task.queries).to(device)[index], column, wanted)
+    with frozen_eval(task.explainer.decision):
+        rows = float32_batch_size(task.explainer.batch_size, device)
+        found = in_batches(work, rows, to_uint8(task.queries).to(device)[index], column, wanted)
     return _answers(task, found)
 
 
@@ -63,9 +63,9 @@ def random_edits(task: Task, options: RandomEdits) -> list[Answer]:
     Every try of every problem has noise of its own, which depends on nothing but the seed and the problem.
     """
     explainer, form = task.explainer, VectorForm.of(task.inversion.layout)
-    rows, device = exact_rows(explainer.slots, explainer.device), explainer.device
+    rows, device = float32_batch_size(explainer.batch_size, explainer.device), explainer.device
     inversion = task.inversion.to(device)
-    composer = Composer.over(task.queries.to(device), inversion.layout, explainer.exact, rows)
+    composer = Composer.over_queries(task.queries.to(device), inversion.layout, explainer.exact, rows)
     scale = form.spread({key: 1 / price for key, price in LAMBDA_KEY.items()}).to(device)
     index, column, wanted = _problems(task)
     start = form.flatten(inversion.layout)[index]
@@ -84,15 +84,15 @@ def random_edits(task: Task, options: RandomEdits) -> list[Answer]:
             noise = np.stack([generator.standard_normal(start.shape[1], dtype=np.float32) for generator in generators])
             strength = options.first * options.factor**number
             vector = start + strength * scale * torch.from_numpy(noise).to(device)
-            tried = composer.pictures(vector, index, every)
+            tried = composer.compose(vector, index, every)
             image = torch.where(flipped[:, None, None, None], image, tried)
             flipped = flipped | (target.margin(explainer.exact.decide(tried)) > 0)
             if flipped.all():
                 break
         return {"image": image, "flipped": flipped}
 
-    with resting(explainer.decision):
-        return _answers(task, in_slots(work, rows, start, index, column, wanted))
+    with frozen_eval(explainer.decision):
+        return _answers(task, in_batches(work, rows, start, index, column, wanted))
 
 
 def _problems(task: Task) -> tuple[Tensor, Tensor, Tensor]:

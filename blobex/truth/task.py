@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from blobex.core.errors import BlobexError
-from blobex.counterfactual.questions import Questions, ask
+from blobex.counterfactual.questions import Questions, build_questions
 from blobex.explain.explainer import Explainer
 from blobex.explain.request import Request
 from blobex.inversion.invert import Inversion
@@ -74,6 +74,6 @@ def begin(
     said = explainer.outputs(queries)
     if not torch.isfinite(said).all():
         raise BlobexError(f"{model.name} says of some pictures what is not finite: train it again")
-    questions = ask(model.kind, model.outputs, said, explainer.columns(attributes))
+    questions = build_questions(model.kind, model.outputs, said, explainer.columns(attributes))
     inversion = explainer.invert(queries)
     return Task(explainer, published, tuple(names), queries, tuple(attributes), questions, inversion)

@@ -5,7 +5,7 @@ import torch
 from worlds.second_device import CUDA, SecondDevice
 from worlds.tiny_world import HEIGHT, PLAIN, WIDTH, MeanAbsolute, scenes, tiny_params
 
-from blobex.counterfactual.whole_objects import Examples, objects_of, surfaces_of
+from blobex.counterfactual.whole_objects import ObjectExamples, objects_of, surfaces_of
 from blobex.datasets.images import to_array
 from blobex.explain.explainer import Explainer
 from blobex.layout.blobs import BlobLayout
@@ -34,7 +34,7 @@ def explainer(steps: int, examples: bool) -> Explainer:
 
     networks = Networks(render, scores, encode, PLAIN.logits, PLAIN.features, MeanAbsolute())
     shown = torch.ones(6, sum(SLOTS.values()) + 1, dtype=torch.bool)
-    others = Examples(scenes(6, seed=3), shown, objects_of(SLOTS), surfaces_of(SLOTS)).to(CUDA)
+    others = ObjectExamples(scenes(6, seed=3), shown, objects_of(SLOTS), surfaces_of(SLOTS)).to(CUDA)
     return Explainer("rect", tiny_params(steps), CUDA, PLAIN, networks, networks, examples=others if examples else None)
 
 

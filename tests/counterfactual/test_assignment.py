@@ -8,20 +8,20 @@ import torch
 from torch import Tensor
 from worlds.linear_world import BLOBS, SETUP, layouts, networks, opposite, render_x
 
-from blobex.counterfactual.assignment import SPREAD, TEMPERATURE, Shares
-from blobex.counterfactual.masks import masks
-from blobex.counterfactual.search import FASTER, Manner, search
+from blobex.counterfactual.assignment import SPREAD, TEMPERATURE, BlobAssignment
+from blobex.counterfactual.masks import build_masks
+from blobex.counterfactual.search import FASTER, SearchOptions, search
 from blobex.counterfactual.verify import Counterfactuals
 from blobex.layout.blobs import BACKGROUND_KEYS, KEYS, BlobLayout
 from blobex.layout.vector import VectorForm
 
 
-def free_of(count: int, assignment: Tensor, change: float = 1.0) -> tuple[Shares, Tensor, Tensor, BlobLayout]:
+def free_of(count: int, assignment: Tensor, change: float = 1.0) -> tuple[BlobAssignment, Tensor, Tensor, BlobLayout]:
     """Free numbers with every entry changed by `change`, and an assignment (count,K+1) given by its shares."""
     start = layouts(2)
     form = VectorForm.of(start)
     vector = form.flatten(start)
-    shares = Shares(count, form, 0)
+    shares = BlobAssignment(count, form, 0)
     raw = (assignment.clamp(min=1e-12).log() * TEMPERATURE).flatten().expand(2, -1)
     return shares, torch.cat([(vector + change).repeat(1, count), raw], 1), vector, start
 
@@ -76,10 +76,10 @@ def diverse(count: int, seed: int = 0, few: bool = False, rate: float = 0.02, re
     world = networks(render)
     index, target = opposite(world.render(start), (0,))
     setup = dataclasses.replace(SETUP, steps=300, learning_rate=rate, patience=0, retries=retries)
-    allowed = masks(BLOBS, ("xs",), None, background=False)
-    manner = Manner(count=count, few=few, seed=seed)
+    allowed = build_masks(BLOBS, ("xs",), None, background=False)
+    options = SearchOptions(count=count, few=few, seed=seed)
     arguments = (world.render(start), start, index, target, allowed)
-    return search(*arguments, quick=world, exact=world, setup=setup, slots=4, manner=manner)
+    return search(*arguments, quick=world, exact=world, setup=setup, batch_size=4, options=options)
 
 
 @pytest.mark.parametrize("few", [False, True])
@@ -104,11 +104,11 @@ def test_answers_are_searched_again_together() -> None:
 def test_one_of_one_is_the_basic_search() -> None:
     start, world = layouts(4), networks(render_x)
     index, target = opposite(world.render(start), (0, 1))
-    allowed = masks(BLOBS, KEYS, None, background=True)
+    allowed = build_masks(BLOBS, KEYS, None, background=True)
     arguments = (world.render(start), start, index, target, allowed)
-    options = {"quick": world, "exact": world, "setup": SETUP, "slots": 4}
+    options = {"quick": world, "exact": world, "setup": SETUP, "batch_size": 4}
     basic = search(*arguments, **options)  # type: ignore[arg-type]
-    one = search(*arguments, **options, manner=Manner(count=1, seed=5))  # type: ignore[arg-type]
+    one = search(*arguments, **options, options=SearchOptions(count=1, seed=5))  # type: ignore[arg-type]
     assert torch.equal(basic.image, one.image) and torch.equal(basic.step, one.step)
 
 

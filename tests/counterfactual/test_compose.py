@@ -19,13 +19,13 @@ from worlds.tiny_world import (
 )
 
 from blobex.counterfactual.compose import FAINT, SOLID, Composer, coverage, lost
-from blobex.counterfactual.masks import masks
-from blobex.counterfactual.search import Manner, search
+from blobex.counterfactual.masks import build_masks
+from blobex.counterfactual.search import SearchOptions, search
 from blobex.counterfactual.target import AttributeTarget
 from blobex.datasets.images import to_array
 from blobex.layout.blobs import ABSENT, KEYS, BlobLayout
 from blobex.layout.vector import VectorForm
-from blobex.optim.batching import EXACT_ROWS
+from blobex.optim.batching import FLOAT32_BATCH_SIZE
 from blobex.optim.networks import Networks
 
 
@@ -44,11 +44,11 @@ def recoloured(layout: BlobLayout, blob: int) -> BlobLayout:
 @pytest.mark.parametrize("blob", range(BLOBS))
 def test_what_the_changed_blobs_do_not_paint_is_the_photo_bit_for_bit(blob: int) -> None:
     start, images = scenes(2), photos()
-    composer = Composer.over(images, start, painted_networks(), 4)
+    composer = Composer.over_queries(images, start, painted_networks(), 4)
     after, form = recoloured(start, blob), VectorForm.of(start)
     blobs = form.changed(form.flatten(after), form.flatten(start))
     assert blobs.tolist() == [[entry == blob + 1 for entry in range(BLOBS + 1)]] * 2
-    made = composer.pictures(form.flatten(after), torch.arange(2), blobs)
+    made = composer.compose(form.flatten(after), torch.arange(2), blobs)
     painted = scores(start)[:, blob + 1]  # the blob's colour changes, not its place
     outside = (painted < FAINT)[:, None].expand_as(made)
     assert outside.any() and torch.equal(made[outside], images[outside])
@@ -63,10 +63,10 @@ def test_what_the_changed_blobs_do_not_paint_is_the_photo_bit_for_bit(blob: int)
 
 def test_without_a_change_the_picture_is_the_photo() -> None:
     start, images, form = scenes(2), photos(), VectorForm.of(scenes(2))
-    composer = Composer.over(images, start, painted_networks(), 4)
+    composer = Composer.over_queries(images, start, painted_networks(), 4)
     all_blobs = torch.ones(2, BLOBS + 1, dtype=torch.bool)
-    assert torch.equal(composer.pictures(form.flatten(start), torch.arange(2), all_blobs), images)
-    nothing = composer.pictures(form.flatten(recoloured(start, 0)), torch.arange(2), ~all_blobs)
+    assert torch.equal(composer.compose(form.flatten(start), torch.arange(2), all_blobs), images)
+    nothing = composer.compose(form.flatten(recoloured(start, 0)), torch.arange(2), ~all_blobs)
     assert torch.equal(nothing, images)
 
 
@@ -81,7 +81,7 @@ def test_an_object_that_is_taken_out_leaves_no_ghost() -> None:
     after = start.replace({"sizes": sizes})
     blobs = form.changed(form.flatten(after), form.flatten(start))
     made = [
-        Composer.over(images, start, painted_networks(), 4).pictures(form.flatten(after), torch.arange(2), blobs)
+        Composer.over_queries(images, start, painted_networks(), 4).compose(form.flatten(after), torch.arange(2), blobs)
         for images in (photos(), -photos())
     ]
     hidden = (scores(start)[:, 1] > 1 - 1e-5)[:, None].expand_as(made[0])
@@ -103,7 +103,7 @@ def test_without_photos_the_picture_is_the_rendering() -> None:
     layout, form = scenes(3), VectorForm.of(scenes(3))
     composer = Composer(painted_networks(), form, None)
     blobs = torch.zeros(3, BLOBS + 1, dtype=torch.bool)
-    assert torch.equal(composer.pictures(form.flatten(layout), torch.arange(3), blobs), render(layout))
+    assert torch.equal(composer.compose(form.flatten(layout), torch.arange(3), blobs), render(layout))
 
 
 def test_coverage_of_a_hand_worked_case() -> None:
@@ -123,10 +123,10 @@ def test_a_picture_does_not_depend_on_its_batch() -> None:
     start, images, form = scenes(5), photos(5), VectorForm.of(scenes(5))
     vector = form.flatten(recoloured(start, 4))
     blobs = form.changed(vector, form.flatten(start))
-    whole = Composer.over(images, start, painted_networks(), 8).pictures(vector, torch.arange(5), blobs)
+    whole = Composer.over_queries(images, start, painted_networks(), 8).compose(vector, torch.arange(5), blobs)
     for index in range(5):
-        one = Composer.over(images, start, painted_networks(), 1)
-        assert torch.equal(one.pictures(vector[[index]], torch.tensor([index]), blobs[[index]])[0], whole[index])
+        one = Composer.over_queries(images, start, painted_networks(), 1)
+        assert torch.equal(one.compose(vector[[index]], torch.tensor([index]), blobs[[index]])[0], whole[index])
 
 
 def test_exact_networks_see_few_rows_at_a_time_so_that_their_rounding_is_that_of_any_batch() -> None:
@@ -147,14 +147,14 @@ def test_exact_networks_see_few_rows_at_a_time_so_that_their_rounding_is_that_of
         start,
         index,
         AttributeTarget(torch.ones_like(index), ~stops),
-        masks(BLOBS, KEYS, None, background=True),
+        build_masks(BLOBS, KEYS, None, background=True),
         quick=noting("quick"),
         exact=noting("exact"),
         setup=tiny_params(steps=2).explain.rect,
-        slots=count,
-        manner=Manner(photo=True),
+        batch_size=count,
+        options=SearchOptions(photo=True),
     )
-    assert max(rows["quick"]) == count and 0 < max(rows["exact"]) <= EXACT_ROWS < count
+    assert max(rows["quick"]) == count and 0 < max(rows["exact"]) <= FLOAT32_BATCH_SIZE < count
 
 
 def test_explanations_keep_the_photo_and_judge_what_they_show() -> None:

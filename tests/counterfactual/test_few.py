@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from worlds.linear_world import BLOBS, SETUP, layouts, networks, opposite
 
-from blobex.counterfactual.masks import masks
-from blobex.counterfactual.search import Manner, search
+from blobex.counterfactual.masks import build_masks
+from blobex.counterfactual.search import SearchOptions, search
 from blobex.counterfactual.verify import Counterfactuals
 from blobex.layout.blobs import KEYS, BlobLayout
 
@@ -30,9 +30,18 @@ def found(limits: Tensor, few: bool, keys: tuple[str, ...] = ("xs",)) -> Counter
     queries = world.render(start)
     index, target = opposite(queries, (0,))
     setup = dataclasses.replace(SETUP, steps=200, learning_rate=0.02, margin=0.05)
-    allowed = masks(BLOBS, keys, None, background=True)
+    allowed = build_masks(BLOBS, keys, None, background=True)
     return search(
-        queries, start, index, target, allowed, quick=world, exact=world, setup=setup, slots=4, manner=Manner(few=few)
+        queries,
+        start,
+        index,
+        target,
+        allowed,
+        quick=world,
+        exact=world,
+        setup=setup,
+        batch_size=4,
+        options=SearchOptions(few=few),
     )
 
 

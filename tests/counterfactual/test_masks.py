@@ -3,7 +3,7 @@
 import pytest
 
 from blobex.core.errors import BlobexError
-from blobex.counterfactual.masks import masks, resolve_keys
+from blobex.counterfactual.masks import build_masks, resolve_keys
 from blobex.layout.blobs import KEYS
 
 BLOBS = 3
@@ -19,12 +19,12 @@ def test_names_of_keys() -> None:
 
 
 def test_masks_know_the_background() -> None:
-    allowed = masks(BLOBS, KEYS, [0, 2], background=False)
+    allowed = build_masks(BLOBS, KEYS, [0, 2], background=False)
     assert allowed["xs"].tolist() == [[True, False, True]]
     assert allowed["covs"].shape == (1, BLOBS, 1)
     assert allowed["sizes"].tolist() == [[False, True, False, True]]
     assert allowed["features"][..., 0].tolist() == [[False, True, False, True]]
-    background = masks(BLOBS, ("features", "sizes"), [], background=True)
+    background = build_masks(BLOBS, ("features", "sizes"), [], background=True)
     assert background["features"][..., 0].tolist() == [[True, False, False, False]]
     assert not background["sizes"].any()
     assert set(background) == {"features", "sizes"}
@@ -43,9 +43,9 @@ def test_masks_know_the_background() -> None:
 )
 def test_masks_refuse(keys: tuple[str, ...], blobs: list[int], background: bool, message: str) -> None:
     with pytest.raises(BlobexError, match=message):
-        masks(BLOBS, keys, blobs, background)
+        build_masks(BLOBS, keys, blobs, background)
 
 
 def test_the_background_may_change_in_some_pictures_only() -> None:
-    allowed = masks(3, ("features",), [[0], [2]], background=[True, False])
+    allowed = build_masks(3, ("features",), [[0], [2]], background=[True, False])
     assert allowed["features"][:, :, 0].tolist() == [[True, True, False, False], [False, False, False, True]]

@@ -9,7 +9,7 @@ from worlds.tiny_networks import random_layout
 
 from blobex.core.errors import BlobexError
 from blobex.counterfactual import published
-from blobex.counterfactual.masks import masks
+from blobex.counterfactual.masks import build_masks
 from blobex.counterfactual.published import search_published
 from blobex.counterfactual.target import ClassTarget
 from blobex.inversion.published import invert_published
@@ -19,7 +19,7 @@ from blobex.layout.splat import splat
 from blobex.optim.networks import Networks
 from blobex.optim.published import draw_blobs
 
-ALL = masks(BLOBS, KEYS, None, background=True)
+ALL = build_masks(BLOBS, KEYS, None, background=True)
 
 
 def optimiser(free: dict[str, Tensor], rate: float, size_rate: float) -> torch.optim.Adam:
@@ -57,7 +57,7 @@ def test_search_is_the_published_loop(keys: tuple[str, ...], monkeypatch: pytest
     start = layouts(3, blobs=4, dim=4).map(Tensor.double)
     queries = render_all(start)
     index, target = opposite(queries, (0, 1))
-    allowed = masks(4, keys, None, background=True)
+    allowed = build_masks(4, keys, None, background=True)
     result = search_published(queries, start, index, target, allowed, networks(render_all))
     for problem in range(6):
         picture = start[[int(index[problem])]]
@@ -72,7 +72,7 @@ def test_search_is_the_published_loop(keys: tuple[str, ...], monkeypatch: pytest
 def test_search_passes_on_what_it_is_given() -> None:
     """Only some blobs may change."""
     start = layouts(2)
-    allowed = masks(BLOBS, KEYS, [[1], [0, 2]], background=False)
+    allowed = build_masks(BLOBS, KEYS, [[1], [0, 2]], background=False)
     index, target = opposite(render_all(start), (0,))
     problems = render_all(start), start, index, target, allowed, networks(render_all)
     result = search_published(*problems)
@@ -80,7 +80,7 @@ def test_search_passes_on_what_it_is_given() -> None:
     assert moved.tolist() == [[False, True, False], [True, False, True]]
     assert torch.equal(result.layout.features[:, 0], start.features[:, 0])
     with pytest.raises(BlobexError, match="3 of 2 pictures"):
-        search_published(*problems[:4], masks(BLOBS, ("xs",), [[0]] * 3, False), networks(render_all))
+        search_published(*problems[:4], build_masks(BLOBS, ("xs",), [[0]] * 3, False), networks(render_all))
 
 
 def test_classes_may_be_asked_the_published_way() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from blobex.core.errors import BlobexError
-from blobex.counterfactual.questions import Box, Questions, ask
+from blobex.counterfactual.questions import Box, Questions, build_questions
 from blobex.counterfactual.target import AttributeTarget, ClassTarget, RegionTarget
 
 NAMES = ("road", "car", "sky")
@@ -16,11 +16,11 @@ MAPS = torch.nn.functional.one_hot(MAP, 3).permute(0, 3, 1, 2).float()
 
 
 def regions(columns: tuple[int, ...] = (1,), box: Box | None = None, replaced: int | None = None) -> Questions:
-    return ask("segmentation", NAMES, MAPS, columns, box, replaced)
+    return build_questions("segmentation", NAMES, MAPS, columns, box, replaced)
 
 
 def test_attributes_become_what_they_are_not() -> None:
-    questions = ask("attributes", NAMES, SAID, (2, 0))
+    questions = build_questions("attributes", NAMES, SAID, (2, 0))
     assert questions.image_index.tolist() == [0, 0, 1, 1]
     assert isinstance(questions.target, AttributeTarget)
     assert questions.target.column.tolist() == [2, 0, 2, 0]
@@ -32,7 +32,7 @@ def test_attributes_become_what_they_are_not() -> None:
 
 
 def test_questions_by_number_are_those_of_all() -> None:
-    questions = ask("attributes", NAMES, SAID, (2, 0))
+    questions = build_questions("attributes", NAMES, SAID, (2, 0))
     some = questions[torch.tensor([3, 0])]
     assert len(questions) == 4 and len(some) == 2
     assert some.image_index.tolist() == [1, 0] and some.target.column.tolist() == [0, 2]
@@ -40,7 +40,7 @@ def test_questions_by_number_are_those_of_all() -> None:
 
 
 def test_named_classes_should_win() -> None:
-    questions = ask("classes", NAMES, SAID, (1,))
+    questions = build_questions("classes", NAMES, SAID, (1,))
     assert isinstance(questions.target, ClassTarget)
     assert questions.target.column.tolist() == [1, 1]
     assert questions.before == ("road", "car")  # the second picture is a car already, and is told so
@@ -48,7 +48,7 @@ def test_named_classes_should_win() -> None:
 
 
 def test_without_a_name_the_runner_up_should_win() -> None:
-    questions = ask("classes", NAMES, SAID, ())
+    questions = build_questions("classes", NAMES, SAID, ())
     assert questions.target.column.tolist() == [2, 0]
     assert questions.before == ("road", "car") and questions.after == questions.outputs == ("sky", "road")
     assert (questions.target.margin(SAID) < 0).all()
@@ -82,7 +82,7 @@ def test_the_rest_of_the_map_stays() -> None:
 def test_a_region_holds_the_pixels_whose_centre_it_holds(box: Box, inside: list[list[int]]) -> None:
     same = torch.zeros(1, 3, 2, 4)
     same[:, 0] = 1.0
-    questions = ask("segmentation", NAMES, same, (1,), box)
+    questions = build_questions("segmentation", NAMES, same, (1,), box)
     assert questions.target.region[0].long().tolist() == inside  # type: ignore[attr-defined]
 
 
@@ -125,10 +125,10 @@ def test_questions_of_another_kind(
     kind: str, said: torch.Tensor, columns: tuple[int, ...], box: Box | None, words: str
 ) -> None:
     with pytest.raises(BlobexError, match=words) as caught:
-        ask(kind, NAMES, said, columns, box)  # type: ignore[arg-type]
+        build_questions(kind, NAMES, said, columns, box)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 
 
 def test_one_class_cannot_be_decided_otherwise() -> None:
     with pytest.raises(BlobexError, match="one class"):
-        ask("classes", ("road",), SAID[:, :1], ())
+        build_questions("classes", ("road",), SAID[:, :1], ())

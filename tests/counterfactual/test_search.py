@@ -10,7 +10,7 @@ from torch import Tensor
 from worlds.linear_world import BLOBS, LAMBDA_KEY, SETUP, decide, layouts, networks, opposite, render_all, render_x, run
 
 from blobex.core.errors import BlobexError
-from blobex.counterfactual.masks import masks
+from blobex.counterfactual.masks import build_masks
 from blobex.counterfactual.objective import price_vector
 from blobex.counterfactual.search import FASTER, search
 from blobex.counterfactual.target import AttributeTarget, ClassTarget, RegionTarget
@@ -115,9 +115,9 @@ def test_what_is_skipped_is_not_searched_again() -> None:
     start, world = layouts(2), networks(render_x)
     index, target = opposite(world.render(start), (0,))
     setup = dataclasses.replace(SETUP, learning_rate=SETUP.learning_rate / FASTER, retries=1)
-    arguments = (world.render(start), start, index, target, masks(BLOBS, KEYS, None, background=True))
+    arguments = (world.render(start), start, index, target, build_masks(BLOBS, KEYS, None, background=True))
     skip = torch.tensor([True, False])
-    result = search(*arguments, quick=world, exact=world, setup=setup, slots=4, skip=skip)
+    result = search(*arguments, quick=world, exact=world, setup=setup, batch_size=4, skip=skip)
     assert result.flipped.tolist() == [False, True] and result.changed.any(1).tolist() == [False, True]
 
 
@@ -196,7 +196,7 @@ def test_best_iterate_is_the_nearest_flipped_or_else_the_highest_score(lambda_pr
 
 def test_disallowed_entries_keep_their_bits() -> None:
     start = layouts(2)
-    allowed = masks(BLOBS, ("sizes", "covs", "style"), [1], background=True)
+    allowed = build_masks(BLOBS, ("sizes", "covs", "style"), [1], background=True)
     result = run(start, render=render_all, allowed=allowed)
     changed = {key: tensor != getattr(start, key) for key, tensor in result.layout.items()}
     assert not any(changed[key].any() for key in ("xs", "ys", "features"))
@@ -207,7 +207,7 @@ def test_disallowed_entries_keep_their_bits() -> None:
 
 def test_each_picture_has_its_own_blobs() -> None:
     start = layouts(2)
-    result = run(start, (0, 1), render=render_all, allowed=masks(BLOBS, ("xs",), [[0], [1, 2]], background=False))
+    result = run(start, (0, 1), render=render_all, allowed=build_masks(BLOBS, ("xs",), [[0], [1, 2]], background=False))
     changed = result.layout.xs != start.xs[result.image_index]
     assert not changed[:2, 1:].any()
     assert not changed[2:, 0].any()
@@ -215,18 +215,18 @@ def test_each_picture_has_its_own_blobs() -> None:
 
 
 @pytest.mark.parametrize("attributes", [(0,), (0, 1)])
-@pytest.mark.parametrize("slots", [1, 4, 5, 7, 33])
-def test_results_do_not_depend_on_the_slots(attributes: tuple[int, ...], slots: int) -> None:
+@pytest.mark.parametrize("batch_size", [1, 4, 5, 7, 33])
+def test_results_do_not_depend_on_the_batch_size(attributes: tuple[int, ...], batch_size: int) -> None:
     start = layouts(5)
     setup = dataclasses.replace(SETUP, lambda_prox=0.01)
-    together = run(start, attributes, render=render_all, slots=16, setup=setup)
-    assert same(together, run(start, attributes, render=render_all, slots=slots, setup=setup))
+    together = run(start, attributes, render=render_all, batch_size=16, setup=setup)
+    assert same(together, run(start, attributes, render=render_all, batch_size=batch_size, setup=setup))
 
 
 def test_forty_problems_at_once_are_no_other_than_forty() -> None:
     """Enough rows for the processor to take several numbers at once."""
     start = layouts(40)
-    assert same(run(start, render=render_all, slots=40), run(start, render=render_all, slots=4))
+    assert same(run(start, render=render_all, batch_size=40), run(start, render=render_all, batch_size=4))
 
 
 def test_other_problems_do_not_matter() -> None:
@@ -250,8 +250,8 @@ def test_what_is_asked_need_not_be_every_picture() -> None:
     start = layouts(4)
     queries, index = render_all(start), torch.tensor([3, 1, 3])
     target = AttributeTarget(torch.tensor([0, 1, 1]), decide(queries)[index, torch.tensor([0, 1, 1])] <= 0)
-    allowed = masks(BLOBS, KEYS, None, background=True)
-    both = {"quick": networks(render_all), "exact": networks(render_all), "setup": SETUP, "slots": 8}
+    allowed = build_masks(BLOBS, KEYS, None, background=True)
+    both = {"quick": networks(render_all), "exact": networks(render_all), "setup": SETUP, "batch_size": 8}
     result = search(queries, start, index, target, allowed, **both)  # type: ignore[arg-type]
     every = run(start, (0, 1), render=render_all)
     assert result.image_index.tolist() == [3, 1, 3]
@@ -351,14 +351,14 @@ def test_classes_and_regions_are_searched_alike() -> None:
         return torch.stack([10 * (0.45 - x), 0 * x, 10 * (x - 0.55)], dim=1)
 
     start, index = layouts(4), torch.arange(4)
-    last, allowed = torch.full((4,), 2), masks(BLOBS, KEYS, None, background=True)
+    last, allowed = torch.full((4,), 2), build_masks(BLOBS, KEYS, None, background=True)
     everywhere = torch.ones(4, 2, 2, dtype=torch.bool)
     region = RegionTarget(last, last[:, None, None].expand(-1, 2, 2), everywhere)
     cases = {"pixels": (region, classes), "class": (ClassTarget(last), lambda images: classes(images).mean((2, 3)))}
     for target, decision in cases.values():
         each = networks(render_x, decision)
         setup = dataclasses.replace(SETUP, steps=200, margin=0.0, bisections=30)
-        both = {"quick": each, "exact": each, "setup": setup, "slots": 4}
+        both = {"quick": each, "exact": each, "setup": setup, "batch_size": 4}
         result = search(render_x(start), start, index, target, allowed, **both)  # type: ignore[arg-type]
         assert result.flipped.all() and result.reconstruction_agrees.all()
         assert ((result.layout.xs[:, 0] - 0.55).abs() < 1e-4).all()
@@ -368,7 +368,7 @@ def test_classes_and_regions_are_searched_alike() -> None:
 def test_search_refuses_bad_input() -> None:
     start = layouts(2)
     with pytest.raises(BlobexError, match="3 of 2 pictures"):
-        run(start, allowed=masks(BLOBS, ("xs",), [[0]] * 3, background=False))
+        run(start, allowed=build_masks(BLOBS, ("xs",), [[0]] * 3, background=False))
     with pytest.raises(BlobexError, match="differentiable"):
         run(start, decision=lambda images: decide(images).detach())
     with pytest.raises(BlobexError, match="no weight for covs"):

@@ -10,10 +10,10 @@ from torch import Tensor
 from worlds.linear_world import BLOBS, LAMBDA_KEY, SETUP, decide, layouts, networks, render_x
 
 from blobex.counterfactual.compose import Composer
-from blobex.counterfactual.masks import masks
+from blobex.counterfactual.masks import build_masks
 from blobex.counterfactual.objective import price_vector
 from blobex.counterfactual.problems import Problems
-from blobex.counterfactual.shrink import Way
+from blobex.counterfactual.shrink import Shrinker
 from blobex.counterfactual.target import AttributeTarget, Target
 from blobex.layout.blobs import KEYS, BlobLayout
 from blobex.layout.vector import VectorForm
@@ -23,16 +23,16 @@ def shifted(border: float) -> Callable[[Tensor], Tensor]:
     return lambda images: decide(images + (0.5 - border))
 
 
-def way(start: BlobLayout, decision: Callable[[Tensor], Tensor], bisections: int, margin: float = 0.0) -> Way:
+def shrinker(start: BlobLayout, decision: Callable[[Tensor], Tensor], bisections: int, margin: float = 0.0) -> Shrinker:
     """From `start` to where the first logit is above the margin."""
     count, form = len(start), VectorForm.of(start)
     target = AttributeTarget(torch.zeros(count, dtype=torch.long), torch.ones(count, dtype=torch.bool))
     setup = dataclasses.replace(SETUP, bisections=bisections, margin=margin)
-    return Way(problems(start, target), Composer(networks(render_x, decision), form, None), setup, 4)
+    return Shrinker(problems(start, target), Composer(networks(render_x, decision), form, None), setup, 4)
 
 
 def problems(start: BlobLayout, target: Target) -> Problems:
-    allowed = masks(start.blobs, KEYS, None, background=True)
+    allowed = build_masks(start.blobs, KEYS, None, background=True)
     price = price_vector(VectorForm.of(start), LAMBDA_KEY)
     return Problems.of(start, torch.arange(len(start)), target, allowed, price)
 
@@ -41,7 +41,7 @@ def line(start: float, found: float, decision: Callable[[Tensor], Tensor], halvi
     """Where the way back stops between two values of the first blob's x; "above 0.3" is what is wanted."""
     from_, to = (layouts(1).replace({"xs": torch.full((1, BLOBS), value)}) for value in (start, found))
     form = VectorForm.of(from_)
-    return form.unflatten(way(from_, decision, 2 * halvings).back(form.flatten(to))).xs[0, 0].item()
+    return form.unflatten(shrinker(from_, decision, 2 * halvings).line_search(form.flatten(to))).xs[0, 0].item()
 
 
 @pytest.mark.parametrize("halvings", [0, 1, 3, 10, 15])
@@ -81,7 +81,7 @@ def test_what_the_flip_does_not_need_is_undone(needed: float) -> None:
     setup = dataclasses.replace(SETUP, bisections=30, margin=0.0)
     slope = -weight.expand(5, -1)
     price = price_vector(form, LAMBDA_KEY)
-    kept = Way(problems(start, target), Composer(world, form, None), setup, 8).pruned(found, slope)  # type: ignore[arg-type]
+    kept = Shrinker(problems(start, target), Composer(world, form, None), setup, 8).prune(found, slope)  # type: ignore[arg-type]
     worth = torch.where((change * allowed * weight > 0), weight / price, -1)
     for problem in range(5):
         stays = kept[problem] != begun[problem]

@@ -8,11 +8,19 @@ from torch import Tensor
 from worlds.linear_world import SETUP, MeanAbsolute
 
 from blobex.counterfactual.compose import Composer
-from blobex.counterfactual.masks import masks
+from blobex.counterfactual.masks import build_masks
 from blobex.counterfactual.problems import Problems
-from blobex.counterfactual.search import Manner, search
+from blobex.counterfactual.search import SearchOptions, search
 from blobex.counterfactual.target import AttributeTarget
-from blobex.counterfactual.whole_objects import AS_BEFORE, LEAST, SURE, Examples, ObjectSearch, objects_of, surfaces_of
+from blobex.counterfactual.whole_objects import (
+    AS_BEFORE,
+    LEAST,
+    SURE,
+    ObjectExamples,
+    ObjectSearch,
+    objects_of,
+    surfaces_of,
+)
 from blobex.layout.blobs import ABSENT, KEYS, BlobLayout
 from blobex.layout.splat import splat
 from blobex.optim.networks import Networks
@@ -49,26 +57,26 @@ def layouts(bright: Tensor, present: Tensor | None = None) -> BlobLayout:
     return BlobLayout(places[0], places[1], torch.ones(count, BLOBS, 4), sizes, looks, looks.clone())
 
 
-def examples(seed: int, count: int = 6, share: float = 0.7) -> Examples:
+def examples(seed: int, count: int = 6, share: float = 0.7) -> ObjectExamples:
     """Random ones, of whose blobs a share is there."""
     random = torch.Generator().manual_seed(seed)
     present = torch.rand(count, BLOBS, generator=random) < share
     layout = layouts(torch.rand(count, BLOBS + 1, generator=random), present)
     present = torch.cat([torch.ones(count, 1, dtype=torch.bool), present], 1)
-    return Examples(layout, present, objects_of(SLOTS), surfaces_of(SLOTS))
+    return ObjectExamples(layout, present, objects_of(SLOTS), surfaces_of(SLOTS))
 
 
 def problems(start: BlobLayout, allowed: dict[str, Tensor] | None = None) -> Problems:
     """One for each picture: become what it is not."""
     index = torch.arange(len(start))
     target = AttributeTarget(torch.zeros_like(index), decide(render(start))[:, 0] <= 0)
-    allowed = masks(BLOBS, KEYS, None, background=True) if allowed is None else allowed
+    allowed = build_masks(BLOBS, KEYS, None, background=True) if allowed is None else allowed
     form_price = torch.ones(sum(tensor[0].numel() for _, tensor in start.items()))
     return Problems.of(start, index, target, allowed, form_price)
 
 
-def solve(some: Problems, known: Examples, count: int = 1) -> tuple[Tensor, Tensor]:
-    return ObjectSearch(some, Composer(NETWORKS, some.form, None), known, tried=100, slots=8).solve(count)
+def solve(some: Problems, known: ObjectExamples, count: int = 1) -> tuple[Tensor, Tensor]:
+    return ObjectSearch(some, Composer(NETWORKS, some.form, None), known, tried=100, batch_size=8).solve(count)
 
 
 def measured(change: BlobLayout, start: BlobLayout, before: float) -> tuple[float, float]:
@@ -77,7 +85,7 @@ def measured(change: BlobLayout, start: BlobLayout, before: float) -> tuple[floa
     return margin, float((render(change) - render(start)).abs().mean())
 
 
-def plain_single(start: BlobLayout, known: Examples) -> float | None:
+def plain_single(start: BlobLayout, known: ObjectExamples) -> float | None:
     """The least change of pixels of a sure flip by one object, by loops over everything."""
     before = float(decide(render(start))[0, 0])
     found = []
@@ -143,7 +151,7 @@ def test_two_causes_go_together_and_nothing_else_does():
 
 def test_where_only_what_does_not_matter_may_change_nothing_is_found():
     start, _ = both_bright()
-    some = problems(start, masks(BLOBS, KEYS, [0, 1, 4], background=True))
+    some = problems(start, build_masks(BLOBS, KEYS, [0, 1, 4], background=True))
     vectors, solved = solve(some, examples(0))
     assert not solved.any() and torch.equal(vectors, some.start)
 
@@ -188,7 +196,7 @@ def test_several_answers_are_of_different_objects():
 def test_a_search_takes_what_objects_solve_and_goes_by_gradients_where_they_do_not():
     start = layouts(torch.tensor([[0.2, 0.3, 0.4, 0.9, 0.1, 0.6], [0.2, 0.3, 0.4, 0.1, 0.2, 0.6]]))
     dark = layouts(torch.full((3, BLOBS + 1), 0.05))  # none of them can make anything bright
-    known = Examples(dark, torch.ones(3, BLOBS + 1, dtype=torch.bool), objects_of(SLOTS), surfaces_of(SLOTS))
+    known = ObjectExamples(dark, torch.ones(3, BLOBS + 1, dtype=torch.bool), objects_of(SLOTS), surfaces_of(SLOTS))
     some = problems(start)
     setup = dataclasses.replace(SETUP, examples=3, learning_rate=0.05)
     found = search(
@@ -196,12 +204,12 @@ def test_a_search_takes_what_objects_solve_and_goes_by_gradients_where_they_do_n
         start,
         some.image_index,
         some.target,
-        masks(BLOBS, KEYS, None, background=True),
+        build_masks(BLOBS, KEYS, None, background=True),
         quick=NETWORKS,
         exact=NETWORKS,
         setup=setup,
-        slots=4,
-        manner=Manner(),
+        batch_size=4,
+        options=SearchOptions(),
         examples=known,
     )
     assert found.flipped.all()

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from blobex.core.errors import BlobexError
-from blobex.decisions.decision import resting
+from blobex.decisions.decision import frozen_eval
 from blobex.decisions.load import load
 from blobex.networks import weights
 from blobex.networks.decision import DecisionModel
@@ -227,7 +227,7 @@ def test_torchscript(tmp_path):
         decision = opened(file)
         assert decision.kind == "classes"
         same(decision.logits, net, noise(3, 32, 32))
-        with resting(decision):
+        with frozen_eval(decision):
             same(decision.logits, net, noise(3, 32, 32))
     torch.save(net.state_dict(), "state.pt")
     refused("state.pt", "not a TorchScript file")

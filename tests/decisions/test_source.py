@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from blobex.core.errors import BlobexError
-from blobex.decisions.decision import AS_IT_IS, Decision, Input, output_index, prepare, resting
+from blobex.decisions.decision import AS_IT_IS, Decision, Input, frozen_eval, output_index, prepare
 from blobex.decisions.load import load
 from blobex.decisions.source import check, from_callable
 
@@ -128,7 +128,7 @@ def test_inputs_that_cannot_be(changes, words):
 def test_module_is_scored_as_itself():
     net = network()
     decision = from_callable(net, "classes", ["a", "b", "c"], IMAGENET)
-    with resting(decision):
+    with frozen_eval(decision):
         same(decision.logits, lambda x: net(by_hand(x, (24, 40), IMAGENET.mean, IMAGENET.std)), noise())
         assert torch.equal(decision.features(noise()), decision.logits(noise()))
     assert decision.modules == (net,) and decision.name == "Sequential" and decision.kind == "classes"
@@ -161,7 +161,7 @@ def test_features_of_its_own():
     body = net[:6]
     net.features = lambda pictures: body(pictures)
     decision = opened(net)
-    with resting(decision):
+    with frozen_eval(decision):
         same(decision.features, body, noise())
     assert decision.features(noise()).shape == (2, 4)
 
@@ -180,7 +180,7 @@ def test_method_of_a_module_brings_the_module():
     before = state(net)
     decision = opened(net.forward)
     assert decision.modules == (net,) and state(net) == before
-    with resting(decision):
+    with frozen_eval(decision):
         assert torch.equal(decision.logits(noise()), net(noise()))
 
 
@@ -200,7 +200,7 @@ def test_resting_puts_everything_back(failing):
     assert len(set(before[1])) == 2 and len(set(before[2])) == 2  # flags of both kinds
     decision = from_callable(net, "classes", "abc")
     try:
-        with resting(decision) as inside:
+        with frozen_eval(decision) as inside:
             assert inside is decision
             assert not any(module.training for module in net.modules())
             assert not any(parameter.requires_grad for parameter in net.parameters())
@@ -227,14 +227,14 @@ def test_resting_of_shared_and_scripted_modules():
     frozen = torch.export.export(network().eval(), (noise(),)).module()
     decision = Decision("many", "classes", (), net, net, (net, net, script, frozen))
     before = [module.training for root in decision.modules for module in root.modules()]
-    with resting(decision):
+    with frozen_eval(decision):
         assert not any(module.training for root in decision.modules for module in root.modules())
     assert [module.training for root in decision.modules for module in root.modules()] == before
 
 
 def test_same_pictures_same_bytes():
     decision = opened(network())
-    with resting(decision):
+    with frozen_eval(decision):
         first, again = (gradient(decision.logits, noise()) for _ in range(2))
         assert torch.equal(first, again)
         one_by_one = torch.cat([decision.logits(picture[None]) for picture in noise(3)])

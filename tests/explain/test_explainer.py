@@ -120,7 +120,7 @@ def test_pictures_of_any_kind(tmp_path: Path) -> None:
 def test_result_does_not_depend_on_how_many_are_worked_on_at_once() -> None:
     params = tiny_params()
     wide = dataclasses.replace(params, search=dataclasses.replace(params.search, max_batch_pixels=40 * HEIGHT * WIDTH))
-    assert (tiny_explainer(params).slots, tiny_explainer(wide).slots) == (4, 40)
+    assert (tiny_explainer(params).batch_size, tiny_explainer(wide).batch_size) == (4, 40)
     few, many = tiny_explainer(params).explain(pictures(6)), tiny_explainer(wide).explain(pictures(6))
     for first, second in zip(few, many, strict=True):
         assert first.score_after == pytest.approx(second.score_after, abs=1e-3)
@@ -128,7 +128,7 @@ def test_result_does_not_depend_on_how_many_are_worked_on_at_once() -> None:
     assert (
         tiny_explainer(
             dataclasses.replace(params, search=dataclasses.replace(params.search, max_batch_pixels=1024))
-        ).slots
+        ).batch_size
         == 1
     )
 

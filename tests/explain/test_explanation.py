@@ -12,8 +12,8 @@ from worlds.linear_world import MeanAbsolute
 
 from blobex.config.explain import InversionParams, SearchParams
 from blobex.core.errors import BlobexError
-from blobex.counterfactual.masks import masks
-from blobex.counterfactual.questions import Questions, ask
+from blobex.counterfactual.masks import build_masks
+from blobex.counterfactual.questions import Questions, build_questions
 from blobex.counterfactual.search import search
 from blobex.counterfactual.verify import Counterfactuals
 from blobex.explain.explanation import Explanation, explanations, read_table, write_table
@@ -67,11 +67,11 @@ NETWORKS = Networks(render, lambda layout: splat(layout, 2, 2), encode, decide, 
 @pytest.fixture(scope="module")
 def solved() -> Solved:
     queries = torch.tensor([-0.3, -0.1, 0.2])[:, None, None, None].expand(-1, 3, 4, 8).clone()
-    inversion = invert(queries, quick=NETWORKS, exact=NETWORKS, setup=INVERT, slots=4)
-    questions = ask("attributes", OUTPUTS, decide(queries), [1, 3])
-    allowed = masks(BLOBS, ("xs", "ys"), None, background=False)
+    inversion = invert(queries, quick=NETWORKS, exact=NETWORKS, setup=INVERT, batch_size=4)
+    questions = build_questions("attributes", OUTPUTS, decide(queries), [1, 3])
+    allowed = build_masks(BLOBS, ("xs", "ys"), None, background=False)
     problems = queries, inversion.layout, questions.image_index, questions.target, allowed
-    found = search(*problems, quick=NETWORKS, exact=NETWORKS, setup=EXPLAIN, slots=4)
+    found = search(*problems, quick=NETWORKS, exact=NETWORKS, setup=EXPLAIN, batch_size=4)
     return questions, queries, inversion, found
 
 

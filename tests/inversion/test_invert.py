@@ -54,14 +54,14 @@ def world(**networks: object) -> Networks:
 def run(
     images: Tensor,
     setup: InversionParams = SETUP,
-    slots: int = 4,
+    batch_size: int = 4,
     quick: Networks | None = None,
     exact: Networks | None = None,
     start: BlobLayout | None = None,
 ) -> Inversion:
     """With the same networks twice, unless both are given."""
     exact = exact or quick or world()
-    return invert(images, quick=quick or exact, exact=exact, setup=setup, slots=slots, start=start)
+    return invert(images, quick=quick or exact, exact=exact, setup=setup, batch_size=batch_size, start=start)
 
 
 def same(first: Inversion, second: Inversion) -> bool:
@@ -142,16 +142,16 @@ def test_best_iterate_is_kept() -> None:
     assert early  # else the test would pass for the last iterate too
 
 
-@pytest.mark.parametrize("slots", [1, 5, 7, 40])
-def test_results_do_not_depend_on_the_slots(slots: int) -> None:
+@pytest.mark.parametrize("batch_size", [1, 5, 7, 40])
+def test_results_do_not_depend_on_the_batch_size(batch_size: int) -> None:
     images = pictures(9)
-    assert same(run(images, slots=slots), run(images, slots=4))
+    assert same(run(images, batch_size=batch_size), run(images, batch_size=4))
 
 
 def test_results_do_not_depend_on_the_neighbours() -> None:
     images = pictures(9)
-    every = run(images, slots=8)
-    assert same(every[torch.tensor([6, 2])], run(images[[6, 2]], slots=8))
+    every = run(images, batch_size=8)
+    assert same(every[torch.tensor([6, 2])], run(images[[6, 2]], batch_size=8))
 
 
 def test_same_call_gives_the_same_bytes() -> None:

@@ -9,7 +9,7 @@ from worlds.linear_world import BLOBS, LAMBDA_KEY, layouts
 from worlds.tiny_networks import random_layout
 
 from blobex.core.errors import BlobexError
-from blobex.counterfactual.masks import masks
+from blobex.counterfactual.masks import build_masks
 from blobex.counterfactual.objective import change, price_vector
 from blobex.layout.blobs import KEYS, BlobLayout
 from blobex.layout.vector import VectorForm
@@ -87,7 +87,7 @@ def test_mask_is_that_of_each_key(blobs: list[int] | None, keys: tuple[str, ...]
     layout = layouts(3)
     if blobs and isinstance(blobs[0], list) and not {"features", "spatial_style"} & set(keys):
         blobs = [[0, 2], [0], [1]]  # an empty list leaves nothing but the background
-    allowed = masks(BLOBS, keys, blobs, background=True)
+    allowed = build_masks(BLOBS, keys, blobs, background=True)
     form = VectorForm.of(layout)
     vector = form.mask(allowed)
     assert vector.dtype == torch.bool and vector.shape == (3 if blobs and len(blobs) == 3 else 1, sum(form.lengths))

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 from worlds.tiny_models import WIDER, pictures, save_models
 
-from blobex.counterfactual.masks import masks
-from blobex.counterfactual.questions import ask
+from blobex.counterfactual.masks import build_masks
+from blobex.counterfactual.questions import build_questions
 from blobex.counterfactual.search import search
 from blobex.counterfactual.verify import Counterfactuals
-from blobex.decisions.decision import resting
+from blobex.decisions.decision import frozen_eval
 from blobex.explain.explainer import Explainer
 from blobex.inversion.invert import Inversion, invert
 from blobex.layout.blobs import KEYS
-from blobex.optim.batching import MULTIPLE, State, choose, finite, in_slots, select, solve
+from blobex.optim.batching import ROW_MULTIPLE, State, finite_rows, in_batches, solve_in_batches, take_rows, where_rows
 
 
 class Countdown:
@@ -29,7 +29,7 @@ class Countdown:
         self.at_work: list[set[int]] = []
 
     def load(self, numbers: Tensor) -> State:
-        assert len(numbers) % MULTIPLE == 0
+        assert len(numbers) % ROW_MULTIPLE == 0
         assert ((numbers >= 0) & (numbers < len(self.lengths))).all()
         self.loaded += numbers.unique().tolist()
         return {"left": self.lengths[numbers], "steps": torch.zeros_like(numbers), "sum": torch.zeros(len(numbers), 2)}
@@ -43,41 +43,41 @@ class Countdown:
         return state | moved, moved["left"] <= 0
 
 
-def solved(lengths: list[int], slots: int) -> tuple[State, Countdown]:
+def solved(lengths: list[int], batch_size: int) -> tuple[State, Countdown]:
     work = Countdown(lengths)
-    return solve(len(lengths), slots, work.load, work.advance, "countdown"), work
+    return solve_in_batches(len(lengths), batch_size, work.load, work.advance, "countdown"), work
 
 
 RANDOM = torch.Generator().manual_seed(0)
 CASES = [([5], 8), ([1], 1), ([3, 3, 3], 2), ([1] * 9, 4), ([9] + [1] * 20, 5), (list(range(1, 24)), 7), ([2] * 16, 16)]
 CASES += [
-    (torch.randint(1, 12, (count,), generator=RANDOM).tolist(), slots)
+    (torch.randint(1, 12, (count,), generator=RANDOM).tolist(), batch_size)
     for count in (2, 4, 5, 13, 31)
-    for slots in (1, 4, 5, 7, 40)
+    for batch_size in (1, 4, 5, 7, 40)
 ]
 
 
-@pytest.mark.parametrize(("lengths", "slots"), CASES, ids=range(len(CASES)))
-def test_every_problem_takes_its_own_steps(lengths: list[int], slots: int) -> None:
-    rows, work = solved(lengths, slots)
+@pytest.mark.parametrize(("lengths", "batch_size"), CASES, ids=range(len(CASES)))
+def test_every_problem_takes_its_own_steps(lengths: list[int], batch_size: int) -> None:
+    rows, work = solved(lengths, batch_size)
     count = len(lengths)
     assert rows["number"].tolist() == list(range(count))
     assert rows["steps"].tolist() == lengths  # neither more nor fewer than it needs
     expected = torch.tensor([[length * (number + 1.0)] * 2 for number, length in enumerate(lengths)])
     assert torch.equal(rows["sum"], expected)
     assert sorted(work.loaded) == list(range(count))  # each once
-    slots = max(slots // MULTIPLE, 1) * MULTIPLE
-    assert all(MULTIPLE <= rows <= slots and rows % MULTIPLE == 0 for rows in work.rows)
-    assert max(len(numbers) for numbers in work.at_work) <= slots
+    batch_size = max(batch_size // ROW_MULTIPLE, 1) * ROW_MULTIPLE
+    assert all(ROW_MULTIPLE <= rows <= batch_size and rows % ROW_MULTIPLE == 0 for rows in work.rows)
+    assert max(len(numbers) for numbers in work.at_work) <= batch_size
 
 
-@pytest.mark.parametrize("slots", [4, 8, 12])
-def test_room_is_filled_again(slots: int) -> None:
+@pytest.mark.parametrize("batch_size", [4, 8, 12])
+def test_room_is_filled_again(batch_size: int) -> None:
     """One long problem among many short ones does not hold up the rest."""
-    _, work = solved([40] + [1] * 60, slots)
+    _, work = solved([40] + [1] * 60, batch_size)
     assert len(work.rows) == 40
-    busy = sum(len(numbers) for numbers in work.at_work[: 60 // slots])
-    assert busy > 0.6 * slots * (60 // slots)
+    busy = sum(len(numbers) for numbers in work.at_work[: 60 // batch_size])
+    assert busy > 0.6 * batch_size * (60 // batch_size)
 
 
 def test_rows_beyond_the_work_are_of_no_account() -> None:
@@ -92,14 +92,14 @@ def test_rows_beyond_the_work_are_of_no_account() -> None:
         place = torch.arange(len(state["value"]))
         return state | {"value": state["value"] + (place > 0) * 100}, (place > 0) | (len(seen) > 3)
 
-    rows = solve(1, 1, load, advance, "one")
+    rows = solve_in_batches(1, 1, load, advance, "one")
     assert rows["value"].tolist() == [0.0] and len(rows["number"]) == 1
-    assert all(numbers.tolist() == [0] * MULTIPLE for numbers in seen)
+    assert all(numbers.tolist() == [0] * ROW_MULTIPLE for numbers in seen)
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 9, 12, 13])
-@pytest.mark.parametrize("slots", [1, 4, 5, 6, 20])
-def test_in_slots_is_the_direct_call(count: int, slots: int) -> None:
+@pytest.mark.parametrize("batch_size", [1, 4, 5, 6, 20])
+def test_in_batches_is_the_direct_call(count: int, batch_size: int) -> None:
     random = torch.Generator().manual_seed(count)
     first, second = torch.rand(count, 3, generator=random), torch.rand(count, 2, 2, generator=random)
     sizes: list[int] = []
@@ -108,30 +108,30 @@ def test_in_slots_is_the_direct_call(count: int, slots: int) -> None:
         sizes.append(len(one))
         return {"scaled": one * 3, "both": one[:, :2] + other[:, 0], "whole": other}
 
-    parts, direct = in_slots(function, slots, first, second), function(first, second)
+    parts, direct = in_batches(function, batch_size, first, second), function(first, second)
     assert list(parts) == list(direct)
     assert all(torch.equal(parts[name], direct[name]) for name in direct)
-    assert all(MULTIPLE <= size <= max(slots, MULTIPLE) for size in sizes[:-1])
+    assert all(ROW_MULTIPLE <= size <= max(batch_size, ROW_MULTIPLE) for size in sizes[:-1])
 
 
 def test_rows_are_chosen_one_by_one() -> None:
     new, old = {"a": torch.ones(3, 2), "b": torch.ones(3)}, {"a": torch.zeros(3, 2), "b": torch.zeros(3)}
-    picked = choose(torch.tensor([True, False, True]), new, old)
+    picked = where_rows(torch.tensor([True, False, True]), new, old)
     assert picked["a"].tolist() == [[1, 1], [0, 0], [1, 1]] and picked["b"].tolist() == [1, 0, 1]
-    assert select(picked, torch.tensor([2, 1]))["b"].tolist() == [1, 0]
-    deep = choose(torch.tensor([True, False]), {"a": torch.ones(2, 2, 2)}, {"a": torch.zeros(2, 2, 2)})
+    assert take_rows(picked, torch.tensor([2, 1]))["b"].tolist() == [1, 0]
+    deep = where_rows(torch.tensor([True, False]), {"a": torch.ones(2, 2, 2)}, {"a": torch.zeros(2, 2, 2)})
     assert deep["a"].sum((1, 2)).tolist() == [4, 0]
 
 
 def test_rows_that_are_finite() -> None:
-    assert finite(torch.tensor([1.0, float("inf")]), torch.ones(2, 3)).tolist() == [True, False]
+    assert finite_rows(torch.tensor([1.0, float("inf")]), torch.ones(2, 3)).tolist() == [True, False]
     maps = torch.zeros(3, 2, 2)
     maps[1, 0, 1] = float("nan")
-    assert finite(maps).tolist() == [True, False, True]
+    assert finite_rows(maps).tolist() == [True, False, True]
 
 
 # Real networks. On one thread, torch computes 1x1 convolutions of float32 otherwise from 16 rows on.
-SLOTS = {"float32": [4, 5, 7, 15], "bfloat16": [4, 5, 7, 15, 16, 32]}
+BATCH_SIZES = {"float32": [4, 5, 7, 15], "bfloat16": [4, 5, 7, 15, 16, 32]}
 
 
 def loaded(folder: Path, precision: str, architecture: str) -> Explainer:
@@ -139,22 +139,22 @@ def loaded(folder: Path, precision: str, architecture: str) -> Explainer:
     return Explainer.load("rect", folder / "models", folder / "params.yaml", device="cpu")
 
 
-def inverted(explainer: Explainer, queries: Tensor, slots: int) -> Inversion:
+def inverted(explainer: Explainer, queries: Tensor, batch_size: int) -> Inversion:
     setup = dataclasses.replace(explainer.params.invert.rect, steps=4, decision_steps=2)
-    with resting(explainer.decision):
-        return invert(queries, quick=explainer.quick, exact=explainer.exact, setup=setup, slots=slots)
+    with frozen_eval(explainer.decision):
+        return invert(queries, quick=explainer.quick, exact=explainer.exact, setup=setup, batch_size=batch_size)
 
 
 def searched(
-    explainer: Explainer, queries: Tensor, found: Inversion, columns: list[int], slots: int
+    explainer: Explainer, queries: Tensor, found: Inversion, columns: list[int], batch_size: int
 ) -> Counterfactuals:
     setup = dataclasses.replace(explainer.params.explain.rect, steps=8, learning_rate=0.2, margin=0.02, patience=1)
     decision, networks = explainer.decision, {"quick": explainer.quick, "exact": explainer.exact}
-    asked = ask("attributes", decision.outputs, explainer.outputs(queries), columns)
-    allowed = masks(WIDER.blobs, KEYS, None, background=True)
+    asked = build_questions("attributes", decision.outputs, explainer.outputs(queries), columns)
+    allowed = build_masks(WIDER.blobs, KEYS, None, background=True)
     problems = queries, found.layout, asked.image_index, asked.target, allowed
-    with resting(decision):
-        return search(*problems, **networks, setup=setup, slots=slots)
+    with frozen_eval(decision):
+        return search(*problems, **networks, setup=setup, batch_size=batch_size)
 
 
 def differing(first: Inversion | Counterfactuals, second: Inversion | Counterfactuals, index: list[int]) -> list[str]:
@@ -171,8 +171,8 @@ def test_an_inversion_is_the_same_to_the_bit_whatever_is_beside_it(tmp_path: Pat
     explainer, queries = loaded(tmp_path, precision, "densenet_small"), pictures(9)
     assert (explainer.quick is explainer.exact) == (precision == "float32")
     whole = inverted(explainer, queries, 12)
-    for slots in SLOTS[precision]:
-        assert differing(whole, inverted(explainer, queries, slots), list(range(9))) == [], slots
+    for batch_size in BATCH_SIZES[precision]:
+        assert differing(whole, inverted(explainer, queries, batch_size), list(range(9))) == [], batch_size
     for few in ([0], [7], [8, 2, 5]):
         assert differing(whole, inverted(explainer, queries[few], 12), few) == [], few
     assert (whole.loss < whole.encoder_loss).any()
@@ -183,8 +183,10 @@ def test_a_search_is_the_same_to_the_bit_whatever_is_beside_it(tmp_path: Path, p
     explainer, queries = loaded(tmp_path, precision, "densenet_small"), pictures(3)
     start = inverted(explainer, queries, 12)
     whole = searched(explainer, queries, start, [1, 3], 12)
-    for slots in SLOTS[precision]:
-        assert differing(whole, searched(explainer, queries, start, [1, 3], slots), list(range(6))) == [], slots
+    for batch_size in BATCH_SIZES[precision]:
+        assert differing(whole, searched(explainer, queries, start, [1, 3], batch_size), list(range(6))) == [], (
+            batch_size
+        )
     alone = searched(explainer, queries, start, [3], 12)
     assert differing(whole, alone, [1, 3, 5]) == []
     one = searched(explainer, queries[[2]], start[torch.tensor([2])], [1, 3], 12)

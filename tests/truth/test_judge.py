@@ -18,7 +18,7 @@ from blobex.cli import main as cli
 from blobex.config.params import Params
 from blobex.config.read import load_params
 from blobex.core.errors import BlobexError
-from blobex.counterfactual.questions import ask
+from blobex.counterfactual.questions import build_questions
 from blobex.datasets.images import to_float
 from blobex.datasets.planted import load_planted
 from blobex.perception.rule import scene_of_reading
@@ -68,7 +68,7 @@ def perfect_rows(rule, scenes, action: str, model=None, method: str = "ours") ->
     """The rows about a model that decides as `model` (as the rule itself, if None), whose cause is taken away."""
     world, model = World(rule), model or rule
     said = torch.tensor([[2.0 * value - 1 for value in model.actions(scene)] for scene in scenes])
-    questions = ask("attributes", ACTIONS, said, [ACTIONS.index(action)])
+    questions = build_questions("attributes", ACTIONS, said, [ACTIONS.index(action)])
     before = [world.show(scene) for scene in scenes]
     after = [world.show(remove(scene, min(model.causes(scene, action), key=str))) for scene in scenes]
     answers = [Answer(*pair, True) for pair in zip(before, after, strict=True)]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from blobex.config.explain import SearchParams
-from blobex.counterfactual.masks import masks
+from blobex.counterfactual.masks import build_masks
 from blobex.counterfactual.search import search
 from blobex.counterfactual.target import AttributeTarget
 from blobex.counterfactual.verify import Counterfactuals
@@ -101,7 +101,7 @@ def run(
     render: Callable[[BlobLayout], Tensor] = render_x,
     decision: Callable[[Tensor], Tensor] = decide,
     setup: SearchParams = SETUP,
-    slots: int = 8,
+    batch_size: int = 8,
     allowed: dict[str, Tensor] | None = None,
     queries: Tensor | None = None,
     quick: Networks | None = None,
@@ -110,5 +110,7 @@ def run(
     exact = networks(render, decision)
     queries = render(start) if queries is None else queries
     index, target = opposite(queries, attributes, decision)
-    allowed = masks(BLOBS, KEYS, None, background=True) if allowed is None else allowed
-    return search(queries, start, index, target, allowed, quick=quick or exact, exact=exact, setup=setup, slots=slots)
+    allowed = build_masks(BLOBS, KEYS, None, background=True) if allowed is None else allowed
+    return search(
+        queries, start, index, target, allowed, quick=quick or exact, exact=exact, setup=setup, batch_size=batch_size
+    )

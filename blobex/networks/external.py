@@ -1,6 +1,6 @@
-"""Weights from elsewhere: the files that blobex can use, where it looks for them, and whether they are whole.
+"""Published weight files that blobex can use: their names, checksums and sources.
 
-Nothing is downloaded. A file is looked for in the folder `data.external`, then among torch's own downloads
+Nothing is downloaded. Files are searched in the folder `data.external`, then among torch's own downloads
 (`hub/checkpoints` under $TORCH_HOME).
 """
 
@@ -17,20 +17,19 @@ import torch
 from blobex.core.errors import BlobexError
 from blobex.networks.tensor_file import load_tensors
 
-EXTERNAL = Path("models/external")  # the folder where the parameters name no other
+EXTERNAL = Path("models/external")  # default of `data.external`
 
 
 @dataclass(frozen=True)
 class ExternalFile:
-    """A file, or a folder of `parts`, that others publish."""
+    """A published weight file."""
 
-    name: str  # of the file or folder
+    name: str
     content: str
-    needed_by: str  # the parameter and its values, or what uses the file
-    instead: str  # what can be done without it
+    needed_by: str  # the parameter and its values
+    alternative: str  # the parameter value that works without the file
     source: str
-    checksum: str | None = None  # as much of the SHA-256, in hexadecimal, as is published
-    parts: tuple[str, ...] = ()  # of a folder; the last holds the weights
+    checksum: str | None = None  # the published first digits of the SHA-256, in hexadecimal
 
 
 def _torchvision(network: str, name: str) -> ExternalFile:
@@ -55,71 +54,67 @@ FILES: Mapping[str, ExternalFile] = {
     "vgg": _torchvision("vgg", "vgg16-397923af.pth"),
     "alex": _torchvision("alex", "alexnet-owt-7be5be79.pth"),
     "squeeze": _torchvision("squeeze", "squeezenet1_1-b8a52dc0.pth"),
-    "panoptic": ExternalFile(
-        "panoptic",
-        "a panoptic model in Transformers' format",
-        "panoptic maps of photographs",
-        "use the parser's panoptic maps",
-        "for example https://huggingface.co/facebook/mask2former-swin-small-cityscapes-panoptic",
-        parts=("config.json", "preprocessor_config.json", "model.safetensors"),
-    ),
 }
 
 
 @dataclass(frozen=True)
 class FileStatus:
-    """What is known of an external file on this machine."""
+    """State of an external file on this machine."""
 
-    path: Path  # where it is, or where to put it
-    state: Literal["present", "missing", "damaged"]  # damaged: unreadable, or of another checksum than published
-    sha256: str | None  # of the file, or of a folder's weights
+    path: Path  # of the file, or where to put it
+    state: Literal["present", "missing", "damaged"]  # damaged: unreadable, or not of the published checksum
+    sha256: str | None
 
 
 def locate(key: str, folder: Path) -> Path | None:
-    """Where the file or folder `key` of FILES is; None if it or one of its parts is nowhere."""
-    file = FILES[key]
-    for place in (folder / file.name, Path(torch.hub.get_dir()) / "checkpoints" / file.name):
-        if all((place / part).is_file() for part in file.parts) if file.parts else place.is_file():
-            return place
-    return None
+    """Return the path of the file `key` of FILES, or None if it is missing."""
+    name = FILES[key].name
+    paths = (folder / name, Path(torch.hub.get_dir()) / "checkpoints" / name)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def require(key: str, folder: Path) -> Path:
-    """As `locate`, but BlobexError if it is missing; the message says what to put where, and what works without it."""
-    found, file = locate(key, folder), FILES[key]
-    if found is None:
-        parts = f" ({', '.join(file.parts)})" if file.parts else ""
-        raise BlobexError(
-            f"{file.name} is missing: put {file.content}{parts} at {folder / file.name}, or {file.instead}"
-        )
-    return found
+    """Return the path of the file `key` of FILES.
+
+    Raises:
+        BlobexError: if it is missing; the message says where to put it and what works without it.
+    """
+    path, file = locate(key, folder), FILES[key]
+    if path is None:
+        raise BlobexError(f"{file.name} is missing: put {file.content} at {folder / file.name}, or {file.alternative}")
+    return path
 
 
 def survey(folder: Path) -> dict[str, FileStatus]:
-    """What there is of every external file. Each is read whole, for its checksum."""
+    """Return the state of every external file, by its key in FILES. All files are read, for their checksums."""
     return {key: _inspect(key, folder) for key in FILES}
 
 
 def table(folder: Path) -> str:
-    """The survey as text, three lines a file."""
+    """Format the survey as text, three lines per file."""
     lines = []
-    for key, found in survey(folder).items():
+    for key, status in survey(folder).items():
         file = FILES[key]
         published = f"published {file.checksum}" if file.checksum else "no published checksum"
         lines += [
-            f"{key:<10} {found.state:<8}  needed by {file.needed_by}",
-            f"           {found.path}: {file.content}",
-            f"           SHA-256 {found.sha256}, {published}"
-            if found.sha256
+            f"{key:<10} {status.state:<8}  needed by {file.needed_by}",
+            f"           {status.path}: {file.content}",
+            f"           SHA-256 {status.sha256}, {published}"
+            if status.sha256
             else f"           {published}; {file.source}",
         ]
     return "\n".join(lines)
 
 
 def read_tensors(path: Path, content: str) -> dict[str, Any]:
-    """A PyTorch file of tensors by name, opened without running code from it.
+    """Load a PyTorch file of named tensors without running code from it.
 
-    BlobexError if it is missing, damaged, or holds anything else; `content` says in the message what it should hold.
+    Args:
+        path: The file.
+        content: Description of the expected content, for error messages.
+
+    Raises:
+        BlobexError: if the file is missing, damaged or holds anything else.
     """
     try:
         state = load_tensors(path)
@@ -133,12 +128,12 @@ def read_tensors(path: Path, content: str) -> dict[str, Any]:
 
 
 def _inspect(key: str, folder: Path) -> FileStatus:
-    file, place = FILES[key], locate(key, folder)
-    if place is None:
+    file, path = FILES[key], locate(key, folder)
+    if path is None:
         return FileStatus(folder / file.name, "missing", None)
     try:
-        with (place / file.parts[-1] if file.parts else place).open("rb") as stream:
+        with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError:
-        return FileStatus(place, "damaged", None)
-    return FileStatus(place, "present" if digest.startswith(file.checksum or "") else "damaged", digest)
+        return FileStatus(path, "damaged", None)
+    return FileStatus(path, "present" if digest.startswith(file.checksum or "") else "damaged", digest)

@@ -1,4 +1,4 @@
-"""Weights from elsewhere: what is found where, what its checksum says, and what the user is told."""
+"""External weight files: search order, checksums and error messages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from blobex.networks.external import FILES, locate, read_tensors, require, surve
 
 @pytest.fixture(autouse=True)
 def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of torch's own downloads, empty."""
+    """Create an empty folder of torch's own downloads."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     folder = tmp_path / "torch" / "hub" / "checkpoints"
     folder.mkdir(parents=True)
@@ -31,16 +31,15 @@ def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fill(folder: Path, key: str, content: bytes = b"weights") -> Path:
-    """Put a file or folder in its place."""
+    """Write a file under its expected name."""
     path = folder / FILES[key].name
-    for file in [path / part for part in FILES[key].parts] or [path]:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
     return path
 
 
 @pytest.mark.parametrize("key", FILES)
-def test_the_folder_comes_before_the_downloads(key: str, tmp_path: Path, downloads: Path) -> None:
+def test_folder_is_searched_before_the_downloads(key: str, tmp_path: Path, downloads: Path) -> None:
     folder = tmp_path / "external"
     assert locate(key, folder) is None
     second = fill(downloads, key)
@@ -50,29 +49,24 @@ def test_the_folder_comes_before_the_downloads(key: str, tmp_path: Path, downloa
 
 
 @pytest.mark.parametrize("key", FILES)
-def test_a_missing_file_is_named_with_its_place_and_its_substitute(key: str, tmp_path: Path) -> None:
+def test_error_for_a_missing_file_names_its_path_and_the_alternative(key: str, tmp_path: Path) -> None:
     file = FILES[key]
     with pytest.raises(BlobexError) as error:
         require(key, tmp_path)
     message = str(error.value)
-    assert file.name in message and str(tmp_path / file.name) in message and message.endswith(f", or {file.instead}")
-    assert "\n" not in message and all(part in message for part in file.parts)
+    assert (
+        file.name in message and str(tmp_path / file.name) in message and message.endswith(f", or {file.alternative}")
+    )
+    assert "\n" not in message
 
 
-def test_a_folder_needs_all_its_parts(tmp_path: Path) -> None:
-    path = fill(tmp_path, "panoptic")
-    assert require("panoptic", tmp_path) == path
-    (path / "config.json").unlink()
-    assert locate("panoptic", tmp_path) is None and survey(tmp_path)["panoptic"].state == "missing"
-
-
-def test_parameters_accept_what_the_table_names() -> None:
-    """Every `section.name: value` of the table, and every `set section.name to value`, is a value of that parameter."""
+def test_parameter_values_named_in_the_table_are_valid() -> None:
+    """Parse every `section.name: value` and every `set section.name to value` of the table as parameters."""
     named = []
     for file in FILES.values():
         for key, values in re.findall(r"(\w+\.\w+): ([\w ]+)", file.needed_by):
             named += [(key, value) for value in values.split(" or ")]
-        named += re.findall(r"set (\w+\.\w+) to (\w+)", file.instead)
+        named += re.findall(r"set (\w+\.\w+) to (\w+)", file.alternative)
     assert ("data.frechet", "inception_clean") in named and ("data.perceptual", "parser") in named
     for key, value in named:
         values = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -88,16 +82,14 @@ def test_survey_compares_checksums(tmp_path: Path, downloads: Path, monkeypatch:
     fill(tmp_path, "vgg")
     fill(downloads, "alex", b"cut short")
     fill(tmp_path, "inception")
-    fill(tmp_path, "panoptic")
     found = survey(tmp_path)
     assert {key: value.state for key, value in found.items()} == {
         "vgg": "present",
         "alex": "damaged",
         "squeeze": "missing",
         "inception": "present",
-        "panoptic": "present",
     }
-    assert found["vgg"].sha256 == found["inception"].sha256 == found["panoptic"].sha256 == good
+    assert found["vgg"].sha256 == found["inception"].sha256 == good
     assert found["alex"].path == downloads / FILES["alex"].name
     assert found["squeeze"].sha256 is None and found["squeeze"].path == tmp_path / FILES["squeeze"].name
     text = table(tmp_path)
@@ -108,7 +100,7 @@ def test_survey_compares_checksums(tmp_path: Path, downloads: Path, monkeypatch:
     assert re.search(r"squeeze +missing .*\n.*\n +published b8a52dc0; https://\S+squeezenet1_1-b8a52dc0\.pth\n", text)
 
 
-def test_the_command_lists_the_folder_of_the_parameters(tmp_path: Path) -> None:
+def test_command_surveys_the_folder_in_the_parameters(tmp_path: Path) -> None:
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
     values["data"]["external"] = str(tmp_path / "elsewhere")
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))

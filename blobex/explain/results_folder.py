@@ -118,7 +118,7 @@ class ResultFolder:
                     write_gif(new / f"{label}.gif", films[index])
                 write_png(new / f"{label}.png", record.counterfactual)
                 layouts[label] = record.blobs_after
-                rows.append(_plain(record) | {"label": label})
+                rows.append(as_json(record) | {"label": label})
             (new / BLOBS).write_bytes(to_bytes(_packed(layouts)))
             content = {"image": records[0].image, "sha256": _hash(query), "explanations": rows}
             (new / RECORD).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -159,8 +159,8 @@ def _place(folder: Path) -> tuple[int, str]:
     return len(folder.name.partition("_")[0]), folder.name
 
 
-def _plain(record: Explanation) -> dict[str, Any]:
-    """What of a record JSON can hold; numbers keep all their digits."""
+def as_json(record: Explanation) -> dict[str, Any]:
+    """Convert an explanation to the form of record.json, without images and layouts; floats keep all digits."""
     fields = {name: value for name, value in vars(record).items() if isinstance(value, PLAIN)}
     derived = {name: getattr(record, name) for name in DERIVED} | {"changes": record.changes}
     scores = {name: getattr(record, name).tolist() for name in SCORES}

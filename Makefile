@@ -21,7 +21,7 @@ export BLOBEX_STORAGE := $(STORAGE)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo app short test test-slow chaos chaos-sweep check profile repro ui dag bench release report notebooks docs data external remote-s3 sweep-cf sweep-invert sweep-encoder sweep-apply requirements clean-demo
+.PHONY: help setup demo app short test test-slow chaos chaos-sweep check profile code repro ui dag bench release report notebooks docs data external remote-s3 sweep-cf sweep-invert sweep-encoder sweep-apply requirements clean-demo
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -51,6 +51,7 @@ app: $(READY) ## serve a page to explain pictures by hand (DIR=short: with the m
 short: $(READY) ## train a short model in short/ (SETUP=rect; some 10 minutes) and explain photos with it
 	@mkdir -p short && cp -r blobex dvc.yaml short/ && cp profiles/short.yaml short/params.yaml
 	@cd short && { [ -d .dvc ] || dvc init --quiet --no-scm; } && dvc config core.analytics false
+	@cd short && python -m blobex.stages.code
 	cd short && dvc repro explain@$(SETUP)-basic
 	@echo "Query, reconstruction and counterfactuals: short/reports/explain/$(SETUP)/basic/results/snapshot_0.png"
 
@@ -75,7 +76,10 @@ profile: ## copy profiles/PROFILE.yaml onto params.yaml (PROFILE=smoke|short|syn
 	if [ -z "$$known" ]; then cp params.yaml params.yaml.saved && echo "your params.yaml is kept as params.yaml.saved"; fi
 	@cp profiles/$(PROFILE).yaml params.yaml && echo "params.yaml is now the profile $(PROFILE)"
 
-repro: $(READY) ## run every stage whose code, data or parameters changed
+code: $(READY) ## describe the code of every stage in code/*.txt, which DVC watches
+	@python -m blobex.stages.code
+
+repro: code ## run every stage whose code, data or parameters changed
 	dvc repro
 
 dag: $(READY) ## print the pipeline of one setup as a Mermaid graph

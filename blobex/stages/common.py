@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from blobex.config.params import Params
 from blobex.config.read import load_params
+from blobex.core.code_state import check_stage
 from blobex.core.errors import BlobexError, sentence
 from blobex.core.files import whole_file
 from blobex.tracking.tracker import Tracker
@@ -32,14 +34,15 @@ class _Parser(argparse.ArgumentParser):
 def run_stage(main: Callable[..., None], *names: str, arguments: Sequence[str] | None = None) -> None:
     """Call `main(params, *values)` with params.yaml and one command-line argument per name.
 
-    A BlobexError, or what the file system refuses, becomes one line on stderr and exit code 1; Ctrl-C, and SIGTERM
-    while a network is trained, exit code 130.
+    The stage does not run if its code file is out of date. A BlobexError or OSError becomes one line on stderr and exit
+    code 1; Ctrl-C, and SIGTERM while a network is trained, exit code 130.
     """
     parser = _Parser(description=main.__doc__)
     for name in names:
         parser.add_argument(name)
     try:
         values = vars(parser.parse_args(arguments))
+        check_stage(Path(inspect.getfile(main)).stem)
         params = load_params()
         main(params.for_setup(values["setup"]) if "setup" in values else params, *values.values())
     except (BlobexError, OSError) as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from blobex.core.code_state import code_digest
 from blobex.core.errors import BlobexError
 from blobex.core.files import read_json, whole_file, whole_folder
 from blobex.datasets.images import load_image, write_png
@@ -22,7 +23,7 @@ from blobex.explain.results_folder import DAMAGES
 from blobex.truth.judge import Row
 
 ROWS, SHEET = "rows.json", "examples.png"
-PACKAGE = Path(__file__).parents[1]
+CODE = Path(__file__).with_name("benchmark.py")  # all code that computes a part
 
 
 @dataclass(frozen=True)
@@ -52,18 +53,10 @@ def kept(folder: Path, name: str, made_of: object, find: Callable[[], Part]) -> 
 
     `made_of` is all that the part depends on, as JSON holds it, beside the code: what other code found is not taken.
     """
-    mark = hashlib.sha256(json.dumps([made_of, source()], sort_keys=True).encode()).hexdigest()[:12]
+    mark = hashlib.sha256(json.dumps([made_of, code_digest(CODE)], sort_keys=True).encode()).hexdigest()[:12]
     place = folder / f"{name}-{mark}"
     with suppress(BlobexError, *DAMAGES):  # what is damaged is found anew
         return Part.read(place)
     part = find()
     part.write(place)
     return part
-
-
-def source() -> str:
-    """A hash of this package's code."""
-    found = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        found.update(path.relative_to(PACKAGE).as_posix().encode() + b"\0" + path.read_bytes())
-    return found.hexdigest()

@@ -27,7 +27,7 @@ def stage(name: str, told: dict[str, Any], sections: set[str]) -> str:
     """A stage as Markdown; `sections` are those of params.yaml."""
     matrix = told.get("matrix", {})
     called = f"{name}@{'-'.join(f'<{key}>' for key in matrix)}" if matrix else name
-    data = [each for each in map(_path, told["deps"]) if not each.startswith("blobex/")]
+    data = [each for each in map(_path, told["deps"]) if not each.startswith("code/")]
     outputs = [_path(each) for kind in ("outs", "metrics", "plots") for each in told.get(kind, ())]
     facts = {
         "name": f"`{called}`" + "".join(f"; {key}: {_choices(choice)}" for key, choice in matrix.items()),

@@ -1,8 +1,9 @@
-"""The import order of the house, and the dependencies of the stages."""
+"""Which module may import which: floors of rooms, no cycles, and heavy packages in one room only."""
+
+import ast
 
 import pytest
-import yaml
-from imports import ROOT, imported, name_of, reachable
+from imports import MODULES, PACKAGE, imports_of, name_of, packages_of, reachable
 
 FLOORS = """
     core
@@ -17,9 +18,7 @@ FLOORS = """
     stages cli
 """
 FLOOR = {room: number for number, line in enumerate(FLOORS.strip().splitlines()) for room in line.split()}
-MODULES = sorted((ROOT / "blobex").rglob("*.py"))
-# package: the top-level packages that it must not know
-FORBIDDEN = {"scenes": {"torch"}, "report": {"torch"}, "config": {"torch"}}
+WITHOUT_TORCH = ("config", "scenes")  # nor does anything that they import
 ONLY_IN = {
     "pytorch_lightning": "training",
     "mlflow": "tracking",
@@ -29,50 +28,56 @@ ONLY_IN = {
     "starlette": "app",
     "uvicorn": "app",
 }
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+IN_ROOMS = [path for path in MODULES if path.parent != PACKAGE]
 
 
-def room(name):
-    return name.split(".")[1] if "." in name else None
+def room_of(path):
+    return path.relative_to(PACKAGE).parts[0]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_imports_only_from_floors_below(path):
-    here = room(name_of(path))
-    for name in imported(path):
-        there = room(name) if name.startswith("blobex.") else None
-        if here and there and here != there:
-            assert FLOOR[there] < FLOOR[here], f"{name_of(path)} must not import {name}"
+def test_every_room_has_a_floor():
+    assert {room_of(path) for path in IN_ROOMS} == set(FLOOR)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_heavy_packages_stay_in_their_rooms(path):
-    here = room(name_of(path))
-    for name in imported(path):
-        package = name.split(".")[0]
-        assert package not in FORBIDDEN.get(here, set()), f"{name_of(path)} must not import {package}"
-        assert ONLY_IN.get(package, here) == here, f"only blobex.{ONLY_IN[package]} may import {package}"
+def test_the_top_holds_no_module_of_its_own():
+    assert {path.name for path in PACKAGE.glob("*.py")} <= {"__init__.py", "__main__.py"}
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_stage_deps_cover_its_imports(stage):
-    start = ROOT / "blobex" / "stages" / f"{stage}.py"
-    deps = STAGES[stage]["deps"]
-    # A package's own file holds a docstring only, so it cannot change a result.
-    needed = sorted(str(path.relative_to(ROOT)) for path in reachable(start) if path.name != "__init__.py")
-    missing = [path for path in needed if not any(path == dep or path.startswith(f"{dep}/") for dep in deps)]
-    assert not missing, f"add to the deps of {stage}: {', '.join(missing)}"
-    code = [dep for dep in deps if str(dep).startswith("blobex")]
-    idle = [dep for dep in code if not any(path == dep or path.startswith(f"{dep}/") for path in needed)]
-    assert not idle, f"{stage} does not import {', '.join(idle)}"
+def test_rooms_import_only_from_floors_below():
+    wrong = [
+        f"{name_of(path)} reaches {name_of(other)}"
+        for path in IN_ROOMS
+        for other in reachable(path)
+        if room_of(other) != room_of(path) and FLOOR[room_of(other)] >= FLOOR[room_of(path)]
+    ]
+    assert not wrong
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_stage_section_and_module_share_a_name(stage):
-    assert (ROOT / "blobex" / "stages" / f"{stage}.py").is_file()
-    assert stage in yaml.safe_load((ROOT / "params.yaml").read_text())
+def test_no_module_imports_itself_through_others():
+    circular = [name_of(path) for path in MODULES if any(path in reachable(other) for other in imports_of(path))]
+    assert not circular
 
 
-def test_packages_hold_a_docstring_only():
-    for path in (ROOT / "blobex").rglob("__init__.py"):
-        assert not imported(path), path
+@pytest.mark.parametrize("room", WITHOUT_TORCH)
+def test_reaches_no_torch(room):
+    reached = {other for path in (PACKAGE / room).rglob("*.py") for other in reachable(path)}
+    heavy = sorted(name_of(path) for path in reached if packages_of(path) & {"torch", "torchvision"})
+    assert not heavy, f"blobex.{room} reaches torch through {', '.join(heavy)}"
+
+
+def test_report_itself_imports_no_torch():
+    assert not [name_of(path) for path in (PACKAGE / "report").rglob("*.py") if "torch" in packages_of(path)]
+
+
+@pytest.mark.parametrize(("package", "room"), ONLY_IN.items())
+def test_heavy_package_stays_in_its_room(package, room):
+    others = [name_of(path) for path in MODULES if package in packages_of(path) and room_of(path) != room]
+    assert not others, f"only blobex.{room} may import {package}, not {', '.join(others)}"
+
+
+@pytest.mark.parametrize("room", sorted(FLOOR))
+def test_room_says_what_it_is_in_one_line(room):
+    for path in (PACKAGE / room).rglob("__init__.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        text = ast.get_docstring(tree)
+        assert len(tree.body) == 1 and text and "\n" not in text, path

@@ -29,7 +29,13 @@ def copy_project(folder: Path, profile: str) -> Path:
     (folder / "dvc.lock").unlink(missing_ok=True)
     shutil.copy(ROOT / "profiles" / f"{profile}.yaml", folder / "params.yaml")
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    refresh_code(folder)
     return folder
+
+
+def refresh_code(folder: Path) -> None:
+    """Run `make code` in a copy of the project."""
+    subprocess.run([sys.executable, "-m", "blobex.stages.code"], cwd=folder, check=True, capture_output=True)
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:

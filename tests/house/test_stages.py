@@ -1,0 +1,17 @@
+"""Stages share their name with a module, a section of params.yaml and a code file."""
+
+import pytest
+import yaml
+from imports import ROOT
+
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+SECTIONS = yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_module_section_and_code_file_share_a_name(stage):
+    command = STAGES[stage]["cmd"]
+    assert command.startswith(f"python -m blobex.stages.{stage}")
+    assert (ROOT / "blobex" / "stages" / f"{stage}.py").is_file() and stage in SECTIONS
+    code = [dep for dep in STAGES[stage]["deps"] if dep.startswith(("blobex", "code"))]
+    assert code == [f"code/{stage}.txt"]

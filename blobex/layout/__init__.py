@@ -1,1 +1,1 @@
-"""The blob language: what a scene is, and how its blobs cover the picture."""
+"""Blob layouts: the record, rendering to score maps, the vector form, and blobs from segments."""

@@ -1,4 +1,4 @@
-"""The blobs of a batch of pictures (BlobGAN, Epstein et al., ECCV 2022, section 3)."""
+"""Blob layouts of a batch of images (BlobGAN, Epstein et al., ECCV 2022, section 3)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor
 from blobex.core.errors import BlobexError
 
 KEYS = ("xs", "ys", "covs", "sizes", "features", "spatial_style")
-PLAIN_KEYS = ("xs", "ys", "sizes")  # one number a blob
-ABSENT = -6.0  # size of a blob that shows nothing
+PLAIN_KEYS = ("xs", "ys", "sizes")  # one number per blob
+ABSENT = -6.0  # size of an invisible blob
 BACKGROUND_KEYS = ("sizes", "features", "spatial_style")  # K+1 entries; entry 0 belongs to the background
 
 
 @dataclass(frozen=True)
 class BlobLayout:
-    """K blobs and one background for each of N pictures.
+    """K blobs and one background for each of N images.
 
     Blob k of `xs`, `ys` and `covs` is entry k+1 of the three tensors that begin with the background. Higher blobs
     stand in front. Entry 0 of `sizes` is never read.
@@ -29,30 +29,30 @@ class BlobLayout:
     ys: Tensor  # N,K: centre, 0 top to 1 bottom
     covs: Tensor  # N,K,4: two aspect logits, then a direction vector
     sizes: Tensor  # N,K+1: size logits
-    features: Tensor  # N,K+1,feature_dim: what is written into the generator's input grid
-    spatial_style: Tensor  # N,K+1,style_dim: what modulates the generator's convolutions
+    features: Tensor  # N,K+1,feature_dim: written into the generator's input grid
+    spatial_style: Tensor  # N,K+1,style_dim: modulates the generator's convolutions
 
     def __len__(self) -> int:
         return self.xs.shape[0]
 
     @property
     def blobs(self) -> int:
-        """K, the number of blobs without the background."""
+        """Number of blobs K, without the background."""
         return self.xs.shape[1]
 
     def items(self) -> Iterator[tuple[str, Tensor]]:
-        """Key and tensor, in the order of KEYS."""
+        """Iterate over keys and tensors, in the order of KEYS."""
         return ((key, getattr(self, key)) for key in KEYS)
 
     def as_dict(self) -> dict[str, Tensor]:
         return dict(self.items())
 
     def map(self, function: Callable[[Tensor], Tensor]) -> BlobLayout:
-        """The layout whose every tensor went through `function`."""
+        """Apply a function to every tensor."""
         return BlobLayout(**{key: function(tensor) for key, tensor in self.items()})
 
     def replace(self, tensors: Mapping[str, Tensor]) -> BlobLayout:
-        """The layout with some of its tensors replaced."""
+        """Return the layout with some tensors replaced."""
         return dataclasses.replace(self, **tensors)
 
     def detach(self) -> BlobLayout:
@@ -62,14 +62,15 @@ class BlobLayout:
         return self.map(lambda tensor: tensor.to(device))
 
     def __getitem__(self, index: slice | Tensor | Sequence[int]) -> BlobLayout:
-        """Some of the pictures of the batch; the result keeps its batch dimension."""
+        """Select images of the batch; the result keeps its batch dimension."""
         return self.map(lambda tensor: tensor[index])
 
 
 def from_dict(tensors: Mapping[str, Tensor]) -> BlobLayout:
-    """The layout of a mapping with exactly the six keys.
+    """Build a layout from a mapping with exactly the six keys.
 
-    BlobexError names a key that is missing or unknown, or whose tensor does not have the shape that the others ask for.
+    Raises:
+        BlobexError: if a key is missing or unknown, or the shapes do not agree.
 
     >>> shapes = dict(xs=(1, 3), ys=(1, 3), covs=(1, 3, 4), sizes=(1, 4), features=(1, 4, 8), spatial_style=(1, 4, 8))
     >>> layout = from_dict({key: torch.zeros(shape) for key, shape in shapes.items()})
@@ -88,10 +89,26 @@ def from_dict(tensors: Mapping[str, Tensor]) -> BlobLayout:
 
 
 def concatenate(layouts: Sequence[BlobLayout]) -> BlobLayout:
-    """The pictures of several layouts as one batch.
+    """Concatenate layouts along the batch dimension.
 
     >>> layout = BlobLayout(*(torch.zeros(2, 3) for _ in KEYS))
     >>> len(concatenate([layout, layout]))
     4
     """
     return BlobLayout(**{key: torch.cat([getattr(layout, key) for layout in layouts]) for key in KEYS})
+
+
+def blob_distance(layout: BlobLayout, target: BlobLayout) -> Tensor:
+    """Return the sum over the six keys of the mean squared difference, per image (N,).
+
+    Entry 0 of `sizes` is not counted, as the generator never reads it.
+
+    >>> layout = BlobLayout(*(torch.zeros(1, 2) for _ in KEYS))
+    >>> blob_distance(layout, layout.replace({"ys": torch.ones(1, 2)}))
+    tensor([1.])
+    """
+    total = torch.zeros_like(layout.xs[:, 0])
+    for (key, value), (_, wanted) in zip(layout.items(), target.items(), strict=True):
+        difference = (value - wanted)[:, 1:] if key == "sizes" else value - wanted
+        total = total + difference.square().flatten(1).mean(1)
+    return total

@@ -1,4 +1,4 @@
-"""Random shifts of the blobs while the generator trains (BlobGAN, ECCV 2022, section 3.3)."""
+"""Random jitter of layouts in generator training (BlobGAN, ECCV 2022, section 3.3)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from blobex.layout.blobs import BlobLayout
 
 
 def jitter(layout: BlobLayout, amount: Jitter, random: torch.Generator) -> BlobLayout:
-    """Move, resize and turn each blob by uniform amounts up to `amount`; the background has nothing to move.
+    """Move, resize and rotate each blob by uniform amounts up to `amount`; the background is unchanged.
 
     The direction vector is rotated, which is exact for every angle.
 

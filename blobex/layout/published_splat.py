@@ -1,4 +1,4 @@
-"""The published way to score maps, kept to compare with: a linear solver at every point, products instead of sums."""
+"""Score maps as the published BlobGAN code computes them, for comparison with `layout.splat`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from blobex.layout.splat import AREA, RIDGE
 
 
 def splat_by_solver(layout: BlobLayout, height: int, width: int, area: float = AREA) -> Tensor:
-    """What `splat.splat` gives, (N,K+1,height,width), as BlobGAN's code computes it: Mahalanobis distances by
-    `torch.linalg.solve`, opacities multiplied front to back.
+    """Return score maps (N,K+1,height,width), as `splat.splat`, by a linear solver at every point.
 
     >>> xs, ys, covs = torch.tensor([[0.5]]), torch.tensor([[0.5]]), torch.tensor([[[0.0, 0.0, 1.0, 0.0]]])
     >>> layout = BlobLayout(xs, ys, covs, torch.tensor([[0.0, 8.0]]), torch.ones(1, 2, 4), torch.ones(1, 2, 4))
@@ -29,15 +28,13 @@ def splat_by_solver(layout: BlobLayout, height: int, width: int, area: float = A
     solved = torch.linalg.solve(covariance(layout.covs, area), offsets)
     opacity = torch.sigmoid(layout.sizes[:, 1:, None] - (offsets * solved).sum(2))  # N,K,height*width
     clear = torch.ones_like(opacity[:, :1])
-    through = torch.cat(
-        [(1 - opacity).flip(1).cumprod(1).flip(1), clear], dim=1
-    )  # what lets blob k-1 and below be seen
-    scores = torch.cat([clear, opacity], dim=1) * through
+    transmittance = torch.cat([(1 - opacity).flip(1).cumprod(1).flip(1), clear], dim=1)  # of all blobs in front
+    scores = torch.cat([clear, opacity], dim=1) * transmittance
     return scores.unflatten(2, (height, width))
 
 
 def covariance(covs: Tensor, area: float = AREA) -> Tensor:
-    """(N,K,2,2): a u u^T + b v v^T + ridge, with the two aspects scaled to one area.
+    """Return covariances (N,K,2,2): a u u^T + b v v^T + ridge, with aspects a and b scaled to one area.
 
     >>> covariance(torch.tensor([0.0, 0.0, 1.0, 0.0]), area=0.02).diagonal()
     tensor([0.0200, 0.0200])

@@ -1,4 +1,4 @@
-"""From label maps to segments: what a picture shows, part by part, each as the ellipse that its pixels make."""
+"""Segments of an image from its label maps, described by their moments."""
 
 from __future__ import annotations
 
@@ -9,80 +9,86 @@ from scipy import ndimage
 
 from blobex.scenes.labels import DRIVABLE, SEMANTIC
 
-LEAST = 1 / 1500  # share of the picture's pixels from which a patch is a segment
-ACROSS = 1 / 8  # of the width: a patch that reaches farther than this to both sides of the middle is cut there
+MIN_SHARE = 1 / 1500  # smallest segment, as a share of the image's pixels
+CUT_REACH = 1 / 8  # a patch that extends farther than this share of the width to both sides of the middle is cut there
 
 ROADS = {
     "lane": DRIVABLE.index("direct"),
     "side_lane": DRIVABLE.index("alternative"),
     "road": DRIVABLE.index("background"),
 }
-STUFF = {  # groups whose patches are taken together, those left of the middle and those right of it
+STUFF = {  # one segment left and one right of the middle
     "verge": ("sidewalk", "terrain"),
     "building": ("building", "wall"),
     "vegetation": ("vegetation",),
 }
-SINGLE = {  # groups whose patches are taken together
+SINGLE = {  # one segment
     "pole": ("pole",),
     "sign": ("traffic sign",),
     "light": ("traffic light",),
     "fence": ("fence",),
 }
-THINGS = {  # groups whose things are segments of their own
+THINGS = {  # one segment per thing
     "person": ("person",),
     "vehicle": ("rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
 }
-GROUPS = (*ROADS, *STUFF, *SINGLE, *THINGS)  # the sky is nobody's: it is the background
+GROUPS = (*ROADS, *STUFF, *SINGLE, *THINGS)  # the sky has no group: the background renders it
 ROAD = SEMANTIC.index("road")
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One part of a picture. Lengths in picture heights, x to the right and y down from the upper left corner."""
+    """Moments of a region. Lengths are in image heights, x to the right and y down from the upper left corner."""
 
     group: str  # one of GROUPS
     x: float  # mean of its pixels
     y: float
-    xx: float  # variance of x, of y, and their covariance
+    xx: float  # variance of x, variance of y, covariance
     yy: float
     xy: float
-    area: float  # squared picture heights
+    area: float  # squared image heights
 
 
 def extract_segments(semantic: np.ndarray, things: np.ndarray, drivable: np.ndarray) -> list[Segment]:
-    """The segments of a picture from its maps (H,W) of labels.SEMANTIC, thing numbers (0: none) and labels.DRIVABLE."""
-    found = [*_road(semantic, drivable)]
+    """Return the segments of an image.
+
+    Args:
+        semantic: (H,W) categories of `labels.SEMANTIC`.
+        things: (H,W) thing numbers, 0 for stuff.
+        drivable: (H,W) categories of `labels.DRIVABLE`.
+    """
+    masks = [*_road(semantic, drivable)]
     for group, names in STUFF.items():
-        found += [(group, half) for half in _halves(_named(semantic, names), cut=True)]
-    found += [(group, _named(semantic, names)) for group, names in SINGLE.items()]
+        masks += [(group, half) for half in _halves(_category_mask(semantic, names), cut=True)]
+    masks += [(group, _category_mask(semantic, names)) for group, names in SINGLE.items()]
     for number in range(1, int(things.max()) + 1):
         mask = things == number
         if mask.any():
             name = SEMANTIC[int(np.bincount(semantic[mask], minlength=len(SEMANTIC))[: len(SEMANTIC)].argmax())]
-            found += [(group, mask) for group, names in THINGS.items() if name in names]
-    return [segment_from_mask(group, mask) for group, mask in found if mask.sum() >= max(LEAST * mask.size, 4)]
+            masks += [(group, mask) for group, names in THINGS.items() if name in names]
+    return [segment_from_mask(group, mask) for group, mask in masks if mask.sum() >= max(MIN_SHARE * mask.size, 4)]
 
 
 def segment_from_mask(group: str, mask: np.ndarray) -> Segment:
-    """The moments of a mask (H,W) that marks at least one pixel; a pixel is a square, not a point."""
+    """Return the moments of a mask (H,W) with at least one pixel. A pixel counts as a square, not as a point."""
     rows, columns = np.nonzero(mask)
     height = mask.shape[0]
-    y, x = rows / height, columns / height  # as `layout.splat` has its grid
+    y, x = rows / height, columns / height  # the grid of `layout.splat`
     pixel = 1 / (12 * height * height)
-    middle_x, middle_y = float(x.mean()), float(y.mean())
+    mean_x, mean_y = float(x.mean()), float(y.mean())
     return Segment(
         group=group,
-        x=middle_x,
-        y=middle_y,
+        x=mean_x,
+        y=mean_y,
         xx=float(x.var()) + pixel,
         yy=float(y.var()) + pixel,
-        xy=float(((x - middle_x) * (y - middle_y)).mean()),
+        xy=float(((x - mean_x) * (y - mean_y)).mean()),
         area=len(rows) / (height * height),
     )
 
 
 def _road(semantic: np.ndarray, drivable: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """The ego lane, the lanes beside it left and right, and the rest of the road left and right."""
+    """Masks of the ego lane, the lanes left and right of it, and the rest of the road left and right."""
     road = semantic == ROAD
     lane = (drivable == ROADS["lane"]) & road
     sides = _halves((drivable == ROADS["side_lane"]) & road, cut=False)
@@ -91,16 +97,16 @@ def _road(semantic: np.ndarray, drivable: np.ndarray) -> list[tuple[str, np.ndar
 
 
 def _halves(mask: np.ndarray, cut: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The patches of a mask left and right of the picture's middle; with `cut`, those across the middle are cut."""
+    """Patches of a mask left and right of the image's middle; with `cut`, patches across the middle are cut."""
     width = mask.shape[1]
     columns = np.arange(width)
-    parts, count = ndimage.label(mask, np.ones((3, 3)))
+    patches, count = ndimage.label(mask, np.ones((3, 3)))
     halves = np.zeros_like(mask), np.zeros_like(mask)
     for number in range(1, count + 1):
-        patch = parts == number
-        reached = np.flatnonzero(patch.any(axis=0))
-        left, right = width / 2 - reached[0], reached[-1] + 1 - width / 2
-        if cut and min(left, right) > ACROSS * width:
+        patch = patches == number
+        covered = np.flatnonzero(patch.any(axis=0))
+        left, right = width / 2 - covered[0], covered[-1] + 1 - width / 2
+        if cut and min(left, right) > CUT_REACH * width:
             halves[0][:] |= patch & (columns < width / 2)
             halves[1][:] |= patch & (columns >= width / 2)
         else:
@@ -108,5 +114,5 @@ def _halves(mask: np.ndarray, cut: bool) -> tuple[np.ndarray, np.ndarray]:
     return halves
 
 
-def _named(semantic: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+def _category_mask(semantic: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
     return np.isin(semantic, [SEMANTIC.index(name) for name in names])

@@ -1,4 +1,4 @@
-"""Blobs to score maps: how much each blob counts at each point (BlobGAN, ECCV 2022, section 3.1, equations 1-4)."""
+"""Score maps of blob layouts: the weight of each blob at each point (BlobGAN, ECCV 2022, section 3.1, eq. 1-4)."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from torch.autograd.function import once_differentiable
 
 from blobex.layout.blobs import BlobLayout
 
-AREA = 0.02  # published: the geometric mean of a blob's two squared half-axes, in squared picture heights
+AREA = 0.02  # published: the geometric mean of a blob's two squared half-axes, in squared image heights
 RIDGE = 1e-5  # keeps the covariance invertible
 
 
 @dataclass(frozen=True)
 class Canvas:
-    """The picture that scores are made for.
+    """Grid of the image to render.
 
-    A native rectangle is rendered on its own grid, lengths counted in picture heights, so that blobs keep their shape
-    wherever the picture is wide. A legacy one is rendered on the height x height square and then stretched by nearest
-    neighbour, as the published checkpoints need it.
+    A native rectangle is rendered on its own grid, with lengths in image heights, so that blobs keep their shape. A
+    legacy one is rendered on the height x height square and stretched by nearest neighbour, as the published
+    checkpoints need it.
     """
 
     height: int
     aspect_ratio: int
     legacy: bool = False
-    area: float = AREA  # squared half-axis of blobs of size 1; the smaller, the sharper are the edges of all blobs
+    area: float = AREA  # squared half-axis of blobs of size 1; a smaller area makes all edges sharper
 
     @property
     def width(self) -> int:
@@ -37,10 +37,10 @@ class Canvas:
 
 
 def splat(layout: BlobLayout, height: int, width: int, area: float = AREA) -> Tensor:
-    """Score maps (N,K+1,height,width), background first; at every point they sum to one.
+    """Return score maps (N,K+1,height,width), background first, which sum to one at every point.
 
     Each opacity is sigmoid(size - squared Mahalanobis distance); blobs are alpha-composited, the highest in front.
-    Grid point i of `height` lies at i/height; x is counted in heights too and a centre of x = 1 is the right edge.
+    Grid point i of `height` is at i/height; x is in heights too, and a centre of x = 1 is the right edge.
 
     >>> xs, ys, covs = torch.tensor([[0.5]]), torch.tensor([[0.5]]), torch.tensor([[[0.0, 0.0, 1.0, 0.0]]])
     >>> layout = BlobLayout(xs, ys, covs, torch.tensor([[0.0, 8.0]]), torch.ones(1, 2, 4), torch.ones(1, 2, 4))
@@ -52,17 +52,17 @@ def splat(layout: BlobLayout, height: int, width: int, area: float = AREA) -> Te
 
 
 class _Composite(torch.autograd.Function):
-    """Opacity logits (N,K,h,w) to score maps (N,K+1,h,w), once differentiable.
+    """Alpha-composite opacity logits (N,K,h,w) to score maps (N,K+1,h,w), once differentiable.
 
-    The gradient in closed form: with p = score * its gradient, logit k gets p_k, less its opacity times the sum of p
-    over the background and the blobs up to k, which it hides.
+    The gradient has a closed form: with p = score * its gradient, that of logit k is p_k less its opacity times the
+    sum of p over the background and the blobs up to k, which it hides.
     """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor) -> Tensor:
         hidden = F.softplus(logits)  # -log(1 - opacity): logarithms keep thin products exact
         scores = logits.new_empty(logits.shape[0], logits.shape[1] + 1, *logits.shape[2:])
-        behind = torch.zeros_like(logits[:, 0])  # of all blobs in front, the present one included
+        behind = torch.zeros_like(logits[:, 0])  # sum over this blob and all in front of it
         for blob in reversed(range(logits.shape[1])):
             behind = behind + hidden[:, blob]
             torch.exp(logits[:, blob] - behind, out=scores[:, blob + 1])
@@ -75,7 +75,7 @@ class _Composite(torch.autograd.Function):
     def backward(ctx: Any, *gradient: Tensor) -> Tensor:
         logits, scores = ctx.saved_tensors
         result = torch.empty_like(logits)
-        hidden = gradient[0][:, 0] * scores[:, 0]  # of the background and all blobs so far
+        hidden = gradient[0][:, 0] * scores[:, 0]  # sum over the background and all blobs so far
         for blob in range(logits.shape[1]):  # one map at a time stays in the processor's cache
             weighted = gradient[0][:, blob + 1] * scores[:, blob + 1]
             hidden = hidden + weighted
@@ -84,7 +84,7 @@ class _Composite(torch.autograd.Function):
 
 
 def opacity_logits(layout: BlobLayout, height: int, width: int, area: float = AREA) -> Tensor:
-    """Size logit minus squared Mahalanobis distance, (N,K,height,width).
+    """Return size logits minus squared Mahalanobis distances, (N,K,height,width).
 
     >>> xs, ys, covs = torch.tensor([[0.5]]), torch.tensor([[0.5]]), torch.tensor([[[0.0, 0.0, 1.0, 0.0]]])
     >>> layout = BlobLayout(xs, ys, covs, torch.tensor([[0.0, 8.0]]), torch.ones(1, 2, 4), torch.ones(1, 2, 4))
@@ -100,7 +100,7 @@ def opacity_logits(layout: BlobLayout, height: int, width: int, area: float = AR
     ux, uy = direction.unbind(-1)  # N,K
     long, short = half_axes(layout.covs, area)
     # Both axes are eigenvectors, so the inverse covariance is exact without a solver; expanded to a quadratic form
-    # xx dx^2 + 2 xy dx dy + yy dy^2, of which only one term is as large as the picture.
+    # xx dx^2 + 2 xy dx dy + yy dy^2, of which only one term is as large as the image.
     xx = ux * ux / long + uy * uy / short
     yy = uy * uy / long + ux * ux / short
     xy = ux * uy * (1 / long - 1 / short)
@@ -114,7 +114,7 @@ def opacity_logits(layout: BlobLayout, height: int, width: int, area: float = AR
 
 
 def half_axes(covs: Tensor, area: float = AREA) -> tuple[Tensor, Tensor]:
-    """The covariance's two eigenvalues (N,K), along the blob's direction and across it.
+    """Return the eigenvalues of the covariances, along and across the blob's direction, (N,K) each.
 
     >>> half_axes(torch.tensor([[0.0, 0.0, 1.0, 0.0]]), area=0.02)  # equal aspects: a circle
     (tensor([0.0200]), tensor([0.0200]))
@@ -126,9 +126,9 @@ def half_axes(covs: Tensor, area: float = AREA) -> tuple[Tensor, Tensor]:
 def score_pyramid(
     layout: BlobLayout, canvas: Canvas, smallest: int, splat: Callable[[BlobLayout, int, int, float], Tensor] = splat
 ) -> dict[int, Tensor]:
-    """Score maps (N,K+1,height,width) by level height, from `smallest` up to the canvas.
+    """Return score maps (N,K+1,height,width) by level height, from `smallest` to the canvas.
 
-    They are made at full resolution and averaged down by successive halving.
+    They are computed at full resolution and averaged down by successive halving.
 
     >>> xs, ys, covs = torch.tensor([[0.5]]), torch.tensor([[0.5]]), torch.tensor([[[0.0, 0.0, 1.0, 0.0]]])
     >>> layout = BlobLayout(xs, ys, covs, torch.tensor([[0.0, 8.0]]), torch.ones(1, 2, 4), torch.ones(1, 2, 4))

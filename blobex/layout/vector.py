@@ -1,4 +1,4 @@
-"""A layout as one vector per picture: what optimisers work on."""
+"""Layouts as one vector per image, for optimisers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from blobex.layout.blobs import BACKGROUND_KEYS, KEYS, BlobLayout
 
 @dataclass(frozen=True)
 class VectorForm:
-    """Where each key of a layout stands in the vector: its shape per picture, in the order of KEYS.
+    """Shape of each key of a layout per image, in the order in which the vector (D,) holds them.
 
     >>> layout = BlobLayout(*(torch.zeros(2, 3, size) for size in (1, 1, 4, 1, 8, 8)))
     >>> form = VectorForm.of(layout)
@@ -31,22 +31,22 @@ class VectorForm:
 
     @property
     def lengths(self) -> list[int]:
-        """How many numbers each key has."""
+        """Number of entries of each key."""
         return [math.prod(shape) for shape in self.shapes]
 
     def flatten(self, layout: BlobLayout) -> Tensor:
-        """(N,D): the six tensors, one after the other."""
+        """Return vectors (N,D): the six tensors, one after the other."""
         return torch.cat([tensor.flatten(1) for _, tensor in layout.items()], dim=1)
 
     def unflatten(self, vector: Tensor) -> BlobLayout:
-        """The layout of vectors (N,D)."""
+        """Return the layout of vectors (N,D)."""
         parts = vector.split(self.lengths, dim=1)
         return BlobLayout(
             **{key: part.unflatten(1, shape) for key, part, shape in zip(KEYS, parts, self.shapes, strict=True)}
         )
 
     def spread(self, numbers: Mapping[str, float]) -> Tensor:
-        """(D,) float32: the number of each entry's key; 0 for keys that are not named and for the unread size."""
+        """Return the number of each entry's key, (D,) float32; 0 for other keys and the unread size."""
         vector = torch.cat(
             [
                 torch.full((length,), float(numbers.get(key, 0.0)))
@@ -59,20 +59,20 @@ class VectorForm:
     def rates(
         self, learning_rate: float, size_lr_multiplier: float, relative: Mapping[str, float] | None = None
     ) -> Tensor:
-        """(D,): learning rates; that of `sizes` is multiplied, and those of keys in `relative` by their number."""
+        """Return learning rates (D,), multiplied by `size_lr_multiplier` for sizes and by the factors in `relative`."""
         rates = {key: learning_rate * (relative or {}).get(key, 1.0) for key in KEYS}
         return self.spread(rates | {"sizes": rates["sizes"] * size_lr_multiplier})
 
     def mean_weights(self, numbers: Mapping[str, float]) -> Tensor:
-        """(D,): what turns a sum over all entries into the sum over keys of number times the key's mean.
+        """Return weights (D,) with which a sum over entries is the sum over keys of number times the key's mean.
 
-        The unread entry 0 of `sizes` does not count.
+        The unread entry 0 of `sizes` is not counted.
         """
-        read = {key: length - (key == "sizes") for key, length in zip(KEYS, self.lengths, strict=True)}
-        return self.spread({key: number / read[key] for key, number in numbers.items()})
+        counts = {key: length - (key == "sizes") for key, length in zip(KEYS, self.lengths, strict=True)}
+        return self.spread({key: number / counts[key] for key, number in numbers.items()})
 
     def mask(self, masks: Mapping[str, Tensor]) -> Tensor:
-        """(1 or N, D) bool: `space.masks` as one vector each; keys that are not named may not change."""
+        """Return masks by key as vectors (1 or N, D) bool, False for other keys."""
         rows = max(len(mask) for mask in masks.values())
         parts = [
             masks[key].expand(rows, *shape).flatten(1) if key in masks else torch.zeros(rows, length, dtype=torch.bool)
@@ -81,7 +81,7 @@ class VectorForm:
         return torch.cat(parts, dim=1)
 
     def owners(self) -> Tensor:
-        """(D,) long: whose each entry is; 0 is the background and k+1 is blob k."""
+        """Return the owner of each entry, (D,) long: 0 for the background, k+1 for blob k."""
         parts = []
         for key, shape in zip(KEYS, self.shapes, strict=True):
             first = 0 if key in BACKGROUND_KEYS else 1
@@ -89,15 +89,15 @@ class VectorForm:
         return torch.cat(parts)
 
     def by_blob(self, vector: Tensor) -> Tensor:
-        """(N,K+1): the sum of vectors (N,D) over the entries of the background and of each blob."""
+        """Sum vectors (N,D) over the entries of the background and of each blob, (N,K+1)."""
         sums = []
         for key, tensor in self.unflatten(vector).items():
-            each = tensor if tensor.ndim == 2 else tensor.flatten(2).sum(2)
-            sums.append(each if key in BACKGROUND_KEYS else F.pad(each, (1, 0)))
+            total = tensor if tensor.ndim == 2 else tensor.flatten(2).sum(2)
+            sums.append(total if key in BACKGROUND_KEYS else F.pad(total, (1, 0)))
         return torch.stack(sums).sum(0)
 
     def changed(self, vector: Tensor, start: Tensor) -> Tensor:
-        """(N,K+1) bool: whether the background, and which blobs, differ in anything between two vectors (N,D)."""
+        """Mark the background and the blobs that differ between two vectors (N,D), (N,K+1) bool."""
         return self.by_blob((vector != start).to(torch.float32)) > 0
 
     def _start(self, key: str) -> int:

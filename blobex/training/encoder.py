@@ -15,10 +15,10 @@ from blobex.config.data import ImageSize
 from blobex.config.training import Encoder as EncoderParams
 from blobex.config.training import EncoderPretrain, Training
 from blobex.datasets.images import to_float
+from blobex.layout.blobs import blob_distance
 from blobex.networks.blobgan import BlobGAN
 from blobex.networks.encoder import Encoder
 from blobex.training.fit import Batch, StepModule
-from blobex.training.losses import blob_distance
 
 
 class Perceptual(Protocol):

@@ -1,4 +1,4 @@
-"""Losses, each a mean over the batch unless said otherwise."""
+"""Adversarial losses, each a mean over the batch."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blobex.layout.blobs import BlobLayout
 from blobex.networks.ops import at_least_float32
 
 
 def generator_loss(fake_logits: Tensor) -> Tensor:
-    """Non-saturating logistic loss (Goodfellow et al., NeurIPS 2014).
+    """Return the non-saturating logistic loss (Goodfellow et al., NeurIPS 2014).
 
-    >>> generator_loss(torch.tensor([0.0]))  # log 2: the discriminator cannot tell
+    >>> generator_loss(torch.tensor([0.0]))  # log 2: the logits say nothing
     tensor(0.6931)
     """
     return F.softplus(-fake_logits).mean()
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Logistic loss: real pictures should score high, generated ones low.
+    """Return the logistic loss, which is small if real images score high and generated ones low.
 
     >>> discriminator_loss(torch.tensor([0.0]), torch.tensor([0.0]))
     tensor(1.3863)
@@ -29,7 +28,9 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def r1_penalty(real_logits: Tensor, real: Tensor) -> Tensor:
-    """Squared gradient of the logits at real pictures (Mescheder et al., ICML 2018, equation 9, without gamma/2).
+    """Return the R1 penalty: the squared gradient of the logits at real images.
+
+    Mescheder et al., ICML 2018, equation 9, without the factor gamma/2.
 
     >>> real = torch.zeros(2, 1, 1, 2, requires_grad=True)
     >>> r1_penalty(3 * real.sum((1, 2, 3)), real).item()  # two pixels, gradient 3 each
@@ -37,19 +38,3 @@ def r1_penalty(real_logits: Tensor, real: Tensor) -> Tensor:
     """
     (gradient,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)
     return at_least_float32(gradient).square().sum((1, 2, 3)).mean()
-
-
-def blob_distance(layout: BlobLayout, target: BlobLayout) -> Tensor:
-    """Per picture (N,), the sum over the six keys of the mean squared difference.
-
-    Entry 0 of `sizes` is never read by the generator and so does not count.
-
-    >>> layout = BlobLayout(*(torch.zeros(1, 2) for _ in range(6)))
-    >>> blob_distance(layout, layout.replace({"ys": torch.ones(1, 2)}))
-    tensor([1.])
-    """
-    total = torch.zeros_like(layout.xs[:, 0])
-    for (key, value), (_, wanted) in zip(layout.items(), target.items(), strict=True):
-        difference = (value - wanted)[:, 1:] if key == "sizes" else value - wanted
-        total = total + difference.square().flatten(1).mean(1)
-    return total

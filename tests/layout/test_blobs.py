@@ -1,4 +1,4 @@
-"""The layout record and the jitter of training."""
+"""The layout record, its distance, and the jitter of training."""
 
 import math
 
@@ -8,7 +8,7 @@ from worlds.tiny_networks import random_layout
 
 from blobex.config.training import Jitter
 from blobex.core.errors import BlobexError
-from blobex.layout.blobs import BACKGROUND_KEYS, KEYS, concatenate, from_dict
+from blobex.layout.blobs import BACKGROUND_KEYS, KEYS, blob_distance, concatenate, from_dict
 from blobex.layout.jitter import jitter
 from blobex.layout.splat import splat
 
@@ -31,7 +31,7 @@ def test_keys_and_sizes():
         assert tensor.shape[:2] == (2, 6 if key in BACKGROUND_KEYS else 5)
 
 
-def test_mapping_there_and_back():
+def test_from_dict_inverts_as_dict():
     layout = random_layout(2, 5, 3)
     again = from_dict(layout.as_dict())
     assert all(torch.equal(a, b) for (_, a), (_, b) in zip(layout.items(), again.items(), strict=True))
@@ -45,7 +45,7 @@ def test_mapping_there_and_back():
         ({}, "features"),
     ],
 )
-def test_wrong_keys_are_named(tensors, name):
+def test_error_names_the_wrong_key(tensors, name):
     with pytest.raises(BlobexError, match=rf"check .*{name}"):
         from_dict(tensors)
 
@@ -72,7 +72,7 @@ def test_no_jitter_changes_nothing():
     assert all(torch.equal(a, b) for (_, a), (_, b) in zip(layout.items(), still.items(), strict=True))
 
 
-def test_jitter_stays_within_its_amounts_and_reaches_towards_them():
+def test_jitter_is_uniform_within_its_amounts():
     layout = random_layout(200, 6, 2)
     moved = jitter(layout, AMOUNT, seeded())
     turned = torch.remainder(angle(moved.covs) - angle(layout.covs) + math.pi, 2 * math.pi) - math.pi
@@ -89,7 +89,7 @@ def test_jitter_stays_within_its_amounts_and_reaches_towards_them():
     assert torch.equal(moved.features, layout.features) and torch.equal(moved.spatial_style, layout.spatial_style)
 
 
-def test_jitter_turns_the_direction_and_leaves_the_shape():
+def test_jitter_rotates_the_direction_and_keeps_the_shape():
     """Each vector keeps its length and aspect logits, in whichever quadrant it points."""
     directions = torch.arange(16, dtype=torch.float64) * (2 * math.pi / 16)
     covs = torch.stack([directions, -directions, 3 * directions.cos(), 3 * directions.sin()], dim=-1)[None]
@@ -102,7 +102,7 @@ def test_jitter_turns_the_direction_and_leaves_the_shape():
     assert turned.abs().min() > 0 and turned.abs().max() <= 0.1
 
 
-def test_jittered_axis_aligned_directions_are_numbers():
+def test_jitter_of_axis_aligned_directions_is_finite():
     """arccos of a cosine just above one would be NaN here."""
     axes = torch.tensor([[0.0, 0, 1, 0], [0, 0, -1, 0], [0, 0, 0, 1], [0, 0, 0, -1], [0, 0, 1e-8, 0], [0, 0, 0, 0]])
     layout = random_layout(1, 6, 2, dtype=torch.float32).replace({"covs": axes[None].requires_grad_()})
@@ -118,3 +118,36 @@ def test_jitter_is_seeded():
     first, again, other = (jitter(layout, AMOUNT, seeded(seed)) for seed in (1, 1, 2))
     assert torch.equal(first.xs, again.xs) and torch.equal(first.covs, again.covs)
     assert not torch.equal(first.xs, other.xs)
+
+
+def test_blob_distance_by_hand():
+    """A change of d in a share s of a key's numbers adds s d^2; keys are summed."""
+    layout = random_layout(2, 4, 3)
+    assert torch.equal(blob_distance(layout, layout), torch.zeros(2, dtype=torch.float64))
+    for key in KEYS:
+        moved = getattr(layout, key).clone()
+        moved[1] += 2
+        expected = torch.tensor([0.0, 4.0], dtype=torch.float64)
+        torch.testing.assert_close(blob_distance(layout.replace({key: moved}), layout), expected)
+    xs, features = layout.xs.clone(), layout.features.clone()
+    xs[0, 0] += 1
+    features[0, 0, 0] += 3
+    distance = blob_distance(layout.replace({"xs": xs, "features": features}), layout)
+    torch.testing.assert_close(distance, torch.tensor([1 / 4 + 9 / 15, 0.0], dtype=torch.float64))
+
+
+def test_blob_distance_ignores_the_size_of_the_background():
+    layout = random_layout(2, 4, 3)
+    sizes = layout.sizes.clone().requires_grad_()
+    with torch.no_grad():
+        sizes[:, 0] = 1e6
+        sizes[0, 1] += 1
+    distance = blob_distance(layout.replace({"sizes": sizes}), layout)
+    torch.testing.assert_close(distance.detach(), torch.tensor([1 / 4, 0.0], dtype=torch.float64))
+    distance.sum().backward()
+    assert (sizes.grad[:, 0] == 0).all()
+
+
+def test_blob_distance_is_symmetric():
+    first, second = random_layout(3, 4, 2), random_layout(3, 4, 2, seed=1)
+    torch.testing.assert_close(blob_distance(first, second), blob_distance(second, first))

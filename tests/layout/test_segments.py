@@ -1,4 +1,4 @@
-"""Label maps to segments to blobs, on masks whose ellipses are known and on rendered scenes."""
+"""Segments and their blobs, on masks of known ellipses and on rendered scenes."""
 
 import math
 from typing import get_args
@@ -21,7 +21,7 @@ AREA = 0.004
 
 
 def ellipse(height, width, x, y, long, short, angle):
-    """Pixels that lie in an ellipse, pixel i at i/height; lengths in picture heights."""
+    """Pixels that lie in an ellipse, pixel i at i/height; lengths in image heights."""
     rows, columns = np.mgrid[:height, :width]
     dx, dy = columns / height - x, rows / height - y
     along, across = dx * math.cos(angle) + dy * math.sin(angle), dy * math.cos(angle) - dx * math.sin(angle)
@@ -37,36 +37,38 @@ def assigned(images, slots, aspect_ratio):
 def test_an_elliptic_mask_becomes_the_blob_that_covers_it(angle):
     height, width = 64, 128
     mask = ellipse(height, width, 1.1, 0.45, 0.3, 0.12, angle)
-    found = segment_from_mask("lane", mask)
-    assert (found.x, found.y) == pytest.approx((1.1, 0.45), abs=0.01)
-    assert found.area == pytest.approx(math.pi * 0.3 * 0.12, rel=0.03)
-    places = assigned([[found]], {"lane": 1}, 2)
-    assert places.present.all() and places.sizes.item() == pytest.approx(0.3 * 0.12 / AREA + FILLED, rel=0.03)
+    segment = segment_from_mask("lane", mask)
+    assert (segment.x, segment.y) == pytest.approx((1.1, 0.45), abs=0.01)
+    assert segment.area == pytest.approx(math.pi * 0.3 * 0.12, rel=0.03)
+    ellipses = assigned([[segment]], {"lane": 1}, 2)
+    assert ellipses.present.all() and ellipses.sizes.item() == pytest.approx(0.3 * 0.12 / AREA + FILLED, rel=0.03)
     nothing = torch.zeros(1, 2, 0)
-    sizes = torch.nn.functional.pad(places.sizes - FILLED, (1, 0))  # half opaque where the mask ends
-    layout = BlobLayout(places.xs, places.ys, places.covs, sizes, nothing, nothing)
+    sizes = torch.nn.functional.pad(ellipses.sizes - FILLED, (1, 0))  # half opaque where the mask ends
+    layout = BlobLayout(ellipses.xs, ellipses.ys, ellipses.covs, sizes, nothing, nothing)
     covered = splat(layout, height, width, AREA)[0, 1].numpy() >= 0.5
     assert (covered & mask).sum() / (covered | mask).sum() > 0.93
 
 
 @pytest.mark.parametrize("middle", [0.0, 0.8, math.pi / 2, 2.6])
-def test_the_usual_ellipse_lies_between_ellipses_whatever_the_sign_of_their_axes(middle):
+def test_mean_ellipse_ignores_the_sign_of_the_axes(middle):
     angles = (middle - 0.3, middle + 0.3)
-    pictures = [[segment_from_mask("lane", ellipse(64, 128, 1.0, 0.5, 0.3, 0.1, angle))] for angle in angles]
-    ux, uy = fit_anchors(pictures, {"lane": 1}, Canvas(64, 2, area=AREA)).mean_ellipses[0, 3:5].tolist()
+    images = [[segment_from_mask("lane", ellipse(64, 128, 1.0, 0.5, 0.3, 0.1, angle))] for angle in angles]
+    ux, uy = fit_anchors(images, {"lane": 1}, Canvas(64, 2, area=AREA)).mean_ellipses[0, 3:5].tolist()
     assert abs(ux * math.cos(middle) + uy * math.sin(middle)) == pytest.approx(1, abs=1e-3)
 
 
 def test_a_scene_is_cut_along_its_labels():
-    """Every pixel but the sky's and those of patches too small belongs to one segment of its category."""
+    """Every pixel belongs to one segment of its category, except the sky and small patches."""
     for seed in range(20):
         drawn = render(sample(seed))
-        found = extract_segments(drawn.semantic, drawn.instance % 256, drawn.drivable)
-        area = {group: sum(each.area for each in found if each.group == group) * 64 * 64 for group in GROUPS}
+        segments = extract_segments(drawn.semantic, drawn.instance % 256, drawn.drivable)
+        area = {
+            group: sum(segment.area for segment in segments if segment.group == group) * 64 * 64 for group in GROUPS
+        }
         road = drawn.semantic == SEMANTIC.index("road")
         assert area["lane"] == (road & (drawn.drivable == DRIVABLE.index("direct"))).sum()
-        assert sum(each.group == "lane" for each in found) == 1
-        sides = [each for each in found if each.group == "side_lane"]
+        assert sum(segment.group == "lane" for segment in segments) == 1
+        sides = [segment for segment in segments if segment.group == "side_lane"]
         assert len(sides) <= 2
         for group, names in (("building", ["building"]), ("person", ["person"]), ("vehicle", ["car", "truck", "bus"])):
             pixels = np.isin(drawn.semantic, [SEMANTIC.index(name) for name in names]).sum()
@@ -86,31 +88,31 @@ def flat(group, x, y, area):
     return Segment(group, x, y, area / 12, area / 12, 0.0, area)
 
 
-def test_blobs_keep_their_meaning_and_the_largest_are_kept():
-    """Of cars left and right, whichever is missing, the other keeps its blob; a third, small, one is dropped."""
+def test_blobs_keep_their_meaning_and_the_largest_segments_are_used():
+    """If the left or the right car is missing, the other keeps its blob; a small third one is dropped."""
     left = [flat("vehicle", 0.2 + 0.01 * number, 0.5, 0.02) for number in range(6)]
     right = [flat("vehicle", 0.8 - 0.01 * number, 0.5, 0.03) for number in range(6)]
-    pictures = [[left[0], right[0], flat("vehicle", 0.5, 0.5, 0.001)]]
-    pictures += [[right[number], left[number]] for number in range(1, 4)] + [[left[4]], [right[5]], []]
+    images = [[left[0], right[0], flat("vehicle", 0.5, 0.5, 0.001)]]
+    images += [[right[number], left[number]] for number in range(1, 4)] + [[left[4]], [right[5]], []]
     slots = {"lane": 1, "vehicle": 2}
-    places = assigned(pictures, slots, 1)
-    assert not places.present[:, 0].any() and (places.sizes[:, 0] == ABSENT).all()
-    there = [[True, True]] * 4 + [[True, False], [False, True], [False, False]]
-    assert places.present[:, 1:].tolist() == there
-    torch.testing.assert_close(places.xs[:5, 1], torch.tensor([0.2, 0.21, 0.22, 0.23, 0.24]))
-    torch.testing.assert_close(places.xs[5, 1], places.xs[:5, 1].mean())  # absent, it waits at its usual place
-    assert (places.sizes[6] == ABSENT).all()
+    ellipses = assigned(images, slots, 1)
+    assert not ellipses.present[:, 0].any() and (ellipses.sizes[:, 0] == ABSENT).all()
+    expected = [[True, True]] * 4 + [[True, False], [False, True], [False, False]]
+    assert ellipses.present[:, 1:].tolist() == expected
+    torch.testing.assert_close(ellipses.xs[:5, 1], torch.tensor([0.2, 0.21, 0.22, 0.23, 0.24]))
+    torch.testing.assert_close(ellipses.xs[5, 1], ellipses.xs[:5, 1].mean())  # an absent blob is at its mean ellipse
+    assert (ellipses.sizes[6] == ABSENT).all()
     canvas = Canvas(64, 1, area=AREA)
-    alone = assign_segments(pictures[5:6], slots, fit_anchors(pictures, slots, canvas), canvas)
-    assert alone.present.tolist() == [[False, False, True]]  # the anchors are what is known of other pictures
+    alone = assign_segments(images[5:6], slots, fit_anchors(images, slots, canvas), canvas)
+    assert alone.present.tolist() == [[False, False, True]]  # the anchors come from the other images
 
 
-def test_parameters_know_the_groups_that_there_are():
+def test_parameters_name_the_same_groups():
     assert sorted(get_args(Group)) == sorted(GROUPS)
 
 
 def test_a_car_ahead_is_where_the_scene_has_it():
-    """The segment of a thing in the ego lane lies over the lane's middle."""
+    """The segment of a thing in the ego lane is over the middle of the lane."""
     checked = 0
     for seed in range(60):
         scene = sample(seed)
@@ -119,9 +121,9 @@ def test_a_car_ahead_is_where_the_scene_has_it():
             continue
         drawn = render(scene)
         mask = drawn.instance == ahead[0] + 1
-        found = segment_from_mask("vehicle", mask)
-        every = extract_segments(drawn.semantic, np.where(mask, 1, 0), drawn.drivable)
-        lane = next(each for each in every if each.group == "lane")
-        assert abs(found.x - lane.x) < LANE_WIDTH / scene.things[ahead[0]].distance / 2
+        segment = segment_from_mask("vehicle", mask)
+        segments = extract_segments(drawn.semantic, np.where(mask, 1, 0), drawn.drivable)
+        lane = next(other for other in segments if other.group == "lane")
+        assert abs(segment.x - lane.x) < LANE_WIDTH / scene.things[ahead[0]].distance / 2
         checked += 1
     assert checked >= 3

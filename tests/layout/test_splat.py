@@ -12,7 +12,7 @@ SIZES = [(16, 16), (16, 32), (8, 32)]
 
 
 def covariance(covs: torch.Tensor) -> torch.Tensor:
-    """The 2x2 matrices of BlobGAN's ellipses, written as its paper does."""
+    """Return the 2x2 covariances of the blobs, as the BlobGAN paper defines them."""
     ab = covs[..., :2].sigmoid()
     ab = ab * 0.02 / ab.prod(-1, keepdim=True).sqrt()
     u = covs[..., 2:] / covs[..., 2:].norm(dim=-1, keepdim=True)
@@ -21,8 +21,8 @@ def covariance(covs: torch.Tensor) -> torch.Tensor:
     return outer[0] + outer[1] + 1e-5 * torch.eye(2, dtype=covs.dtype)
 
 
-def straightforward(layout: BlobLayout, height: int, width: int) -> torch.Tensor:
-    """One point at a time and one blob at a time; lengths in picture heights."""
+def reference(layout: BlobLayout, height: int, width: int) -> torch.Tensor:
+    """Compute score maps point by point and blob by blob; lengths are in image heights."""
     inverse = torch.linalg.inv(covariance(layout.covs))
     scores = torch.zeros(len(layout), layout.blobs + 1, height, width, dtype=torch.float64)
     centres = torch.stack([layout.xs * (width / height), layout.ys], dim=-1)
@@ -32,7 +32,7 @@ def straightforward(layout: BlobLayout, height: int, width: int) -> torch.Tensor
             d = point - centres
             distance = torch.einsum("nki,nkij,nkj->nk", d, inverse, d)
             opacity = torch.sigmoid(layout.sizes[:, 1:] - distance)
-            left = torch.ones(len(layout), dtype=torch.float64)  # light that no blob in front has taken
+            left = torch.ones(len(layout), dtype=torch.float64)  # transmittance of the blobs in front
             for k in reversed(range(layout.blobs)):
                 scores[:, k + 1, row, column] = left * opacity[:, k]
                 left = left * (1 - opacity[:, k])
@@ -47,7 +47,7 @@ def layout():
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_against_the_definition(layout, height, width):
-    expected = straightforward(layout, height, width)
+    expected = reference(layout, height, width)
     torch.testing.assert_close(splat(layout, height, width), expected, rtol=0, atol=1e-8)
     single = splat(layout.map(torch.Tensor.float), height, width)
     torch.testing.assert_close(single.double(), expected, rtol=0, atol=1e-4)
@@ -60,7 +60,7 @@ def test_half_axes_are_the_eigenvalues(layout):
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_shares_of_a_point_sum_to_one(height, width):
+def test_scores_of_a_point_sum_to_one(height, width):
     """Also for blobs that cover everything, nothing, or are thin as a line."""
     for scale in (1.0, 5.0, 20.0):
         crowd = random_layout(3, 40, 2, dtype=torch.float32)
@@ -71,13 +71,13 @@ def test_shares_of_a_point_sum_to_one(height, width):
 
 
 def full(*sizes: float) -> BlobLayout:
-    """Blobs in the middle of the picture with these size logits."""
+    """Blobs in the middle of the image with these size logits."""
     layout = random_layout(1, len(sizes), 2)
     middle = torch.full_like(layout.xs, 0.5)
     return layout.replace({"xs": middle, "ys": middle, "sizes": torch.tensor([[99.0, *sizes]], dtype=torch.float64)})
 
 
-def test_background_is_first_and_fills_an_empty_picture():
+def test_background_is_first_and_fills_an_empty_image():
     scores = splat(full(-40, -40), 8, 8)
     assert (scores[:, 0] > 1 - 1e-12).all() and (scores[:, 1:] < 1e-12).all()
 
@@ -96,8 +96,8 @@ def test_two_half_opaque_blobs_by_hand():
 
 
 @pytest.mark.parametrize(("height", "width", "row", "column"), [(16, 16, 3, 7), (16, 32, 3, 21), (8, 8, 0, 0)])
-def test_grid_point_i_lies_at_i_over_s(height, width, row, column):
-    """A blob centred there peaks there, at the sigmoid of its size."""
+def test_grid_point_i_is_at_i_over_s(height, width, row, column):
+    """A blob peaks at its centre, at the sigmoid of its size."""
     layout = full(1.5)
     centre = {"xs": layout.xs * 0 + column / width, "ys": layout.ys * 0 + row / height}
     score = splat(layout.replace(centre), height, width)[0, 1]
@@ -106,7 +106,7 @@ def test_grid_point_i_lies_at_i_over_s(height, width, row, column):
 
 
 def test_blob_k_is_entry_k_plus_one(layout):
-    """Raising size k+1 raises share k+1 at the centre of blob k, and no other blob's."""
+    """Raising size k+1 raises score k+1 at the centre of blob k, and no other blob's."""
     base = splat(layout, 16, 16)
     for k in range(layout.blobs):
         sizes = layout.sizes.clone()
@@ -130,14 +130,14 @@ def test_opposite_directions_are_the_same_ellipse(layout):
     torch.testing.assert_close(splat(layout.replace({"covs": covs}), 16, 16), splat(layout, 16, 16))
 
 
-def test_mirrored_blobs_make_a_mirrored_picture(layout):
+def test_mirrored_blobs_make_a_mirrored_image(layout):
     """x -> 1 - x turns point i into point S - i."""
     covs = layout.covs * torch.tensor([1.0, 1, -1, 1], dtype=torch.float64)
     mirrored = splat(layout.replace({"xs": 1 - layout.xs, "covs": covs}), 16, 16)
     torch.testing.assert_close(mirrored[..., 1:], splat(layout, 16, 16)[..., 1:].flip(3))
 
 
-def test_wide_picture_keeps_the_shape_of_blobs():
+def test_wide_image_keeps_the_shape_of_blobs():
     """A blob covers the same pixels around its centre on a wide canvas as on a square one."""
     layout = full(2.0)
     square, wide = splat(layout, 16, 16), splat(layout, 16, 32)
@@ -178,7 +178,7 @@ def test_gradient():
     assert torch.autograd.gradcheck(scores, tensors)
 
 
-def test_gradients_of_extreme_blobs_are_numbers():
+def test_gradients_of_extreme_blobs_are_finite():
     layout = random_layout(2, 8, 2, dtype=torch.float32)
     extreme = {"covs": 30 * layout.covs, "sizes": 50 * layout.sizes, "xs": 5 * layout.xs - 2}
     extreme = {key: tensor.requires_grad_() for key, tensor in extreme.items()}
@@ -186,5 +186,5 @@ def test_gradients_of_extreme_blobs_are_numbers():
     assert all(gradient.isfinite().all() for gradient in gradients)
 
 
-def test_one_picture_does_not_depend_on_the_others(layout):
+def test_one_image_does_not_depend_on_the_others(layout):
     torch.testing.assert_close(splat(layout[1:2], 16, 32), splat(layout, 16, 32)[1:2])

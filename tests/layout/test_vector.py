@@ -1,4 +1,4 @@
-"""Layouts as vectors, against what is said of each key."""
+"""Vector form of layouts, against computations key by key."""
 
 import math
 
@@ -15,7 +15,7 @@ from blobex.layout.blobs import KEYS, BlobLayout
 from blobex.layout.vector import VectorForm
 
 
-def test_there_and_back() -> None:
+def test_unflatten_inverts_flatten() -> None:
     layout = random_layout(4, 3, 6)
     form = VectorForm.of(layout)
     vector = form.flatten(layout)
@@ -23,10 +23,10 @@ def test_there_and_back() -> None:
     for key, tensor in form.unflatten(vector).items():
         assert torch.equal(tensor, getattr(layout, key))
     assert torch.equal(form.flatten(form.unflatten(vector)), vector)
-    assert VectorForm.of(layout[:1]) == form  # a picture's vector does not depend on how many there are
+    assert VectorForm.of(layout[:1]) == form  # the batch size does not matter
 
 
-def test_keys_stand_in_their_order() -> None:
+def test_keys_are_in_order() -> None:
     layout = layouts(1)
     marked = BlobLayout(**{key: torch.full_like(tensor, KEYS.index(key)) for key, tensor in layout.items()})
     vector = VectorForm.of(layout).flatten(marked)[0]
@@ -34,7 +34,7 @@ def test_keys_stand_in_their_order() -> None:
     assert vector.unique().tolist() == list(range(len(KEYS)))
 
 
-def test_gradients_go_through() -> None:
+def test_gradients_reach_the_vector() -> None:
     layout = random_layout(2, 3, 4)
     form = VectorForm.of(layout)
     vector = form.flatten(layout).requires_grad_()
@@ -46,7 +46,7 @@ def test_spread_is_each_keys_number() -> None:
     form = VectorForm.of(layouts(1))
     spread = form.unflatten(form.spread({"ys": 2.0, "sizes": 3.0})[None])
     assert spread.ys.tolist() == [[2.0] * BLOBS]
-    assert spread.sizes.tolist() == [[0.0] + [3.0] * BLOBS]  # the background's is never read
+    assert spread.sizes.tolist() == [[0.0] + [3.0] * BLOBS]  # that of the background is never read
     for key in set(KEYS) - {"ys", "sizes"}:
         assert not getattr(spread, key).any()
 
@@ -98,8 +98,8 @@ def test_mask_is_that_of_each_key(blobs: list[int] | None, keys: tuple[str, ...]
     assert not by_key.sizes[:, 0].any()
 
 
-def test_any_layout_has_a_form() -> None:
-    """Without blobs' features being as wide as their styles, and with one blob only."""
+def test_layouts_of_unequal_widths() -> None:
+    """Features and styles of different widths, and one blob only."""
     numbers = iter(range(100))
 
     def counted(*shape: int) -> Tensor:

@@ -14,10 +14,10 @@ from blobex.config.data import ImageSize, Run
 from blobex.config.read import load_params
 from blobex.config.training import EncoderPretrain
 from blobex.core.errors import BlobexError
+from blobex.layout.blobs import blob_distance
 from blobex.tracking.tracker import NullTracker
 from blobex.training.encoder import EncoderModule, EncoderPretrainModule, Judges, build_encoder, explained_variance
 from blobex.training.fit import fit, seed_of
-from blobex.training.losses import blob_distance
 
 RUN = Run(3, "cpu", 1, "float32", "pictures", tracking_uri="none", artifacts=None, s3_endpoint=None)
 SETUP = ImageSize(HEIGHT, 2)

@@ -4,10 +4,8 @@ import math
 
 import pytest
 import torch
-from worlds.tiny_networks import random_layout
 
-from blobex.layout.blobs import KEYS
-from blobex.training.losses import blob_distance, discriminator_loss, generator_loss, r1_penalty
+from blobex.training.losses import discriminator_loss, generator_loss, r1_penalty
 
 
 def logit(probability):
@@ -32,8 +30,8 @@ def test_logistic_losses_stay_finite_far_out():
     assert discriminator_loss(far, far).item() == pytest.approx(1e4)
 
 
-def test_r1_of_a_linear_judge_is_its_squared_weight():
-    """The logit sum(w x) has the gradient w at every picture, whatever the batch."""
+def test_r1_of_a_linear_discriminator_is_its_squared_weight():
+    """The logit sum(w x) has the gradient w at every image, whatever the batch."""
     weight = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(0))
     for batch in (1, 5):
         real = torch.rand(batch, 3, 4, 4, requires_grad=True)
@@ -41,43 +39,10 @@ def test_r1_of_a_linear_judge_is_its_squared_weight():
         assert penalty.item() == pytest.approx(weight.square().sum().item(), rel=1e-5)
 
 
-def test_r1_of_a_quadratic_judge_and_its_gradient():
+def test_r1_of_a_quadratic_discriminator_and_its_gradient():
     """The logit a x^2 at x = 3 has the gradient 6a: the penalty is 36 a^2, its derivative in a 72 a."""
     strength = torch.tensor(0.5, requires_grad=True)
     real = torch.full((2, 1, 1, 1), 3.0, requires_grad=True)
     penalty = r1_penalty(strength * real.square().sum((1, 2, 3)), real)
     penalty.backward()
     assert penalty.item() == pytest.approx(9) and strength.grad.item() == pytest.approx(36)
-
-
-def test_blob_distance_by_hand():
-    """A change of d in a share s of a key's numbers adds s d^2; keys are summed."""
-    layout = random_layout(2, 4, 3)
-    assert torch.equal(blob_distance(layout, layout), torch.zeros(2, dtype=torch.float64))
-    for key in KEYS:
-        moved = getattr(layout, key).clone()
-        moved[1] += 2
-        expected = torch.tensor([0.0, 4.0], dtype=torch.float64)
-        torch.testing.assert_close(blob_distance(layout.replace({key: moved}), layout), expected)
-    xs, features = layout.xs.clone(), layout.features.clone()
-    xs[0, 0] += 1
-    features[0, 0, 0] += 3
-    distance = blob_distance(layout.replace({"xs": xs, "features": features}), layout)
-    torch.testing.assert_close(distance, torch.tensor([1 / 4 + 9 / 15, 0.0], dtype=torch.float64))
-
-
-def test_blob_distance_ignores_the_size_of_the_background():
-    layout = random_layout(2, 4, 3)
-    sizes = layout.sizes.clone().requires_grad_()
-    with torch.no_grad():
-        sizes[:, 0] = 1e6
-        sizes[0, 1] += 1
-    distance = blob_distance(layout.replace({"sizes": sizes}), layout)
-    torch.testing.assert_close(distance.detach(), torch.tensor([1 / 4, 0.0], dtype=torch.float64))
-    distance.sum().backward()
-    assert (sizes.grad[:, 0] == 0).all()
-
-
-def test_blob_distance_is_symmetric():
-    first, second = random_layout(3, 4, 2), random_layout(3, 4, 2, seed=1)
-    torch.testing.assert_close(blob_distance(first, second), blob_distance(second, first))

@@ -29,7 +29,7 @@ def _readable(folder: Path, ranks: Ranks) -> list[Path]:
             readable.append(number)
         except BlobexError as error:
             print(f"blobex: skipped: {error}", file=sys.stderr)
-    files = [found[number] for number in sorted(ranks.gathered(readable))]
+    files = [found[number] for number in sorted(ranks.gather(readable))]
     if not files:
         raise BlobexError(f"none of the {len(found)} pictures in {folder} can be read: give others")
     return files

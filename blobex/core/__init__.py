@@ -1,1 +1,1 @@
-"""Errors, files written whole or not at all, processes, devices and precisions."""
+"""Errors, atomic files, processes and ranks, devices and precisions, and the state of the code."""

@@ -1,8 +1,8 @@
-"""The one error that blobex shows to its users, and what they are shown of an error."""
+"""The error type for mistakes of the user, and one-line error messages."""
 
 from __future__ import annotations
 
-MOST = 1000  # letters of a message: more is a data set's fault, and nobody reads it
+MESSAGE_LIMIT = 1000  # characters
 
 
 class BlobexError(ValueError):
@@ -10,14 +10,16 @@ class BlobexError(ValueError):
 
 
 def sentence(error: BlobexError | OSError) -> str:
-    """What a command says of the error that ended it, in one line."""
-    if isinstance(error, OSError):  # a full disk, a folder that is read-only, a name that is too long
+    """Return the one-line message of the error that ended a command."""
+    if isinstance(error, OSError):  # a full disk, a read-only folder, a name that is too long
         file = error.filename or "a file"
-        return brief(f"cannot read or write {file} ({error.strerror or error}): check the disk and the path", MOST)
-    return brief(error, MOST)
+        return brief(
+            f"cannot read or write {file} ({error.strerror or error}): check the disk and the path", MESSAGE_LIMIT
+        )
+    return brief(error, MESSAGE_LIMIT)
 
 
-def brief(text: object, most: int = 200) -> str:
-    """A text in one line of `most` letters at the most."""
-    words = " ".join(str(text).split())
-    return words if len(words) <= most else f"{words[: most - 4]} ..."
+def brief(text: object, limit: int = 200) -> str:
+    """Return a text as one line of at most `limit` characters."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= limit else f"{line[: limit - 4]} ..."

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and files from elsewhere that may be anything."""
+"""Atomic writes of files and folders, and careful reading of untrusted files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def without_password(uri: str) -> str:
-    """A URI that may be shown: user and password are cut out.
+    """Remove user and password from a URI.
 
     >>> without_password("postgresql://me:secret@host/studies")
     'postgresql://host/studies'
@@ -23,9 +23,9 @@ def without_password(uri: str) -> str:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it takes the place of `path` at the end, if all went well.
+    """Yield a temporary path to write to; on success it replaces `path`, on failure `path` is unchanged.
 
-    The folder is made if it is missing. OSError as the file system gives it; what stood at `path` then still stands.
+    Missing folders are created. Raises OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
@@ -34,7 +34,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         if error.errno and not error.filename:
-            error.filename = str(path)  # a full disk does not say what it was written for
+            error.filename = str(path)  # the error of a full disk names no file
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -42,13 +42,13 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder to fill; it takes the place of `folder` at the end, if all went well.
+    """Yield an empty folder to fill; on success it replaces `folder`, on failure `folder` is unchanged.
 
-    What stood there goes only when the new one stands. OSError as the file system gives it.
+    Raises OSError.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as place:
-        new, old = Path(place) / "new", Path(place) / "old"
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as parent:
+        new, old = Path(parent) / "new", Path(parent) / "old"
         new.mkdir()
         yield new
         try:
@@ -62,7 +62,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds. OSError as the file system gives it, ValueError for what is no JSON."""
+    """Read a JSON file. Raises OSError if it cannot be read and ValueError if it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError as error:
@@ -70,14 +70,15 @@ def read_json(path: Path) -> Any:
 
 
 def check_packed(path: Path) -> None:
-    """ValueError if a ZIP file unpacks to more bytes than it has itself; OSError as the file system gives it.
+    """Raise ValueError if a ZIP file would unpack to more bytes than it has itself; other files pass.
 
-    PyTorch and NumPy write what they put into such files as it is. Only a bomb says that it holds more.
+    PyTorch and NumPy do not compress their files, so only a ZIP bomb claims to hold more. Raises OSError if the file
+    cannot be read.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
-    except zipfile.BadZipFile:  # no ZIP file at all
+    except zipfile.BadZipFile:
         return
     if unpacked > path.stat().st_size:
         raise ValueError(f"it would unpack to {unpacked:,} bytes")

@@ -1,4 +1,4 @@
-"""Which process did something, and whether it still lives."""
+"""Identity of processes, and whether they still run."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 
 
 def this_process() -> str:
-    """This process: the machine, its number, and when it was started, as numbers are used again."""
-    return f"{socket.gethostname()} {os.getpid()} {_started(os.getpid())}"
+    """Return the host, the number and the start time of this process; process numbers alone are reused."""
+    return f"{socket.gethostname()} {os.getpid()} {_start_time(os.getpid())}"
 
 
 def is_gone(process: str) -> bool:
-    """Whether a process of this machine is no more; what goes on at other machines is not known here."""
+    """Return True if a process of this host has ended; processes of other hosts always count as running."""
     host, _, rest = process.partition(" ")
-    number, _, started = rest.partition(" ")
-    return host == socket.gethostname() and _started(number) != started
+    number, _, start_time = rest.partition(" ")
+    return host == socket.gethostname() and _start_time(number) != start_time
 
 
-def _started(number: int | str) -> str:
-    """When a process was started, in ticks since the machine was; empty if there is none (proc(5), stat)."""
+def _start_time(number: int | str) -> str:
+    """Return the start of a process in clock ticks since boot, or "" if it has ended; see stat in proc(5)."""
     try:
         fields = Path(f"/proc/{number}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:

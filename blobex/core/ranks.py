@@ -1,4 +1,4 @@
-"""Several processes that share one work, as torchrun starts them."""
+"""Processes that torchrun starts to share one job."""
 
 from __future__ import annotations
 
@@ -15,35 +15,38 @@ from torch import Tensor, distributed
 from blobex.core.errors import BlobexError
 
 Item = TypeVar("Item")
-PATIENCE = timedelta(days=30)  # one share may take far longer than another; of dead processes the others hear at once
+TIMEOUT = timedelta(days=30)  # shares take different times; a dead process is noticed at once
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among `size`, which torchrun numbers from 0; alone if nothing else is said."""
+    """Rank of this process among `size` processes; by default it is the only one.
+
+    Items of a job are dealt out in turn: item i belongs to rank i % size.
+    """
 
     rank: int = 0
     size: int = 1
 
     @property
     def first(self) -> bool:
-        """Whether this process does what is done once."""
+        """True for the process that does what is done once, such as writing summaries."""
         return self.rank == 0
 
     def has(self, number: int) -> bool:
-        """Whether piece `number` of the work is in this process's share."""
+        """Return True if item `number` belongs to this process."""
         return number % self.size == self.rank
 
-    def places(self, numbers: Tensor) -> Tensor:
-        """Where pieces of this process's share stand in it, which is in order."""
+    def positions(self, numbers: Tensor) -> Tensor:
+        """Return the positions of items within the share of this process."""
         return numbers // self.size
 
     def wait(self) -> None:
-        """Go on when all have come here; BlobexError if one of them is gone."""
-        self.gathered([])
+        """Wait for all processes. Raises BlobexError if one has died."""
+        self.gather([])
 
-    def gathered(self, items: Sequence[Item]) -> list[Item]:
-        """What all have, rank by rank; BlobexError if one of them is gone. All must call it."""
+    def gather(self, items: Sequence[Item]) -> list[Item]:
+        """Return the items of all processes, rank by rank. All must call it; raises BlobexError if one has died."""
         if self.size == 1:
             return list(items)
         parts: list[Sequence[Item]] = [()] * self.size
@@ -59,16 +62,16 @@ ALONE = Ranks()
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """This process among those that torchrun started, on a GPU of its own if there are enough; else alone.
+    """Join the processes that torchrun started, each on its own GPU if there are enough; without torchrun, run alone.
 
-    They only ever wait for each other and pass on names, so gloo will do on every device.
+    The processes only wait for each other and exchange names, so gloo serves on every device.
     """
     if "RANK" not in os.environ:  # torchrun sets it
         yield ALONE
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
-    distributed.init_process_group("gloo", timeout=PATIENCE)
+    distributed.init_process_group("gloo", timeout=TIMEOUT)
     try:
         yield Ranks(distributed.get_rank(), distributed.get_world_size())
     finally:

@@ -132,7 +132,7 @@ class Explainer(Engine):
         self.masks(self._blobs(), len(names), self.plan(request))
 
         def inversion(numbers: Tensor) -> Inversion:
-            return self.invert(queries[ranks.places(numbers)])
+            return self.invert(queries[ranks.positions(numbers)])
 
         found = self.run(names, queries, inversion, request, out, gif, replace, ranks)
         if out is not None and published and ranks.first:
@@ -166,7 +166,7 @@ class Explainer(Engine):
             disable=None if ranks.first else True,
             leave=False,
         ):
-            some, asked = [names[number] for number in index.tolist()], queries[ranks.places(index)]
+            some, asked = [names[number] for number in index.tolist()], queries[ranks.positions(index)]
             found, frames = self.answer(some, asked, inversion(index), self._of(request, index), gif)
             each = len(found) // len(some)
             for place, number in enumerate(index.tolist()):

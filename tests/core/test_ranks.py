@@ -71,7 +71,7 @@ def wrote(out: str) -> list[int]:
 
 
 def test_alone_one_process_has_all() -> None:
-    assert ALONE.first and all(map(ALONE.has, range(5))) and ALONE.gathered(["a", "b"]) == ["a", "b"]
+    assert ALONE.first and all(map(ALONE.has, range(5))) and ALONE.gather(["a", "b"]) == ["a", "b"]
     ALONE.wait()
 
 

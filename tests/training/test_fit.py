@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from blobex.config.data import Run
 from blobex.config.training import Checkpoints, Resume, Training
-from blobex.core.device import PROCESSOR_PIXELS, batch_pixels, resolve_device, resolve_precision
+from blobex.core.device import CPU_PIXELS, batch_pixels, resolve_device, resolve_precision
 from blobex.core.errors import BlobexError
 from blobex.tracking.tracker import NullTracker
 from blobex.training import checkpoints
@@ -396,10 +396,10 @@ def test_pixels_of_a_search() -> None:
     """The limit where there is one; a processor's otherwise, and a GPU's by its memory, but never less."""
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert batch_pixels(5000, cpu) == batch_pixels(5000, cuda) == 5000
-    assert batch_pixels(None, cpu) == PROCESSOR_PIXELS
+    assert batch_pixels(None, cpu) == CPU_PIXELS
 
 
-@pytest.mark.parametrize(("memory", "pixels"), [(2**20, PROCESSOR_PIXELS), (2**34, 2**18), (2**37, 2**21)])
+@pytest.mark.parametrize(("memory", "pixels"), [(2**20, CPU_PIXELS), (2**34, 2**18), (2**37, 2**21)])
 def test_pixels_of_a_gpu(monkeypatch, memory, pixels) -> None:
     class Properties:
         total_memory = memory

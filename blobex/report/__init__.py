@@ -1,1 +1,1 @@
-"""Pictures of results, drawn from arrays and files."""
+"""The report page: all results in one HTML file that works offline."""

@@ -1,8 +1,8 @@
-"""Put all results on one page: reports/report/report.html. Run by `make report`, never by DVC."""
+"""Render all results as one page: reports/report/report.html. Run by `make report`; not a stage of dvc.yaml."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -10,54 +10,47 @@ import torch
 from blobex.config.explain import VARIANTS
 from blobex.config.params import Params
 from blobex.core.errors import BlobexError
-from blobex.core.files import read_json
+from blobex.core.files import read_json, without_password
 from blobex.explain.explanation import TABLE, Explanation, read_table
-from blobex.explain.results_folder import SETTINGS, read_results
+from blobex.explain.results_folder import SETTINGS, as_json, read_results
 from blobex.layout.blobs import concatenate
 from blobex.layout.splat import AREA, Canvas, score_pyramid
 from blobex.metrics.interval import flat
 from blobex.networks.perceptual import perceptual_name
 from blobex.networks.weights import CONFIG, read_config
 from blobex.report.page import page
-from blobex.report.page_results import Painted, Report, Results, measured
+from blobex.report.results import GalleryItem, Report, Results, measured
 from blobex.stages import common
 from blobex.tracking import runs as tracking
 from blobex.tracking.store import OFF
 
 SETUPS = ("rect", "square")
-MEASURED = ("evaluate", "invert", "truth", "bench")  # stages that write reports/<stage>/<setup>/metrics.json
-TRAINED = (
-    "parser",
-    "decision",
-    "blobgan_pretrain",
-    "blobgan",
-    "encoder_pretrain",
-    "encoder",
-)  # and models/<stage>/<setup>/
-MAKE = ("bench",)  # stages that `make` runs, and not DVC
-MAP_HEIGHT = 128  # points of a map of blobs
-TOGETHER = 16  # layouts drawn at once
+REPORTING = ("evaluate", "invert", "truth", "bench")  # stages with reports/<stage>/<setup>/metrics.json
+TRAINING = ("parser", "decision", "blobgan_pretrain", "blobgan", "encoder_pretrain", "encoder")  # the same in models/
+MAKE_TARGETS = ("bench",)  # stages that `make` runs, not DVC
+MAP_HEIGHT = 128  # points of a blob map
+BATCH = 16  # layouts rendered at once
 
 
 def main(params: Params) -> None:
-    """One HTML page about both setups, as far as there are results; see README."""
+    """Render the results of both setups, as far as they exist; see README."""
     folder = common.REPORTS / "report"
     results, missing = explained(params.report.pictures)
     if not results:
         raise BlobexError("there are no explanations in reports/explain: run `dvc repro explain` first")
-    figures, unknown = stage_measures()
-    told, distance = tables(), perceptual_name(params.data.perceptual)
-    store = None if params.run.tracking_uri == OFF else params.run.tracking_uri
-    report = Report(results, figures, told, missing + unknown, distance, store, params.run.seed)
+    measures, unmeasured = stage_measures()
+    uri = None if params.run.tracking_uri == OFF else without_password(params.run.tracking_uri)
+    distance, seed = perceptual_name(params.data.perceptual), params.run.seed
+    report = Report(results, measures, truth_tables(), missing + unmeasured, distance, uri, seed)
     with tracking.run(params, "report", "all") as tracker:
         common.write_text(folder / "report.html", page(report))
-        common.write_metrics(folder, numbers(report, folder / "report.html"), tracker)
+        common.write_metrics(folder, page_measures(report, folder / "report.html"), tracker)
         tracker.log_artifact(folder / "report.html")
-    print(f"{folder / 'report.html'}: {sum(len(each.shown) for each in results)} explanations")
+    print(f"{folder / 'report.html'}: {sum(len(each.gallery) for each in results)} explanations")
 
 
-def explained(pictures: int) -> tuple[list[Results], list[str]]:
-    """The explanations of each setup and variant, some of them to be shown, and what there is none of."""
+def explained(images: int) -> tuple[list[Results], list[str]]:
+    """Read the explanations of every setup and variant, with a gallery of the first images; list what is missing."""
     results, missing = list[Results](), list[str]()
     for setup in SETUPS:
         for variant in VARIANTS:
@@ -65,16 +58,16 @@ def explained(pictures: int) -> tuple[list[Results], list[str]]:
             if not (folder / TABLE).is_file():
                 missing.append(f"explanations of {setup}, {variant}: run `dvc repro explain@{setup}-{variant}`")
                 continue
-            records = read_results(folder)
-            names = list(dict.fromkeys(record.image for record in records))[:pictures]
-            shown = [record for record in records if record.image in names]
-            rows = read_table(folder)
-            results.append(Results(setup, variant, rows, records, shown, painted(shown, setup), outputs(folder)))
+            explanations = read_results(folder)
+            names = list(dict.fromkeys(explanation.image for explanation in explanations))[:images]
+            gallery = gallery_items([each for each in explanations if each.image in names], setup)
+            records = [as_json(explanation) for explanation in explanations]
+            results.append(Results(setup, variant, read_table(folder), records, gallery, output_names(folder)))
     return results, missing
 
 
-def outputs(folder: Path) -> list[str]:
-    """What the model's scores are called; BlobexError if settings.json is missing or damaged."""
+def output_names(folder: Path) -> list[str]:
+    """Read the names of the model's outputs. BlobexError: settings.json is missing or damaged."""
     try:
         return [str(name) for name in read_json(folder / SETTINGS)["decision"]["outputs"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -82,57 +75,59 @@ def outputs(folder: Path) -> list[str]:
 
 
 @torch.no_grad()
-def painted(records: Sequence[Explanation], setup: str) -> list[Painted]:
-    """Which blob paints each point of the pictures, before and after; -1 is the background."""
-    canvas = map_canvas(records[0], setup)
-    layouts = [layout for record in records for layout in (record.blobs_before, record.blobs_after)]
-    maps = [
-        (
-            score_pyramid(concatenate(layouts[first : first + TOGETHER]), canvas, canvas.height)[canvas.height].argmax(
-                1
-            )
-            - 1
-        )
-        for first in range(0, len(layouts), TOGETHER)
+def gallery_items(explanations: Sequence[Explanation], setup: str) -> list[GalleryItem]:
+    """Return explanations with their blob maps before and after the change."""
+    canvas = map_canvas(explanations[0], setup)
+    layouts = [layout for each in explanations for layout in (each.blobs_before, each.blobs_after)]
+    batches = [concatenate(layouts[first : first + BATCH]) for first in range(0, len(layouts), BATCH)]
+    scores = [score_pyramid(batch, canvas, canvas.height)[canvas.height] for batch in batches]
+    maps = torch.cat([each.argmax(1) - 1 for each in scores]).numpy()
+    return [
+        GalleryItem(as_json(each), each.query, each.reconstruction, each.counterfactual, before, after)
+        for each, before, after in zip(explanations, maps[::2], maps[1::2], strict=True)
     ]
-    drawn = torch.cat(maps).numpy()
-    return list(zip(drawn[::2], drawn[1::2], strict=True))
 
 
-def map_canvas(record: Explanation, setup: str) -> Canvas:
-    """What the maps are drawn on: as the generator does, whatever the size of its pictures."""
+def map_canvas(explanation: Explanation, setup: str) -> Canvas:
+    """Return the canvas of blob maps: as the generator of a setup renders, at MAP_HEIGHT."""
     folder = common.MODELS / "blobgan" / setup
     network = read_config(folder, "blobgan").get("network", {}) if (folder / CONFIG).is_file() else {}
     if not isinstance(network, dict):
         raise BlobexError(f"the config in {folder} is damaged: run `dvc repro blobgan` again")
-    height, width = record.query.shape[:2]
+    height, width = explanation.query.shape[:2]
     return Canvas(MAP_HEIGHT, width // height, network.get("rectangle") == "legacy", network.get("blob_area", AREA))
 
 
 def stage_measures() -> tuple[dict[str, dict[str, dict[str, float]]], list[str]]:
-    """Every stage's measures by stage and setup, and what there is none of."""
+    """Read the measures of all stages by stage and setup; list what is missing."""
     found: dict[str, dict[str, dict[str, float]]] = {}
     missing = list[str]()
-    places = [(f"explain {variant}", common.REPORTS / "explain", variant) for variant in VARIANTS]
-    places += [(stage, common.REPORTS / stage, "") for stage in MEASURED]
-    for stage in TRAINED:
-        variants = sorted({path.parent.name for path in (common.MODELS / stage).glob("*/*/metrics.json")})
-        places += [(f"{stage} {variant}".strip(), common.MODELS / stage, variant) for variant in variants or [""]]
-    for name, folder, variant in places:
+    for stage, variant, folder in metrics_folders():
+        name = f"{stage} {variant}".strip()
         for setup in SETUPS:
-            measures = read_measures(folder / setup / variant / "metrics.json")
-            if measures is not None:
-                found.setdefault(name, {})[setup] = measures
-            elif folder.name in MEASURED:
-                run = f"make {name} SETUP={setup}" if name in MAKE else f"dvc repro {name}@{setup}"
-                missing.append(f"measures of {name}, {setup}: run `{run}`")
+            path = folder / setup / variant / "metrics.json"
+            if path.is_file():
+                found.setdefault(name, {})[setup] = read_measures(path)
+            elif stage in REPORTING:
+                command = f"make {stage} SETUP={setup}" if stage in MAKE_TARGETS else f"dvc repro {stage}@{setup}"
+                missing.append(f"measures of {stage}, {setup}: run `{command}`")
     return found, missing
 
 
-def read_measures(path: Path) -> dict[str, float] | None:
-    """The numbers of a metrics.json; None if there is none. BlobexError if it is damaged."""
-    if not path.is_file():
-        return None
+def metrics_folders() -> Iterator[tuple[str, str, Path]]:
+    """Yield stage, variant (or "") and folder of all stages that write <folder>/<setup>/<variant>/metrics.json."""
+    for variant in VARIANTS:
+        yield "explain", variant, common.REPORTS / "explain"
+    for stage in REPORTING:
+        yield stage, "", common.REPORTS / stage
+    for stage in TRAINING:
+        folder = common.MODELS / stage
+        for variant in sorted({path.parent.name for path in folder.glob("*/*/metrics.json")}) or [""]:
+            yield stage, variant, folder
+
+
+def read_measures(path: Path) -> dict[str, float]:
+    """Read the numbers of a metrics.json. BlobexError: it is damaged."""
     try:
         content = read_json(path)
         return {name: float(value) for name, value in content.items() if isinstance(value, int | float)}
@@ -140,24 +135,23 @@ def read_measures(path: Path) -> dict[str, float] | None:
         raise BlobexError(f"{path} is damaged: run its stage again") from error
 
 
-def tables() -> dict[str, str]:
-    """The truth benchmark's table of each setup that has one."""
-    paths = {setup: common.REPORTS / "truth" / setup / "table.txt" for setup in SETUPS}
+def truth_tables() -> dict[str, str]:
+    """Read the truth benchmark's table of each setup that has one."""
+    folder = common.REPORTS / "truth"
+    paths = {setup: folder / setup / "table.txt" for setup in SETUPS}
     try:
         return {setup: path.read_text(encoding="utf-8") for setup, path in paths.items() if path.is_file()}
     except UnicodeDecodeError as error:
-        raise BlobexError(
-            f"a table.txt in {common.REPORTS / 'truth'} is damaged: run `dvc repro truth` again"
-        ) from error
+        raise BlobexError(f"a table.txt in {folder} is damaged: run `dvc repro truth` again") from error
 
 
-def numbers(report: Report, path: Path) -> dict[str, float]:
-    """The figures of the page's overview, with their intervals, and its size."""
-    values: dict[str, float] = {"explanations": sum(len(each.rows) for each in report.results)}
-    values |= {"shown": sum(len(each.shown) for each in report.results), "bytes": path.stat().st_size}
-    for each in report.results:
-        found = measured(each.rows, report.distance, report.seed)
-        values |= flat({f"{each.setup}_{each.variant}_{name}": value for name, value in found.items()})
+def page_measures(report: Report, path: Path) -> dict[str, float]:
+    """Return the figures of the overview with their intervals, and the size of the page."""
+    values: dict[str, float] = {"explanations": sum(len(results.rows) for results in report.results)}
+    values |= {"shown": sum(len(results.gallery) for results in report.results), "bytes": path.stat().st_size}
+    for results in report.results:
+        intervals = measured(results, report.distance, report.seed)
+        values |= flat({f"{results.setup}_{results.variant}_{name}": value for name, value in intervals.items()})
     return values
 
 

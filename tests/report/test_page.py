@@ -1,4 +1,4 @@
-"""The report page: it says what the tables say, shows every explanation, loads nothing and breaks at no file name."""
+"""The report page agrees with the tables, shows every explanation, loads nothing and escapes file names."""
 
 import base64
 import dataclasses
@@ -25,7 +25,7 @@ from blobex.datasets.images import to_array
 from blobex.explain.explanation import Explanation
 from blobex.explain.results_folder import ResultFolder
 from blobex.metrics.interval import interval
-from blobex.report.page_pictures import GREY, data_uri, difference, flat_map
+from blobex.report.images import GREY, blob_map, difference, page_image
 from blobex.stages import report
 
 HOSTILE = 'a"><script>alert(1)</script><img src=x onerror=alert(1)>&amp;.png'
@@ -39,7 +39,7 @@ VOID = {"meta", "img", "input", "br", "hr", "link"}
 
 
 class Page(HTMLParser):
-    """Every element with its attributes and the text in it; what is opened must be closed, in order."""
+    """All elements with their attributes and text; asserts that elements are closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def records() -> list[Explanation]:
-    """Three pictures, two questions each; what the parser would see is made up, the last one failed."""
+    """Two questions about each of three images; object changes are made up, and the last search failed."""
     pictures = [to_array(each) for each in render(scenes(3))]
     found = tiny_explainer().explain(pictures, attributes=["stop", "left"])
     assert sum(record.flipped for record in found) >= 3
@@ -120,7 +120,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def text(records: list[Explanation], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The page of two setups, one of them with a second variant, the truth benchmark and a stage's measures."""
+    """The page of two setups, one of them with a second variant, and of the truth benchmark with its measures."""
     folder = tmp_path_factory.mktemp("page")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -135,7 +135,7 @@ def text(records: list[Explanation], tmp_path_factory: pytest.TempPathFactory) -
         return made()
 
 
-def test_the_page_is_whole_and_loads_nothing(text: str) -> None:
+def test_page_is_well_formed_and_loads_nothing(text: str) -> None:
     page = Page(text)
     for element in page.elements:
         for name in ("src", "href", "xlink:href", "srcset", "action", "data", "poster"):
@@ -149,7 +149,7 @@ def test_the_page_is_whole_and_loads_nothing(text: str) -> None:
     assert targets and {target[1:] for target in targets} <= set(identities)
 
 
-def test_every_picture_is_told_in_words_and_every_field_has_a_label(text: str) -> None:
+def test_every_image_has_a_text_and_every_field_a_label(text: str) -> None:
     page = Page(text)
     drawings = [each for each in page.all("svg") if each.get("role") == "img"]
     assert len(page.all("img")) == 2 * 12 and len(drawings) == 4 * 12
@@ -161,7 +161,7 @@ def test_every_picture_is_told_in_words_and_every_field_has_a_label(text: str) -
     assert all(each.get("tabindex") == "0" for each in page.elements if "wide" in each.get("class", ""))
 
 
-def test_hostile_names_stay_text(text: str) -> None:
+def test_hostile_file_names_are_escaped(text: str) -> None:
     page = Page(text)
     assert len(page.all("script")) == 1
     assert not any("onerror" in each for each in page.elements)
@@ -170,7 +170,7 @@ def test_hostile_names_stay_text(text: str) -> None:
     assert "method <b>ours</b>" in next(each["text"] for each in page.all("pre"))
 
 
-def test_the_figures_are_those_of_the_table(text: str, place: Path, records: list[Explanation]) -> None:
+def test_figures_agree_with_the_table(text: str, place: Path, records: list[Explanation]) -> None:
     write(records)
     rows = pq.read_table(place / "reports/explain/rect/basic/results/explanations.parquet").to_pylist()
     wanted = {
@@ -193,8 +193,8 @@ def test_the_figures_are_those_of_the_table(text: str, place: Path, records: lis
     assert written["explanations"] == written["shown"] == 6
 
 
-def test_what_changes_over_the_whole_set(text: str, place: Path, records: list[Explanation]) -> None:
-    """By hand: only flips count, per direction; the share is of explanations, not of changes."""
+def test_frequent_changes(text: str, place: Path, records: list[Explanation]) -> None:
+    """Only flips count; shares are of explanations, not of changes."""
     some = [dataclasses.replace(each, from_class="not stop", to_class="stop") for each in records[:4]]
     flags = [(True, (CAR,)), (True, (CAR, LIGHT, LIGHT)), (True, (LIGHT,)), (False, (CAR,))]
     some = [
@@ -211,7 +211,7 @@ def test_what_changes_over_the_whole_set(text: str, place: Path, records: list[E
     assert [row.split("[")[0] for row in rows] == ["light turned green67% ", "vehicle ahead removed67% "]
 
 
-def test_cards_carry_what_they_are_filtered_by(text: str, records: list[Explanation]) -> None:
+def test_cards_hold_the_values_of_filters_and_sorting(text: str, records: list[Explanation]) -> None:
     cards = Page(text).all("article")
     assert len(cards) == 12
     assert [card["data-order"] for card in cards] == [str(number) for number in range(12)]
@@ -220,11 +220,11 @@ def test_cards_carry_what_they_are_filtered_by(text: str, records: list[Explanat
         assert card["data-attribute"] == record.attribute and card["data-verdict"] == record.verdict
         assert card["data-changed"] == "|".join(sorted({each["family"] for each in record.objects}))
     assert float(cards[0]["data-distance"]) == pytest.approx(records[0].perceptual)
-    assert "data-distance" not in cards[5] and cards[5]["data-verdict"] == "failed"  # sorted last, never first
+    assert "data-distance" not in cards[5] and cards[5]["data-verdict"] == "failed"  # no distance: sorted last
     assert [each.get("value") for each in Page(text).all("option")].count("vehicle") == 1
 
 
-def test_an_explanation_shows_its_scores_and_numbers(text: str, records: list[Explanation]) -> None:
+def test_card_shows_scores_and_words(text: str, records: list[Explanation]) -> None:
     card = Page(text).all("article")[0]
     before, after = records[0].scores_before.tolist(), records[0].scores_after.tolist()
     for name, *pair in zip(("forward", "stop", "left", "right"), before, after, strict=True):
@@ -233,19 +233,19 @@ def test_an_explanation_shows_its_scores_and_numbers(text: str, records: list[Ex
     assert "not finite" in Page(text).all("article")[5]["text"]
 
 
-def test_stage_measures_join_their_intervals(text: str) -> None:
+def test_measures_are_shown_with_their_intervals(text: str) -> None:
     page = Page(text)
     assert any(each["text"] == "valid0.91 [0.85, 0.96] (n = 200)" for each in page.all("tr"))
 
 
-def test_fewer_pictures_are_shown_but_all_are_counted(place: Path, records: list[Explanation]) -> None:
+def test_gallery_is_limited_but_figures_count_all_images(place: Path, records: list[Explanation]) -> None:
     write(records)
     page = Page(made(1))
     assert len(page.all("article")) == 2
-    assert any("6 explanations of 3 pictures" in each["text"] for each in page.all("th"))
+    assert any("6 explanations of 3 images" in each["text"] for each in page.all("th"))
 
 
-def test_what_is_missing_is_told_with_what_to_run(place: Path, records: list[Explanation]) -> None:
+def test_missing_results_are_listed_with_their_commands(place: Path, records: list[Explanation]) -> None:
     with pytest.raises(BlobexError, match=r"dvc repro explain"):
         made()
     assert not Path("reports/report").exists()
@@ -259,54 +259,54 @@ def test_what_is_missing_is_told_with_what_to_run(place: Path, records: list[Exp
         made()
 
 
-def test_same_results_same_bytes(text: str, place: Path, records: list[Explanation]) -> None:
+def test_page_is_reproducible(text: str, place: Path, records: list[Explanation]) -> None:
     write(records)
     assert made() == made()
 
 
-def test_small_pictures_are_kept_exactly() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
-    read = Image.open(io.BytesIO(base64.b64decode(data_uri(picture).split(",")[1])))
-    assert (np.asarray(read.convert("RGB")) == picture).all()
+def test_small_images_are_stored_losslessly() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
+    read = Image.open(io.BytesIO(base64.b64decode(page_image(image).uri.split(",")[1])))
+    assert (np.asarray(read.convert("RGB")) == image).all()
 
 
 @pytest.mark.parametrize(("step", "gain"), [(1, 8), (20, 4), (40, 2), (100, 1), (200, 1)])
-def test_a_difference_is_grey_where_there_is_none_and_brighter_where_there_is_more(step: int, gain: int) -> None:
+def test_difference_is_amplified_around_grey(step: int, gain: int) -> None:
     query = np.zeros((8, 8, 3), np.uint8)
     other = query.copy()
     other[0, 0, 1] = step
-    shown, by = difference(query, other)
-    assert by == gain and shown[0, 0, 1] == min(GREY + gain * step, 255)
-    shown[0, 0, 1] = GREY
-    assert (shown == GREY).all()
+    image, used = difference(query, other)
+    assert used == gain and image[0, 0, 1] == min(GREY + gain * step, 255)
+    image[0, 0, 1] = GREY
+    assert (image == GREY).all()
     assert (difference(query, query)[0] == GREY).all()
 
 
-def test_a_map_colours_and_numbers_what_changed(records: list[Explanation]) -> None:
-    record = next(each for each in records if any(change.blob is not None for change in each.blobs))
-    change = next(change for change in record.blobs if change.blob is not None)
-    painted = np.full((32, 64), -1)
-    painted[4:28, 8:40] = change.blob
-    painted[:, 50:] = (change.blob or 0) + 1  # another, which stays
-    page = Page(flat_map(painted, [change], "a map"))
-    (mark,) = page.all("text")
-    assert mark["text"] == str(change.blob)
-    assert 8 <= float(mark["x"]) < 40 and 4 <= float(mark["y"]) < 28
-    assert not Page(flat_map(np.full((32, 64), -1), [change], "nothing to see")).all("text")
+def test_blob_map_colours_and_numbers_changed_blobs() -> None:
+    blobs = np.full((32, 64), -1)
+    blobs[4:28, 8:40] = 3
+    blobs[:, 50:] = 4  # unchanged
+    drawn = blob_map(blobs, [3])
+    (mark,) = drawn.marks
+    assert mark.number == 3 and 8 <= mark.x < 40 and 4 <= mark.y < 28
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(drawn.uri.split(",")[1]))).convert("RGB"))
+    inside, unchanged, background = pixels[10, 20], pixels[10, 60], pixels[0, 0]
+    assert np.ptp(inside.astype(int)) > 50 and np.ptp(unchanged.astype(int)) == np.ptp(background.astype(int)) == 0
+    assert not blob_map(np.full((32, 64), -1), [3]).marks  # the changed blob is not visible
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs Chromium")
 def test_filters_in_a_browser(text: str, tmp_path: Path) -> None:
-    """What a person chooses is played, and the state of the page read back."""
+    """Apply filters and sorting in Chromium and read the visible cards back."""
     play = """
     const set = (name, value) => { form.elements[name].value = value;
       form.elements[name].dispatchEvent(new Event("input", {bubbles: true})); };
     const all = () => [...document.querySelectorAll(".card")];
-    const seen = () => all().filter(card => !card.hidden).map(card => card.dataset.order);
-    const said = [seen()];
-    for (const [name, value] of PLAYED) { set(name, value); said.push(seen()); }
-    document.title = JSON.stringify(said);
+    const visible = () => all().filter(card => !card.hidden).map(card => card.dataset.order);
+    const orders = [visible()];
+    for (const [name, value] of PLAYED) { set(name, value); orders.push(visible()); }
+    document.title = JSON.stringify(orders);
     """
     played = [["setup", "square"], ["setup", ""], ["changed", "light"], ["text", "GREEN one.png"], ["sort", "distance"]]
     played += [["changed", ""], ["text", ""], ["verdict", "failed"]]

@@ -1,7 +1,7 @@
 "use strict";
 const form = document.getElementById("filters");
 if (form) {
-  const list = document.getElementById("cards"), told = document.getElementById("count");
+  const list = document.getElementById("cards"), status = document.getElementById("count");
   const open = document.getElementById("open"), cards = [...list.children];
   const texts = new Map(cards.map(card => [card,
     [...card.querySelectorAll(".searched")].map(part => part.textContent).join(" ").toLowerCase()]));
@@ -21,7 +21,7 @@ if (form) {
       card.hidden = !fits(card, wanted);
       count += !card.hidden;
     }
-    told.textContent = count ? `${count} of ${cards.length} explanations` : "No explanation fits: clear a filter.";
+    status.textContent = count ? `${count} of ${cards.length} explanations` : "No explanation fits: clear a filter.";
   };
   const sort = () => {
     const name = form.elements.sort.value;

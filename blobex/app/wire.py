@@ -11,17 +11,18 @@ import dataclasses
 import io
 import json
 import math
-from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from blobex.config.limits import Within
 from blobex.config.read import parse
+from blobex.config.value_types import SECTION, Bool, Float, Int, Names, Text, Variant
 from blobex.core.errors import BlobexError
 from blobex.layout.blobs import BlobLayout
 
@@ -32,59 +33,59 @@ LOUDEST = 1e4  # of a look's numbers
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class WireBlob:
     """One blob. Its look, features and then style, is base64 of float32: the page moves it about and never opens it."""
 
-    x: Annotated[float, Within(-10, 10)]
-    y: Annotated[float, Within(-10, 10)]
-    covs: Annotated[list[float], Within(-1e4, 1e4)]  # 4: as in BlobLayout
-    size: Annotated[float, Within(-1e4, 1e4)]
-    look: str
+    x: Annotated[Float, Field(ge=-10, le=10)]
+    y: Annotated[Float, Field(ge=-10, le=10)]
+    covs: list[Annotated[Float, Field(ge=-1e4, le=1e4)]]  # 4: as in BlobLayout
+    size: Annotated[Float, Field(ge=-1e4, le=1e4)]
+    look: Text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class WireLayout:
-    background: str  # its look
+    background: Text  # its look
     blobs: list[WireBlob]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class WireScene:
     """A picture and its blobs."""
 
-    name: str
-    photo: str | None  # base64 of a picture file of the setup's size; null: the blobs are all there is
+    name: Text
+    photo: Text | None  # base64 of a picture file of the setup's size; null: the blobs are all there is
     start: WireLayout  # the photo's blobs
     layout: WireLayout  # the same, edited
-    decision: str  # the model in question
+    decision: Text  # the model in question
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class WireSample:
-    seed: Annotated[int, Within(0, 2**31 - 1)]
-    truncation: Annotated[float, Within(0, 1)] = 0.0
-    decision: str | None = None  # null: the first
+    seed: Annotated[Int, Field(ge=0, le=2**31 - 1)]
+    truncation: Annotated[Float, Field(ge=0, le=1)] = 0.0
+    decision: Text | None = None  # null: the first
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class WireQuestion:
     """What `counterfactual.request.Request` holds, as far as a page asks for it."""
 
-    attribute: str | None = None
-    replaced: str | None = None
-    variant: Literal["basic", "targeted", "diverse"] = "basic"
-    keys: list[str] | None = None
-    blobs: Annotated[list[int] | None, Within(0, 511)] = None
-    region: Annotated[list[float] | None, Within(0, 1)] = None  # left, top, right, bottom, or x, y of three or more
-    thing: str | None = None  # an object that the parser finds, such as "car ahead"
-    background: bool | None = None
-    few: bool | None = None
-    count: Annotated[int | None, Within(1, 8)] = None
-    compose: str | None = None
-    steps: Annotated[int | None, Within(1, 2000)] = None
-    lambda_prox: Annotated[float | None, Within(0, 1000)] = None
-    learning_rate: Annotated[float | None, Within(1e-6, 10)] = None
+    attribute: Text | None = None
+    replaced: Text | None = None
+    variant: Variant = "basic"
+    keys: Names[Text] | None = None
+    blobs: list[Annotated[Int, Field(ge=0, le=511)]] | None = None
+    region: list[Annotated[Float, Field(ge=0, le=1)]] | None = None  # left, top, right, bottom; or x, y of 3 or more
+    thing: Text | None = None  # an object that the parser finds, such as "car ahead"
+    background: Bool | None = None
+    few: Bool | None = None
+    count: Annotated[Int, Field(ge=1, le=8)] | None = None
+    compose: Text | None = None
+    steps: Annotated[Int, Field(ge=1, le=2000)] | None = None
+    lambda_prox: Annotated[Float, Field(ge=0, le=1000)] | None = None
+    learning_rate: Annotated[Float, Field(ge=1e-6, le=10)] | None = None
 
 
 def read(kind: type[T], tree: object, name: str) -> T:

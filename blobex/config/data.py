@@ -1,59 +1,80 @@
-"""Parameters of a run as a whole, of its pictures and of the scenes that are drawn."""
+"""Parameters of a run as a whole, of its images and of the synthetic scenes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
-from blobex.config.limits import Within
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from blobex.config.value_types import SECTION, Int, Seed, Text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Run:
-    seed: Annotated[int, Within(0, 2**31 - 1)]  # of all that is drawn at random, but for the scenes
-    device: Literal["auto", "cpu", "cuda"]  # auto: cuda where there is one
-    devices: Annotated[int, Within(1, 64)]  # GPUs or processes of this machine that share each batch of a training
-    precision: Literal["auto", "float32", "bfloat16"]  # auto: bfloat16 where the machine computes in it
-    batches: Literal["pixels", "pictures"]  # batch_size: of square pictures, wider ones being as many fewer; or of any
-    tracking_uri: str  # MLflow's store; "none" turns tracking off
-    artifacts: str | None  # where MLflow keeps files: s3://bucket/folder; null: beside its store
-    s3_endpoint: str | None  # of an S3 server that is not Amazon's
+    """Randomness, hardware and tracking of all stages."""
+
+    seed: Seed = Field(description="seed of all random draws but those of the scenes")
+    device: Literal["auto", "cpu", "cuda"] = Field(description="auto: cuda if available")
+    devices: Int = Field(ge=1, le=64, description="GPUs or processes of this machine that share each training batch")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        description="auto: bfloat16 where the device supports it natively"
+    )
+    batches: Literal["pixels", "pictures"] = Field(
+        description="unit of batch_size. pixels: those of square images, so batches of wider images are smaller; "
+        "pictures: images of any shape"
+    )
+    tracking_uri: Text = Field(description='MLflow tracking store; "none" turns tracking off')
+    artifacts: Text | None = Field(
+        description="folder of MLflow's artifacts, such as s3://bucket/folder; null: beside the tracking store"
+    )
+    s3_endpoint: Text | None = Field(description="URL of an S3 server other than Amazon's")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class ImageSize:
-    height: Annotated[int, Within(16, 1024)]  # pixels
-    aspect_ratio: Annotated[int, Within(1, 4)]  # width / height
+    height: Int = Field(ge=16, le=1024, description="pixels")
+    aspect_ratio: Int = Field(ge=1, le=4, description="width / height")
 
     @property
     def width(self) -> int:
         return self.height * self.aspect_ratio
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class ImageSizes:
-    square: ImageSize
-    rect: ImageSize
+    """Image size of each setup."""
+
+    square: ImageSize = Field(description="image size of the setup square")
+    rect: ImageSize = Field(description="image size of the setup rect")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Data:
-    source: Literal["bdd100k", "folder"]  # folder: any pictures, without labels
-    root: str  # holds bdd100k/ and bdd_oia/, or the pictures themselves
-    cache: str | None  # decoded pictures are kept here; null: nowhere
-    perceptual: Literal["parser", "vgg", "alex", "squeeze"]  # network of the perceptual distance
-    frechet: Literal["parser", "inception", "inception_clean"]  # network of the Frechet distance; clean: by clean-fid
-    external: str  # folder of weights from elsewhere; `make external` lists them
+    """Images, labels and the networks that measure distances between images."""
+
+    source: Literal["bdd100k", "folder"] = Field(
+        description="bdd100k: images and labels laid out as in BDD100K and BDD-OIA; folder: any images, without labels"
+    )
+    root: Text = Field(description="folder that holds bdd100k/ and bdd_oia/, or the images themselves")
+    cache: Text | None = Field(description="folder for decoded images; null: no cache")
+    perceptual: Literal["parser", "vgg", "alex", "squeeze"] = Field(description="network of the perceptual distance")
+    frechet: Literal["parser", "inception", "inception_clean"] = Field(
+        description="network of the Frechet distance; inception_clean resizes images as clean-fid does"
+    )
+    external: Text = Field(description="folder of third-party weights; `make external` lists them")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Scenes:
-    height: Annotated[int, Within(16, 1024)]  # pixels; scenes are twice as wide
-    seed: Annotated[int, Within(0, 2**31 - 1)]  # other seeds, other scenes
-    detection_train: Annotated[int, Within(1, 10**6)]  # pictures with boxes and drivable areas
-    detection_val: Annotated[int, Within(1, 10**6)]  # of the same kind, for measuring
-    segmentation_train: Annotated[int, Within(1, 10**6)]  # pictures with semantic and panoptic maps
-    segmentation_val: Annotated[int, Within(1, 10**6)]  # of the same kind, for measuring
-    decision_train: Annotated[int, Within(1, 10**6)]  # pictures with actions and reasons
-    decision_val: Annotated[int, Within(1, 10**6)]  # of the same kind, for measuring
-    decision_test: Annotated[int, Within(1, 10**6)]  # of the same kind, for explaining
+    """Synthetic road scenes: size, seed and number of images of each split."""
+
+    height: Int = Field(ge=16, le=1024, description="pixels; scenes are twice as wide")
+    seed: Seed = Field(description="seed of all scenes")
+    detection_train: Int = Field(ge=1, le=10**6, description="training images with boxes and drivable areas")
+    detection_val: Int = Field(ge=1, le=10**6, description="validation images with boxes and drivable areas")
+    segmentation_train: Int = Field(ge=1, le=10**6, description="training images with semantic and panoptic maps")
+    segmentation_val: Int = Field(ge=1, le=10**6, description="validation images with semantic and panoptic maps")
+    decision_train: Int = Field(ge=1, le=10**6, description="training images with actions and reasons")
+    decision_val: Int = Field(ge=1, le=10**6, description="validation images with actions and reasons")
+    decision_test: Int = Field(ge=1, le=10**6, description="test images with actions and reasons, to be explained")

@@ -1,101 +1,132 @@
-"""Parameters of inversions and of counterfactuals."""
+"""Parameters of inversion and of the counterfactual search."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from blobex.config.limits import Within
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from blobex.config.value_types import SECTION, Bool, Float, Int, Names, Text, Weight
 from blobex.core.errors import BlobexError
 
 VARIANTS = ("basic", "targeted", "diverse")  # of explain
 
-
 Key = Literal["xs", "ys", "covs", "sizes", "features", "spatial_style"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Search:
-    mode: Literal["fast", "published"]  # published: step for step as OCTET's scripts, to compare with
-    max_batch_pixels: Annotated[int | None, Within(1024, 2**31)]  # worked on at once; null: by the device
+    """Inversions and counterfactual searches."""
+
+    mode: Literal["fast", "published"] = Field(description="published: step for step as the published scripts")
+    max_batch_pixels: Annotated[Int, Field(ge=1024, le=2**31)] | None = Field(
+        description="pixels in a batch of images; null: depends on the device"
+    )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class InversionParams:
-    steps: Annotated[int, Within(0, 10**5)]  # of Adam
-    decision_steps: Annotated[int, Within(0, 10**5)]  # the last ones, which look at the decision too
-    learning_rate: Annotated[float, Within(1e-6, 10)]  # at the beginning
-    size_lr_multiplier: Annotated[float, Within(1e-3, 1e3)]  # the learning rate of sizes is so many times as high
-    perceptual: Annotated[float, Within(0, 1e4)]  # weight of the perceptual distance
-    l2: Annotated[float, Within(0, 1e4)]  # weight of the squared difference of pixels
-    decision: Annotated[float, Within(0, 1e4)]  # weight of the squared difference of the decision's features
-    blobs: Annotated[float, Within(0, 1e4)]  # weight of the squared difference to the blobs at the start
+    steps: Int = Field(ge=0, le=10**5, description="Adam steps")
+    decision_steps: Int = Field(ge=0, le=10**5, description="number of last steps whose loss includes the decision")
+    learning_rate: Float = Field(ge=1e-6, le=10, description="initial learning rate")
+    size_lr_multiplier: Float = Field(ge=1e-3, le=1e3, description="learning rate of sizes / learning_rate")
+    perceptual: Weight = Field(description="weight of the perceptual distance")
+    l2: Weight = Field(description="weight of the mean squared difference of pixels")
+    decision: Weight = Field(description="weight of the mean squared difference of the decision model's features")
+    blobs: Weight = Field(description="weight of the mean squared difference from the initial layout")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Invert:
-    start: Literal["blobgan_pretrain", "encoder"]  # whose encoder says where the search begins
-    source: Literal["real", "generated"]
-    images: Annotated[int, Within(1, 10**6)]  # that are inverted, and explained
-    truncation: Annotated[float, Within(0, 1)]  # of generated pictures
-    square: InversionParams
-    rect: InversionParams
+    """Inversion: the layout that renders to a given image."""
+
+    start: Literal["blobgan_pretrain", "encoder"] = Field(
+        description="encoder of the initial layout: blobgan_pretrain's, which encodes the parser's segments, or encoder"
+    )
+    source: Literal["real", "generated"] = Field(description="images to invert")
+    images: Int = Field(ge=1, le=10**6, description="number of images to invert and to explain")
+    truncation: Float = Field(ge=0, le=1, description="truncation of generated images; 0: none, 1: the mean layout")
+    square: InversionParams = Field(description="hyperparameters of the setup square")
+    rect: InversionParams = Field(description="hyperparameters of the setup rect")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class SearchParams:
-    examples: Annotated[int, Within(0, 1000)]  # of each object that are tried before gradients; 0: gradients alone
-    steps: Annotated[int, Within(1, 10**5)]  # at most
-    learning_rate: Annotated[float, Within(1e-6, 10)]  # of all keys but sizes
-    size_lr_multiplier: Annotated[float, Within(1e-3, 1e3)]  # the learning rate of sizes is so many times as high
-    lambda_prox: Annotated[float, Within(0, 1e3)]  # price of change
-    margin: Annotated[float, Within(0, 100)]  # logits past the border where a decision counts as flipped on the way
-    patience: Annotated[int, Within(0, 10**5)]  # steps without a nearer flip, then the search ends
-    retries: Annotated[int, Within(0, 4)]  # of what does not flip, each at 8 times the learning rate of the one before
-    bisections: Annotated[int, Within(0, 30)]  # of the way back from the flip to its border
-    lambda_key: Annotated[dict[Key, float], Within(0, 1e4)]  # price of each key's mean absolute change
+    examples: Int = Field(
+        ge=0, le=1000, description="stored examples of each object to try before gradient descent; 0: none"
+    )
+    steps: Int = Field(ge=1, le=10**5, description="maximum number of Adam steps")
+    learning_rate: Float = Field(ge=1e-6, le=10, description="learning rate of all keys but sizes")
+    size_lr_multiplier: Float = Field(ge=1e-3, le=1e3, description="learning rate of sizes / learning_rate")
+    lambda_prox: Float = Field(ge=0, le=1e3, description="weight of the proximity loss")
+    margin: Float = Field(
+        ge=0, le=100, description="logits beyond the decision boundary that count as a flip during gradient descent"
+    )
+    patience: Int = Field(ge=0, le=10**5, description="steps without a nearer flip before the search stops")
+    retries: Int = Field(
+        ge=0, le=4, description="further searches if the decision does not flip, each at 8 times the learning rate"
+    )
+    bisections: Int = Field(ge=0, le=30, description="bisections of the line search for the decision boundary")
+    lambda_key: dict[Key, Annotated[Float, Field(ge=0, le=1e4)]] = Field(
+        description="weight of each key's mean absolute change in the proximity loss"
+    )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class ExplainVariant:
-    keys: list[Key]  # of the layout that may change
-    blobs: Annotated[list[int] | None, Within(0, 511)]  # blobs that may change; null: all
-    background: bool  # whether the background may change
-    few: bool  # as few blobs as the flip bears
-    count: Annotated[int, Within(1, 16)]  # counterfactuals of each question, each with blobs of its own
+    keys: Names[Key] = Field(description="keys of the layout that may change")
+    blobs: list[Annotated[Int, Field(ge=0, le=511)]] | None = Field(description="blobs that may change; null: all")
+    background: Bool = Field(description="whether the background may change")
+    few: Bool = Field(description="whether to change as few blobs as the flip allows")
+    count: Int = Field(ge=1, le=16, description="counterfactuals of each query, each of which changes other blobs")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Gate:
-    action: Literal["report", "refine", "skip"]  # what to do where a reconstruction does not stand for its photo
-    refine_steps: Annotated[int, Within(1, 10**5)]  # of a second inversion, from where the first ended
-    perceptual: Annotated[float | None, Within(0, 100)]  # distance from which it does not; null: none
+    action: Literal["report", "refine", "skip"] = Field(
+        description="treatment of images whose reconstruction is too far off or decided otherwise than the image"
+    )
+    refine_steps: Int = Field(ge=1, le=10**5, description="steps of the second inversion with action refine")
+    perceptual: Annotated[Float, Field(ge=0, le=100)] | None = Field(
+        description="perceptual distance from which a reconstruction is too far; null: no limit"
+    )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class ExplainImages:
-    basic: Annotated[int, Within(1, 10**6)]  # pictures; at most as many as are inverted
-    targeted: Annotated[int, Within(1, 10**6)]  # pictures
-    diverse: Annotated[int, Within(1, 10**6)]  # pictures
+    basic: Int = Field(ge=1, le=10**6, description="images to explain; at most invert.images")
+    targeted: Int = Field(ge=1, le=10**6, description="images to explain; at most invert.images")
+    diverse: Int = Field(ge=1, le=10**6, description="images to explain; at most invert.images")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Explain:
-    decision: Literal["plain", "biased"]  # `blobex explain --decision` takes any model
-    attributes: list[str]  # outputs in question, by name or number
-    images: ExplainImages  # the first of those that `invert` inverted, which the stage explains
-    published_format: bool  # whether the stage writes metadata_<i>.pt, too
-    compose: Literal["photo", "full"]  # the change laid over the photo, or the whole picture rendered anew
-    gate: Gate
-    basic: ExplainVariant
-    targeted: ExplainVariant
-    diverse: ExplainVariant
-    square: SearchParams
-    rect: SearchParams
+    """Counterfactual explanations."""
+
+    decision: Literal["plain", "biased"] = Field(
+        description="decision model to explain; `blobex explain --decision` takes any model"
+    )
+    attributes: Names[Text] = Field(description="outputs of the decision model to flip, by name or number")
+    images: ExplainImages = Field(description="number of inverted images that the stage explains, by variant")
+    published_format: Bool = Field(description="whether the stage writes metadata_<i>.pt, too")
+    compose: Literal["photo", "full"] = Field(
+        description="photo: the change is composed onto the photo; full: the whole image is rendered"
+    )
+    gate: Gate = Field(description="treatment of poor reconstructions")
+    basic: ExplainVariant = Field(description="variant basic")
+    targeted: ExplainVariant = Field(description="variant targeted")
+    diverse: ExplainVariant = Field(description="variant diverse")
+    square: SearchParams = Field(description="hyperparameters of the setup square")
+    rect: SearchParams = Field(description="hyperparameters of the setup rect")
 
     def variant(self, name: str) -> ExplainVariant:
-        """One of the variants by name; BlobexError if there is none of that name."""
+        """Return a variant by name.
+
+        Raises:
+            BlobexError: if there is no such variant.
+        """
         if name not in VARIANTS:
             raise BlobexError(f"unknown variant {name!r}: choose from {', '.join(VARIANTS)}")
-        found: ExplainVariant = getattr(self, name)
-        return found
+        variant: ExplainVariant = getattr(self, name)
+        return variant

@@ -1,21 +1,24 @@
-"""The truth of a run: params.yaml, one frozen dataclass per section."""
+"""All parameters of a run: params.yaml, one frozen dataclass per section."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from pydantic.dataclasses import dataclass
+
 from blobex.config.data import Data, ImageSize, ImageSizes, Run, Scenes
+from blobex.config.evaluation import Bench, Evaluate, Report, Truth
 from blobex.config.explain import Explain, Invert, Search
-from blobex.config.measures import Bench, Evaluate, Report, Truth
 from blobex.config.sweeps import SweepCf, SweepEncoder, SweepInvert
 from blobex.config.training import Blobgan, BlobganPretrain, Decision, Encoder, EncoderPretrain, FidStats, Parser
+from blobex.config.value_types import SECTION
 from blobex.core.errors import BlobexError
 
-PICTURE_TRAININGS = ("parser", "decision", "blobgan_pretrain", "blobgan", "encoder_pretrain", "encoder")
+IMAGE_TRAININGS = ("parser", "decision", "blobgan_pretrain", "blobgan", "encoder_pretrain", "encoder")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Params:
     run: Run
     data: Data
@@ -40,28 +43,32 @@ class Params:
     sweep_encoder: SweepEncoder
 
     def published(self) -> Params:
-        """The same, but for searches as in the published scripts, which begin at the encoder's blobs."""
+        """Return a copy for the published search, which starts at the encoder's layout."""
         search, invert = replace(self.search, mode="published"), replace(self.invert, start="encoder")
         return replace(self, search=search, invert=invert)
 
     def for_setup(self, name: str) -> Params:
-        """The same, but where run.batches says so for fewer of wider pictures: with the pixels of so many square ones.
+        """Return a copy whose batches count images of a setup, `run.batches: pictures`.
 
-        So a step takes both setups the same memory and time. What comes out counts pictures: it stays as it is when it
-        is read again.
+        If `run.batches` is pixels, the batch sizes are divided by the aspect ratio, so that a step takes the time and
+        memory of a step on square images.
         """
         ratio = self.setup(name).aspect_ratio
         if self.run.batches == "pictures":
             return self
-        trained: dict[str, Any] = {}
-        for section in PICTURE_TRAININGS:
-            part = getattr(self, section)
-            size = max(1, part.training.batch_size // ratio)
-            trained[section] = replace(part, training=replace(part.training, batch_size=size))
-        return replace(self, run=replace(self.run, batches="pictures"), **trained)
+        sections: dict[str, Any] = {}
+        for key in IMAGE_TRAININGS:
+            section = getattr(self, key)
+            size = max(1, section.training.batch_size // ratio)
+            sections[key] = replace(section, training=replace(section.training, batch_size=size))
+        return replace(self, run=replace(self.run, batches="pictures"), **sections)
 
     def setup(self, name: str) -> ImageSize:
-        """The picture size of the setup called `name`."""
+        """Return the image size of a setup.
+
+        Raises:
+            BlobexError: if there is no such setup.
+        """
         if name not in ("square", "rect"):
             raise BlobexError(f"unknown setup {name!r}: choose square or rect")
         return self.setups.square if name == "square" else self.setups.rect

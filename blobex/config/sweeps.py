@@ -1,60 +1,84 @@
-"""Parameters of sweeps: where they look, how long, and what they must keep to."""
+"""Parameters of hyperparameter sweeps: search space, budget and limits."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from blobex.config.limits import Within
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from blobex.config.value_types import SECTION, Bool, Float, Int, Names, Seed, Variant
+
+Images = Annotated[Int, Field(ge=1, le=10**5)]
+TrialImages = Annotated[Images, Field(description="images of a trial")]
+FinalImages = Annotated[Images, Field(description="other images, to measure the finalists on")]
+HeldOutImages = Annotated[Images, Field(description="other images, for the final comparison")]
+Chunk = Annotated[Images, Field(description="images between two decisions about pruning a trial")]
+Seconds = Annotated[Float, Field(ge=0, le=1e6)]
+SECONDS = "limit of one core's time for a square image, and proportionally more for wider ones; null: no limit"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Range:
-    """Where a sweep looks for a value."""
+    """Range of values of one hyperparameter."""
 
-    low: Annotated[float, Within(-1e12, 1e12)]
-    high: Annotated[float, Within(-1e12, 1e12)]
-    log: bool  # on a logarithmic scale
-    whole: bool  # whole numbers only
+    low: Float = Field(ge=-1e12, le=1e12, description="smallest value")
+    high: Float = Field(ge=-1e12, le=1e12, description="largest value")
+    log: Bool = Field(description="whether to sample on a logarithmic scale")
+    whole: Bool = Field(description="whether to sample whole numbers only")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Sweep:
-    trials: Annotated[int, Within(1, 10**5)]  # in all, with those of earlier calls
-    sampler: Literal["gp", "tpe", "random"]
-    seed: Annotated[int, Within(0, 2**31 - 1)]  # of the sampler
-    pruner: Literal["wilcoxon", "median", "none"]  # of hopeless trials; none with mode pareto
-    mode: Literal["single", "pareto"]  # one number under limits, or a front of several
-    finalists: Annotated[int, Within(1, 100)]  # best trials that are measured again to choose the best; 1: none is
+    trials: Int = Field(ge=1, le=10**5, description="total number of trials, those of earlier calls included")
+    sampler: Literal["gp", "tpe", "random"] = Field(description="sampler of Optuna")
+    seed: Seed = Field(description="seed of the sampler")
+    pruner: Literal["wilcoxon", "median", "none"] = Field(
+        description="pruner of Optuna, which stops hopeless trials; none with mode pareto"
+    )
+    mode: Literal["single", "pareto"] = Field(
+        description="single: minimise one objective within limits; pareto: several objectives"
+    )
+    finalists: Int = Field(
+        ge=1, le=100, description="best trials to measure again, on other images, before choosing the best; 1: no rerun"
+    )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class SweepCf(Sweep):
-    variants: list[Literal["basic", "targeted", "diverse"]]  # of explain, for pictures in turn
-    questions: Literal["one", "all"]  # about each picture: one of explain.attributes, in turn, or all
-    images: Annotated[int, Within(1, 10**5)]  # that measure a trial
-    finals: Annotated[int, Within(1, 10**5)]  # other pictures, on which finalists are measured again
-    held_out: Annotated[int, Within(1, 10**5)]  # other pictures, of the final comparison
-    chunk: Annotated[int, Within(1, 10**5)]  # pictures between two chances to stop a hopeless trial
-    flip_rate: Annotated[float, Within(0, 1)]  # at least
-    seconds: Annotated[float | None, Within(0, 1e6)]  # per square picture; null: no limit
-    blob_price: Annotated[float, Within(0, 100)]  # of each changed blob, in perceptual distance
+    """Sweep over the hyperparameters in explain.<setup>: `make sweep-cf`."""
+
+    variants: Names[Variant] = Field(description="variants of explain, assigned to the images in turn")
+    questions: Literal["one", "all"] = Field(
+        description="queries of each image. one: one of explain.attributes, in turn; all: all of them"
+    )
+    images: TrialImages = Field()
+    finals: FinalImages = Field()
+    held_out: HeldOutImages = Field()
+    chunk: Chunk = Field()
+    flip_rate: Float = Field(ge=0, le=1, description="minimum share of flipped decisions")
+    seconds: Seconds | None = Field(description=SECONDS)
+    blob_price: Float = Field(ge=0, le=100, description="objective's cost of a changed blob, in perceptual distance")
     space: dict[
         Literal[
             "travel", "learning_rate", "steps", "size_lr_multiplier", "lambda_prox", "margin", "patience", "bisections"
         ],
         Range,
-    ]  # travel: learning_rate * steps, in the place of learning_rate
+    ] = Field(description="ranges to search; travel is learning_rate * steps and replaces learning_rate")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class SweepInvert(Sweep):
-    images: Annotated[int, Within(1, 10**5)]  # that measure a trial
-    finals: Annotated[int, Within(1, 10**5)]  # other pictures, on which finalists are measured again
-    held_out: Annotated[int, Within(1, 10**5)]  # other pictures, of the final comparison
-    chunk: Annotated[int, Within(1, 10**5)]  # pictures between two chances to stop a hopeless trial
-    agreement: Annotated[float, Within(0, 1)]  # of decisions about reconstructions, at least
-    seconds: Annotated[float | None, Within(0, 1e6)]  # per square picture; null: no limit
+    """Sweep over the hyperparameters in invert.<setup>: `make sweep-invert`."""
+
+    images: TrialImages = Field()
+    finals: FinalImages = Field()
+    held_out: HeldOutImages = Field()
+    chunk: Chunk = Field()
+    agreement: Float = Field(
+        ge=0, le=1, description="minimum share of reconstructions that are decided like their images"
+    )
+    seconds: Seconds | None = Field(description=SECONDS)
     space: dict[
         Literal[
             "travel",
@@ -68,12 +92,16 @@ class SweepInvert(Sweep):
             "blobs",
         ],
         Range,
-    ]  # travel: learning_rate * steps, in the place of learning_rate
+    ] = Field(description="ranges to search; travel is learning_rate * steps and replaces learning_rate")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class SweepEncoder(Sweep):
-    steps: Annotated[int, Within(1, 10**7)]  # of each trial's training
-    images: Annotated[int, Within(2, 10**5)]  # generated ones that measure a trial
-    held_out: Annotated[int, Within(2, 10**5)]  # generated ones of the final comparison
-    space: dict[Literal["learning_rate", "halvings"], Range]  # halvings: of the learning rate, in the whole training
+    """Sweep over the hyperparameters in encoder_pretrain.training: `make sweep-encoder`."""
+
+    steps: Int = Field(ge=1, le=10**7, description="training steps of a trial")
+    images: Int = Field(ge=2, le=10**5, description="generated images to measure a trial on")
+    held_out: Int = Field(ge=2, le=10**5, description="generated images of the final comparison")
+    space: dict[Literal["learning_rate", "halvings"], Range] = Field(
+        description="ranges to search; halvings is the number of times that the learning rate is halved"
+    )

@@ -1,11 +1,13 @@
-"""Parameters of the stages that train a network, and of the statistics that rate the BlobGAN."""
+"""Parameters of the stages that train a network, and of the statistics for the Frechet distance."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from blobex.config.limits import FileName, Within
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from blobex.config.value_types import SECTION, Bool, FileName, Float, Int, Names, Text, Weight, Width, Widths
 
 Group = Literal[  # of segments
     "road",
@@ -23,136 +25,173 @@ Group = Literal[  # of segments
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Checkpoints:
-    every_n_steps: Annotated[int, Within(1, 10**7)]  # a checkpoint is written
-    keep: Annotated[int, Within(-1, 1000)]  # -1 keeps all
-    monitor: str  # "step", or a logged measure such as "fd_parser"
-    mode: Literal["min", "max"]  # of the measure, what is best: the lowest or the highest
+    every_n_steps: Int = Field(ge=1, le=10**7, description="steps between two checkpoints")
+    keep: Int = Field(ge=-1, le=1000, description="number of checkpoints to keep; -1: all")
+    monitor: Text = Field(description='"step", or a logged measure such as "fd_parser", that ranks the checkpoints')
+    mode: Literal["min", "max"] = Field(description="whether the lowest or the highest value of monitor is best")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Resume:
-    source: Literal["none", "last", "best", "step"]  # where a training goes on that was stopped
-    run_id: str | None  # MLflow run to continue; null: the run that the checkpoint names
-    step: Annotated[int | None, Within(0, 10**9)]  # with source "step"
+    source: Literal["none", "last", "best", "step"] = Field(description="checkpoint to resume an interrupted run from")
+    run_id: Text | None = Field(description="MLflow run to continue; null: the run that the checkpoint names")
+    step: Annotated[Int, Field(ge=0, le=10**9)] | None = Field(description="step of the checkpoint with source step")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Training:
-    steps: Annotated[int, Within(1, 10**8)]  # of the optimiser
-    batch_size: Annotated[
-        int, Within(1, 4096)
-    ]  # samples of all devices together; of wide pictures fewer, see run.batches
-    accumulate: Annotated[int, Within(1, 1024)]  # batches per optimiser step, one after the other
-    learning_rate: Annotated[float, Within(1e-8, 1.0)]  # at the beginning
-    halve_every: Annotated[int, Within(0, 10**8)]  # steps; 0: constant learning rate
-    checkpoint: Checkpoints
-    resume: Resume
+    steps: Int = Field(ge=1, le=10**8, description="optimiser steps")
+    batch_size: Int = Field(
+        ge=1, le=4096, description="samples of all devices together; fewer of wide images, see run.batches"
+    )
+    accumulate: Int = Field(ge=1, le=1024, description="batches per optimiser step")
+    learning_rate: Float = Field(ge=1e-8, le=1.0, description="initial learning rate")
+    halve_every: Int = Field(
+        ge=0, le=10**8, description="steps after which the learning rate is halved; 0: constant learning rate"
+    )
+    checkpoint: Checkpoints = Field(description="checkpoints")
+    resume: Resume = Field(description="how to resume an interrupted run")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Parser:
-    channels: Annotated[list[int], Within(1, 2048)]  # widths of the body, finest level first
-    training: Training
+    """Parser: the network that segments and detects objects."""
+
+    channels: Annotated[list[Width], Field(strict=True)] = Field(
+        description="widths of the encoder's levels, finest first"
+    )
+    training: Training = Field(description="training of the parser")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Decision:
-    variants: list[Literal["plain", "biased", "night", "verge"]]  # the rules whose decisions are learnt
-    architecture: Literal["densenet121", "densenet_small"]
-    training: Training
+    """Decision models to explain."""
+
+    variants: Names[Literal["plain", "biased", "night", "verge"]] = Field(
+        description="decision rules to learn; all but plain contain a shortcut"
+    )
+    architecture: Literal["densenet121", "densenet_small"] = Field(description="densenet121: as published")
+    training: Training = Field(description="training of a decision model")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class FidStats:
-    name: Annotated[str, FileName()]  # lower-cased
-    images: Annotated[int, Within(2, 10**6)]  # at most
-    shuffle: bool  # whether they are drawn at random if there are more
-    batch_size: Annotated[int, Within(1, 4096)]  # matters to speed only
-    path: str | None  # folder of pictures; null: the data set's training pictures
+    """Statistics of real images for the Frechet distance."""
+
+    name: FileName = Field(description="name of the statistics' files, which is converted to lower case")
+    images: Int = Field(ge=2, le=10**6, description="maximum number of images")
+    shuffle: Bool = Field(description="whether to choose the images at random if there are more")
+    batch_size: Int = Field(ge=1, le=4096, description="affects speed only")
+    path: Text | None = Field(description="folder of images; null: the data set's training images")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Jitter:
-    position: Annotated[float, Within(0, 1)]  # shares of the picture
-    size: Annotated[float, Within(0, 10)]  # of the size logit
-    angle: Annotated[float, Within(0, 3.2)]  # radians
+    position: Float = Field(ge=0, le=1, description="largest shift of a blob's centre, relative to the image size")
+    size: Float = Field(ge=0, le=10, description="largest change of a size logit")
+    angle: Float = Field(ge=0, le=3.2, description="largest rotation, in radians")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Network:
-    blobs: Annotated[int, Within(1, 512)]  # K, the background not counted
-    blob_area: Annotated[float, Within(1e-5, 1)]  # squared half-axis of a blob of size 1, in squared picture heights
-    size_in: Annotated[int, Within(4, 64)]  # height of the input grid
-    feature_dim: Annotated[int, Within(1, 2048)]  # numbers that a blob writes into the input grid
-    style_dim: Annotated[int, Within(1, 2048)]  # numbers that modulate the convolutions where a blob is
-    layout: Literal["flow", "mlp"]  # how z becomes a layout: a flow fitted to real ones, or layers the GAN trains
-    z_dim: Annotated[int, Within(1, 2048)]  # numbers of z, which layouts are sampled from
-    layout_hidden: Annotated[int, Within(1, 4096)]  # width of the flow, or of the layers: numbers of w
-    layout_layers: Annotated[int, Within(2, 32)]  # residual blocks of the flow, or linear layers
-    norm_features: bool  # whether features and styles are pixel-normalised
-    channels: Annotated[dict[int, int], Within(1, 2048)]  # generator: height of a level to its width
-    discriminator_channels: Annotated[dict[int, int], Within(1, 2048)]  # height of a level to its width
-    rectangle: Literal["native", "legacy"]  # how the score maps of a rectangle are made
+    blobs: Int = Field(ge=1, le=512, description="number of blobs, K, without the background")
+    blob_area: Float = Field(
+        ge=1e-5, le=1, description="squared half-axis of a blob of size 1, in squared image heights; published: 0.02"
+    )
+    size_in: Int = Field(ge=4, le=64, description="height of the input grid")
+    feature_dim: Int = Field(
+        ge=1, le=2048, description="length of the features splatted onto the input grid (published: override_c_in)"
+    )
+    style_dim: Int = Field(ge=1, le=2048, description="length of the styles that modulate the convolutions")
+    layout: Literal["flow", "mlp"] = Field(
+        description="network from z to a layout. flow: fitted to real layouts in blobgan_pretrain; mlp: trained with "
+        "the GAN"
+    )
+    z_dim: Int = Field(ge=1, le=2048, description="length of z, the latent vector of a layout")
+    layout_hidden: Int = Field(ge=1, le=4096, description="hidden width of the flow, or length of w with mlp")
+    layout_layers: Int = Field(ge=2, le=32, description="residual blocks of the flow, or linear layers of mlp")
+    norm_features: Bool = Field(description="whether to divide features and styles by their root mean square")
+    channels: Widths = Field(description="width of each generator level by its height")
+    discriminator_channels: Widths = Field(description="width of each discriminator level by its height")
+    rectangle: Literal["native", "legacy"] = Field(
+        description="splatting onto rectangles. legacy: as published rectangular checkpoints need"
+    )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class BlobganPretrain:
-    slots: Annotated[dict[Group, int], Within(1, 100)]  # blobs of each group of segments, the hindmost first
-    code_dim: Annotated[int, Within(1, 2048)]  # of what a blob looks like
-    examples: Annotated[int, Within(1, 10**5)]  # pictures whose blobs are kept beside the weights, for `explain`
-    code_noise: Annotated[float, Within(0, 10)]  # deviation, so that near codes look alike
-    l1: Annotated[float, Within(0, 1e4)]  # weight of the absolute difference of pixels
-    perceptual: Annotated[float, Within(0, 1e4)]  # weight of the perceptual distance
-    training: Training  # of the generator
-    layout: Training  # of the flow of layouts, afterwards
+    """Pretraining of the BlobGAN: the generator learns to paint the parser's segments, a flow to sample layouts."""
+
+    slots: dict[Group, Annotated[Int, Field(ge=1, le=100)]] = Field(
+        description="blobs of each group of segments, from back to front; blobgan.network.blobs in all"
+    )
+    code_dim: Int = Field(ge=1, le=2048, description="length of the code of a blob's appearance")
+    examples: Int = Field(
+        ge=1, le=10**5, description="images whose layouts are saved with the weights, for `blobex explain`"
+    )
+    code_noise: Float = Field(
+        ge=0, le=10, description="standard deviation of the noise on codes, so that similar codes look alike"
+    )
+    l1: Weight = Field(description="weight of the mean absolute difference of pixels")
+    perceptual: Weight = Field(description="weight of the perceptual distance")
+    training: Training = Field(description="training of the generator")
+    layout: Training = Field(description="training of the flow of layouts, after the generator")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Blobgan:
-    start: Literal["pretrained", "scratch"]  # the weights of blobgan_pretrain, or random ones
-    network: Network
-    training: Training
-    flips: bool  # whether the discriminator sees real pictures mirrored half of the time
-    painting_weight: Annotated[float, Within(0, 1e4)]  # of blobgan_pretrain's loss, beside; 0: none
-    r1_weight: Annotated[float, Within(0, 1e6)]  # of the squared gradient at real pictures
-    r1_every: Annotated[int, Within(1, 1000)]  # steps, and weighted as often
-    ema_half_life_images: Annotated[float, Within(1, 1e9)]  # after so many the moving average has half forgotten
-    jitter: Jitter
-    sample_every_n_steps: Annotated[int, Within(1, 10**8)]  # generated pictures are logged
-    fid_every_n_steps: Annotated[int, Within(0, 10**8)]  # 0: never while training
-    fid_images: Annotated[int, Within(2, 10**6)]  # generated for each measurement
-    mean_latent_samples: Annotated[int, Within(1, 10**6)]  # over which the mean w is taken
+    """Adversarial training of the BlobGAN."""
+
+    start: Literal["pretrained", "scratch"] = Field(
+        description="initial weights. pretrained: those of blobgan_pretrain; scratch: random"
+    )
+    network: Network = Field(description="architecture of generator and discriminator")
+    training: Training = Field(description="training of the BlobGAN")
+    flips: Bool = Field(description="whether half of the discriminator's real images are mirrored")
+    painting_weight: Weight = Field(description="weight of blobgan_pretrain's loss in the generator's loss; 0: none")
+    r1_weight: Float = Field(ge=0, le=1e6, description="weight of the R1 penalty")
+    r1_every: Int = Field(ge=1, le=1000, description="steps between two R1 penalties, which are weighted accordingly")
+    ema_half_life_images: Float = Field(ge=1, le=1e9, description="half-life of the weights' moving average, in images")
+    jitter: Jitter = Field(description="random changes of sampled layouts")
+    sample_every_n_steps: Int = Field(ge=1, le=10**8, description="steps between two logs of generated images")
+    fid_every_n_steps: Int = Field(
+        ge=0, le=10**8, description="steps between two measurements of the Frechet distance; 0: none during training"
+    )
+    fid_images: Int = Field(ge=2, le=10**6, description="generated images of a measurement")
+    mean_latent_samples: Int = Field(ge=1, le=10**6, description="samples of the mean w")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class EncoderPretrain:
-    architecture: Literal["stylegan", "resnet"]
-    channels: Annotated[dict[int, int], Within(1, 2048)]  # height of a level to its width
-    mlp_idx: Annotated[int, Within(-32, -1)]  # w is the activation before this layer of mlp; -1 with a flow
-    training: Training
+    """Pretraining of the encoder on generated images."""
+
+    architecture: Literal["stylegan", "resnet"] = Field(
+        description="stylegan: residual network of StyleGAN2; resnet: ResNet-18"
+    )
+    channels: Widths = Field(description="width of each level by its height")
+    mlp_idx: Int = Field(ge=-32, le=-1, description="layer of mlp whose input the encoder predicts; -1 with a flow")
+    training: Training = Field(description="training of the encoder")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class RealWeights:
-    perceptual: Annotated[float, Within(0, 1e4)]  # distance
-    l1: Annotated[float, Within(0, 1e4)]  # absolute difference of pixels
-    l2: Annotated[float, Within(0, 1e4)]  # squared difference of pixels
-    decision: Annotated[float, Within(0, 1e4)]  # squared difference of the decision's features
+    perceptual: Weight = Field(description="weight of the perceptual distance")
+    l1: Weight = Field(description="weight of the mean absolute difference of pixels")
+    l2: Weight = Field(description="weight of the mean squared difference of pixels")
+    decision: Weight = Field(description="weight of the mean squared difference of the decision model's features")
 
 
-@dataclass(frozen=True)
-class GeneratedWeights:
-    perceptual: Annotated[float, Within(0, 1e4)]  # distance
-    l1: Annotated[float, Within(0, 1e4)]  # absolute difference of pixels
-    l2: Annotated[float, Within(0, 1e4)]  # squared difference of pixels
-    decision: Annotated[float, Within(0, 1e4)]  # squared difference of the decision's features
-    blobs: Annotated[float, Within(0, 1e4)]  # squared difference of the six keys
+@dataclass(frozen=True, config=SECTION)
+class GeneratedWeights(RealWeights):
+    blobs: Weight = Field(description="weight of the mean squared difference of the layouts")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Encoder:
-    training: Training
-    real: RealWeights  # weights of the loss of real pictures
-    generated: GeneratedWeights  # weights of the loss of generated pictures
+    """Training of the encoder on real and generated images."""
+
+    training: Training = Field(description="training of the encoder")
+    real: RealWeights = Field(description="loss of real images")
+    generated: GeneratedWeights = Field(description="loss of generated images")

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from blobex.config.limits import Within
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
 from blobex.config.read import parse, read_yaml
+from blobex.config.value_types import SECTION, Float, Int, Names, Text
 from blobex.core.errors import BlobexError, brief
 from blobex.decisions.decision import Input, Kind, Resize
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=SECTION)
 class Card:
     """The keys of a card. All but `model` may be left out: null is what the model's reference says itself."""
 
-    model: str  # a reference as `load` takes it; file names are relative to the card
+    model: Text  # a reference as `load` takes it; file names are relative to the card
     kind: Kind | None
-    outputs: list[str] | None  # one name per logit
-    height: Annotated[int | None, Within(1, 8192)]  # of the pictures that the model reads
-    width: Annotated[int | None, Within(1, 8192)]
-    mean: Annotated[list[float] | None, Within(-10, 10)]  # of colours in 0..1: red, green, blue
-    std: Annotated[list[float] | None, Within(1e-4, 10)]
+    outputs: Names[Text] | None  # one name per logit
+    height: Annotated[Int, Field(ge=1, le=8192)] | None  # of the pictures that the model reads
+    width: Annotated[Int, Field(ge=1, le=8192)] | None
+    mean: list[Annotated[Float, Field(ge=-10, le=10)]] | None  # of colours in 0..1: red, green, blue
+    std: list[Annotated[Float, Field(ge=1e-4, le=10)]] | None
     resize: Resize | None
 
     @property

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blobex.config.limits import Shape
 from blobex.config.params import Params
+from blobex.config.value_types import Shape
 from blobex.core.device import batch_pixels
 from blobex.core.errors import BlobexError
 from blobex.counterfactual.compose import Composer

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from blobex.config.explain import Explain, ExplainVariant, Gate, SearchParams
-from blobex.config.limits import Shape
 from blobex.config.read import parse
+from blobex.config.value_types import Shape
 from blobex.core.errors import BlobexError
 from blobex.counterfactual.masks import resolve_keys
 from blobex.counterfactual.questions import Box

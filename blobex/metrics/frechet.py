@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from blobex.config.limits import FileName
+from blobex.config.value_types import is_file_name
 from blobex.core.errors import BlobexError
 from blobex.core.files import check_packed, whole_file
 from blobex.datasets.images import to_float
@@ -139,7 +139,7 @@ def load_statistics(path: Path) -> GaussianStatistics:
     except (OSError, KeyError, TypeError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise BlobexError(f"no Frechet statistics in {path}: run `dvc repro fid_stats` or `dvc pull` first") from error
     width = len(found.mean) if found.mean.ndim == 1 else 0
-    if not width or found.covariance.shape != (width, width) or not FileName().allows(found.setup):
+    if not width or found.covariance.shape != (width, width) or not is_file_name(found.setup):
         raise BlobexError(f"{path} holds no mean and covariance of a setup: run `dvc repro fid_stats` again")
     if not (found.mean.isfinite().all() and found.covariance.isfinite().all()):
         raise BlobexError(f"the statistics in {path} are not finite: run `dvc repro fid_stats` again")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import pydantic.dataclasses
 import torch.nn.functional as F
 import torchvision
+from pydantic import Field
 from torch import Tensor, nn
 
-from blobex.config.limits import Within
+from blobex.config.value_types import SECTION, Int
 from blobex.core.errors import BlobexError
 from blobex.networks import weights
 from blobex.scenes.rules import ACTIONS, REASONS
@@ -20,14 +21,14 @@ SMALLEST = 32  # pixels: the body halves pictures five times
 BLOCKS = {"densenet121": (6, 12, 24, 16), "densenet_small": (2, 4, 8, 4)}  # layers of each dense block
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True, config=SECTION)
 class _Saved:
     """What config.yaml says of a decision model: the arguments of `DecisionModel`."""
 
     architecture: Literal["densenet121", "densenet_small"]
-    height: Annotated[int, Within(SMALLEST, 1024)]
-    width: Annotated[int, Within(SMALLEST, 4096)]
-    outputs: int
+    height: Annotated[Int, Field(ge=SMALLEST, le=1024)]
+    width: Annotated[Int, Field(ge=SMALLEST, le=4096)]
+    outputs: Int
 
 
 class DecisionModel(nn.Module):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import pydantic.dataclasses
 import torchvision
+from pydantic import Field
 from torch import Tensor, nn
 
-from blobex.config.limits import Within
+from blobex.config.value_types import SECTION, Int
 from blobex.networks import weights
 from blobex.networks.blobgan import check_levels
 from blobex.networks.ops import at_least_float32
@@ -19,16 +20,16 @@ from blobex.networks.residual import ResidualNetwork
 SMALLEST = 4
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True, config=SECTION)
 class _Saved:
     """What config.yaml says of an encoder: the arguments of `Encoder`."""
 
     architecture: Literal["stylegan", "resnet"]
-    channels: Annotated[dict[int, int], Within(1, 8192)]
-    height: Annotated[int, Within(1, 4096)]
-    aspect_ratio: Annotated[int, Within(1, 16)]
-    w_size: Annotated[int, Within(1, 2**20)]
-    mlp_idx: Annotated[int, Within(-64, -1)]
+    channels: dict[Int, Annotated[Int, Field(ge=1, le=8192)]]
+    height: Annotated[Int, Field(ge=1, le=4096)]
+    aspect_ratio: Annotated[Int, Field(ge=1, le=16)]
+    w_size: Annotated[Int, Field(ge=1, le=2**20)]
+    mlp_idx: Annotated[Int, Field(ge=-64, le=-1)]
 
 
 class Encoder(nn.Module):

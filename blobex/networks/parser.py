@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, cast
 
+import pydantic.dataclasses
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
-from blobex.config.limits import Within
+from blobex.config.value_types import SECTION, Int
 from blobex.core.errors import BlobexError
 from blobex.networks import weights
 from blobex.scenes.labels import DETECTION, DRIVABLE, SEMANTIC
@@ -60,13 +62,13 @@ class Detections:
     categories: Tensor  # M: scenes.labels.DETECTION
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True, config=SECTION)
 class _Saved:
     """What config.yaml says of a parser: the arguments of `Parser`."""
 
-    channels: Annotated[list[int], Within(1, 8192)]
-    height: Annotated[int, Within(1, 4096)]
-    width: Annotated[int, Within(1, 8192)]
+    channels: list[Annotated[Int, Field(ge=1, le=8192)]]
+    height: Annotated[Int, Field(ge=1, le=4096)]
+    width: Annotated[Int, Field(ge=1, le=8192)]
 
 
 class Parser(nn.Module):

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import pydantic.dataclasses
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from blobex.config.limits import Within
 from blobex.config.training import Group
+from blobex.config.value_types import SECTION, Int
 from blobex.core.errors import BlobexError
 from blobex.layout.assign import BlobAnchors
 from blobex.layout.blobs import BlobLayout
@@ -115,13 +117,13 @@ class StoredExamples(nn.Module):
         return examples
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True, config=SECTION)
 class _Saved:
     """What config.yaml says beside the BlobGAN."""
 
-    code_dim: Annotated[int, Within(1, 8192)]
-    slots: Annotated[dict[Group, int], Within(1, 512)]
-    examples: Annotated[int, Within(1, 10**5)]
+    code_dim: Annotated[Int, Field(ge=1, le=8192)]
+    slots: dict[Group, Annotated[Int, Field(ge=1, le=512)]]
+    examples: Annotated[Int, Field(ge=1, le=10**5)]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from blobex.config.read import shown
+from blobex.config.messages import abbreviated
 from blobex.core.errors import BlobexError
 from blobex.datasets.images import ENDINGS, fit, load_image
 from blobex.networks.parser import ParserOutput, detections, panoptic
@@ -52,7 +52,7 @@ def region_mask(text: str, height: int, width: int, output: ParserOutput | None 
     if not re.fullmatch(r"[A-Za-z ]*[A-Za-z][A-Za-z ]*", text):
         return parse_region(text, height, width)
     if output is None:
-        raise BlobexError(f"region {shown(text)} is a name, which takes a trained parser: give {FORMS}")
+        raise BlobexError(f"region {abbreviated(text)} is a name, which takes a trained parser: give {FORMS}")
     return object_mask(text, output, index)
 
 
@@ -71,16 +71,16 @@ def parse_region(text: str, height: int, width: int) -> Tensor:
     except ValueError as error:
         if Path(text).suffix.lower() in ENDINGS or _is_file(text):
             return _white(text, height, width)
-        raise BlobexError(f"region {shown(text)}: give {FORMS}") from error
+        raise BlobexError(f"region {abbreviated(text)}: give {FORMS}") from error
     if not points or {len(point) for point in points} not in ({4}, {2}) or (len(points[0]) == 4 and len(points) > 1):
-        raise BlobexError(f"region {shown(text)}: give {FORMS}")
+        raise BlobexError(f"region {abbreviated(text)}: give {FORMS}")
     if not all(0 <= number <= 1 for point in points for number in point):  # also if one is not a number
-        raise BlobexError(f"region {shown(text)} reaches out of the picture: give shares from 0 to 1")
+        raise BlobexError(f"region {abbreviated(text)} reaches out of the picture: give shares from 0 to 1")
     if len(points[0]) == 2 and len(points) < 3:
-        raise BlobexError(f"region {shown(text)} has fewer than three corners: give more, or {BOX}")
+        raise BlobexError(f"region {abbreviated(text)} has fewer than three corners: give more, or {BOX}")
     inside = box_mask(points[0], height, width) if len(points[0]) == 4 else _polygon_mask(points, height, width)
     if not inside.any():
-        raise BlobexError(f"region {shown(text)} holds no pixel of {height}x{width}: make it larger")
+        raise BlobexError(f"region {abbreviated(text)} holds no pixel of {height}x{width}: make it larger")
     return inside
 
 
@@ -226,8 +226,8 @@ def _parse_name(name: str) -> tuple[bool, str, str | None]:
     category = known.get(" ".join(words))
     if category is None:
         raise BlobexError(
-            f"no object is called {shown(name)}: say [nearest|all] CATEGORY [ahead|left|right], where CATEGORY is "
-            f"one of {', '.join((*THINGS, *STUFF))}"
+            f"no object is called {abbreviated(name)}: say [nearest|all] CATEGORY [ahead|left|right], where CATEGORY "
+            f"is one of {', '.join((*THINGS, *STUFF))}"
         )
     return first == "all", category, where
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from blobex.config.read import read_yaml, shown
+from blobex.config.messages import abbreviated
+from blobex.config.read import read_yaml
 from blobex.config.write import Changes, Value, rewritten
 from blobex.core.errors import BlobexError, brief
 from blobex.core.files import whole_file
@@ -121,5 +122,5 @@ def read_best(path: Path) -> dict[str, Value]:
     except (OSError, ValueError, AttributeError, LookupError, TypeError) as error:
         raise BlobexError(f"cannot read the values of {path}: run the sweep first") from error
     if wrong:
-        raise BlobexError(f"{path} holds no number for {shown(wrong[0])}: run the sweep again")
+        raise BlobexError(f"{path} holds no number for {abbreviated(wrong[0])}: run the sweep again")
     return dict(values)

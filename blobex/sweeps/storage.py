@@ -18,8 +18,8 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from sqlalchemy import create_engine, inspect, make_url
 
-from blobex.config.limits import FileName
-from blobex.config.read import shown
+from blobex.config.messages import abbreviated
+from blobex.config.value_types import FILE_NAME_RULE, is_file_name
 from blobex.core.errors import BlobexError, brief
 from blobex.core.files import without_password
 from blobex.sweeps.claim import is_locked, locked, locked_in_postgresql
@@ -33,8 +33,8 @@ def folder_of(kind: str, name: str, reports: Path = Path("reports")) -> Path:
     """Where a study is kept. BlobexError: there is no such kind, or the name cannot be a folder's."""
     if kind not in KINDS:
         raise BlobexError(f"unknown sweep {kind!r}: choose from {', '.join(KINDS)}")
-    if not FileName().allows(name):
-        raise BlobexError(f"the study is called {shown(name)}: give a name{FileName()}")
+    if not is_file_name(name):
+        raise BlobexError(f"the study is called {abbreviated(name)}: give a name of {FILE_NAME_RULE}")
     return reports / f"sweep_{kind}" / name
 
 

@@ -14,14 +14,15 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydantic.dataclasses
 import torch
 
 from blobex.config.read import parse
+from blobex.config.value_types import SECTION, Int, Text
 from blobex.core.errors import BlobexError
 from blobex.core.files import read_json
 from blobex.tracking.tracker import Tracker
@@ -41,18 +42,18 @@ CALLS = (
 )
 
 
-@dataclass(frozen=True)
+@pydantic.dataclasses.dataclass(frozen=True, config=SECTION)
 class Planned:
     """A run: all that it takes to begin it, or to find it again."""
 
-    store: str  # the server's URI, without a password
-    stage: str
-    name: str
-    tags: dict[str, str]  # whose work it is: the setup's, the variant's, a run's that it belongs to
-    values: dict[str, str]  # its parameters
-    marks: dict[str, str]  # other tags: of this time's process and code
-    run_id: str | None  # None: the server does not know it yet
-    begun: int  # in milliseconds since 1970
+    store: Text  # the server's URI, without a password
+    stage: Text
+    name: Text
+    tags: dict[Text, Text]  # whose work it is: the setup's, the variant's, a run's that it belongs to
+    values: dict[Text, Text]  # its parameters
+    marks: dict[Text, Text]  # other tags: of this time's process and code
+    run_id: Text | None  # None: the server does not know it yet
+    begun: Int  # in milliseconds since 1970
 
     def goes_on_as(self, other: Planned) -> bool:
         """Whether the other is the same work; the server may have known this run only."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from blobex.config.measures import Truth
+from blobex.config.evaluation import Truth
 from blobex.core.errors import BlobexError
 from blobex.explain.explanation import Explanation
 from blobex.truth.attacks import pixel_attack, random_edits

@@ -1,39 +1,35 @@
-"""The page of parameters: names and ranges from blobex.config, values and comments from the profiles."""
+"""Page of all parameters: descriptions and ranges from blobex.config, values from the profiles."""
 
 from __future__ import annotations
 
-import ast
-import dataclasses
 import inspect
-import io
-import re
-import tokenize
-import types
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
+from pydantic import TypeAdapter
 
-from blobex.config.limits import Within
+from blobex.config.messages import Schema, non_null, resolved, values
 from blobex.config.params import Params
+from blobex.config.read import load_params, to_dict
 
-SCALARS = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+WORDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
+PROFILES = ("synthetic", "bdd100k")
 INTRODUCTION = """# Parameters
 
-`params.yaml` holds all of these keys and no others; one that is missing, unknown or out of its range is an error that
-names it. The second column is the default (`profiles/synthetic.yaml`), the third is `profiles/bdd100k.yaml` where it
-differs. A section with the name of a stage is that [stage](stages.md)'s; any key can be set for one experiment:
-`dvc exp run -S blobgan.training.steps=100`.
+`params.yaml` holds all of these keys and no others; a key that is missing, unknown or out of its range is an error
+that names it. The second column is the default (`profiles/synthetic.yaml`), the third the value of
+`profiles/bdd100k.yaml` where it differs. A section with the name of a [stage](stages.md) holds that stage's
+parameters. Any key can be set for one experiment: `dvc exp run -S blobgan.training.steps=100`.
 """
 
 
 @dataclass(frozen=True)
 class Row:
-    """One key; a key that holds others has no value."""
+    """One key; a key that holds other keys has no values."""
 
     key: str  # dotted
     values: tuple[str, ...]  # in each profile, as YAML
@@ -42,99 +38,55 @@ class Row:
 
 
 def page(root: Path) -> str:
-    """The page as Markdown; `root` is the repository."""
-    texts = [(root / "profiles" / f"{name}.yaml").read_text(encoding="utf-8") for name in ("synthetic", "bdd100k")]
-    trees, notes = [yaml.safe_load(text) for text in texts], yaml_comments(texts[0])
+    """Return the page as Markdown; `root` is the repository."""
+    trees = [to_dict(load_params(root / "profiles" / f"{name}.yaml")) for name in PROFILES]
+    schema = TypeAdapter(Params).json_schema()
     parts = [INTRODUCTION]
     for section, kind in typing.get_type_hints(Params).items():
-        parts += [f"## {section}\n"]
-        parts += [f"{_sentence(notes[section])}\n"] if section in notes else []
+        parts += [f"## {section}\n", f"{inspect.getdoc(kind)}\n"]
         parts += ["| key | default | bdd100k | allowed | meaning |", "|---|---|---|---|---|"]
-        parts += [_line(row) for row in rows(kind, [tree[section] for tree in trees], notes, f"{section}.")] + [""]
+        child = resolved(schema["properties"][section], schema["$defs"])
+        parts += [_line(row) for row in rows(child, [tree[section] for tree in trees], f"{section}.", schema["$defs"])]
+        parts += [""]
     return "\n".join(parts)
 
 
-def rows(kind: type, trees: list[Any], notes: dict[str, str], prefix: str) -> Iterator[Row]:
-    """A row for every key of a dataclass, and for those of the dataclasses within it."""
-    hints, said = typing.get_type_hints(kind, include_extras=True), field_comments(kind)
-    for field in dataclasses.fields(kind):
-        key, hint = f"{prefix}{field.name}", hints[field.name]
-        values, meaning = [tree[field.name] for tree in trees], said.get(field.name, "")
-        if not dataclasses.is_dataclass(hint):
-            yield Row(key, tuple(map(_as_yaml, values)), allowed(hint), meaning or notes.get(key, ""))
-            continue
-        if meaning:
+def rows(schema: Schema, trees: list[Any], prefix: str, definitions: dict[str, Schema]) -> Iterator[Row]:
+    """Yield a row for every key of a JSON schema, and for the keys of the mappings in it."""
+    for name, property_ in schema["properties"].items():
+        key, child = f"{prefix}{name}", resolved(property_, definitions)
+        children, meaning = [tree[name] for tree in trees], child.get("description", "")
+        if "properties" in child:
             yield Row(key, (), "", meaning)
-        yield from rows(typing.cast(type, hint), values, notes, f"{key}.")
+            yield from rows(child, children, f"{key}.", definitions)
+        else:
+            yield Row(key, tuple(map(_as_yaml, children)), allowed(child, definitions), meaning)
 
 
-def allowed(hint: Any, limits: str = "") -> str:
-    """What a parameter of this type may be, in words."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Annotated:
-        return allowed(arguments[0], "".join(_range(each) for each in arguments[1:] if isinstance(each, Within)))
-    if origin in (types.UnionType, typing.Union):
-        return f"{allowed(arguments[0], limits)}, or `null`"
-    if origin is Literal:
-        return ", ".join(f"`{each}`" for each in arguments)
-    if origin is list:
-        return f"list of: {allowed(arguments[0], limits)}"
-    if origin is dict:
-        return f"mapping of: {allowed(arguments[0])}; to: {allowed(arguments[1], limits)}"
-    if dataclasses.is_dataclass(hint):
-        return f"`{{{', '.join(each.name for each in dataclasses.fields(hint))}}}`"
-    return SCALARS[hint] + limits
+def allowed(schema: Schema, definitions: dict[str, Schema]) -> str:
+    """Describe the values that a JSON schema allows."""
+    if "anyOf" in schema:
+        return f"{allowed(non_null(schema), definitions)}, or `null`"
+    schema = resolved(schema, definitions)
+    if options := values(schema):
+        return ", ".join(f"`{option}`" for option in options)
+    if schema["type"] == "array":
+        return f"list of: {allowed(schema['items'], definitions)}"
+    if "properties" in schema:
+        return f"`{{{', '.join(schema['properties'])}}}`"
+    if schema["type"] == "object":
+        keys = allowed(schema.get("propertyNames", {"type": "integer"}), definitions)
+        return f"mapping of: {keys}; to: {allowed(schema['additionalProperties'], definitions)}"
+    limits = f" from {_number(schema['minimum'])} to {_number(schema['maximum'])}" if "minimum" in schema else ""
+    return WORDS[schema["type"]] + limits
 
 
-def field_comments(kind: type) -> dict[str, str]:
-    """The comment behind each field of a dataclass, those that it inherits included."""
-    found: dict[str, str] = {}
-    for each in reversed(kind.__mro__):
-        if dataclasses.is_dataclass(each):
-            fields, comments = _parsed(inspect.getsource(typing.cast(type, each)))
-            found |= {name: comments[line] for name, line in fields.items() if line in comments}
-    return found
-
-
-@cache
-def _parsed(source: str) -> tuple[dict[str, int], dict[int, str]]:
-    """The last line of each field of a class, and the comment of each line."""
-    (node,) = ast.parse(source).body
-    assert isinstance(node, ast.ClassDef)
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
-    fields = [each for each in node.body if isinstance(each, ast.AnnAssign)]
-    return {typing.cast(ast.Name, each.target).id: each.end_lineno or 0 for each in fields}, comments
-
-
-def yaml_comments(text: str) -> dict[str, str]:
-    """Dotted key to the comment behind it; of several keys on one line it is the first one's."""
-    lines, found, seen = text.splitlines(), dict[str, str](), set[int]()
-
-    def walk(node: yaml.Node | None, prefix: str) -> None:
-        for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
-            line = key.start_mark.line
-            comment = re.search(r" # (.*)$", lines[line])
-            if comment and line not in seen:
-                found[f"{prefix}{key.value}"] = comment[1]
-            seen.add(line)
-            walk(value, f"{prefix}{key.value}.")
-
-    walk(yaml.compose(text, Loader=yaml.SafeLoader), "")
-    return found
-
-
-def _range(limits: Within) -> str:
-    low, high = (f"{each:,.0f}" if float(each).is_integer() else f"{each:g}" for each in vars(limits).values())
-    return f" from {low} to {high}"
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:g}"
 
 
 def _as_yaml(value: Any) -> str:
     return yaml.safe_dump(value, default_flow_style=True, width=10**6, sort_keys=False).removesuffix("...\n").strip()
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
 
 
 def _line(row: Row) -> str:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from blobex.config.explain import VARIANTS
-from blobex.config.params import PICTURE_TRAININGS, Params
+from blobex.config.params import IMAGE_TRAININGS, Params
 from blobex.config.read import flatten, load_params, parse, to_dict
 from blobex.config.training import Jitter
 from blobex.core.errors import BlobexError
@@ -130,7 +130,7 @@ def test_batches_of_wide_pictures(tree, batches, share):
     tree["run"]["batches"] = batches
     params = parse(Params, tree)
     wide = params.for_setup("rect")
-    for section in PICTURE_TRAININGS:
+    for section in IMAGE_TRAININGS:
         size = getattr(params, section).training.batch_size
         assert getattr(wide, section).training.batch_size == size // share
     assert wide.blobgan_pretrain.layout == params.blobgan_pretrain.layout  # of vectors, as long for any picture
@@ -233,8 +233,8 @@ BAD_FILES = [
     ("- a\n- b\n", "mapping"),
     ("run: {seed: 1\n", "not valid YAML"),
     ("run:\n\tseed: 1\n", "not valid YAML"),
-    ("run: {seed: 0, seed: 1}\n", "'seed' stands twice"),
-    ("run: {}\nrun: {}\n", "'run' stands twice"),
+    ("run: {seed: 0, seed: 1}\n", "'seed' occurs twice"),
+    ("run: {}\nrun: {}\n", "'run' occurs twice"),
     ("run: !!python/object/apply:os.getcwd []\n", "not valid YAML"),
     ("run: {seed: 2020-99-99}\n", "not valid YAML"),
     ("run: {seed: " + "1" * 5000 + "}\n", "not valid YAML"),

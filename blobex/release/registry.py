@@ -17,6 +17,7 @@ from blobex.networks.weights import WEIGHTS
 from blobex.release.contents import Contents
 from blobex.release.pipeline import Part
 from blobex.tracking import store as mlflow_store
+from blobex.tracking.mlflow_tracker import MlflowTracker
 
 EXPERIMENT, ALIAS = "release", "reference"
 RUNS = 20  # the newest ones that are looked through for each network
@@ -86,7 +87,7 @@ def add_version(
     run_id = client.create_run(experiment, run_name=model, tags=dict(tags)).info.run_id
     status = "FAILED"
     try:
-        mlflow_store.MlflowTracker(client, run_id).log_metrics(measures)
+        MlflowTracker(client, run_id).log_metrics(measures)
         client.log_artifacts(run_id, str(folder), EXPERIMENT)
         if not client.search_registered_models(f"name = '{model}'"):
             client.create_registered_model(model, description="networks of blobex, as released")

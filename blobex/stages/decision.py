@@ -29,7 +29,7 @@ def main(params: Params, setup: str, variant: str) -> None:
         held_out = load_planted(params, setup, "val", variant)
         common.write_metrics(folder, decision_measures(model, held_out, training.batch_size), tracker)
         name = f"decision-{setup}-{variant}"
-        tracking.register_decision(tracker, params, name, model.cpu(), *held_out.images.shape[2:])
+        tracking.register_decision(tracker, name, model.cpu(), *held_out.images.shape[2:])
     mark_finished(common.checkpoints(folder), True)
 
 

@@ -76,9 +76,7 @@ def _stoppable() -> Iterator[None]:
 
 def _recover(opened: Opened, params: Params, ended: Sequence[subprocess.Popen[bytes]] = ()) -> None:
     with opened.place.claimed():
-        lost = recover(opened, {process.pid: process.returncode for process in ended})
-    for trial in lost:
-        tracking.end(params, trial.user_attrs.get("run_id"), "KILLED")
+        recover(opened, {process.pid: process.returncode for process in ended})
     tracking.end_orphans(params, opened.study.user_attrs.get("run_id"))  # of workers killed before they told their run
 
 

@@ -82,7 +82,7 @@ def _try(
     trial.set_user_attr("settings", settings)
     parent = opened.study.user_attrs.get("run_id")
     try:
-        with tracking.child(params, parent, f"{task.section}-{task.setup}-{trial.number}", task.keys(settings)) as run:
+        with tracking.child(params, parent, task.section, task.setup, str(trial.number), task.keys(settings)) as run:
             trial.set_user_attr("run_id", run.run_id)
             outcome = task.measure(settings, _Reporter(trial))
             if not math.isfinite(outcome.loss):

@@ -1,4 +1,4 @@
-"""MLflow's pages about a store that has none of its own."""
+"""MLflow's web pages on a local store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from blobex.tracking.store import S3_ENDPOINT, SQLITE
 
 
 def serve(settings: Run, port: int) -> NoReturn:
-    """Become the server of MLflow's pages about a local store's runs; BlobexError if `run.tracking_uri` is no such."""
+    """Replace this process by MLflow's web server on a local store.
+
+    Raises:
+        BlobexError: if `run.tracking_uri` is not a local database.
+    """
     if not settings.tracking_uri.startswith(SQLITE):
         raise BlobexError(
             f"run.tracking_uri is {settings.tracking_uri}: only a store {SQLITE}... has no pages of its own to open"
@@ -24,5 +28,5 @@ def serve(settings: Run, port: int) -> NoReturn:
         "--port": str(port),
     }
     endpoint = {S3_ENDPOINT: settings.s3_endpoint} if settings.s3_endpoint else {}
-    words = [word for option in options.items() for word in option]
-    os.execve(sys.executable, [sys.executable, "-m", "mlflow", "ui", *words], os.environ | endpoint)
+    arguments = [word for option in options.items() for word in option]
+    os.execve(sys.executable, [sys.executable, "-m", "mlflow", "ui", *arguments], os.environ | endpoint)

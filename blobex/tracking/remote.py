@@ -1,4 +1,4 @@
-"""An S3 bucket as DVC's remote and as the place of MLflow's files: the only module that knows boto3 and DVC."""
+"""S3 bucket as DVC's remote and as the store of MLflow's artifacts."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from blobex.config.write import Changes, rewritten
 from blobex.core.errors import BlobexError
 
 REMOTE = "s3"  # its name in .dvc/config
-PATIENCE = 5  # seconds until a bucket counts as out of reach
+TIMEOUT = 5  # seconds
 NAME = re.compile(r"[A-Za-z0-9._-]{3,63}")
 PREFIX = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
 ENDPOINT = re.compile(r"https?://[A-Za-z0-9._\[\]:-]+(/[\w./-]*)?", re.ASCII)
-REFUSED = {  # S3's error codes that `_reason` explains; their texts differ from server to server
+ADVICE = {  # by S3's error code, as the texts differ from server to server
     "NoSuchBucket": "there is no such bucket: create it, or check its name and the endpoint",
     "InvalidAccessKeyId": "the access key is unknown there: check AWS_ACCESS_KEY_ID or the profile",
     "SignatureDoesNotMatch": "the secret key does not fit the access key: check AWS_SECRET_ACCESS_KEY or the profile",
@@ -27,52 +27,61 @@ REFUSED = {  # S3's error codes that `_reason` explains; their texts differ from
 
 
 @dataclass(frozen=True)
-class Place:
-    """Folders in a bucket; build it by `place`, which checks the names."""
+class Bucket:
+    """Folder of an S3 bucket; build it with `bucket`, which checks the names."""
 
-    bucket: str
-    prefix: str  # without slashes at its ends; may be empty
-    endpoint: str | None  # of a server that is not Amazon's
+    name: str
+    prefix: str  # folder, without slashes at its ends; may be empty
+    endpoint: str | None  # URL of the server; None: Amazon's
 
     @property
     def dvc(self) -> str:
+        """URL of the DVC remote."""
         return self._folder("dvc")
 
     @property
     def artifacts(self) -> str:
+        """URL of MLflow's artifacts."""
         return self._folder("mlruns")
 
-    def _folder(self, name: str) -> str:
-        return "s3://" + "/".join(filter(None, [self.bucket, self.prefix, name]))
+    def _folder(self, folder: str) -> str:
+        return "s3://" + "/".join(filter(None, [self.name, self.prefix, folder]))
 
     def __str__(self) -> str:
-        return f"the bucket {self.bucket}" + (f" at {self.endpoint}" if self.endpoint else "")
+        return f"the bucket {self.name}" + (f" at {self.endpoint}" if self.endpoint else "")
 
 
-def place(bucket: str, prefix: str, endpoint: str | None) -> Place:
-    """BlobexError if one of the names cannot be one."""
-    if not NAME.fullmatch(bucket):
-        raise BlobexError(f"{bucket!r} is no bucket: give its bare name, and a folder in it as the prefix")
+def bucket(name: str, prefix: str, endpoint: str | None) -> Bucket:
+    """Return the folder `prefix` of a bucket.
+
+    Raises:
+        BlobexError: if the name, the prefix or the endpoint is not valid.
+    """
+    if not NAME.fullmatch(name):
+        raise BlobexError(f"{name!r} is no bucket: give its bare name, and a folder in it as the prefix")
     prefix = prefix.strip("/")
     if prefix and not PREFIX.fullmatch(prefix):
         raise BlobexError(f"the prefix {prefix!r} is no folder: give letters, digits and _ . - with / between")
     if endpoint and not ENDPOINT.fullmatch(endpoint):
         raise BlobexError(f"the endpoint {endpoint!r} is no address of a server: give http://host:port")
-    return Place(bucket, prefix, endpoint or None)
+    return Bucket(name, prefix, endpoint or None)
 
 
-def switch(to: Place, params: Path = Path("params.yaml")) -> Changes:
-    """Make `to` DVC's default remote, and the place of the files of MLflow's new runs; see `rewritten`.
+def use_bucket(target: Bucket, params: Path = Path("params.yaml")) -> Changes:
+    """Make a bucket DVC's default remote and the store of the artifacts of new MLflow runs.
 
-    Other remotes stay defined. BlobexError, and nothing is written: the bucket does not answer to the credentials that
-    boto3 finds, the parameter file is damaged, or the working directory belongs to no DVC project.
+    Other remotes stay defined. Returns the keys that changed in the parameter file, with the value before and after.
+
+    Raises:
+        BlobexError: if the bucket cannot be read with the credentials that boto3 finds, if the parameter file is
+            damaged, or if this is no DVC project. Nothing is written then.
     """
     from dvc.config import Config
     from dvc.exceptions import DvcException
 
-    check(to)
-    values = {"run.artifacts": to.artifacts, "run.s3_endpoint": to.endpoint}
-    remote = {"url": to.dvc} | ({"endpointurl": to.endpoint} if to.endpoint else {})
+    check(target)
+    values = {"run.artifacts": target.artifacts, "run.s3_endpoint": target.endpoint}
+    remote = {"url": target.dvc} | ({"endpointurl": target.endpoint} if target.endpoint else {})
     try:
         with rewritten(params, values) as changes, Config.from_cwd().edit("repo") as config:
             config["remote"][REMOTE] = remote
@@ -84,36 +93,35 @@ def switch(to: Place, params: Path = Path("params.yaml")) -> Changes:
     return changes
 
 
-def check(there: Place) -> None:
-    """BlobexError unless the bucket answers to the credentials that boto3 finds; nothing in it is read or written."""
+def check(target: Bucket) -> None:
+    """Raise BlobexError unless the bucket can be listed; no object in it is read or written."""
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
 
-    patience = Config(connect_timeout=PATIENCE, read_timeout=PATIENCE, retries={"total_max_attempts": 2})
+    timeouts = Config(connect_timeout=TIMEOUT, read_timeout=TIMEOUT, retries={"total_max_attempts": 2})
     try:
-        client = boto3.session.Session().client("s3", endpoint_url=there.endpoint, config=patience)
-        answer = client.list_objects_v2(Bucket=there.bucket, Prefix=there.prefix, MaxKeys=1)
+        client = boto3.session.Session().client("s3", endpoint_url=target.endpoint, config=timeouts)
+        listing = client.list_objects_v2(Bucket=target.name, Prefix=target.prefix, MaxKeys=1)
     except (BotoCoreError, ClientError, ResponseParserError, ValueError) as error:
-        raise BlobexError(f"{there} cannot be used: {_reason(error)}") from error
-    if "Name" not in answer:  # which every list of objects says: this is a page of a website
-        raise BlobexError(f"{there} cannot be used: what answers there is no S3 server; check the endpoint")
+        raise BlobexError(f"{target} cannot be used: {_advice(error)}") from error
+    if "Name" not in listing:  # part of every list of objects: a page of a website lacks it
+        raise BlobexError(f"{target} cannot be used: what answers there is no S3 server; check the endpoint")
 
 
-def _reason(error: Exception) -> str:
-    """What is wrong and what to do, in words that do not depend on the server."""
+def _advice(error: Exception) -> str:
+    """Describe the cause of an error and its remedy, in words that do not depend on the server."""
     from botocore import exceptions
 
     if isinstance(error, exceptions.ClientError):
         answer: dict[str, Any] = error.response.get("Error", {})
-        told = textwrap.shorten(f"{answer.get('Code')} {answer.get('Message') or ''}", 200)
-        return REFUSED.get(
-            answer.get("Code", ""), f"it answers {told!r}; check its name, the endpoint and your credentials"
-        )
+        code = str(answer.get("Code"))
+        text = textwrap.shorten(f"{code} {answer.get('Message') or ''}", 200)
+        return ADVICE.get(code, f"it answers {text!r}; check its name, the endpoint and your credentials")
     if isinstance(error, exceptions.NoCredentialsError):
         return "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-    told = textwrap.shorten(str(error), 200)
+    text = textwrap.shorten(str(error), 200)
     if isinstance(error, exceptions.ConnectionError | exceptions.HTTPClientError):
-        return f"nobody answers there ({told}); check the endpoint and the network"
-    return f"{told}; check the endpoint and your credentials"
+        return f"nobody answers there ({text}); check the endpoint and the network"
+    return f"{text}; check the endpoint and your credentials"

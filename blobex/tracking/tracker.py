@@ -1,4 +1,4 @@
-"""What training wants of an experiment tracker. The one that tracks nothing stands here; MLflow's is in tracking.py."""
+"""Interface of an experiment tracker, and the tracker that records nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Tracker(Protocol):
-    """One run of one stage."""
+    """Record of one run of one stage."""
 
     @property
     def run_id(self) -> str | None: ...
@@ -20,16 +20,17 @@ class Tracker(Protocol):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None: ...
 
     def log_image(self, key: str, image: np.ndarray, step: int) -> None:
-        """A uint8 picture (H,W,3) at a step: together they make the image slider of `key`."""
+        """Log a uint8 image (H,W,3); the images of one key form a slider over steps."""
 
     def log_table(self, columns: Mapping[str, list[Any]], name: str) -> None:
-        """Columns of equal length, of values that JSON knows, as a table that the pages show by run."""
+        """Log columns of equal length, with values that JSON can hold, as a table."""
 
-    def log_artifact(self, path: Path) -> None: ...
+    def log_artifact(self, path: Path) -> None:
+        """Copy a file to the run."""
 
 
 class NullTracker:
-    """Tracks nothing."""
+    """Tracker that records nothing."""
 
     run_id: str | None = None
 

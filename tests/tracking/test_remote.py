@@ -14,7 +14,7 @@ from worlds.s3_server import BUCKET, serving
 from blobex.cli import main as cli
 from blobex.config.read import load_params
 from blobex.core.errors import BlobexError
-from blobex.tracking.remote import place
+from blobex.tracking.remote import bucket as named_bucket
 
 ROOT = Path(__file__).parents[2]
 CONFIG = "[core]\n    analytics = false\n    remote = store\n['remote \"store\"']\n    url = ../models/store\n"
@@ -46,8 +46,8 @@ def use(monkeypatch, keys):
         monkeypatch.setenv(name, value)
 
 
-def told(monkeypatch, capsys, *arguments):
-    """The one line that `blobex remote s3 ARGUMENTS` fails with."""
+def error_line(monkeypatch, capsys, *arguments):
+    """Return the one line with which `blobex remote s3 ARGUMENTS` fails."""
     monkeypatch.setattr(sys, "argv", ["blobex", "remote", "s3", *arguments])
     with pytest.raises(SystemExit) as end:
         cli.main()
@@ -62,7 +62,7 @@ def unchanged(project):
     return same and (project / ".dvc" / "config").read_text() == CONFIG
 
 
-def test_both_are_switched(server, project, monkeypatch):
+def test_remote_and_artifacts_are_switched(server, project, monkeypatch):
     use(monkeypatch, server.owner)
     result = CliRunner().invoke(cli.app, ["remote", "s3", BUCKET, "--prefix", "/team/road/", "--endpoint", server.url])
     assert result.exit_code == 0, result.output
@@ -105,14 +105,14 @@ def test_amazon_needs_no_endpoint(server, project, monkeypatch):
 )
 def test_bucket_that_does_not_answer(server, project, monkeypatch, capsys, who, changes, bucket, words):
     use(monkeypatch, (getattr(server, who) if who else {}) | changes)
-    line = told(monkeypatch, capsys, bucket, "--endpoint", server.url)
+    line = error_line(monkeypatch, capsys, bucket, "--endpoint", server.url)
     assert line.startswith(f"blobex: the bucket {bucket} at {server.url} cannot be used: ") and words in line
     assert unchanged(project)
 
 
 def test_endpoint_where_nobody_listens(server, project, monkeypatch, capsys):
     use(monkeypatch, server.owner)
-    line = told(monkeypatch, capsys, BUCKET, "--endpoint", "http://127.0.0.1:9")  # the port "discard"
+    line = error_line(monkeypatch, capsys, BUCKET, "--endpoint", "http://127.0.0.1:9")  # the port "discard"
     assert "nobody answers there" in line and unchanged(project)
 
 
@@ -136,7 +136,7 @@ def test_endpoint_of_something_else(server, project, monkeypatch, capsys, status
     use(monkeypatch, server.owner)
     with HTTPServer(("127.0.0.1", 0), Website) as website:
         Thread(target=website.serve_forever, args=(0.01,), daemon=True).start()
-        line = told(monkeypatch, capsys, BUCKET, "--endpoint", f"http://127.0.0.1:{website.server_port}")
+        line = error_line(monkeypatch, capsys, BUCKET, "--endpoint", f"http://127.0.0.1:{website.server_port}")
         website.shutdown()
     assert words in line and unchanged(project)
 
@@ -155,15 +155,15 @@ def test_endpoint_of_something_else(server, project, monkeypatch, capsys, status
     ],
 )
 def test_names_that_cannot_be(project, monkeypatch, capsys, bucket, options, words):
-    assert words in told(monkeypatch, capsys, bucket, *options)
+    assert words in error_line(monkeypatch, capsys, bucket, *options)
     assert unchanged(project)
 
 
-def test_place_names_its_folders():
-    assert place("abc", "", None).dvc == "s3://abc/dvc"
-    assert place("abc", "x/y", "").artifacts == "s3://abc/x/y/mlruns"
+def test_folders_of_a_bucket():
+    assert named_bucket("abc", "", None).dvc == "s3://abc/dvc"
+    assert named_bucket("abc", "x/y", "").artifacts == "s3://abc/x/y/mlruns"
     with pytest.raises(BlobexError):
-        place("ab", "", None)
+        named_bucket("ab", "", None)
 
 
 def test_outside_of_a_project(server, project, monkeypatch, capsys):
@@ -171,21 +171,21 @@ def test_outside_of_a_project(server, project, monkeypatch, capsys):
     options = [BUCKET, "--endpoint", server.url]
     (project / ".dvc" / "config").unlink()
     (project / ".dvc").rmdir()
-    assert "run this where .dvc/config and params.yaml are" in told(monkeypatch, capsys, *options)
+    assert "run this where .dvc/config and params.yaml are" in error_line(monkeypatch, capsys, *options)
     (project / ".dvc").mkdir()
     (project / ".dvc" / "config").write_text(CONFIG)
     assert unchanged(project)
     (project / "params.yaml").unlink()
-    assert "cannot read params.yaml" in told(monkeypatch, capsys, *options)
+    assert "cannot read params.yaml" in error_line(monkeypatch, capsys, *options)
     lines = (ROOT / "profiles" / "synthetic.yaml").read_text().splitlines(keepends=True)
     old = "".join(line for line in lines if not line.startswith("  artifacts:"))
     (project / "params.yaml").write_text(old)
-    assert "missing key run.artifacts" in told(monkeypatch, capsys, *options)
+    assert "missing key run.artifacts" in error_line(monkeypatch, capsys, *options)
     assert (project / "params.yaml").read_text() == old and (project / ".dvc" / "config").read_text() == CONFIG
 
 
-def test_no_stage_runs_again_because_of_the_place():
-    """Whatever says where things are kept is no parameter of a stage."""
+def test_no_stage_runs_again_because_of_the_remote():
+    """Locations of files are no parameters of a stage."""
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     used = {name for stage in stages.values() for name in stage.get("params", []) if name.partition(".")[0] == "run"}
     assert used == {"run.seed", "run.device", "run.devices", "run.precision", "run.batches"}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from worlds.s3_server import BUCKET, Line, serving
 
-from blobex.tracking.remote import place, switch
+from blobex.tracking.remote import bucket, use_bucket
 
 pytestmark = pytest.mark.slow
 
@@ -82,13 +82,13 @@ def forget():
 
 def check_pulled(contents):
     forget()
-    code, told = dvc("pull")
-    assert code == 0, told
+    code, output = dvc("pull")
+    assert code == 0, output
     assert {str(path): path.read_bytes() for path in Path("weights").iterdir()} == contents
 
 
 def test_pushed_weights_come_back(server, contents):
-    switch(place(BUCKET, "blobex", server.url))
+    use_bucket(bucket(BUCKET, "blobex", server.url))
     assert dvc("remote", "default") == (0, "s3\n")
     assert dvc("push")[0] == 0
     assert len(pushed(server)) == len(contents) + 1
@@ -99,7 +99,7 @@ def test_pushed_weights_come_back(server, contents):
 
 
 def test_push_that_is_killed_goes_on(server, line, contents):
-    switch(place(BUCKET, "blobex", line.url))
+    use_bucket(bucket(BUCKET, "blobex", line.url))
     line.left, line.hangs = 1_500_000, True
     process = subprocess.Popen([*DVC, "push", "--jobs", "1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -117,10 +117,10 @@ def test_push_that_is_killed_goes_on(server, line, contents):
 
 
 def test_push_whose_line_breaks_fails_and_goes_on(server, line, contents):
-    switch(place(BUCKET, "blobex", line.url))
+    use_bucket(bucket(BUCKET, "blobex", line.url))
     line.left = 1_500_000
-    code, told = dvc("push")
-    assert code != 0 and "failed to" in told
+    code, output = dvc("push")
+    assert code != 0 and "failed to" in output
     assert len(pushed(server)) < len(contents) + 1
     line.left = float("inf")
     assert dvc("push")[0] == 0
@@ -137,10 +137,10 @@ def test_push_whose_line_breaks_fails_and_goes_on(server, line, contents):
 )
 def test_pull_without_the_right_credentials(server, contents, monkeypatch, keys, words):
     """What README says that DVC says."""
-    switch(place(BUCKET, "blobex", server.url))
+    use_bucket(bucket(BUCKET, "blobex", server.url))
     forget()
     for name, value in (keys or dict.fromkeys(server.owner, "")).items():
         monkeypatch.setenv(name, value)
-    code, told = dvc("pull")
-    assert code == 1 and words in told and "failed to connect to s3" in told and "Traceback" not in told
+    code, output = dvc("pull")
+    assert code == 1 and words in output and "failed to connect to s3" in output and "Traceback" not in output
     assert not Path("weights").exists()

@@ -17,7 +17,7 @@ from blobex.core.errors import BlobexError
 from blobex.tracking import pages
 from blobex.tracking import runs as tracking
 from blobex.tracking import store as mlflow_store
-from blobex.tracking.store import MlflowTracker, connect
+from blobex.tracking.store import connect
 from blobex.tracking.tracker import NullTracker
 from blobex.tracking.versions import dvc_hash
 
@@ -107,8 +107,6 @@ def test_run_that_raises(params, client, error, status):
 
 KILLED_RUN = """
 import os, signal
-from blobex.tracking import store as mlflow_store
-from blobex.tracking import pages
 from blobex.tracking import runs as tracking
 from blobex.config.read import load_params
 with tracking.run(load_params("params.yaml"), "evaluate", "rect") as tracker:
@@ -148,7 +146,7 @@ def test_run_whose_start_cannot_be_logged_does_not_stay_open(params, client, mon
     def broken(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(tracking, "_log_dataset", broken)
+    monkeypatch.setattr(tracking, "dvc_hash", broken)
     with pytest.raises(OSError, match="disk full"), tracking.run(params, "decision", "rect", Path("data")):
         pass
     (run,) = client.search_runs([client.get_experiment_by_name("decision").experiment_id])
@@ -292,8 +290,8 @@ def test_hash_without_a_lock(elsewhere):
 def test_decision_model_is_registered_and_opens_again(params, client, elsewhere):
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 4 * 8, 4))
     with tracking.run(params, "decision", "rect") as tracker:
-        tracking.register_decision(tracker, params, "decision-rect", model, 4, 8)
-    tracking.register_decision(NullTracker(), params, "nothing", model, 4, 8)
+        tracking.register_decision(tracker, "decision-rect", model, 4, 8)
+    tracking.register_decision(NullTracker(), "nothing", model, 4, 8)
     version = client.get_model_version_by_alias("decision-rect", mlflow_store.ALIAS)
     assert version.run_id == tracker.run_id
     assert client.get_run(tracker.run_id).info.status == "FINISHED"
@@ -319,9 +317,16 @@ def test_several_processes_may_start_at_once(tmp_path_factory):
         assert process.returncode == 0 and out.split()[-1] == b"1", error.decode()
 
 
-def test_tracker_of_a_run(params):
-    with tracking.run(params, "evaluate", "square") as tracker:
-        assert isinstance(tracker, MlflowTracker)
+ORPHANS = """
+import dataclasses, os, signal
+from blobex.config.read import load_params
+from blobex.tracking import runs as tracking
+params = load_params({profile!r})
+params = dataclasses.replace(params, run=dataclasses.replace(params.run, tracking_uri={uri!r}))
+begun = [tracking.child(params, parent, "sweep_cf", "rect", "dies", {{}}) for parent in {parents!r}]
+print(*(run.__enter__().run_id for run in begun), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 @pytest.mark.slow
@@ -331,18 +336,11 @@ def test_runs_of_dead_processes_are_closed_within_their_parent_only(params, clie
     with (
         tracking.run(params, "sweep_cf", "square") as parent,
         tracking.run(params, "sweep_cf", "rect") as other,
-        tracking.child(params, parent.run_id, "lives", {}) as alive,
+        tracking.child(params, parent.run_id, "sweep_cf", "square", "lives", {}) as alive,
     ):
-        code = (
-            "import dataclasses, os, signal; from blobex import tracking; from blobex.config.read import load_params\n"
-            f"params = load_params({profile!r})\n"
-            f"params = dataclasses.replace(params, run=dataclasses.replace(params.run, tracking_uri={uri!r}))\n"
-            f"begun = [tracking.child(params, each, 'dies', {{}}) for each in {[parent.run_id, other.run_id]!r}]\n"
-            "print([each.__enter__().run_id for each in begun], flush=True)\n"
-            "os.kill(os.getpid(), signal.SIGKILL)"
-        )
+        code = ORPHANS.format(profile=profile, uri=uri, parents=[parent.run_id, other.run_id])
         told = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True).stdout
-        within, elsewhere = (name.strip(" '") for name in told.strip().strip("[]").split(","))
+        within, elsewhere = told.split()
         tracking.end_orphans(params, parent.run_id)
         states = [client.get_run(name).info.status for name in (within, elsewhere, alive.run_id, parent.run_id)]
         assert states == ["KILLED", "RUNNING", "RUNNING", "RUNNING"]

@@ -92,7 +92,7 @@ def test_earlier_runs_keep_their_place(local, params, server, store):
     assert client.get_experiment(ids[1]).name == "invert"
     again = run(params, runs[0].run_id)  # a run that is continued stays where it is
     assert again.artifact_uri == runs[0].artifact_uri
-    with tracking.child(params, runs[0].run_id, "child", {}) as tracker:
+    with tracking.child(params, runs[0].run_id, "invert", "rect", "child", {}) as tracker:
         assert client.get_run(tracker.run_id).info.artifact_uri.startswith(beside)
 
 
@@ -121,7 +121,7 @@ def test_place_that_takes_nothing_is_told_before_the_stage_begins(params, monkey
 def test_model_is_registered_in_the_bucket_and_opens_again(params, server):
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 4 * 8, 4))
     with tracking.run(params, "decision", "rect") as tracker:
-        tracking.register_decision(tracker, params, "net", model, 4, 8)
+        tracking.register_decision(tracker, "net", model, 4, 8)
     assert any(key.startswith("team/mlruns/decision/models/") for key in server.objects())
     os.environ[mlflow_store.S3_ENDPOINT] = ""  # as in a process that only opens it
     where = params.run.tracking_uri, torch.device("cpu"), params.run.s3_endpoint

@@ -22,7 +22,7 @@ from blobex.explain.engine import naming
 from blobex.explain.explainer import Explainer
 from blobex.layout.blobs import BlobLayout
 from blobex.networks.parser import Parser
-from blobex.perception.regions import painting_blobs
+from blobex.perception.painting_blobs import painting_blobs
 from blobex.scenes.labels import SEMANTIC
 
 LENGTH = 200  # bytes of a picture's name that its files bear

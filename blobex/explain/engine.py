@@ -36,9 +36,10 @@ from blobex.networks.parser import Parser, ParserOutput
 from blobex.optim.batching import float32_batch_size, in_batches
 from blobex.optim.networks import Networks
 from blobex.perception.differences import differences, sentence
-from blobex.perception.objects import read
+from blobex.perception.objects import read_scenes
+from blobex.perception.painting_blobs import painting_blobs
 from blobex.perception.reading import SceneReading
-from blobex.perception.regions import painting_blobs, region_mask
+from blobex.perception.regions import region_mask
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class Engine:
         with torch.no_grad():
             rows = float32_batch_size(self.batch_size, self.device)
             seen = in_batches(lambda part: vars(parser(to_float(part))), rows, shown.to(self.device))
-        return read(ParserOutput(**seen).to("cpu"), shown)
+        return read_scenes(ParserOutput(**seen).to("cpu"), shown)
 
     def plan(self, request: Request) -> Plan:
         """What a request means with this setup's parameters."""

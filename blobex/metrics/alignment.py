@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from blobex.layout.blobs import BlobLayout
+from blobex.perception.boxes import Box, area
 from blobex.perception.differences import SMALLEST, SURE, matches
-from blobex.perception.reading import Box, SceneReading, SeenObject
+from blobex.perception.reading import DetectedObject, SceneReading
 
 GONE = -30.0  # size of a blob that is taken out: its opacity is below 1e-12
 
@@ -29,13 +30,13 @@ class Removal:
     blob: int  # from 0
 
 
-def counted(reading: SceneReading) -> list[SeenObject]:
+def counted(reading: SceneReading) -> list[DetectedObject]:
     """The objects that measures count: sure and not tiny, and no obstacles that are only inferred."""
     smallest = 2 * SMALLEST * math.prod(reading.size)
     return [
         each
         for each in reading.objects
-        if each.category != "obstacle" and each.score >= SURE and _area(each.box) >= smallest
+        if each.category != "obstacle" and each.score >= SURE and area(each.box) >= smallest
     ]
 
 
@@ -119,7 +120,3 @@ def _inside(box: Box) -> tuple[slice, slice]:
     """Rows and columns that a box covers, at least one of each."""
     x1, y1, x2, y2 = (math.floor(edge) if number < 2 else math.ceil(edge) for number, edge in enumerate(box))
     return slice(max(y1, 0), max(y2, y1 + 1, 1)), slice(max(x1, 0), max(x2, x1 + 1, 1))
-
-
-def _area(box: Box) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])

@@ -1,4 +1,4 @@
-"""Names for colours, and what a traffic light shows."""
+"""Names of colours, and the colour that a traffic light shows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import colorsys
 
 import numpy as np
 
-HUES = (  # degrees up to which a hue has the name; red again from there on
+HUES = (  # upper limit of each hue in degrees; red again beyond the last
     (15.0, "red"),
     (42.0, "orange"),
     (70.0, "yellow"),
@@ -15,16 +15,16 @@ HUES = (  # degrees up to which a hue has the name; red again from there on
     (330.0, "purple"),
 )
 GREY = 0.22  # saturation below which a colour has no hue
-BLACK, WHITE = 0.27, 0.75  # value below and above which such a colour is black or white
+BLACK, WHITE = 0.27, 0.75  # value below and above which a colour without hue is black or white
 
-RED_HUES = (320.0, 20.0)  # degrees, from and to, over zero
+RED_HUES = (320.0, 20.0)  # degrees, from and to, through 0
 GREEN_HUES, YELLOW_HUES = (80.0, 190.0), (30.0, 70.0)
-LIT = 0.4  # value times saturation, 0 to 1, from which a pixel shines
-GLOWING = 0.85  # value of a yellow lamp; the box around the lamps is yellow, too, but darker
+LIT = 0.4  # least value times saturation, 0 to 1, of a lit pixel
+YELLOW_LIT = 0.85  # least value of a lit yellow pixel: the housing of the lamps is yellow too, but darker
 
 
 def colour_name(colour: tuple[int, int, int]) -> str:
-    """A plain word for a colour: black, grey, white, red, orange, yellow, green, blue or purple.
+    """Return the common name of an RGB colour: black, grey, white, red, orange, yellow, green, blue or purple.
 
     >>> colour_name((205, 32, 36)), colour_name((150, 155, 162))
     ('red', 'grey')
@@ -38,28 +38,37 @@ def colour_name(colour: tuple[int, int, int]) -> str:
 
 
 def light_colour(pixels: np.ndarray) -> str:
-    """What a traffic light shows, from the pixels (h,w,3) uint8 of its box: red, yellow, green, or none if it is dark.
+    """Return the colour that a traffic light shows: red, yellow, green, or none if it is dark.
 
-    Its shining pixels decide: red and green against each other, yellow where there is neither.
+    Red or green, whichever shines more; yellow if neither shines. `pixels` (h,w,3) uint8 are those of its box.
 
     >>> light_colour(np.full((4, 4, 3), (20, 230, 60), np.uint8))
     'green'
     """
-    hue, saturation, value = hues(pixels)
-    glow = value * saturation
-    shines = glow > LIT
-    red = glow[shines & ((hue > RED_HUES[0]) | (hue < RED_HUES[1]))].sum()
-    green = glow[shines & (hue > GREEN_HUES[0]) & (hue < GREEN_HUES[1])].sum()
-    yellow = shines & (hue > YELLOW_HUES[0]) & (hue < YELLOW_HUES[1]) & (value > GLOWING)
+    hue, saturation, value = hsv(pixels)
+    brightness = value * saturation
+    lit = brightness > LIT
+    red = brightness[lit & is_red(hue)].sum()
+    green = brightness[lit & (hue > GREEN_HUES[0]) & (hue < GREEN_HUES[1])].sum()
+    yellow = lit & (hue > YELLOW_HUES[0]) & (hue < YELLOW_HUES[1]) & (value > YELLOW_LIT)
     if max(red, green) > 0:
         return "red" if red > green else "green"
     return "yellow" if yellow.any() else "none"
 
 
-def hues(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Hue (degrees), saturation and value (0 to 1) of pixels (...,3) uint8, each (...).
+def is_red(hue: np.ndarray) -> np.ndarray:
+    """Return where a hue in degrees is red.
 
-    >>> [float(each) for each in hues(np.array([0, 255, 0], np.uint8))]
+    >>> is_red(np.array([0.0, 90.0, 350.0])).tolist()
+    [True, False, True]
+    """
+    return (hue > RED_HUES[0]) | (hue < RED_HUES[1])
+
+
+def hsv(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Convert RGB pixels (...,3) uint8 to hue (degrees), saturation and value (0 to 1), each (...).
+
+    >>> [float(channel) for channel in hsv(np.array([0, 255, 0], np.uint8))]
     [120.0, 1.0, 1.0]
     """
     colours = pixels.astype(np.float64) / 255

@@ -1,20 +1,17 @@
-"""What one picture shows, in objects."""
+"""Description of one image in objects, lines and areas."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
+from blobex.perception.boxes import Box
 from blobex.perception.colours import colour_name
-from blobex.perception.ground import Ground
+from blobex.perception.ground import Ground, Place
 from blobex.scenes.rules import NEAR
-from blobex.scenes.scene import LANE_WIDTH, VEHICLES, Line
+from blobex.scenes.scene import VEHICLES, Line
 
-Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels
-
-# What an object stays when the parser takes it for another of its kind. A barrier is a fence where the parser says so.
+# Category to the family within which the parser may confuse it. The parser sees a barrier as a fence.
 FAMILIES: Mapping[str, str] = {
     **dict.fromkeys(VEHICLES, "vehicle"),
     **dict.fromkeys(("bicycle", "motorcycle"), "cycle"),
@@ -23,14 +20,15 @@ FAMILIES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class SeenObject:
-    """One object; metres are those of `metrics.ground`."""
+class DetectedObject:
+    """One object of an image; metres are those of `perception.ground`."""
 
-    category: str  # one of labels.DETECTION, fence, or obstacle: the parser knows no more
+    category: str  # one of labels.DETECTION, fence, or obstacle: something unknown that hides the ego lane
     box: Box
     score: float  # 0 to 1
     colour: tuple[int, int, int]  # median of its pixels
-    lateral: float  # metres from the ego lane's middle to its foot's, to the right
+    place: Place
+    lateral: float  # metres from the middle of the ego lane to that of its foot, to the right
     distance: float  # metres ahead to its foot; infinite for what does not stand on the road
 
     @property
@@ -39,15 +37,8 @@ class SeenObject:
         return FAMILIES.get(self.category, self.category)
 
     @property
-    def place(self) -> str:
-        """`ahead` if its foot is in the ego lane, else `left` or `right`."""
-        if abs(self.lateral) <= LANE_WIDTH / 2:
-            return "ahead"
-        return "left" if self.lateral < 0 else "right"
-
-    @property
     def near(self) -> bool:
-        """Whether it blocks the lane that it stands in."""
+        """Whether it blocks the lane in which it stands."""
         return self.distance <= NEAR
 
     @property
@@ -57,30 +48,15 @@ class SeenObject:
 
 @dataclass(frozen=True)
 class SceneReading:
-    """What one picture shows."""
+    """Content of one image."""
 
-    objects: tuple[SeenObject, ...]  # boxes, the surest first, then what only the pixels show
-    light: str  # red, yellow, green, or none if there is no traffic light or a dark one
+    objects: tuple[DetectedObject, ...]  # boxes by falling score, then objects found by their pixels only
+    light: str  # red, yellow, green, or none: no traffic light or a dark one
     stop_sign: bool
-    line_left: Line  # what parts the ego lane from what lies beside it; `edge` where the road ends
+    line_left: Line  # line on the left of the ego lane; `edge` if the road ends there
     line_right: Line
-    areas: Mapping[str, float]  # share of the picture's pixels of each category of labels.SEMANTIC
-    direct: float  # share of the picture's pixels of the ego lane
-    alternative: float  # and of the other lanes that one may drive in
+    areas: Mapping[str, float]  # share of the image's pixels of each category of labels.SEMANTIC
+    direct: float  # share of the image's pixels of the ego lane
+    alternative: float  # the same of other drivable lanes
     ground: Ground = field(repr=False)
     size: tuple[int, int]  # height and width, pixels
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        objects = [asdict(each) | {"place": each.place, "near": each.near} for each in self.objects]
-        for each in objects:
-            each["distance"] = each["distance"] if math.isfinite(each["distance"]) else None
-        return asdict(self) | {"objects": objects, "areas": dict(self.areas)}
-
-
-def overlap(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes."""
-    across, down = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(across, 0) * max(down, 0)
-    total = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)) - shared
-    return shared / total if total > 0 else 0.0

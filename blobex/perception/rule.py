@@ -1,8 +1,4 @@
-"""What the rules of the synthetic world say of a picture: whether a counterfactual's decision is right, not just other.
-
-The reading is made a scene again, as far as rules look at scenes, so that the rules stay in one place
-(`scenes.rules`).
-"""
+"""A scene reading as a scene, so that the rules of the synthetic world (`scenes.rules`) can decide about images."""
 
 from __future__ import annotations
 
@@ -10,24 +6,20 @@ from typing import cast, get_args
 
 import numpy as np
 
-from blobex.perception.reading import SceneReading, SeenObject
-from blobex.scenes.rules import PLAIN, Rule
+from blobex.perception.reading import DetectedObject, SceneReading
 from blobex.scenes.scene import LANE_WIDTH, Kind, Light, Place, Scene, Thing, View
 
-SKY = 0.12  # of the picture's height: above that there is more sky than anything else
-DARK = 54.0  # grey levels of the darkest quarter there, below which it is night; dusk has 59 or more, night 47 or less
-LANE_EDGE = 1.4 * LANE_WIDTH  # metres; less than the lane's own, as a box shows the side of a vehicle beside the road
+SKY = 0.12  # image heights at the top that show mostly sky
+DARK = 54.0  # grey levels of the darkest quarter of the sky: night has 47 or less, dusk 59 or more
+LANE_EDGE = 1.4 * LANE_WIDTH  # metres; less than 1.5 lanes, as a box shows the side of a vehicle beside the road
 
 
-def decide_by_rule(reading: SceneReading, picture: np.ndarray, rule: Rule = PLAIN) -> tuple[bool, bool, bool, bool]:
-    """Which of `rules.ACTIONS` a picture, uint8 (H,W,3), allows: (forward, stop, left, right)."""
-    return rule.actions(scene_of_reading(reading, picture))
+def scene_of_reading(reading: SceneReading, image: np.ndarray) -> Scene:
+    """Return a scene with all that rules depend on: lines, light, stop sign, objects, verge, and day or night.
 
-
-def scene_of_reading(reading: SceneReading, picture: np.ndarray) -> Scene:
-    """A scene with the lines, light, sign, things, verge and night that were read, and nothing else that it needs.
-
-    Dusk is read as day, as no rule tells them apart.
+    Args:
+        reading: What the image shows.
+        image: Image (H,W,3) uint8, for its time of day. Dusk is taken for day: no rule tells them apart.
     """
     return Scene(
         seed=0,
@@ -35,8 +27,8 @@ def scene_of_reading(reading: SceneReading, picture: np.ndarray) -> Scene:
         line_right=reading.line_right,
         light=cast(Light, reading.light if reading.light in get_args(Light) else "none"),
         stop_sign=reading.stop_sign,
-        things=tuple(thing for seen in reading.objects if (thing := _thing(seen, reading)) is not None),
-        time="night" if is_night(picture) else "day",
+        things=tuple(thing for item in reading.objects if (thing := _thing(item, reading)) is not None),
+        time="night" if is_night(image) else "day",
         weather="clear",
         verge="grass" if reading.areas["terrain"] > reading.areas["sidewalk"] else "sidewalk",
         buildings=(),
@@ -47,27 +39,27 @@ def scene_of_reading(reading: SceneReading, picture: np.ndarray) -> Scene:
     )
 
 
-def is_night(picture: np.ndarray) -> bool:
-    """Whether the sky of a picture, uint8 (H,W,3), is that of the night.
+def is_night(image: np.ndarray) -> bool:
+    """Return whether the darkest quarter of the sky of an image (H,W,3) uint8 is as dark as at night.
 
-    The darkest quarter of the uppermost rows tells: buildings are darker than the sky by day, but not as dark as that.
+    Buildings may stand before the sky; by day they are darker than the sky, but not as dark as at night.
 
     >>> is_night(np.zeros((64, 128, 3), np.uint8)), is_night(np.full((64, 128, 3), 150, np.uint8))
     (True, False)
     """
-    sky = picture[: max(1, int(SKY * len(picture)))].mean(axis=2)
+    sky = image[: max(1, int(SKY * len(image)))].mean(axis=2)
     return bool(np.quantile(sky, 0.25) < DARK)
 
 
-def _thing(seen: SeenObject, reading: SceneReading) -> Thing | None:
-    """What stands in one of the three lanes that rules look at; None for anything else.
+def _thing(item: DetectedObject, reading: SceneReading) -> Thing | None:
+    """Convert an object in one of the three lanes; None for others, which no rule looks at.
 
-    A rider is left out: his foot is not on the ground, and his cycle is an object of its own.
+    Riders are left out: their feet are not on the ground, and their cycles are objects already.
     """
-    kind = "barrier" if seen.family == "obstacle" else seen.category
-    if kind not in get_args(Kind) or abs(seen.lateral) > LANE_EDGE:
+    kind = "barrier" if item.family == "obstacle" else item.category
+    if kind not in get_args(Kind) or abs(item.lateral) > LANE_EDGE:
         return None
-    place = "ego" if seen.place == "ahead" else seen.place
+    place = "ego" if item.place == "ahead" else item.place
     if (place, "edge") in (("left", reading.line_left), ("right", reading.line_right)):
         return None
-    return Thing(cast(Kind, kind), cast(Place, place), seen.distance, seen.colour)
+    return Thing(cast(Kind, kind), cast(Place, place), item.distance, item.colour)

@@ -1,4 +1,4 @@
-"""The blobs of pictures that have no labels: the parser tells the segments."""
+"""Blobs of unlabelled images, from the segments that a parser finds."""
 
 from __future__ import annotations
 
@@ -17,24 +17,22 @@ BATCH = 64
 
 
 @torch.no_grad()
-def parsed(parser: Parser, images: Tensor, device: torch.device) -> list[list[Segment]]:
-    """The segments of each picture, uint8 (N,3,H,W)."""
-    found: list[list[Segment]] = []
+def parse_segments(parser: Parser, images: Tensor, device: torch.device) -> list[list[Segment]]:
+    """Return the segments of each image (N,3,H,W) uint8; the parser is moved to `device`."""
     parser = parser.to(device)
-    for batch in tqdm(images.split(BATCH), desc="segments", unit="batch", leave=False, disable=None):
-        found += told(parser(to_float(batch.to(device))))
-    return found
+    batches = tqdm(images.split(BATCH), desc="segments", unit="batch", leave=False, disable=None)
+    return [segments for batch in batches for segments in segments_of(parser(to_float(batch.to(device))))]
 
 
-def told(output: ParserOutput) -> list[list[Segment]]:
-    """The segments of each picture, as the parser's maps say."""
-    semantic, things = (maps.cpu().numpy() for maps in panoptic(output))
+def segments_of(output: ParserOutput) -> list[list[Segment]]:
+    """Return the segments of each image of a parser's output."""
+    semantic, instances = (maps.cpu().numpy() for maps in panoptic(output))
     drivable = output.drivable.argmax(1).cpu().numpy()
-    return [extract_segments(*maps) for maps in zip(semantic, things, drivable, strict=True)]
+    return [extract_segments(*maps) for maps in zip(semantic, instances, drivable, strict=True)]
 
 
 class SegmentReader(nn.Module):
-    """Pictures (N,3,height,width) in [-1,1] to blobs: the parser tells where, the encoder how they look."""
+    """Images (N,3,height,width) in [-1,1] to blobs: the parser gives their shapes, the encoder their appearance."""
 
     def __init__(self, parser: Parser, pretrained: Pretrained) -> None:
         super().__init__()
@@ -44,7 +42,7 @@ class SegmentReader(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> BlobLayout:
         images = images.contiguous(memory_format=torch.channels_last)
-        segments = told(self.parser(images))
-        places = assign_segments(segments, self.slots, self.encoder.anchors, self.encoder.canvas)
-        layout = layout_from_ellipses(*(tensor.to(images.device) for tensor in places.tensors()[:4]))
+        segments = segments_of(self.parser(images))
+        assignment = assign_segments(segments, self.slots, self.encoder.anchors, self.encoder.canvas)
+        layout = layout_from_ellipses(*(tensor.to(images.device) for tensor in assignment.tensors()[:4]))
         return with_appearance(layout, *self.encoder.appearance(self.encoder.codes(images, layout)))

@@ -23,7 +23,7 @@ from blobex.networks.blobgan import BlobGAN, sample_pictures
 from blobex.networks.parser import load_parser
 from blobex.networks.perceptual import load_perceptual
 from blobex.networks.segment_encoder import load_pretrained
-from blobex.perception.segment_reader import parsed
+from blobex.perception.segment_reader import parse_segments
 from blobex.stages import common
 from blobex.tracking import runs as tracking
 from blobex.tracking.tracker import Tracker
@@ -84,7 +84,7 @@ def build(params: Params, setup: str, images: Tensor) -> tuple[GanModule, Batch]
     module = GanModule(params.blobgan, size, seed, painting)
     module.depends_on(perceptual=checksum(*perceptual.state_dict().values()))
     start_from(module, pretrained.blobgan)
-    segments = parsed(load_parser(folder), images, device)
+    segments = parse_segments(load_parser(folder), images, device)
     ellipses = assign_segments(segments, pretrained.slots, encoder.anchors, encoder.canvas)
     return module, (images, *ellipses.tensors()[:4])
 

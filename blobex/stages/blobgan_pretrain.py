@@ -25,7 +25,7 @@ from blobex.networks.layout_flow import LayoutFlow
 from blobex.networks.parser import load_parser
 from blobex.networks.perceptual import load_perceptual, perceptual_name
 from blobex.networks.segment_encoder import StoredExamples
-from blobex.perception.segment_reader import parsed
+from blobex.perception.segment_reader import parse_segments
 from blobex.stages import common
 from blobex.tracking import runs as tracking
 from blobex.training.blobgan_pretrain import PaintModule
@@ -90,7 +90,7 @@ def prepare(params: Params, setup: str) -> tuple[Tensor, Batch, PaintModule]:
     images = load_images(params, setup, "train")
     slots = {str(group): count for group, count in options.slots.items()}
     painter = PaintModule(options, network, params.setup(setup), perceptual, params.run.seed)
-    canvas, segments = painter.encoder.canvas, parsed(parser, images, device)
+    canvas, segments = painter.encoder.canvas, parse_segments(parser, images, device)
     painter.encoder.set_anchors(fit_anchors(segments, slots, canvas))
     ellipses = assign_segments(segments, slots, painter.encoder.anchors, canvas)
     painter.depends_on(

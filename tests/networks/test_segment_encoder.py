@@ -12,7 +12,7 @@ from blobex.networks import weights
 from blobex.networks.blobgan import BlobGAN
 from blobex.networks.parser import Parser
 from blobex.networks.segment_encoder import Pretrained, StoredExamples, build_segment_encoder, load_pretrained
-from blobex.perception.segment_reader import SegmentReader, told
+from blobex.perception.segment_reader import SegmentReader, segments_of
 
 HEIGHT = 32
 NETWORK = tiny_network(channels={8: 8, 16: 4, 32: 4}, blob_area=0.004)
@@ -99,7 +99,7 @@ def test_a_reader_reads_each_picture_by_itself():
     blobgan = BlobGAN(NETWORK, HEIGHT, 2)
     encoder = build_segment_encoder(blobgan, 5).eval().requires_grad_(False)
     images = torch.nn.functional.interpolate(torch.randn(6, 3, 4, 8), (HEIGHT, 2 * HEIGHT)).clamp(-1, 1)
-    found = told(parser(images))
+    found = segments_of(parser(images))
     slots = dict.fromkeys(sorted({each.group for some in found for each in some})[:3], 1)
     assert len(slots) == NETWORK.blobs
     anchors = fit_anchors(found, slots, encoder.canvas)

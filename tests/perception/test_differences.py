@@ -10,7 +10,7 @@ from worlds.seen_scenes import reading_of
 
 from blobex.core.errors import BlobexError
 from blobex.perception.differences import differences, matches, sentence, summary
-from blobex.perception.reading import SceneReading, SeenObject
+from blobex.perception.reading import DetectedObject, SceneReading
 from blobex.scenes.sample import sample
 from blobex.scenes.scene import Scene, Thing
 
@@ -31,7 +31,10 @@ EMPTY = dataclasses.replace(
 
 def with_signs(reading: SceneReading, count: int) -> SceneReading:
     """A reading with more signs, none of them a stop sign."""
-    signs = [SeenObject("traffic sign", (4.0 + 8 * n, 4, 12.0 + 8 * n, 12), 0.9, BLUE, 0, 9) for n in range(count)]
+    signs = [
+        DetectedObject("traffic sign", (4.0 + 8 * n, 4, 12.0 + 8 * n, 12), 0.9, BLUE, "ahead", 0, 9)
+        for n in range(count)
+    ]
     return dataclasses.replace(reading, objects=(*reading.objects, *signs))
 
 
@@ -83,15 +86,15 @@ def test_what_turns() -> None:
     assert said(*cars) == "car ahead turned from blue to red"
 
 
-def seen(box: tuple[float, float, float, float], category: str = "car", score: float = 0.9) -> SeenObject:
-    return SeenObject(category, box, score, BLUE, 0.0, 8.0)
+def seen(box: tuple[float, float, float, float], category: str = "car", score: float = 0.9) -> DetectedObject:
+    return DetectedObject(category, box, score, BLUE, "ahead", 0.0, 8.0)
 
 
-def frame(*objects: SeenObject) -> SceneReading:
+def frame(*objects: DetectedObject) -> SceneReading:
     return dataclasses.replace(reading_of(EMPTY), objects=objects)
 
 
-def words(old: SeenObject, new: SeenObject) -> str:
+def words(old: DetectedObject, new: DetectedObject) -> str:
     return sentence(differences(frame(old), frame(new)))
 
 

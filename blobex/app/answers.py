@@ -21,7 +21,7 @@ def model(studio: Studio, decision: str | None) -> dict[str, Any]:
     """What the page has to know before it shows anything."""
     explainer, canvas = studio.explainer(decision), studio.generator.generator.canvas
     height, width = studio.size
-    search = explainer.plan(Request())
+    plan = explainer.plan(Request())
     return {
         "setup": studio.setup,
         "height": height,
@@ -34,7 +34,7 @@ def model(studio: Studio, decision: str | None) -> dict[str, Any]:
         "outputs": list(explainer.decision.outputs),
         "variants": list(VARIANTS),
         "keys": list(PLAIN_NAMES),
-        "steps": search.setup.steps,
+        "steps": plan.search.steps,
         "parser": explainer.parser is not None,
     }
 

@@ -145,7 +145,7 @@ class _Api:
         scene = await run_in_threadpool(answers.to_scene, wire, self.studio)
         explainer = await run_in_threadpool(self.studio.explainer, wire.decision)
         asked = answers.request(question, explainer.decision.kind)
-        await run_in_threadpool(self.studio.check, scene, asked, wire.decision)
+        await run_in_threadpool(explainer.plan, asked)
 
         def work(progress: Progress) -> Event:
             found, archive = self.studio.explain(scene, asked, progress, wire.decision)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import tempfile
 import threading
 import warnings
@@ -23,14 +22,16 @@ from blobex.app.watching import watched
 from blobex.app.wire import short_name
 from blobex.config.params import Params
 from blobex.core.errors import BlobexError
+from blobex.core.ranks import ALONE
 from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.target import AttributeTarget, ClassTarget, RegionTarget
 from blobex.datasets.images import fit, load_image, to_float, to_tensor
 from blobex.decisions.decision import Kind, frozen_eval
+from blobex.explain.batch import ImageShare
 from blobex.explain.blob_names import blob_names
 from blobex.explain.explainer import Explainer
 from blobex.explain.explanation import Explanation
-from blobex.explain.request import Request
+from blobex.explain.request import Output, Request
 from blobex.inversion.invert import Inversion, evaluate_layouts
 from blobex.layout.blobs import BlobLayout
 from blobex.layout.splat import half_axes
@@ -206,8 +207,8 @@ class Studio:
         """The explanations of a scene as it is edited, and the zip of the folder that `blobex explain` would write."""
         explainer = self.explainer(decision)
         query, layout = self.picture(scene, explainer)[None].clamp(-1, 1), scene.layout.to(explainer.device)
-        form, photo = VectorForm.of(layout), explainer.plan(request).photo
-        composer = Composer.over_queries(query, layout, explainer.exact, rows=1) if photo else None
+        form, plan = VectorForm.of(layout), explainer.plan(request)
+        composer = Composer.over_queries(query, layout, explainer.exact, rows=1) if plan.photo else None
 
         @torch.no_grad()
         def shown(changed: BlobLayout, rendered: Tensor) -> Tensor:
@@ -220,18 +221,9 @@ class Studio:
         with tempfile.TemporaryDirectory(prefix="blobex-") as folder:
             out = Path(folder) / "results"
             inversion = known(listening, query, layout)
-            found = listening.run([scene.name], query.cpu(), lambda _: inversion, request, out, gif=True)
+            share = ImageShare.of([scene.name], query.cpu(), ALONE)
+            found = listening.explain_inverted(share, lambda _: inversion, plan, Output(out, gif=True))
             return found, zipped(out)
-
-    def check(self, scene: Scene, request: Request, decision: str | None = None) -> None:
-        """BlobexError: a question that has no answer, as far as that can be told without looking at the picture."""
-        explainer = self.explainer(decision)
-        explainer.check(request)
-        plan = explainer.plan(request)
-        if plan.only is None:
-            explainer.masks(scene.layout.blobs, 1, plan)
-        elif explainer.parser is None or re.search(r"\d", plan.only):
-            explainer.regions(plan.only, [scene.name], torch.zeros(1, 3, *self.size))
 
 
 def _same(one: BlobLayout, other: BlobLayout) -> bool:

@@ -60,13 +60,12 @@ def search_cost(explainer: Explainer, queries: Tensor, attributes: Sequence[str]
     inversions, answers = list[Inversion](), list[Counterfactuals]()
     inverting = timed(lambda: inversions.append(explainer.invert(queries)), explainer.device)
     layout, first = inversions[0].layout, render.pictures
-    request = Request(attributes=attributes, few=False, compose="full")
-    chosen = explainer.plan(request)
-    allowed = build_masks(layout.blobs, chosen.variant.keys, chosen.blobs, chosen.variant.background)
+    plan = explainer.plan(Request(attributes=attributes, few=False, compose="full"))
+    allowed = build_masks(layout.blobs, plan.variant.keys, plan.blobs, plan.variant.background)
 
     def explain() -> None:
-        asked = explainer.questions(queries, request)
-        answers.append(explainer.search(queries.to(explainer.device), layout, asked, allowed, chosen))
+        asked = explainer.questions(queries, plan)
+        answers.append(explainer.search(queries.to(explainer.device), layout, asked, allowed, plan))
 
     explaining = timed(explain, explainer.device)
     return SearchCost(

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from blobex.cli.pictures import listed
-
 
 def list_blobs(
     photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Pictures of any size, or folders of them.")],
@@ -23,8 +21,7 @@ def list_blobs(
     params: Annotated[Path, typer.Option(help="Parameter file.")] = Path("params.yaml"),
 ) -> None:
     """Show which blob of PHOTOs is which: a numbered map and a list for each, and a table."""
-    from blobex.core.ranks import ALONE
     from blobex.explain import blob_listing
 
-    for listing in blob_listing.list_blobs(listed(photos, ALONE), out, setup, models, params, device, region):
+    for listing in blob_listing.list_blobs(photos, out, setup, models, params, device, region):
         print(listing.table)

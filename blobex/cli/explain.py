@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blobex.cli.pictures import listed
 from blobex.core.errors import BlobexError
 
 if TYPE_CHECKING:
@@ -76,36 +75,31 @@ def explain(
     """
     from blobex.core.ranks import joined
     from blobex.explain.explainer import Explainer
+    from blobex.explain.request import Output, Request
 
     if format_ not in ("blobex", "published"):
         raise BlobexError(f"unknown format {format_!r}: choose blobex or published")
-    box = _box(region)
+    request = Request(
+        attributes=attribute,
+        region=_box(region),
+        replaced=replaced,
+        variant=variant,
+        keys=keys,
+        blobs=blobs,
+        only=only,
+        background=background,
+        few=few,
+        count=count,
+        compose=compose,
+        gate=gate,
+        steps=steps,
+        lambda_prox=lambda_prox,
+        learning_rate=learning_rate,
+    )
+    output = Output(out, gif=gif, published=format_ == "published", replace=replace)
     with joined() as ranks:
-        files = listed(photos, ranks)
         explainer = Explainer.load(setup, models, params, device, decision)
-        records = explainer.explain(
-            files,
-            attribute,
-            keys,
-            blobs,
-            background,
-            out,
-            box,
-            replaced,
-            steps,
-            lambda_prox,
-            learning_rate,
-            variant=variant,
-            only=only,
-            few=few,
-            count=count,
-            compose=compose,
-            gate=gate,
-            gif=gif,
-            published=format_ == "published",
-            replace=replace,
-            ranks=ranks,
-        )
+        records = explainer.explain(photos, request, output, ranks)
         if ranks.first:
             _tell(records, out)
 

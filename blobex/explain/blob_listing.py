@@ -18,7 +18,7 @@ from blobex.core.files import whole_file
 from blobex.datasets.images import to_array, write_png
 from blobex.explain.blob_map import blob_map, dominant
 from blobex.explain.blob_names import blob_names, plain_names
-from blobex.explain.engine import naming
+from blobex.explain.changeable import image_named, region_masks
 from blobex.explain.explainer import Explainer
 from blobex.layout.blobs import BlobLayout
 from blobex.networks.parser import Parser
@@ -101,8 +101,11 @@ def list_blobs(
     cannot be read, a region is not found or painted by no blob, or `out` cannot be written.
     """
     explainer = Explainer.load(setup, models, params, device)
-    names, queries = explainer.load_pictures(list(photos))
-    regions = [None] * len(names) if region is None else explainer.regions(region, names, queries)
+    images = explainer.load_images(list(photos))
+    names, queries = images.names, images.queries
+    regions: Sequence[Tensor | None] = [None] * len(names)
+    if region is not None:
+        regions = region_masks(region, names, queries.to(explainer.device), explainer.parser)
     inversion = explainer.invert(queries)
     called = blob_names(models, setup, inversion.layout.blobs)
     listings, maps = [], []
@@ -149,7 +152,7 @@ def _category(painted: Tensor, named: Tensor | None) -> tuple[str | None, float 
 
 def _choose(listing: Listing, region: str | None, scores: Tensor, inside: Tensor) -> Listing:
     """The listing with the blobs that paint a region (H,W)."""
-    with naming(listing.image):
+    with image_named(listing.image):
         (blobs,), (background,) = painting_blobs(scores[None], inside[None], background=True)
     return dataclasses.replace(listing, region=region, chosen=tuple(blobs), background_chosen=background)
 

@@ -1,17 +1,15 @@
-"""The public face: which change of a picture's objects would change a model's decision?
+"""The public interface: counterfactual explanations of a decision model's outputs.
 
-In short:
-
-    explainer = Explainer.load("rect")
-    for explanation in explainer.explain(["photo.jpg"], attributes=["stop"], out=Path("explained")):
-        print(explanation)
+explainer = Explainer.load("rect")
+for explanation in explainer.explain(["photo.jpg"], Request(attributes=["stop"]), out="explained"):
+    print(explanation.sentence)
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,30 +20,58 @@ from tqdm import tqdm
 
 from blobex.config.params import Params
 from blobex.config.read import load_params, to_dict
-from blobex.core.device import keep_freed_memory, resolve_device
+from blobex.config.value_types import Shape
+from blobex.core.device import batch_pixels, keep_freed_memory, resolve_device
 from blobex.core.errors import BlobexError
 from blobex.core.ranks import ALONE, Ranks
-from blobex.counterfactual.questions import Box
-from blobex.datasets.images import fit, load_image, name_of, to_float, to_tensor, write_png
-from blobex.decisions.decision import Decision
+from blobex.counterfactual.compose import Composer
+from blobex.counterfactual.masks import build_masks, check_mask_rows
+from blobex.counterfactual.published import search_published
+from blobex.counterfactual.questions import Questions, build_questions, check_region
+from blobex.counterfactual.search import SearchOptions, search
+from blobex.counterfactual.verify import Counterfactuals
+from blobex.counterfactual.whole_objects import ObjectExamples
+from blobex.datasets.images import to_float, to_tensor
+from blobex.decisions.decision import Decision, frozen_eval, output_index
 from blobex.decisions.load import Model
-from blobex.explain.engine import Engine
-from blobex.explain.explanation import Explanation
+from blobex.explain.batch import ImageShare, InvertedImages
+from blobex.explain.changeable import layout_masks, region_masks
+from blobex.explain.explanation import Explanation, explanations
+from blobex.explain.film import films
+from blobex.explain.gate import GateResult, gate_reasons
+from blobex.explain.input_images import Image, load_images
 from blobex.explain.loading import load_networks
-from blobex.explain.published_files import write_metadata
-from blobex.explain.request import Blobs, Request
+from blobex.explain.published_files import write_published
+from blobex.explain.request import Output, Plan, Request, make_plan
 from blobex.explain.results_folder import ResultFolder
-from blobex.explain.snapshot import snapshot
-from blobex.inversion.invert import Inversion
+from blobex.explain.snapshot import write_snapshots
+from blobex.inversion.invert import Inversion, invert
+from blobex.inversion.published import invert_published
 from blobex.layout.blobs import BlobLayout
-
-Picture = str | Path | np.ndarray
-WRITTEN = 16  # pictures of one snapshot
+from blobex.layout.vector import VectorForm
+from blobex.networks.parser import Parser, ParserOutput
+from blobex.optim.batching import float32_batch_size, in_batches
+from blobex.optim.networks import Networks
+from blobex.perception.differences import differences, sentence
+from blobex.perception.objects import read_scenes
+from blobex.perception.reading import SceneReading
+from blobex.perception.regions import region_mask
 
 
 @dataclass(frozen=True)
-class Explainer(Engine):
-    """Explains pictures from files or arrays, and keeps what it finds."""
+class Explainer:
+    """Networks and parameters of one setup, ready to explain images."""
+
+    setup: str
+    params: Params
+    device: torch.device
+    decision: Decision  # the model to explain
+    exact: Networks  # float32, on `device`: evaluates results
+    quick: Networks  # fastest precision of `device`: optimises
+    blobs: int  # of a layout, without the background
+    weights: dict[str, str] = field(default_factory=dict)  # SHA-256 of each network's weights
+    parser: Parser | None = None  # finds named objects and describes changes
+    examples: ObjectExamples | None = None  # objects tried before gradients
 
     @classmethod
     def load(
@@ -56,148 +82,242 @@ class Explainer(Engine):
         device: str | None = None,
         decision: str | Decision | Model | None = None,
     ) -> Explainer:
-        """The explainer of a setup's trained networks.
+        """Load the trained networks of a setup.
 
-        `decision` is what `blobex.decisions.load.load` takes: plain, biased, a card, a file, a URI, or any callable
-        from pictures (N,3,H,W) in [-1,1] to logits. What is None stands in the parameters. BlobexError: networks are
-        missing or of another setup, the decision model will not do, or the parameters contradict each other.
+        Args:
+            setup: square or rect.
+            models: Folder of the trained networks.
+            params: Parameters, or the file that holds them.
+            device: auto, cpu or cuda; None: run.device of the parameters.
+            decision: Model to explain, as `blobex.decisions.load.load` takes it: plain, biased, a card, a file, a URI,
+                or any callable from images (N,3,H,W) in [-1,1] to logits; None: explain.decision of the parameters.
+
+        Raises:
+            BlobexError: Networks are missing or belong to another setup, the decision model cannot be used, or the
+                parameters contradict each other.
         """
         values = params if isinstance(params, Params) else load_params(params)
         if values.search.mode == "fast":
             keep_freed_memory()
         place = resolve_device(device or values.run.device)
         if values.search.mode == "published" and values.invert.start != "encoder":
-            raise BlobexError("the published search begins at the encoder's blobs: set invert.start to encoder")
+            raise BlobexError("the published search starts at the encoder's layout: set invert.start to encoder")
         model = values.explain.decision if decision is None else decision
         loaded = load_networks(setup, Path(models), values, place, model)
-        networks = loaded.decision, loaded.exact, loaded.quick, loaded.weights, loaded.parser, loaded.examples
-        return cls(setup, values, place, *networks)
+        networks = loaded.decision, loaded.exact, loaded.quick, loaded.blobs
+        return cls(setup, values, place, *networks, loaded.weights, loaded.parser, loaded.examples)
+
+    def plan(self, request: Request) -> Plan:
+        """Check a request against the model and the parameters, and fill in what it leaves open.
+
+        Raises:
+            BlobexError: The request names an unknown output, key, blob or region, a value is out of range, or the
+                search mode does not support it.
+        """
+        check_region(self.decision.kind, request.region, request.replaced)
+        columns = self._columns(request.attributes)
+        replaced = None if request.replaced is None else output_index(self.decision, request.replaced)
+        plan = make_plan(request, columns, replaced, self.params.explain, cast(Shape, self.setup))
+        if self.params.search.mode == "published":
+            if plan.variant.count > 1:
+                raise BlobexError("the published search finds one counterfactual at a time: use search.mode fast")
+            if plan.gate.action == "skip":
+                raise BlobexError("the published search skips nothing: let the gate report, or use search.mode fast")
+        only = request.only
+        if only is None:
+            self._listed_masks(plan)
+        elif self.parser is None or not only.replace(" ", "").isalpha():  # names of objects need the images
+            size = self.params.setup(self.setup)
+            region_mask(only, size.height, size.width)
+        return plan
 
     def explain(
         self,
-        images: Picture | Sequence[Picture],
-        attributes: Sequence[str] | None = None,
-        keys: Sequence[str] | None = None,
-        blobs: Blobs | None = None,
-        background: bool | None = None,
-        out: str | Path | None = None,
-        region: Box | None = None,
-        replaced: str | None = None,
-        steps: int | None = None,
-        lambda_prox: float | None = None,
-        learning_rate: float | None = None,
-        variant: str = "basic",
-        only: str | None = None,
-        few: bool | None = None,
-        count: int | None = None,
-        compose: str | None = None,
-        gate: str | None = None,
-        gif: bool = False,
-        published: bool = False,
-        replace: bool = False,
+        images: Image | Sequence[Image],
+        request: Request | None = None,
+        out: str | Path | Output | None = None,
         ranks: Ranks = ALONE,
     ) -> list[Explanation]:
-        """One explanation per picture, attribute and counterfactual, in that order.
+        """Explain images: one explanation per image, question and counterfactual, in that order.
 
-        `images` are files of any size, or uint8 arrays (H,W) or (H,W,3); they are cropped about their centre and
-        resized. What may be asked is told at `Request`. With `out`, all about each picture is written to that folder as
-        soon as it is known, with a film of each change for `gif` and metadata_<i>.pt for `published`; a run that was
-        stopped goes on where it was. BlobexError: bad input; `out` holds other files, or results of other settings
-        without `replace`.
+        Args:
+            images: Files of any size, folders, or uint8 arrays (H,W) or (H,W,3); cropped about the centre and resized.
+            request: What to explain, what may change, and how to search; None: the defaults of `Request`.
+            out: Folder for the results. They are written image by image; an interrupted run continues there.
+            ranks: Processes that share the images. All write to `out`, and the first returns all explanations, the
+                others none.
 
-        Of several `ranks` each explains its share of the pictures, all write to the same `out`, and the first one gives
-        the explanations of all, the others none.
+        Raises:
+            BlobexError: An image cannot be read, the request is invalid, or `out` holds other files, or results of
+                other settings without `Output.replace`.
         """
-        request = Request(
-            attributes,
-            region,
-            replaced,
-            variant,
-            keys,
-            blobs,
-            only,
-            background,
-            few,
-            count,
-            compose,
-            gate,
-            steps,
-            lambda_prox,
-            learning_rate,
-        )
-        self.check(request)
-        if out is None and ranks.size > 1:
-            raise BlobexError("several processes need a folder for what they find: name one as out")
-        names, queries = self.load_pictures(images, ranks)
-        self.masks(self._blobs(), len(names), self.plan(request))
+        plan, output = self.plan(request or Request()), Output(out) if isinstance(out, str | Path) else out
+        if output is None and ranks.size > 1:
+            raise BlobexError("several processes need a folder for the results: give out")
+        share = self.load_images(images, ranks)
+        if plan.request.only is None:
+            check_mask_rows(self._listed_masks(plan), len(share.names))
+        return self.explain_inverted(share, lambda rows: self.invert(share.queries[rows]), plan, output, ranks)
 
-        def inversion(numbers: Tensor) -> Inversion:
-            return self.invert(queries[ranks.positions(numbers)])
-
-        found = self.run(names, queries, inversion, request, out, gif, replace, ranks)
-        if out is not None and published and ranks.first:
-            write_published(Path(out), found, len(names))
-        return found
-
-    def run(
+    def explain_inverted(
         self,
-        names: Sequence[str],
-        queries: Tensor,
+        images: ImageShare,
         inversion: Callable[[Tensor], Inversion],
-        request: Request,
-        out: str | Path | None = None,
-        gif: bool = False,
-        replace: bool = False,
+        plan: Plan,
+        output: Output | None = None,
         ranks: Ranks = ALONE,
     ) -> list[Explanation]:
-        """As `explain`, for pictures (N,3,height,width) in [-1,1]; `inversion` gives that of those by number.
+        """Explain this process's share of the images, as `explain` does.
 
-        Of several `ranks` each has its share of the pictures, and the names of all.
+        Args:
+            inversion: Returns the inversion of the images at some positions (n,) of the share.
         """
-        self.check(request)
-        store = None if out is None else self._store(out, self.settings(request, gif), replace, ranks)
-        share = [number for number in range(len(names)) if ranks.has(number)]
-        known = {n: store.known(n, names[n], query) for n, query in zip(share, queries, strict=True)} if store else {}
-        records = {number: found for number, found in known.items() if found is not None}
-        missing = torch.tensor([number for number in share if number not in records], dtype=torch.long)
-        for index in tqdm(
-            missing.split(self.batch_size) if len(missing) else (),
-            desc="pictures",
-            disable=None if ranks.first else True,
-            leave=False,
-        ):
-            some, asked = [names[number] for number in index.tolist()], queries[ranks.positions(index)]
-            found, frames = self.answer(some, asked, inversion(index), self._of(request, index), gif)
-            each = len(found) // len(some)
-            for place, number in enumerate(index.tolist()):
-                rows = slice(place * each, (place + 1) * each)
-                records[number] = found[rows]
-                if store:
-                    store.write(number, asked[place], found[rows], frames[rows])
+        folder = None if output is None else self._results(output, plan, ranks)
+        records = dict[int, list[Explanation]]()
+        for name, number, query in zip(images.named(slice(None)), images.numbers.tolist(), images.queries, strict=True):
+            known = folder.known(number, name, query) if folder else None
+            if known is not None:
+                records[number] = known
+        missing = torch.tensor([row for row, n in enumerate(images.numbers.tolist()) if n not in records]).long()
+        batches = missing.split(self.batch_size) if len(missing) else ()
+        for rows in tqdm(batches, desc="images", disable=None if ranks.first else True, leave=False):
+            numbers, queries = images.numbers[rows], images.queries[rows]
+            batch = InvertedImages(images.named(rows), queries, inversion(rows))
+            found, frames = self.explain_batch(batch, plan.for_images(numbers), gif=bool(output and output.gif))
+            each = len(found) // len(rows)
+            for place, number in enumerate(numbers.tolist()):
+                some = slice(place * each, (place + 1) * each)
+                records[number] = found[some]
+                if folder:
+                    folder.write(number, queries[place], found[some], frames[some])
         ranks.wait()
         if not ranks.first:
             return []
-        if store:
-            others = [number for number in range(len(names)) if not ranks.has(number)]
-            records |= {number: store.written(number, names[number]) for number in others}
-        ordered = [record for number in range(len(names)) for record in records[number]]
-        if store:
-            store.finish(names, ordered)
-            write_snapshots(store.path, ordered, len(names))
+        if folder:
+            for number, name in enumerate(images.names):
+                if number not in records:
+                    records[number] = folder.written(number, name)
+        ordered = [record for number in range(len(images.names)) for record in records[number]]
+        if folder and output:
+            folder.finish(images.names, ordered)
+            write_snapshots(folder.path, ordered, len(images.names))
+            if output.published:
+                write_published(folder.path, ordered, len(images.names))
         return ordered
 
+    def explain_batch(
+        self, images: InvertedImages, plan: Plan, gif: bool = False, questions: Questions | None = None
+    ) -> tuple[list[Explanation], list[list[np.ndarray]]]:
+        """Explain inverted images; return explanations and, with `gif`, the frames of each one's animation.
+
+        Args:
+            questions: Some of `self.questions`; None: all of them.
+        """
+        images = images.to(self.device)
+        questions = self.questions(images.queries, plan) if questions is None else questions
+        reasons = self._gate_reasons(questions, images.inversion, plan)
+        if plan.gate.action == "refine" and any(reasons):
+            images = self._refined(images, questions.image_index[GateResult(reasons).refused].unique(), plan)
+            reasons = self._gate_reasons(questions, images.inversion, plan)
+        gate = GateResult(reasons, skip=plan.gate.action == "skip")
+        layout = images.inversion.layout
+        found = self.search(images.queries, layout, questions, self._masks(images, plan), plan, gate.skipped)
+        compose = plan.compose if self.params.search.mode == "fast" else "full"
+        records = self._with_sentences(explanations(self.setup, images, questions, found, gate, compose))
+        if not gif:
+            return records, []
+        rows = float32_batch_size(self.batch_size, self.device)
+        if compose == "photo":
+            composer = Composer.over_queries(images.queries, layout, self.exact, rows)
+        else:
+            composer = Composer(self.exact, VectorForm.of(layout), None)
+        return records, films(layout, found, composer, rows)
+
+    def questions(self, queries: Tensor, plan: Plan) -> Questions:
+        """Return the questions about images (N,3,H,W) in [-1,1]: the same number about each."""
+        model = self.decision
+        return build_questions(
+            model.kind, model.outputs, self.outputs(queries), plan.columns, plan.request.region, plan.replaced
+        )
+
+    def outputs(self, images: Tensor) -> Tensor:
+        """Compute the model's outputs (N,A), or (N,A,H,W) for segmentation, of images (N,3,H,W) in [-1,1]."""
+        with frozen_eval(self.decision), torch.no_grad():
+            rows = float32_batch_size(self.batch_size, self.device)
+            return in_batches(lambda part: {"outputs": self.exact.decide(part)}, rows, images.to(self.device))[
+                "outputs"
+            ]
+
+    def invert(self, queries: Tensor, start: BlobLayout | None = None, steps: int | None = None) -> Inversion:
+        """Invert images (N,3,H,W) in [-1,1].
+
+        Args:
+            start: Layouts to start from; None: those of the encoder.
+            steps: Number of steps; None: that of the parameters.
+        """
+        values = self.params.invert.square if self.setup == "square" else self.params.invert.rect
+        values = values if steps is None else dataclasses.replace(values, steps=steps)
+        queries = queries.to(self.device)
+        with frozen_eval(self.decision):
+            if self.params.search.mode == "published":
+                return invert_published(queries, self.exact)
+            return invert(
+                queries, quick=self.quick, exact=self.exact, setup=values, batch_size=self.batch_size, start=start
+            )
+
+    def search(
+        self,
+        queries: Tensor,
+        start: BlobLayout,
+        questions: Questions,
+        allowed: Mapping[str, Tensor],
+        plan: Plan,
+        skip: Tensor | None = None,
+    ) -> Counterfactuals:
+        """Search the counterfactuals of inverted images; see `blobex.counterfactual.search.search`."""
+        problems = (queries, start, questions.image_index, questions.target, allowed)
+        options = SearchOptions(plan.variant.few, plan.variant.count, plan.photo, self.params.run.seed)
+        with frozen_eval(self.decision):
+            if self.params.search.mode == "published":
+                return search_published(*problems, self.exact)
+            return search(
+                *problems,
+                quick=self.quick,
+                exact=self.exact,
+                setup=plan.search,
+                batch_size=self.batch_size,
+                options=options,
+                skip=skip,
+                examples=self.examples,
+            )
+
+    def readings(self, images: Sequence[np.ndarray]) -> list[SceneReading]:
+        """Return what the parser sees in images, uint8 (H,W,3); BlobexError without a parser."""
+        if self.parser is None:
+            raise BlobexError(f"there is no parser for {self.setup}: run `dvc repro parser@{self.setup}` first")
+        parser, batch = self.parser, torch.stack([to_tensor(image) for image in images])
+        with torch.no_grad():
+            rows = float32_batch_size(self.batch_size, self.device)
+            seen = in_batches(lambda part: vars(parser(to_float(part))), rows, batch.to(self.device))
+        return read_scenes(ParserOutput(**seen).to("cpu"), batch)
+
+    def load_images(self, images: Image | Sequence[Image], ranks: Ranks = ALONE) -> ImageShare:
+        """Load this process's share of the images at the setup's size; see `input_images.load_images`."""
+        size = self.params.setup(self.setup)
+        return load_images(images, size.height, size.width, ranks)
+
     def check_inverted(self, queries: Tensor, layout: BlobLayout) -> None:
-        """BlobexError unless pictures have the setup's size, and their blobs are such as the generator's."""
+        """Raise BlobexError unless images and layouts have the sizes of this setup's networks."""
         size = self.params.setup(self.setup)
         if queries.shape[1:] != (3, size.height, size.width):
-            raise BlobexError(f"pictures {tuple(queries.shape)} are not {self.setup}'s: run `dvc repro invert` again")
+            raise BlobexError(f"the images {tuple(queries.shape)} are not {self.setup}'s: run `dvc repro invert` again")
         with torch.no_grad():
-            ours = self.exact.encode(queries[:1].to(self.device))
-        if any(getattr(layout, key).shape[1:] != tensor.shape[1:] for key, tensor in ours.items()):
-            raise BlobexError("the blobs are of another generator: run `dvc repro invert` again")
+            encoded = self.exact.encode(queries[:1].to(self.device))
+        if any(getattr(layout, key).shape[1:] != tensor.shape[1:] for key, tensor in encoded.items()):
+            raise BlobexError("the layouts belong to another generator: run `dvc repro invert` again")
 
-    def settings(self, request: Request, gif: bool = False) -> dict[str, Any]:
-        """All that decides what the results of a request are, but for the pictures."""
+    def settings(self, plan: Plan, gif: bool = False) -> dict[str, Any]:
+        """Return everything that the results of a plan depend on, except the images."""
         params = to_dict(self.params)
         return {
             "setup": self.setup,
@@ -209,7 +329,7 @@ class Explainer(Engine):
                 "outputs": list(self.decision.outputs),
                 "input": None if self.decision.input is None else dataclasses.asdict(self.decision.input),
             },
-            "request": dataclasses.asdict(self.plan(request)),
+            "request": plan.settings(),
             "invert": params["invert"][self.setup],
             "search": params["search"]["mode"],
             "precision": params["run"]["precision"],
@@ -219,66 +339,70 @@ class Explainer(Engine):
             "gif": gif,
         }
 
-    def load_pictures(self, images: Picture | Sequence[Picture], ranks: Ranks = ALONE) -> tuple[list[str], Tensor]:
-        """Names and pictures (N,3,height,width) in [-1,1] on the CPU; arrays are named array_0, array_1, ...
-
-        Of several `ranks` each reads its share of the pictures, and names all.
-        """
-        single = isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim < 4)
-        listed = cast(list[Picture], [images] if single else list(cast(Sequence[Picture], images)))
-        if not listed:
-            raise BlobexError("no pictures to explain: give at least one")
+    @property
+    def batch_size(self) -> int:
+        """Number of images processed at once."""
         size = self.params.setup(self.setup)
-        names = [f"array_{n}" if isinstance(item, np.ndarray) else name_of(item) for n, item in enumerate(listed)]
-        share = [item for number, item in enumerate(listed) if ranks.has(number)]
-        arrays = [_rgb(item) if isinstance(item, np.ndarray) else load_image(item) for item in share]
-        fitted = [to_tensor(fit(array, size.height, size.width)) for array in arrays]
-        return names, to_float(torch.stack(fitted) if fitted else torch.empty(0, 3, size.height, size.width))
+        return max(1, batch_pixels(self.params.search.max_batch_pixels, self.device) // (size.height * size.width))
 
-    def _store(self, out: str | Path, settings: Mapping[str, Any], replace: bool, ranks: Ranks) -> ResultFolder:
-        """The folder of the results, which the first of several processes makes ready for all."""
+    def _columns(self, attributes: Sequence[str] | None) -> list[int]:
+        """Return the numbers of the named outputs, each once; by default stop, or all attributes without a stop."""
+        if attributes is None:
+            known = self.decision.outputs if self.decision.kind == "attributes" else ()
+            attributes = ["stop"] if "stop" in known else known
+        elif not attributes:
+            raise BlobexError(f"no attribute to explain: choose from {', '.join(self.decision.outputs)}")
+        return list(dict.fromkeys(output_index(self.decision, name) for name in attributes))
+
+    def _results(self, output: Output, plan: Plan, ranks: Ranks) -> ResultFolder:
+        """Open the folder of the results; the first of several processes prepares it for all."""
+        settings = self.settings(plan, output.gif)
         if ranks.size == 1:
-            return ResultFolder.begin(out, settings, replace)
+            return ResultFolder.begin(output.folder, settings, output.replace)
         if ranks.first:
-            ResultFolder.begin(out, settings, replace).mark()
+            ResultFolder.begin(output.folder, settings, output.replace).mark()
         ranks.wait()
-        return ResultFolder.begin(out, settings, replace=False)
+        return ResultFolder.begin(output.folder, settings, replace=False)
 
-    def _blobs(self) -> int:
-        size = self.params.setup(self.setup)
-        with torch.no_grad():
-            return self.exact.encode(torch.zeros(1, 3, size.height, size.width, device=self.device)).blobs
+    def _listed_masks(self, plan: Plan) -> dict[str, Tensor]:
+        return build_masks(self.blobs, plan.variant.keys, plan.blobs, plan.variant.background)
 
-    def _of(self, request: Request, index: Tensor) -> Request:
-        """The request for some of the pictures: blobs may be listed for each."""
-        blobs = request.blobs
-        if blobs is None or len(blobs) == 1 or not any(isinstance(each, Sequence) for each in blobs):
-            return request
-        return dataclasses.replace(request, blobs=[blobs[number] for number in index.tolist()])
+    def _masks(self, images: InvertedImages, plan: Plan) -> dict[str, Tensor]:
+        """Return masks of the layout entries that may change."""
+        text, layout = plan.request.only, images.inversion.layout
+        if text is None:
+            allowed = self._listed_masks(plan)
+            check_mask_rows(allowed, len(images))
+            return allowed
+        form, rows = VectorForm.of(layout), float32_batch_size(self.batch_size, self.device)
+        scores = in_batches(
+            lambda vector: {"scores": self.exact.scores(form.unflatten(vector))}, rows, form.flatten(layout)
+        )["scores"]
+        regions = region_masks(text, images.names, images.queries, self.parser)
+        return layout_masks(plan, images.names, scores, regions)
 
+    def _gate_reasons(self, questions: Questions, inversion: Inversion, plan: Plan) -> list[str]:
+        outputs = self.outputs(inversion.image)
+        return gate_reasons(questions, outputs, inversion.perceptual, plan.gate.perceptual)
 
-def write_snapshots(folder: Path, records: Sequence[Explanation], pictures: int) -> None:
-    """Write snapshot_<i>.png per 16 pictures, in 256 colours: to look at. Their pixels are in the pictures' folders."""
-    each = len(records) // pictures
-    for number, first in enumerate(range(0, pictures, WRITTEN)):
-        shown = snapshot(records[first * each : (first + WRITTEN) * each], each)
-        write_png(folder / f"snapshot_{number}.png", shown, colours=256)
+    def _refined(self, images: InvertedImages, index: Tensor, plan: Plan) -> InvertedImages:
+        """Invert the images `index` again, starting at their inversions."""
+        start = images.inversion.layout[index]
+        again = self.invert(images.queries[index], start, plan.gate.refine_steps)
+        return dataclasses.replace(images, inversion=images.inversion.replaced(index, again))
 
+    def _with_sentences(self, records: list[Explanation]) -> list[Explanation]:
+        """Add the changes that the parser sees to the records; without a parser, return them as they are.
 
-def write_published(folder: Path, records: Sequence[Explanation], pictures: int) -> None:
-    """Write metadata_<i>.pt per 16 pictures."""
-    each = len(records) // pictures
-    for number, first in enumerate(range(0, pictures, WRITTEN)):
-        part = records[first * each : (first + WRITTEN) * each]
-        write_metadata(folder, number, part, len(part) // each)
-
-
-def _rgb(array: np.ndarray) -> np.ndarray:
-    """(H,W) or (H,W,3) uint8 as (H,W,3)."""
-    if array.ndim == 2:
-        array = np.repeat(array[:, :, None], 3, axis=2)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
-        raise BlobexError(
-            f"a picture array must be uint8 (H,W) or (H,W,3), not {array.dtype} {array.shape}: convert it"
-        )
-    return array
+        Rendered counterfactuals are compared with the reconstruction, so that reconstruction errors are no change.
+        """
+        if self.parser is None:
+            return records
+        before = self.readings([r.query if r.compose == "photo" else r.reconstruction for r in records])
+        after = self.readings([record.counterfactual for record in records])
+        described = []
+        for record, *pair in zip(records, before, after, strict=True):
+            changes = differences(*pair)
+            objects = tuple(change.as_dict() for change in changes)
+            described.append(dataclasses.replace(record, sentence=sentence(changes), objects=objects))
+        return described

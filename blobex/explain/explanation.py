@@ -19,7 +19,9 @@ from blobex.counterfactual.objective import change
 from blobex.counterfactual.questions import Questions
 from blobex.counterfactual.verify import Counterfactuals
 from blobex.datasets.images import to_array
+from blobex.explain.batch import InvertedImages
 from blobex.explain.blob_changes import BlobChange, blob_changes
+from blobex.explain.gate import GateResult
 from blobex.inversion.invert import Inversion
 from blobex.layout.blobs import KEYS, BlobLayout
 
@@ -147,21 +149,16 @@ class Explanation:
 
 
 def explanations(
-    names: Sequence[str],
     setup: str,
+    images: InvertedImages,
     questions: Questions,
-    queries: Tensor,
-    inversion: Inversion,
     found: Counterfactuals,
-    compose: str = "full",
-    gates: Sequence[str] = (),
-    skipped: Sequence[bool] = (),
+    gate: GateResult,
+    compose: str,
 ) -> list[Explanation]:
-    """One record per problem of `found`, in its order, which is that of `questions`, each as often as it has answers.
-
-    `names` and `queries` (N,3,H,W) are the pictures'; `gates` and `skipped`, if given, are the questions'.
-    """
-    queries, inversion, found = queries.cpu(), _on_cpu(inversion), _on_cpu(found)
+    """Return one record per counterfactual of `found`, in its order: that of `questions`, `count` of each."""
+    names, queries = images.names, images.queries.cpu()
+    inversion, found = _on_cpu(images.inversion), _on_cpu(found)
     count = len(found) // len(questions.outputs)
     changes = change(found.layout, inversion.layout[found.image_index])
     pictures = {index: (_picture(queries[index]), _picture(inversion.image[index])) for index in range(len(names))}
@@ -188,8 +185,8 @@ def explanations(
                 score_reconstruction=found.scores_start[answer, column].item(),
                 score_after=found.scores_after[answer, column].item(),
                 score_full=found.scores_full[answer, column].item(),
-                gate=gates[problem] if gates else "",
-                skipped=bool(skipped[problem]) if skipped else False,
+                gate=gate.reasons[problem],
+                skipped=bool(gate.skipped[problem]),
                 **measured,
                 reconstruction_perceptual=inversion.perceptual[index].item(),
                 reconstruction_l2=inversion.l2[index].item(),

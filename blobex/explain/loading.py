@@ -49,6 +49,7 @@ class Loaded:
     decision: Decision
     exact: Networks
     quick: Networks
+    blobs: int  # of a layout, without the background
     weights: dict[str, str]  # SHA-256 of each network's, by its name
     parser: Parser | None  # None where there is none
     examples: ObjectExamples | None  # of whole objects; None where inversions begin at an encoder's w
@@ -81,12 +82,13 @@ def load_networks(
     parser, examples = load_parser_if_present(models / "parser" / setup, size, device), _examples(encoder, device)
     if params.search.mode == "published":
         exact = _published(*networks, model)
-        return Loaded(model, exact, exact, hashes, parser, None)
+        return Loaded(model, exact, exact, blobgan.network.blobs, hashes, parser, None)
     exact = assemble(*networks, model)
     blobgan.generator.fold(torch.float32)
     if resolve_precision(params.run.precision, device) == "float32":
-        return Loaded(model, exact, exact, hashes, parser, examples)
-    return Loaded(model, exact, _quick(*networks, model, device.type), hashes, parser, examples)
+        return Loaded(model, exact, exact, blobgan.network.blobs, hashes, parser, examples)
+    quick = _quick(*networks, model, device.type)
+    return Loaded(model, exact, quick, blobgan.network.blobs, hashes, parser, examples)
 
 
 def _starter(models: Path, setup: str, kind: str, blobgan: BlobGAN) -> Starter:

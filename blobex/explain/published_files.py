@@ -15,6 +15,16 @@ from blobex.layout.blobs import concatenate
 from blobex.layout.vector import VectorForm
 from blobex.networks.tensor_file import save_tensors
 
+IMAGES_PER_FILE = 16
+
+
+def write_published(folder: Path, records: Sequence[Explanation], images: int) -> None:
+    """Write metadata_<i>.pt with IMAGES_PER_FILE images each."""
+    each = len(records) // images
+    for number, first in enumerate(range(0, images, IMAGES_PER_FILE)):
+        part = records[first * each : (first + IMAGES_PER_FILE) * each]
+        write_metadata(folder, number, part, len(part) // each)
+
 
 def write_metadata(
     folder: Path, index: int, records: Sequence[Explanation], pictures: int, latent_enc: Tensor | None = None

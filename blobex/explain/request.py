@@ -1,11 +1,14 @@
-"""What is asked of the explainer, and what that means with the parameters of a setup."""
+"""Explanation requests, and the plan that a request becomes with the parameters of a setup."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from torch import Tensor
 
 from blobex.config.explain import Explain, ExplainVariant, Gate, SearchParams
 from blobex.config.read import parse
@@ -16,83 +19,116 @@ from blobex.counterfactual.questions import Box
 
 Section = TypeVar("Section", Explain, ExplainVariant, SearchParams, Gate)
 Blobs = Sequence[int] | Sequence[Sequence[int]]
+Compose = Literal["photo", "full"]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to explain and how to look for it. What is None stands in the parameters.
+    """What to explain, what may change, and how to search. Options that are None take their value from params.yaml."""
 
-    `attributes` are outputs of the model: attributes that should become what they are not (if None those named stop, or
-    all where there is no stop), classes that should win (the runner-up, if None), or classes that `region` (left, top,
-    right, bottom, as shares of the picture) should take instead of `replaced`, or of what is commonest there.
-
-    `keys` are keys of the layout or position, size, shape, appearance, style; `blobs` are numbers, or one list of
-    numbers per picture; `only` is where in the picture something may change: a box, a polygon, the file of a mask or an
-    object's name (see `regions`). The background stays as it is where blobs or a place are named, unless it is asked
-    for.
-    """
-
-    attributes: Sequence[str] | None = None
-    region: Box | None = None
-    replaced: str | None = None
-    variant: str = "basic"
-    keys: Sequence[str] | None = None
-    blobs: Blobs | None = None
-    only: str | None = None
-    background: bool | None = None
-    few: bool | None = None
-    count: int | None = None
-    compose: str | None = None
-    gate: str | None = None
-    steps: int | None = None
-    lambda_prox: float | None = None
-    learning_rate: float | None = None
+    attributes: Sequence[str] | None = None  # outputs of the model: attributes to invert, or classes to reach
+    region: Box | None = None  # segmentation only: left, top, right, bottom in [0, 1]; None: the whole image
+    replaced: str | None = None  # segmentation only: class to replace in the region; None: its most common class
+    variant: str = "basic"  # preset of params.yaml: basic, targeted or diverse
+    keys: Sequence[str] | None = None  # keys of the layout, or position, size, shape, appearance, style
+    blobs: Blobs | None = None  # blobs that may change: numbers for all images, or one list per image
+    only: str | None = None  # region that may change: box, polygon, mask file or object name (see `region_mask`)
+    background: bool | None = None  # whether the background may change; None with `blobs` or `only`: it may not
+    few: bool | None = None  # change as few blobs as possible
+    count: int | None = None  # counterfactuals per question
+    compose: str | None = None  # photo: paste the change into the image; full: render the whole layout
+    gate: str | None = None  # report, refine or skip images whose reconstruction is decided differently
+    steps: int | None = None  # of the search
+    lambda_prox: float | None = None  # weight of the proximity term
+    learning_rate: float | None = None  # of all keys but sizes
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A request with everything settled that the parameters settle."""
+    """A checked request with all values taken from the parameters."""
 
-    attributes: tuple[str, ...] | None
-    region: Box | None
-    replaced: str | None
+    request: Request
+    columns: tuple[int, ...]  # outputs in question; empty: the runner-up class of each image
+    replaced: int | None  # number of the class to replace
     blobs: Blobs | None
-    only: str | None
     variant: ExplainVariant
-    setup: SearchParams
+    search: SearchParams
     gate: Gate
-    photo: bool
+    compose: Compose
+
+    @property
+    def photo(self) -> bool:
+        """Whether changes are pasted into the image."""
+        return self.compose == "photo"
+
+    def for_images(self, numbers: Tensor) -> Plan:
+        """Return the plan for some of the images: keep only their lists of blobs."""
+        if self.blobs is None or len(self.blobs) == 1 or not any(isinstance(item, Sequence) for item in self.blobs):
+            return self
+        return dataclasses.replace(self, blobs=[self.blobs[number] for number in numbers.tolist()])
+
+    def settings(self) -> dict[str, Any]:
+        """Return what identifies results of this plan, for settings.json."""
+        attributes = self.request.attributes
+        return {
+            "attributes": None if attributes is None else tuple(attributes),
+            "region": self.request.region,
+            "replaced": self.request.replaced,
+            "blobs": self.blobs,
+            "only": self.request.only,
+            "variant": dataclasses.asdict(self.variant),
+            "setup": dataclasses.asdict(self.search),
+            "gate": dataclasses.asdict(self.gate),
+            "photo": self.photo,
+        }
 
 
-def plan(request: Request, explain: Explain, shape: Shape) -> Plan:
-    """The request with the parameters of `explain` and of the setup `shape`; BlobexError names a value out of range."""
-    named = request.blobs is not None or request.only is not None
+@dataclass(frozen=True)
+class Output:
+    """Folder for the results, and what to write there besides images, layouts and table."""
+
+    folder: str | Path
+    gif: bool = False  # an animation from each query to its counterfactual
+    published: bool = False  # metadata_<i>.pt in the format of the published scripts
+    replace: bool = False  # remove results of other settings from the folder
+
+
+def make_plan(request: Request, columns: Sequence[int], replaced: int | None, explain: Explain, shape: Shape) -> Plan:
+    """Complete a request with the section `explain` of the parameters.
+
+    Args:
+        columns: Numbers of the outputs in question.
+        replaced: Number of the class to replace.
+        shape: Setup whose search hyperparameters apply.
+
+    Raises:
+        BlobexError: A value is unknown or out of range, or `blobs` and `only` are both given.
+    """
     if request.blobs is not None and request.only is not None:
-        raise BlobexError("blobs are named by number and by place: give one of them")
+        raise BlobexError("both blobs and only are given: give one of them")
+    restricted = request.blobs is not None or request.only is not None
     variant = explain.variant(request.variant)
     changes = {
         "keys": None if request.keys is None else list(resolve_keys(request.keys)),
-        "background": (False if named else None) if request.background is None else request.background,
+        "background": (False if restricted else None) if request.background is None else request.background,
         "few": request.few,
         "count": request.count,
     }
     rates = {name: getattr(request, name) for name in ("steps", "lambda_prox", "learning_rate")}
-    whole = _changed(explain, {"compose": request.compose}, "explain")
-    setup = explain.square if shape == "square" else explain.rect
+    search = explain.square if shape == "square" else explain.rect
     return Plan(
-        None if request.attributes is None else tuple(request.attributes),
-        request.region,
-        request.replaced,
-        variant.blobs if request.blobs is None and request.only is None else request.blobs,
-        request.only,
-        _changed(variant, changes, f"explain.{request.variant}"),
-        _changed(setup, rates, f"explain.{shape}"),
-        _changed(explain.gate, {"action": request.gate}, "explain.gate"),
-        whole.compose == "photo",
+        request=request,
+        columns=tuple(columns),
+        replaced=replaced,
+        blobs=request.blobs if restricted else variant.blobs,
+        variant=_override(variant, changes, f"explain.{request.variant}"),
+        search=_override(search, rates, f"explain.{shape}"),
+        gate=_override(explain.gate, {"action": request.gate}, "explain.gate"),
+        compose=_override(explain, {"compose": request.compose}, "explain").compose,
     )
 
 
-def _changed(section: Section, changes: dict[str, Any], name: str) -> Section:
-    """A section of the parameters with the values that are not None, checked as if they stood in the file."""
-    tree = dataclasses.asdict(section) | {key: value for key, value in changes.items() if value is not None}
+def _override(section: Section, values: dict[str, Any], name: str) -> Section:
+    """Replace values of a section, leaving out None, and check them as if they were in params.yaml."""
+    tree = dataclasses.asdict(section) | {key: value for key, value in values.items() if value is not None}
     return parse(type(section), tree, name)

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from blobex.datasets.images import write_png
 from blobex.explain.explanation import Explanation
 from blobex.explain.figures import Cell, Tone, grid
+
+IMAGES_PER_FILE = 16
 
 
 def snapshot(records: Sequence[Explanation], each: int) -> np.ndarray:
@@ -25,6 +28,14 @@ def snapshot(records: Sequence[Explanation], each: int) -> np.ndarray:
         query = Cell(group[0].query, f"{Path(group[0].image).name}\n{before}")
         rows.append([query, Cell(group[0].reconstruction, after), *map(_counterfactual_cell, group)])
     return grid(titles, rows)
+
+
+def write_snapshots(folder: Path, records: Sequence[Explanation], images: int) -> None:
+    """Write snapshot_<i>.png in 256 colours, with IMAGES_PER_FILE images each."""
+    each = len(records) // images
+    for number, first in enumerate(range(0, images, IMAGES_PER_FILE)):
+        grid_ = snapshot(records[first * each : (first + IMAGES_PER_FILE) * each], each)
+        write_png(folder / f"snapshot_{number}.png", grid_, colours=256)
 
 
 def _title(record: Explanation) -> str:

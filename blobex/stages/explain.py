@@ -5,8 +5,9 @@ from __future__ import annotations
 from blobex.config.params import Params
 from blobex.core.ranks import Ranks, joined
 from blobex.datasets.images import load_image
-from blobex.explain.explainer import Explainer, write_published
-from blobex.explain.request import Request
+from blobex.explain.batch import ImageShare
+from blobex.explain.explainer import Explainer
+from blobex.explain.request import Output, Request
 from blobex.inversion.inversion_file import load_inversion
 from blobex.metrics.explained import explanation_measures
 from blobex.networks.perceptual import perceptual_name
@@ -27,20 +28,16 @@ def explain(params: Params, setup: str, variant: str, ranks: Ranks) -> None:
     """This process's share of the stage."""
     explainer, results = Explainer.load(setup, common.MODELS, params), common.explain_results(setup, variant)
     request = Request(attributes=params.explain.attributes, variant=variant, compose=compose(params))
-    explainer.check(request)
+    plan, output = explainer.plan(request), Output(results, published=params.explain.published_format, replace=True)
     with tracking.run(params, "explain", setup, common.inversions(setup).parent, variant=variant) as tracker:
         names, queries, inversion = load_inversion(common.inversions(setup))
         images: int = getattr(params.explain.images, variant)
         names, queries = names[:images], queries[:images]
         explainer.check_inverted(queries, inversion.layout)
-        share = queries[ranks.rank :: ranks.size]
-        records = explainer.run(
-            names, share, lambda numbers: inversion[numbers], request, results, replace=True, ranks=ranks
-        )
+        share = ImageShare.of(names, queries, ranks)
+        records = explainer.explain_inverted(share, lambda rows: inversion[share.numbers[rows]], plan, output, ranks)
         if not ranks.first:
             return
-        if params.explain.published_format:
-            write_published(results, records, len(names))
         rows, distance = [record.row() for record in records], perceptual_name(params.data.perceptual)
         common.write_metrics(results.parent, explanation_measures(rows, distance), tracker)
         tracker.log_table({name: [row[name] for row in rows] for name in rows[0]}, "explanations.json")

@@ -15,6 +15,7 @@ from torch import Tensor
 from blobex.config.params import Params
 from blobex.core.errors import BlobexError
 from blobex.counterfactual import published
+from blobex.explain.batch import InvertedImages
 from blobex.explain.explainer import Explainer
 from blobex.explain.explanation import Explanation
 from blobex.explain.request import Request
@@ -109,7 +110,7 @@ class CounterfactualTask(SearchTask):
         super().__init__(dataclasses.replace(explainer, parser=None, examples=None), self.options, pictures)
         self.requests = _requests(explainer.params, compose)
         for request in self.requests:
-            self.explainer.check(request)
+            self.explainer.plan(request)
 
     def identity(self) -> dict[str, Any]:
         params, options = self.explainer.params, self.options
@@ -213,10 +214,11 @@ class CounterfactualTask(SearchTask):
     def _records(self, explainer: Explainer, inverted: Inverted, index: Tensor, request: Request) -> list[Explanation]:
         names = [inverted.names[number] for number in index.tolist()]
         queries, inversion = inverted.queries[index], inverted.inversion[index]
-        questions = explainer.questions(queries, request)
+        plan = explainer.plan(request)
+        questions = explainer.questions(queries, plan)
         if self.options.questions == "one":
             questions = questions[in_turn(index, len(questions) // len(index))]
-        return explainer.answer(names, queries, inversion, request, questions=questions)[0]
+        return explainer.explain_batch(InvertedImages(names, queries, inversion), plan, questions=questions)[0]
 
     def _outcome(self, found: Answers, stopped: int | None) -> Outcome:
         if not found.asked.any():

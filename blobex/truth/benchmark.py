@@ -113,7 +113,7 @@ def _part(params: Params, setup: str, models: Path, name: str, number: int | Non
     request = Request(params.explain.attributes, count=1, gate="report")
     searches = str((_own(params.explain, setup), _own(params.invert, setup), params.data.external, options))
     pictures = hashlib.sha256(shown.queries.numpy().tobytes()).hexdigest()
-    made_of = [name, fast.settings(request), searches, shown.names, pictures]
+    made_of = [name, fast.settings(fast.plan(request)), searches, shown.names, pictures]
     return kept(_kept(models, setup), name if number is None else model.name, made_of, find)
 
 

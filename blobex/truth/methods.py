@@ -15,7 +15,9 @@ Method = Callable[[Task, Truth], list[Answer]]
 
 def ours(task: Task, options: Truth) -> list[Answer]:
     """The search of this package, as the parameters have it."""
-    records = task.explainer.run(task.names, task.queries, lambda index: task.inversion[index], task.request)
+    explainer = task.explainer
+    plan = explainer.plan(task.request)
+    records = explainer.explain_inverted(task.images, lambda rows: task.inversion[rows], plan)
     return [_answer(record) for record in records]
 
 
@@ -24,7 +26,8 @@ def published(task: Task, options: Truth) -> list[Answer]:
     if task.published is None:
         raise BlobexError("the published method needs an explainer with search.mode published: give one")
     explainer = task.published
-    records = explainer.run(task.names, task.queries, lambda index: explainer.invert(task.queries[index]), task.request)
+    plan = explainer.plan(task.request)
+    records = explainer.explain_inverted(task.images, lambda rows: explainer.invert(task.queries[rows]), plan)
     return [_answer(record) for record in records]
 
 

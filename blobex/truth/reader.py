@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from blobex.explain.engine import Engine
+from blobex.explain.explainer import Explainer
 from blobex.perception.differences import differences
 from blobex.perception.reading import SceneReading
 from blobex.perception.rule import scene_of_reading
@@ -27,12 +27,12 @@ class Seen:
 Reader = Callable[[Sequence[np.ndarray]], list[Seen]]
 
 
-def parser_reader(engine: Engine, rule: Rule) -> Reader:
-    """The reader of pictures, uint8 (H,W,3), of an engine that has a parser."""
+def parser_reader(explainer: Explainer, rule: Rule) -> Reader:
+    """The reader of pictures, uint8 (H,W,3), of an explainer that has a parser."""
 
     def read(pictures: Sequence[np.ndarray]) -> list[Seen]:
         seen = []
-        for picture, reading in zip(pictures, engine.readings(pictures), strict=True):
+        for picture, reading in zip(pictures, explainer.readings(pictures), strict=True):
             scene = scene_of_reading(reading, picture)
             seen.append(Seen(dict(zip(ACTIONS, rule.actions(scene), strict=True)), reading, scene))
         return seen

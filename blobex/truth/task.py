@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from blobex.core.errors import BlobexError
+from blobex.core.ranks import ALONE
 from blobex.counterfactual.questions import Questions, build_questions
+from blobex.explain.batch import ImageShare
 from blobex.explain.explainer import Explainer
 from blobex.explain.request import Request
 from blobex.inversion.invert import Inversion
@@ -44,6 +46,10 @@ class Task:
         return Request(attributes=self.attributes, count=1, gate="report")
 
     @property
+    def images(self) -> ImageShare:
+        return ImageShare.of(self.names, self.queries, ALONE)
+
+    @property
     def pictures(self) -> list[int]:
         """The number of each question's picture."""
         return list(map(int, self.questions.image_index))
@@ -74,6 +80,7 @@ def begin(
     said = explainer.outputs(queries)
     if not torch.isfinite(said).all():
         raise BlobexError(f"{model.name} says of some pictures what is not finite: train it again")
-    questions = build_questions(model.kind, model.outputs, said, explainer.columns(attributes))
+    columns = explainer.plan(Request(attributes=attributes)).columns
+    questions = build_questions(model.kind, model.outputs, said, columns)
     inversion = explainer.invert(queries)
     return Task(explainer, published, tuple(names), queries, tuple(attributes), questions, inversion)

@@ -34,6 +34,7 @@ from blobex.counterfactual.compose import coverage
 from blobex.datasets.images import to_array, to_float, to_tensor
 from blobex.explain.blob_names import blob_names
 from blobex.explain.explainer import Explainer
+from blobex.explain.request import Output, Request
 from blobex.explain.results_folder import read_results
 from blobex.layout.blobs import BlobLayout
 from blobex.networks import weights
@@ -173,7 +174,7 @@ def test_an_explanation_is_the_explainers(
     client: TestClient, scene: Json, photo: np.ndarray, folder: Path, tmp_path: Path
 ) -> None:
     explainer = Explainer.load("rect", folder / "models", folder / "params.yaml", "cpu")
-    (expected,) = explainer.explain(photo, ["stop"], blobs=[0, 2], out=tmp_path / "theirs", gif=True)
+    (expected,) = explainer.explain(photo, Request(["stop"], blobs=[0, 2]), Output(tmp_path / "theirs", gif=True))
     found = answer(client, scene, attribute="stop", blobs=[0, 2])
     (one,) = found["explanations"]
     assert (one["from"], one["to"], one["verdict"]) == (expected.from_class, expected.to_class, expected.verdict)

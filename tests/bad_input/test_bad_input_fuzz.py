@@ -22,6 +22,7 @@ from blobex.core.errors import BlobexError
 from blobex.datasets.bdd import read_decisions, read_detection
 from blobex.datasets.images import load_image, to_array
 from blobex.decisions.card import Card, read_card
+from blobex.explain.request import Request
 from blobex.explain.results_folder import read_results
 from blobex.scenes.write import DatasetCounts, write_dataset
 
@@ -125,7 +126,7 @@ def test_labels(root: Path, file: str, read: Any, data: st.DataObject) -> None:
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("results") / "out"
-    tiny_explainer(tiny_params(steps=3)).explain([to_array(render(scenes(1))[0])], ["stop"], out=folder)
+    tiny_explainer(tiny_params(steps=3)).explain([to_array(render(scenes(1))[0])], Request(["stop"]), folder)
     return folder
 
 

@@ -13,10 +13,10 @@ from worlds.tiny_world import OUTPUTS, decide, render, scenes, tiny_explainer, t
 
 from blobex import __version__
 from blobex.cli import main as cli
-from blobex.core.ranks import ALONE
 from blobex.datasets.images import to_array
 from blobex.decisions.source import from_callable
 from blobex.explain import explainer
+from blobex.explain.request import Output, Request
 
 
 @pytest.fixture
@@ -69,11 +69,11 @@ def test_explain_prints_and_writes(photos: Path) -> None:
     assert (out / "metadata_0.pt").is_file()
 
 
-def test_options_reach_the_search(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[object] = []
+def test_options_become_a_request(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Request, Output]] = []
 
-    def explain(_: object, *arguments: object, **options: object) -> list[object]:
-        seen.append((arguments[1:5], arguments[6:], options))  # without the pictures and the folder
+    def explain(_: object, images: object, request: Request, out: Output, ranks: object) -> list[object]:
+        asked.append((request, out))
         return []
 
     monkeypatch.setattr(explainer.Explainer, "explain", explain)
@@ -82,24 +82,36 @@ def test_options_reach_the_search(photos: Path, monkeypatch: pytest.MonkeyPatch)
         "--region 0.1,0.5,1,0.75 --from road --variant diverse --diverse 3 --all --compose full --gate skip --gif "
         "--format published --replace"
     )
-    places = [*options.split(), "--only", "car ahead"]
-    arguments = ["explain", str(photos), "--out", "out", "--attribute", "right", *places]
-    assert CliRunner().invoke(cli.app, arguments).exit_code == 0
-    assert CliRunner().invoke(cli.app, ["explain", str(photos), "--out", "out"]).exit_code == 0
-    assert (
-        CliRunner().invoke(cli.app, ["explain", str(photos), "--out", "out", "--to", "a", "--to", "b"]).exit_code == 0
+    command = ["explain", str(photos), "--out", "out"]
+    for arguments in (
+        ["--attribute", "right", *options.split(), "--only", "car ahead"],
+        [],
+        ["--to", "a", "--to", "b"],
+    ):
+        assert CliRunner().invoke(cli.app, [*command, *arguments]).exit_code == 0
+    everything = Request(
+        attributes=["right"],
+        region=(0.1, 0.5, 1.0, 0.75),
+        replaced="road",
+        variant="diverse",
+        keys=["size", "style"],
+        blobs=[3, 5],
+        only="car ahead",
+        background=False,
+        few=False,
+        count=3,
+        compose="full",
+        gate="skip",
+        steps=7,
+        lambda_prox=0.2,
+        learning_rate=0.1,
     )
-    region = (0.1, 0.5, 1.0, 0.75)
-    choices = {"variant": "diverse", "only": "car ahead", "few": False, "count": 3, "compose": "full", "gate": "skip"}
-    assert seen[0] == (
-        (["right"], ["size", "style"], [3, 5], False),
-        (region, "road", 7, 0.2, 0.1),
-        {**choices, "gif": True, "published": True, "replace": True, "ranks": ALONE},
-    )
-    plain = {**dict.fromkeys(choices), "variant": "basic", "gif": False, "published": False, "replace": False}
-    plain |= {"ranks": ALONE}
-    assert seen[1] == ((None, None, None, None), (None,) * 5, plain)
-    assert seen[2] == ((["a", "b"], None, None, None), (None,) * 5, plain)
+    out = Path("out")
+    assert asked == [
+        (everything, Output(out, gif=True, published=True, replace=True)),
+        (Request(), Output(out)),
+        (Request(attributes=["a", "b"]), Output(out)),
+    ]
 
 
 def use(monkeypatch: pytest.MonkeyPatch, kind: str, function: object, *outputs: str) -> None:

@@ -3,11 +3,12 @@
 import pytest
 import torch
 from worlds.second_device import CUDA, SecondDevice
-from worlds.tiny_world import HEIGHT, PLAIN, WIDTH, MeanAbsolute, scenes, tiny_params
+from worlds.tiny_world import BLOBS, HEIGHT, PLAIN, WIDTH, MeanAbsolute, scenes, tiny_params
 
 from blobex.counterfactual.whole_objects import ObjectExamples, objects_of, surfaces_of
 from blobex.datasets.images import to_array
 from blobex.explain.explainer import Explainer
+from blobex.explain.request import Output, Request
 from blobex.layout.blobs import BlobLayout
 from blobex.layout.published_splat import splat_by_solver
 from blobex.optim.networks import Networks
@@ -35,7 +36,8 @@ def explainer(steps: int, examples: bool) -> Explainer:
     networks = Networks(render, scores, encode, PLAIN.logits, PLAIN.features, MeanAbsolute())
     shown = torch.ones(6, sum(SLOTS.values()) + 1, dtype=torch.bool)
     others = ObjectExamples(scenes(6, seed=3), shown, objects_of(SLOTS), surfaces_of(SLOTS)).to(CUDA)
-    return Explainer("rect", tiny_params(steps), CUDA, PLAIN, networks, networks, examples=others if examples else None)
+    tried = others if examples else None
+    return Explainer("rect", tiny_params(steps), CUDA, PLAIN, networks, networks, BLOBS, examples=tried)
 
 
 def test_the_device_refuses_what_a_gpu_refuses() -> None:
@@ -66,6 +68,6 @@ def test_the_device_refuses_what_a_gpu_refuses() -> None:
 def test_explanations(steps, examples, asked, tmp_path) -> None:
     pictures = [to_array(picture) for picture in render(scenes(8))[:3]]
     with SecondDevice():
-        found = explainer(steps, examples).explain(pictures, gif=True, out=tmp_path / "out", **asked)
+        found = explainer(steps, examples).explain(pictures, Request(**asked), Output(tmp_path / "out", gif=True))
     assert len(found) == 3 * len(asked["attributes"]) * (3 if asked.get("variant") == "diverse" else 1)
     assert all(each.verdict for each in found)

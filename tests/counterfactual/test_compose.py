@@ -23,6 +23,7 @@ from blobex.counterfactual.masks import build_masks
 from blobex.counterfactual.search import SearchOptions, search
 from blobex.counterfactual.target import AttributeTarget
 from blobex.datasets.images import to_array
+from blobex.explain.request import Request
 from blobex.layout.blobs import ABSENT, KEYS, BlobLayout
 from blobex.layout.vector import VectorForm
 from blobex.optim.batching import FLOAT32_BATCH_SIZE
@@ -161,13 +162,13 @@ def test_explanations_keep_the_photo_and_judge_what_they_show() -> None:
     """The flip is that of the composed picture: the model is asked again about the picture in the record."""
     shown = [to_array(image) for image in photos(4)]
     tiny = tiny_explainer(tiny_params(steps=80))
-    for record in tiny.explain(shown, ["stop"], compose="photo", blobs=[4]):
+    for record in tiny.explain(shown, Request(["stop"], compose="photo", blobs=[4])):
         assert record.compose == "photo" and record.verdict == "flipped"
         moved = (record.counterfactual != record.query).any(2)
         assert 0 < moved.mean() < 0.2  # the light is small
         assert np.array_equal(record.counterfactual[~moved], record.query[~moved])
         picture = torch.from_numpy(record.counterfactual).permute(2, 0, 1)[None] / 127.5 - 1
         assert tiny.decision.logits(picture).sigmoid()[0, 1].item() == pytest.approx(record.score_after, abs=0.02)
-    for record in tiny.explain(shown, ["stop"], compose="full", blobs=[4]):
+    for record in tiny.explain(shown, Request(["stop"], compose="full", blobs=[4])):
         assert record.compose == "full" and (record.counterfactual != record.query).any(2).mean() > 0.9
         assert record.score_full == record.score_after and record.flipped == record.flipped_full

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from worlds.tiny_world import BLOBS, HEIGHT, OUTPUTS, WIDTH, decide, render, scenes, tiny_explainer, tiny_params
 
+from blobex.config.value_types import Shape
 from blobex.core.errors import BlobexError
 from blobex.datasets.images import to_array
-from blobex.explain.engine import Engine
-from blobex.explain.request import Request, plan
+from blobex.explain.explainer import Explainer
+from blobex.explain.request import Plan, Request, make_plan
 from blobex.inversion.invert import Inversion
 from blobex.networks.parser import ParserOutput
 from blobex.scenes.labels import DETECTION, SEMANTIC
@@ -24,29 +25,33 @@ def pictures(count: int) -> list[np.ndarray]:
 
 
 def test_a_place_chooses_the_blobs_that_paint_it() -> None:
-    for record in tiny_explainer().explain(pictures(3), ["stop"], only=LIGHT):
+    for record in tiny_explainer().explain(pictures(3), Request(["stop"], only=LIGHT)):
         assert record.changed_blobs == ["4"] and record.verdict == "flipped"
     sky = "0.8,0 1,0 1,0.1 0.8,0.1"  # only the background paints there
     with pytest.raises(BlobexError, match="array_0: the region is painted by the background: allow it"):
-        tiny_explainer().explain(pictures(1), ["stop"], only=sky)
-    record = tiny_explainer().explain(pictures(1), ["stop"], only=sky, background=True)[0]
+        tiny_explainer().explain(pictures(1), Request(["stop"], only=sky))
+    record = tiny_explainer().explain(pictures(1), Request(["stop"], only=sky, background=True))[0]
     assert set(record.changed_blobs) <= {"background"}
-    with pytest.raises(BlobexError, match="by number and by place: give one"):
-        tiny_explainer().explain(pictures(1), ["stop"], only=LIGHT, blobs=[4])
-    with pytest.raises(BlobexError, match="array_0: region 'car ahead' is a name, which takes a trained parser"):
-        tiny_explainer().explain(pictures(1), ["stop"], only="car ahead")
+    with pytest.raises(BlobexError, match="both blobs and only are given: give one"):
+        tiny_explainer().explain(pictures(1), Request(["stop"], only=LIGHT, blobs=[4]))
+    with pytest.raises(BlobexError, match="region 'car ahead' is a name, which takes a trained parser"):
+        tiny_explainer().explain(pictures(1), Request(["stop"], only="car ahead"))
 
 
 def test_a_request_is_settled_by_the_parameters() -> None:
     explain = tiny_params().explain
-    basic = plan(Request(), explain, "rect")
-    assert (basic.variant, basic.setup, basic.photo) == (explain.basic, explain.rect, True)
-    named = plan(Request(blobs=[1], few=False, count=2, compose="full", steps=3, gate="skip"), explain, "square")
+
+    def plan(request: Request, setup: Shape = "rect") -> Plan:
+        return make_plan(request, [1], None, explain, setup)
+
+    basic = plan(Request())
+    assert (basic.variant, basic.search, basic.photo) == (explain.basic, explain.rect, True)
+    named = plan(Request(blobs=[1], few=False, count=2, compose="full", steps=3, gate="skip"), "square")
     assert named.variant == dataclasses.replace(explain.basic, background=False, few=False, count=2)
-    assert named.setup == dataclasses.replace(explain.square, steps=3)
+    assert named.search == dataclasses.replace(explain.square, steps=3)
     assert not named.photo and named.gate.action == "skip"
-    assert plan(Request(variant="diverse"), explain, "rect").variant == explain.diverse
-    assert plan(Request(blobs=[1], background=True), explain, "rect").variant.background
+    assert plan(Request(variant="diverse")).variant == explain.diverse
+    assert plan(Request(blobs=[1], background=True)).variant.background
     for request, told in (
         (Request(variant="odd"), "unknown variant 'odd': choose from basic, targeted, diverse"),
         (Request(count=0), r"explain\.basic\.count is 0"),
@@ -55,43 +60,43 @@ def test_a_request_is_settled_by_the_parameters() -> None:
         (Request(keys=["colour"]), "unknown key 'colour'"),
     ):
         with pytest.raises(BlobexError, match=told):
-            plan(request, explain, "rect")
+            plan(request)
 
 
 def mistaken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """From now on the first inversion takes every picture for its neighbour; the steps of all inversions are noted."""
-    inner, noted = Engine.invert, list[int]()
+    inner, noted = Explainer.invert, list[int]()
 
-    def invert(self: Engine, queries: Tensor, start: object = None, steps: int | None = None) -> Inversion:
+    def invert(self: Explainer, queries: Tensor, start: object = None, steps: int | None = None) -> Inversion:
         noted.append(-1 if steps is None else steps)
         if start is not None:
             return inner(self, queries)  # a second look puts it right
         swapped = torch.arange(len(queries)) ^ 1
         return inner(self, queries[swapped])
 
-    monkeypatch.setattr(Engine, "invert", invert)
+    monkeypatch.setattr(Explainer, "invert", invert)
     return noted
 
 
 def test_the_published_search_skips_nothing() -> None:
     published = dataclasses.replace(tiny_params(), search=dataclasses.replace(tiny_params().search, mode="published"))
     with pytest.raises(BlobexError, match="skips nothing: let the gate report"):
-        tiny_explainer(published).explain(pictures(1), ["stop"], gate="skip")
+        tiny_explainer(published).explain(pictures(1), Request(["stop"], gate="skip"))
 
 
 def test_the_gate_tells_of_reconstructions_that_decide_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     """Red and green lights alternate, so that every neighbour is decided otherwise about stop."""
     noted = mistaken(monkeypatch)
     explainer = tiny_explainer(tiny_params(steps=5))
-    for record in explainer.explain(pictures(4), ["stop"], compose="full"):
+    for record in explainer.explain(pictures(4), Request(["stop"], compose="full")):
         assert record.gate == "already decided otherwise" and not record.reconstruction_agrees
         assert record.verdict != "flipped"
     assert noted == [-1]
-    for record in explainer.explain(pictures(4), ["stop"], gate="skip"):
+    for record in explainer.explain(pictures(4), Request(["stop"], gate="skip")):
         assert record.verdict == "skipped" and not record.flipped and record.changed_blobs == []
         assert np.array_equal(record.counterfactual, record.query)
     noted.clear()
-    for record in tiny_explainer().explain(pictures(4), ["stop"], compose="full", gate="refine"):
+    for record in tiny_explainer().explain(pictures(4), Request(["stop"], compose="full", gate="refine")):
         assert record.gate == "" and record.verdict == "flipped"
     assert noted == [-1, tiny_params().explain.gate.refine_steps]
 
@@ -100,8 +105,8 @@ def test_the_gate_measures_distance_too() -> None:
     params = tiny_params(steps=3)
     gate = dataclasses.replace(params.explain.gate, perceptual=1e-6)
     strict = dataclasses.replace(params, explain=dataclasses.replace(params.explain, gate=gate))
-    assert tiny_explainer(strict).explain(pictures(1), ["stop"])[0].gate == "further off than 1e-06"
-    assert tiny_explainer(params).explain(pictures(1), ["stop"])[0].gate == ""
+    assert tiny_explainer(strict).explain(pictures(1), Request(["stop"]))[0].gate == "further off than 1e-06"
+    assert tiny_explainer(params).explain(pictures(1), Request(["stop"]))[0].gate == ""
 
 
 class Sees:
@@ -127,16 +132,18 @@ class Sees:
 
 def test_the_change_is_told_in_objects() -> None:
     seeing = dataclasses.replace(tiny_explainer(), parser=Sees())  # type: ignore[arg-type]
-    for record in seeing.explain(pictures(2), ["stop"], blobs=[4], keys=["appearance"]):
+    for record in seeing.explain(pictures(2), Request(["stop"], blobs=[4], keys=["appearance"])):
         assert "light" in record.sentence
         assert [each["thing"] for each in record.objects if "light" in str(each["thing"])]
-    unchanged = seeing.explain(pictures(2), ["stop"], blobs=[0], keys=["style"], steps=1)
+    unchanged = seeing.explain(pictures(2), Request(["stop"], blobs=[0], keys=["style"], steps=1))
     assert {record.sentence for record in unchanged} == {"nothing that the parser sees changed"}
-    assert {record.sentence for record in tiny_explainer(tiny_params(2)).explain(pictures(1), ["stop"])} == {""}
+    assert {record.sentence for record in tiny_explainer(tiny_params(2)).explain(pictures(1), Request(["stop"]))} == {
+        ""
+    }
 
 
 def test_words_tell_what_became_of_each_blob() -> None:
-    record = tiny_explainer().explain(pictures(1), ["stop"], blobs=[4], keys=["position"], compose="full")[0]
+    record = tiny_explainer().explain(pictures(1), Request(["stop"], blobs=[4], keys=["position"], compose="full"))[0]
     (change,) = record.blobs
     assert change.blob == 4 and set(change.keys) <= {"xs", "ys"}
     assert change.x_after == pytest.approx(record.blobs_after.xs[0, 4].item())
@@ -146,7 +153,7 @@ def test_words_tell_what_became_of_each_blob() -> None:
 
 def test_several_answers_change_different_blobs() -> None:
     """The light is red, so that it can go green, or the picture's red can be made up for elsewhere."""
-    records = tiny_explainer(tiny_params(steps=120)).explain(pictures(8), ["left", "right"], count=2)
+    records = tiny_explainer(tiny_params(steps=120)).explain(pictures(8), Request(["left", "right"], count=2))
     assert [record.number for record in records] == [0, 1] * 16
     pairs = [(records[i], records[i + 1]) for i in range(0, len(records), 2)]
     parted = [set(a.changed_blobs).isdisjoint(b.changed_blobs) for a, b in pairs if a.flipped and b.flipped]

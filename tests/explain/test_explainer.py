@@ -16,6 +16,7 @@ from blobex.datasets.images import load_image, to_array
 from blobex.decisions.source import from_callable
 from blobex.explain.explainer import Explainer
 from blobex.explain.explanation import read_table
+from blobex.explain.request import Output, Request
 from blobex.explain.snapshot import snapshot
 from blobex.networks import weights
 from blobex.networks.blobgan import load_blobgan
@@ -28,7 +29,9 @@ def pictures(count: int) -> list[np.ndarray]:
 
 
 def test_the_light_is_found_as_the_cause(tmp_path: Path) -> None:
-    records = tiny_explainer().explain(pictures(6), ["stop"], keys=["appearance"], blobs=[4], out=tmp_path / "out")
+    records = tiny_explainer().explain(
+        pictures(6), Request(["stop"], keys=["appearance"], blobs=[4]), out=tmp_path / "out"
+    )
     assert [record.verdict for record in records] == ["flipped"] * 6
     assert [record.from_class for record in records] == ["stop", "not stop"] * 3  # red, green, red, ...
     assert [record.to_class for record in records] == ["not stop", "stop"] * 3
@@ -44,7 +47,9 @@ def test_the_light_is_found_as_the_cause(tmp_path: Path) -> None:
 
 def test_files_and_records_tell_the_same(tmp_path: Path) -> None:
     out, shown = tmp_path / "out", pictures(8) * 2 + pictures(2)
-    records = tiny_explainer(tiny_params(steps=5)).explain(shown, ["stop", "left"], out=out, published=True)
+    records = tiny_explainer(tiny_params(steps=5)).explain(
+        shown, Request(["stop", "left"]), out=Output(out, published=True)
+    )
     names = ["explanations.parquet", "metadata_0.pt", "metadata_1.pt", "pictures", "settings.json"]
     assert sorted(path.name for path in out.iterdir()) == [*names, "snapshot_0.png", "snapshot_1.png"]
     assert len(list((out / "pictures").iterdir())) == len(shown)
@@ -65,7 +70,9 @@ def test_files_and_records_tell_the_same(tmp_path: Path) -> None:
 
 
 def test_published_files_tell_which_answer_changes_which_blob(tmp_path: Path) -> None:
-    records = tiny_explainer().explain(pictures(3), ["stop", "left"], out=tmp_path / "out", count=2, published=True)
+    records = tiny_explainer().explain(
+        pictures(3), Request(["stop", "left"], count=2), out=Output(tmp_path / "out", published=True)
+    )
     content = torch.load(tmp_path / "out" / "metadata_0.pt", weights_only=True)
     for column, name in ((1, "stop"), (2, "left")):
         found, mine = content[f"att_{column}"]["Assignment"], [each for each in records if each.attribute == name]
@@ -80,24 +87,26 @@ def test_published_files_tell_which_answer_changes_which_blob(tmp_path: Path) ->
 
 
 def test_named_blobs_leave_the_background_alone() -> None:
-    record = tiny_explainer().explain(pictures(1)[0], ["stop"], blobs=[0])[0]
+    record = tiny_explainer().explain(pictures(1)[0], Request(["stop"], blobs=[0]))[0]
     assert torch.equal(record.blobs_before.features[:, 0], record.blobs_after.features[:, 0])
-    record = tiny_explainer().explain(pictures(1)[0], ["stop"], blobs=[0], background=True, few=False)[0]
+    record = tiny_explainer().explain(pictures(1)[0], Request(["stop"], blobs=[0], background=True, few=False))[0]
     assert not torch.equal(record.blobs_before.features[:, 0], record.blobs_after.features[:, 0])
-    record = tiny_explainer().explain(pictures(1)[0], ["stop"], few=False)[0]
+    record = tiny_explainer().explain(pictures(1)[0], Request(["stop"], few=False))[0]
     assert not torch.equal(record.blobs_before.features[:, 0], record.blobs_after.features[:, 0])
 
 
 def test_each_picture_may_have_its_own_blobs() -> None:
     listed = [[4], [0], [4], [1], [4], [2]]  # four pictures are worked on at once
-    records = tiny_explainer().explain(pictures(6), ["stop"], keys=["appearance"], blobs=listed)
+    records = tiny_explainer().explain(pictures(6), Request(["stop"], keys=["appearance"], blobs=listed))
     for record, allowed in zip(records, listed, strict=True):
         changed = (record.blobs_before.features != record.blobs_after.features).any(2)[0].nonzero()[:, 0] - 1
         assert set(changed.tolist()) <= set(allowed)
-    both = tiny_explainer().explain(pictures(2), ["stop"], keys=["appearance"], blobs=[[4]])  # one list for all
+    both = tiny_explainer().explain(
+        pictures(2), Request(["stop"], keys=["appearance"], blobs=[[4]])
+    )  # one list for all
     assert [record.score_after for record in both[:1]] == [records[0].score_after] and len(both) == 2
     with pytest.raises(BlobexError, match="2 of 6 pictures"):
-        tiny_explainer().explain(pictures(6), ["stop"], blobs=[[0], [1]])
+        tiny_explainer().explain(pictures(6), Request(["stop"], blobs=[[0], [1]]))
 
 
 def test_pictures_of_any_kind(tmp_path: Path) -> None:
@@ -108,12 +117,12 @@ def test_pictures_of_any_kind(tmp_path: Path) -> None:
     grey = np.full((50, 40), 128, np.uint8)
     tiny = tiny_explainer(tiny_params(steps=1))
     files = [tmp_path / "big.jpg", str(tmp_path / "grey.png"), tmp_path / "alpha.png", grey]
-    records = tiny.explain(files, ["stop"])
+    records = tiny.explain(files, Request(["stop"]))
     assert [record.image for record in records] == [*map(str, files[:3]), "array_3"]
     assert {record.query.shape for record in records} == {(HEIGHT, WIDTH, 3)}
     assert (records[3].query == 128).all()
     assert len(tiny.explain(np.stack(pictures(3)))) == 3
-    assert len(tiny.explain([files[0], files[0]], ["stop", "left"])) == 4  # a picture twice is two rows
+    assert len(tiny.explain([files[0], files[0]], Request(["stop", "left"]))) == 4  # a picture twice is two rows
     assert tiny.explain(tmp_path / "big.jpg")[0].attribute == "stop"
 
 
@@ -134,13 +143,13 @@ def test_result_does_not_depend_on_how_many_are_worked_on_at_once() -> None:
 
 
 def test_options_override_parameters() -> None:
-    record = tiny_explainer().explain(pictures(1)[0], ["stop"], steps=1, learning_rate=0.05, keys=["xs"])[0]
+    record = tiny_explainer().explain(pictures(1)[0], Request(["stop"], steps=1, learning_rate=0.05, keys=["xs"]))[0]
     assert record.step <= 1
     assert max(record.changes.values()) <= 0.0501
     with pytest.raises(BlobexError, match=r"explain\.rect\.steps is 0"):
-        tiny_explainer().explain(pictures(1)[0], steps=0)
+        tiny_explainer().explain(pictures(1)[0], Request(steps=0))
     with pytest.raises(BlobexError, match=r"explain\.rect\.learning_rate"):
-        tiny_explainer().explain(pictures(1)[0], learning_rate=-1.0)
+        tiny_explainer().explain(pictures(1)[0], Request(learning_rate=-1.0))
 
 
 @pytest.mark.parametrize(
@@ -152,15 +161,17 @@ def test_options_override_parameters() -> None:
         ({"replaced": "road"}, "only a segmentation model replaces a class"),
         ({"keys": ["colour"]}, "unknown key 'colour'"),
         ({"blobs": [BLOBS]}, f"unknown blob {BLOBS}"),
-        ({"images": []}, "no pictures"),
+        ({"images": []}, "no images"),
         ({"images": ["nowhere.png"]}, "nowhere.png"),
         ({"images": np.zeros((4, 4, 3))}, "must be uint8"),
         ({"images": np.zeros((4, 4, 2), np.uint8)}, "must be uint8"),
     ],
 )
 def test_bad_input_is_refused_and_leaves_nothing(tmp_path: Path, arguments: dict[str, object], message: str) -> None:
+    options = {name: value for name, value in arguments.items() if name != "images"}
+    images = arguments.get("images", pictures(1))
     with pytest.raises(BlobexError, match=message):
-        tiny_explainer().explain(**({"images": pictures(1), "out": tmp_path / "out"} | arguments))  # type: ignore[arg-type]
+        tiny_explainer().explain(images, Request(**options), tmp_path / "out")  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
 
 
@@ -173,12 +184,13 @@ def test_snapshot_shows_failures_too() -> None:
 
 def test_attribute_names() -> None:
     tiny = tiny_explainer()
-    assert tiny.columns(["right", "forward", "right"]) == [3, 0]
-    assert tiny.columns(["1", "stop"]) == [1]
-    assert tiny.columns(None) == [1]  # stop, where there is one
+    assert tiny.plan(Request(["right", "forward", "right"])).columns == (3, 0)
+    assert tiny.plan(Request(["1", "stop"])).columns == (1,)
+    assert tiny.plan(Request()).columns == (1,)  # stop, where there is one
     other = from_callable(decide, "attributes", ["a", "b", "c", "d"])
-    assert tiny_explainer(decision=other).columns(None) == [0, 1, 2, 3]
-    assert tiny_explainer(decision=from_callable(decide, "classes", ["a", "b", "c", "d"])).columns(None) == []
+    assert tiny_explainer(decision=other).plan(Request()).columns == (0, 1, 2, 3)
+    classes = from_callable(decide, "classes", ["a", "b", "c", "d"])
+    assert tiny_explainer(decision=classes).plan(Request()).columns == ()
 
 
 @pytest.fixture
@@ -218,7 +230,7 @@ def test_photo_to_explanation_through_real_networks(
     saved = save_models(tmp_path, precision=precision)
     path = saved / "params.yaml"
     path.write_text(path.read_text().replace("mode: fast", f"mode: {mode}"))
-    record = load(saved).explain(np.full((50, 70, 3), 99, np.uint8), ["left"])[0]
+    record = load(saved).explain(np.full((50, 70, 3), 99, np.uint8), Request(["left"]))[0]
     assert not record.failed
     assert record.counterfactual.shape == (HEIGHT, WIDTH, 3)
     assert np.isfinite([record.perceptual, record.proximity, record.score_after]).all()
@@ -320,7 +332,7 @@ def theirs(saved: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixture
 def painted(explainer: Explainer) -> Explainer:
     """The explainer with the painted world as its generator, and its own decision."""
     networks = painted_networks(explainer.decision)
-    return dataclasses.replace(explainer, params=tiny_params(steps=60), exact=networks, quick=networks)
+    return dataclasses.replace(explainer, params=tiny_params(steps=60), exact=networks, quick=networks, blobs=BLOBS)
 
 
 def test_classes_are_explained(theirs: tuple[Path, str]) -> None:
@@ -330,19 +342,19 @@ def test_classes_are_explained(theirs: tuple[Path, str]) -> None:
     model = explainer.decision.modules[0]
     before = {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()}
     assert (explainer.decision.kind, explainer.decision.outputs) == ("classes", ("red", "green", "none"))
-    records = painted(explainer).explain(pictures(4), keys=["appearance"], blobs=[4])
+    records = painted(explainer).explain(pictures(4), Request(keys=["appearance"], blobs=[4]))
     assert [record.from_class for record in records] == ["red", "green"] * 2
     assert [record.to_class for record in records] == ["green", "red"] * 2  # the runner-up
     assert [record.verdict for record in records] == ["flipped"] * 4
     for record in records:
         assert record.score_before < 0.5 < record.score_after
         assert record.scores_after.argmax() == ["red", "green", "none"].index(record.to_class)
-    named = painted(explainer).explain(pictures(2), ["none", "green"], steps=2)
+    named = painted(explainer).explain(pictures(2), Request(["none", "green"], steps=2))
     assert [record.attribute for record in named] == ["none", "green"] * 2
     assert named[3].verdict == "already so" and named[3].from_class == named[3].to_class == "green"
-    painted(explainer).explain(pictures(3), out=saved / "out", steps=1)  # runners-up share no column
+    painted(explainer).explain(pictures(3), Request(steps=1), saved / "out")  # runners-up share no column
     assert (saved / "out" / "snapshot_0.png").is_file()
-    explainer.explain(pictures(1), ["none"])  # and through the saved networks
+    explainer.explain(pictures(1), Request(["none"]))  # and through the saved networks
     assert before == {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()}
     assert model.training and model.scale.requires_grad and model.scale.grad is None
 
@@ -353,7 +365,9 @@ def test_maps_are_explained(theirs: tuple[Path, str]) -> None:
     assert (explainer.decision.kind, explainer.decision.outputs) == ("segmentation", ("0", "1", "2"))
     light = (0.42, 0.08, 0.58, 0.36)
     red = pictures(4)[::2]
-    records = explainer.explain(red, ["2"], keys=["appearance"], blobs=[4], region=light, replaced="1", compose="full")
+    records = explainer.explain(
+        red, Request(["2"], keys=["appearance"], blobs=[4], region=light, replaced="1", compose="full")
+    )
     assert [record.from_class for record in records] == ["1"] * 2 and [record.to_class for record in records] == [
         "2"
     ] * 2
@@ -364,6 +378,6 @@ def test_maps_are_explained(theirs: tuple[Path, str]) -> None:
         left = np.abs(record.counterfactual[:, :16].astype(int) - record.reconstruction[:, :16]).max()
         assert left <= 2  # what is far from the light stays
     with pytest.raises(BlobexError, match="picture 1 has no 1 in the region"):
-        explainer.explain(pictures(2), ["2"], region=light, replaced="1")
+        explainer.explain(pictures(2), Request(["2"], region=light, replaced="1"))
     with pytest.raises(BlobexError, match="no output to change: name one of 0, 1, 2"):
         explainer.explain(pictures(2))

@@ -16,7 +16,9 @@ from blobex.counterfactual.masks import build_masks
 from blobex.counterfactual.questions import Questions, build_questions
 from blobex.counterfactual.search import search
 from blobex.counterfactual.verify import Counterfactuals
+from blobex.explain.batch import InvertedImages
 from blobex.explain.explanation import Explanation, explanations, read_table, write_table
+from blobex.explain.gate import GateResult
 from blobex.explain.published_files import write_metadata
 from blobex.inversion.invert import Inversion, invert
 from blobex.layout.blobs import KEYS, BlobLayout
@@ -77,7 +79,9 @@ def solved() -> Solved:
 
 @pytest.fixture(scope="module")
 def records(solved: Solved) -> list[Explanation]:
-    return explanations(NAMES, "rect", *solved)
+    questions, queries, inversion, found = solved
+    images, gate = InvertedImages(NAMES, queries, inversion), GateResult([""] * len(questions))
+    return explanations("rect", images, questions, found, gate, "full")
 
 
 def test_records_tell_each_problem(records: list[Explanation]) -> None:

@@ -12,6 +12,7 @@ from blobex.core.errors import BlobexError
 from blobex.datasets.images import to_array, to_float, to_tensor
 from blobex.explain.explanation import Explanation
 from blobex.explain.measures import answer_values, diversity, split_distance, with_intervals
+from blobex.explain.request import Request
 from blobex.metrics.halves import split_frechet
 
 
@@ -26,7 +27,7 @@ def distance(first: Tensor, second: Tensor) -> Tensor:
 @pytest.fixture(scope="module")
 def records() -> list[Explanation]:
     shown = [to_array(picture) for picture in render(scenes(8))[:5]]
-    return tiny_explainer(tiny_params(steps=60)).explain(shown, ["stop", "left"], count=2)
+    return tiny_explainer(tiny_params(steps=60)).explain(shown, Request(["stop", "left"], count=2))
 
 
 def test_values_are_those_of_each_explanation(records: list[Explanation]) -> None:

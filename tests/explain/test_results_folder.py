@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
-from worlds.tiny_world import OUTPUTS, decide, painted_networks, render, scenes, tiny_explainer, tiny_params
+from worlds.tiny_world import BLOBS, OUTPUTS, decide, painted_networks, render, scenes, tiny_explainer, tiny_params
 
 from blobex.core.errors import BlobexError
 from blobex.datasets.images import load_image, to_array
@@ -20,6 +20,7 @@ from blobex.decisions.decision import Input
 from blobex.decisions.source import from_callable
 from blobex.explain.explainer import Explainer
 from blobex.explain.explanation import Explanation, read_table
+from blobex.explain.request import Output, Request
 from blobex.explain.results_folder import ResultFolder, read_results
 from blobex.layout.blobs import KEYS
 
@@ -50,7 +51,7 @@ def same(first: Sequence[Explanation], second: Sequence[Explanation]) -> None:
 
 
 def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
-    records = explainer().explain(pictures(3), ["stop", "left"], out=tmp_path / "out", count=2)
+    records = explainer().explain(pictures(3), Request(["stop", "left"], count=2), tmp_path / "out")
     assert len(records) == 3 * 2 * 2
     same(read_results(tmp_path / "out"), records)
     folder = tmp_path / "out" / "pictures" / "0000_array_0"
@@ -73,7 +74,7 @@ def test_a_stopped_run_goes_on_and_ends_as_an_unbroken_one(
     tmp_path: Path, stop_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped after the first batch of four pictures, and in the middle of writing the second."""
-    whole = explainer().explain(pictures(8), ["stop"], out=tmp_path / "whole", gif=True)
+    whole = explainer().explain(pictures(8), Request(["stop"]), Output(tmp_path / "whole", gif=True))
     write, calls = ResultFolder.write, list[int]()
 
     def stopped(self: ResultFolder, number: int, *arguments: object) -> Path:
@@ -84,56 +85,58 @@ def test_a_stopped_run_goes_on_and_ends_as_an_unbroken_one(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(ResultFolder, "write", stopped)
-        explainer().explain(pictures(8), ["stop"], out=tmp_path / "broken", gif=True)
+        explainer().explain(pictures(8), Request(["stop"]), Output(tmp_path / "broken", gif=True))
     assert len(list((tmp_path / "broken").rglob("record.json"))) == len(calls) == stop_at
     asked = []
     inner = Explainer.invert
     monkeypatch.setattr(
         Explainer, "invert", lambda self, queries, *rest: (asked.append(len(queries)), inner(self, queries, *rest))[1]
     )
-    again = explainer().explain(pictures(8), ["stop"], out=tmp_path / "broken", gif=True)
+    again = explainer().explain(pictures(8), Request(["stop"]), Output(tmp_path / "broken", gif=True))
     assert sum(asked) == 8 - len(calls)  # what was known is not searched again
     assert tree(tmp_path / "broken") == tree(tmp_path / "whole")
     same(again, whole)
 
 
 def test_damaged_and_foreign_parts_are_made_anew(tmp_path: Path) -> None:
-    explainer().explain(pictures(3), ["stop"], out=tmp_path / "out")
+    explainer().explain(pictures(3), Request(["stop"]), tmp_path / "out")
     before = tree(tmp_path / "out")
     folders = sorted((tmp_path / "out" / "pictures").iterdir())
     (folders[0] / "blobs.safetensors").write_bytes(b"half")
     (folders[1] / "query.png").unlink()
     shutil.rmtree(folders[2])
-    explainer().explain(pictures(3), ["stop"], out=tmp_path / "out")
+    explainer().explain(pictures(3), Request(["stop"]), tmp_path / "out")
     assert tree(tmp_path / "out") == before
     shown = pictures(3)
     shown[1] = shown[1][::-1].copy()  # another picture of the same name
-    explainer().explain(shown, ["stop"], out=tmp_path / "out")
+    explainer().explain(shown, Request(["stop"]), tmp_path / "out")
     after = tree(tmp_path / "out")
     assert {name.split("/")[1] for name in after if "/" in name and after[name] != before[name]} == {folders[1].name}
-    explainer().explain(shown[:2], ["stop"], out=tmp_path / "out")  # fewer pictures: nothing is left of the third
+    explainer().explain(shown[:2], Request(["stop"]), out=tmp_path / "out")  # removes the third
     assert [path.name for path in sorted((tmp_path / "out" / "pictures").iterdir())] == [
         path.name for path in folders[:2]
     ]
 
 
 def test_results_of_other_settings_are_kept_unless_told(tmp_path: Path) -> None:
-    explainer().explain(pictures(2), ["stop"], out=tmp_path / "out")
+    explainer().explain(pictures(2), Request(["stop"]), tmp_path / "out")
     before = tree(tmp_path / "out")
     with pytest.raises(BlobexError, match=r"request\.setup\.steps was 6 and is 7"):
-        explainer(7).explain(pictures(2), ["stop"], out=tmp_path / "out")
+        explainer(7).explain(pictures(2), Request(["stop"]), tmp_path / "out")
     with pytest.raises(BlobexError, match=r"weights\.blobgan was None and is 1"):
-        dataclasses.replace(explainer(), weights={"blobgan": "1"}).explain(pictures(2), ["stop"], out=tmp_path / "out")
+        dataclasses.replace(explainer(), weights={"blobgan": "1"}).explain(
+            pictures(2), Request(["stop"]), out=tmp_path / "out"
+        )
     assert tree(tmp_path / "out") == before
-    explainer(7).explain(pictures(2), ["stop"], out=tmp_path / "out", replace=True)
+    explainer(7).explain(pictures(2), Request(["stop"]), Output(tmp_path / "out", replace=True))
     assert (
         tree(tmp_path / "out")
-        == (explainer(7).explain(pictures(2), ["stop"], out=tmp_path / "new"), tree(tmp_path / "new"))[1]
+        == (explainer(7).explain(pictures(2), Request(["stop"]), tmp_path / "new"), tree(tmp_path / "new"))[1]
     )
 
 
 def test_of_a_counterfactual_the_entries_are_kept_that_changed(tmp_path: Path) -> None:
-    records = explainer().explain(pictures(1), ["stop", "left"], keys=["xs"], out=tmp_path / "out")
+    records = explainer().explain(pictures(1), Request(["stop", "left"], keys=["xs"]), tmp_path / "out")
     tensors = load_file(tmp_path / "out" / "pictures" / "0000_array_0" / "blobs.safetensors")
     labels = {name.split(".")[0] for name in tensors} - {"before"}
     assert len(labels) == len(records)
@@ -147,29 +150,30 @@ def test_of_a_counterfactual_the_entries_are_kept_that_changed(tmp_path: Path) -
 def test_outputs_whose_names_make_no_files_have_files_of_their_own(tmp_path: Path) -> None:
     decision = from_callable(decide, "attributes", ("a", "a?", "左", "右"), name="painted")
     networks = painted_networks(decision)
-    small = Explainer("rect", tiny_params(6), torch.device("cpu"), decision, networks, networks)
-    records = small.explain(pictures(2), ["a", "a?", "左", "右"], out=tmp_path / "out", gif=True)
+    small = Explainer("rect", tiny_params(6), torch.device("cpu"), decision, networks, networks, BLOBS)
+    records = small.explain(pictures(2), Request(["a", "a?", "左", "右"]), Output(tmp_path / "out", gif=True))
     same(read_results(tmp_path / "out"), records)
     assert len(list((tmp_path / "out/pictures/0000_array_0").glob("*.gif"))) == 4
 
 
 def test_nothing_is_left_of_more_pictures_than_there_are(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("blobex.explain.explainer.WRITTEN", 2)
-    explainer().explain(pictures(5), ["stop"], out=tmp_path / "out", published=True)
+    monkeypatch.setattr("blobex.explain.snapshot.IMAGES_PER_FILE", 2)
+    monkeypatch.setattr("blobex.explain.published_files.IMAGES_PER_FILE", 2)
+    explainer().explain(pictures(5), Request(["stop"]), Output(tmp_path / "out", published=True))
     assert len(list((tmp_path / "out").glob("snapshot_*.png"))) == len(list((tmp_path / "out").glob("*.pt"))) == 3
-    explainer().explain(pictures(1), ["stop"], out=tmp_path / "out")
+    explainer().explain(pictures(1), Request(["stop"]), tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"settings.json", "pictures", "explanations.parquet", "snapshot_0.png"}
 
 
 @pytest.mark.parametrize("change", [{"input": Input(mean=(0.9, 0.5, 0.5))}, {"kind": "classes"}])
 def test_results_of_a_model_that_reads_or_means_otherwise_are_others(tmp_path: Path, change: dict[str, object]) -> None:
-    explainer().explain(pictures(1), ["stop"], out=tmp_path / "out")
+    explainer().explain(pictures(1), Request(["stop"]), tmp_path / "out")
     decision = from_callable(decide, **({"kind": "attributes", "outputs": OUTPUTS, "name": "painted"} | change))
     networks = painted_networks(decision)
-    other = Explainer("rect", tiny_params(6), torch.device("cpu"), decision, networks, networks)
+    other = Explainer("rect", tiny_params(6), torch.device("cpu"), decision, networks, networks, BLOBS)
     with pytest.raises(BlobexError, match=r"results of other settings \(decision\."):
-        other.explain(pictures(1), ["stop"], out=tmp_path / "out")
+        other.explain(pictures(1), Request(["stop"]), tmp_path / "out")
 
 
 def test_other_files_are_spared(tmp_path: Path) -> None:
@@ -184,14 +188,14 @@ def test_other_files_are_spared(tmp_path: Path) -> None:
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "out").symlink_to(tmp_path / "disk")
-    explainer().explain(pictures(1), ["stop"], out=tmp_path / "out")
+    explainer().explain(pictures(1), Request(["stop"]), tmp_path / "out")
     assert (tmp_path / "out").is_symlink() and len(read_results(tmp_path / "disk")) == 1
 
 
 def test_missing_and_damaged_results_are_told(tmp_path: Path) -> None:
     with pytest.raises(BlobexError, match="there are no explanations"):
         read_results(tmp_path)
-    explainer().explain(pictures(1), ["stop"], out=tmp_path / "out")
+    explainer().explain(pictures(1), Request(["stop"]), tmp_path / "out")
     record = next((tmp_path / "out").rglob("record.json"))
     record.write_text(record.read_text()[:100])
     with pytest.raises(BlobexError, match="0000_array_0 is damaged"):
@@ -209,7 +213,7 @@ def test_a_failure_is_written_and_read_too(tmp_path: Path) -> None:
     broken = from_callable(sometimes, "attributes", ("forward", "stop", "left", "right"), name="painted")
     dark, bright = np.zeros((32, 64, 3), np.uint8), pictures(1)[0]
     shown = [dark, (bright // 4 + 180).astype(np.uint8)]
-    records = tiny_explainer(tiny_params(steps=3), broken).explain(shown, ["stop"], out=tmp_path / "out")
+    records = tiny_explainer(tiny_params(steps=3), broken).explain(shown, Request(["stop"]), tmp_path / "out")
     assert records[0].verdict == "failed" and not records[0].flipped
     assert np.isnan(records[0].score_before)
     back = read_results(tmp_path / "out")
@@ -218,7 +222,7 @@ def test_a_failure_is_written_and_read_too(tmp_path: Path) -> None:
 
 
 def test_films_begin_at_the_query_and_end_at_the_counterfactual(tmp_path: Path) -> None:
-    records = explainer(20).explain(pictures(2), ["stop"], out=tmp_path / "out", gif=True, blobs=[4])
+    records = explainer(20).explain(pictures(2), Request(["stop"], blobs=[4]), Output(tmp_path / "out", gif=True))
     for record, path in zip(records, sorted((tmp_path / "out").rglob("*.gif")), strict=True):
         with Image.open(path) as film:
             assert film.n_frames == 2 * 16 - 2
@@ -233,17 +237,17 @@ def test_films_begin_at_the_query_and_end_at_the_counterfactual(tmp_path: Path) 
 
 
 def test_what_a_killed_process_was_writing_is_in_nobodys_way(tmp_path: Path) -> None:
-    explainer().explain(pictures(2), ["stop"], out=tmp_path / "out")
+    explainer().explain(pictures(2), Request(["stop"]), tmp_path / "out")
     before = tree(tmp_path / "out")
     (tmp_path / "out" / "explanations.parquet").rename(tmp_path / "out" / ".explanations.parquet.part")
     (tmp_path / "out" / "pictures" / ".0001_array_1.x7k").mkdir()
-    explainer().explain(pictures(2), ["stop"], out=tmp_path / "out")
+    explainer().explain(pictures(2), Request(["stop"]), tmp_path / "out")
     assert tree(tmp_path / "out") == before
     assert len(list((tmp_path / "out" / "pictures").iterdir())) == 2
 
 
 def test_order_of_ten_thousand_pictures(tmp_path: Path) -> None:
-    (record,) = explainer().explain(pictures(1), ["stop"])
+    (record,) = explainer().explain(pictures(1), Request(["stop"]))
     store, query = ResultFolder.begin(tmp_path / "out", SETTINGS, replace=False), torch.zeros(3, 32, 64)
     for number in (10_000, 9_999, 7):
         store.write(number, query, [dataclasses.replace(record, image=f"{number}.png")])

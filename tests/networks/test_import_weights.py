@@ -20,6 +20,7 @@ from blobex.cli import main as cli
 from blobex.config.read import load_params, to_dict
 from blobex.core.errors import BlobexError
 from blobex.explain.explainer import Explainer
+from blobex.explain.request import Request
 from blobex.layout.blobs import KEYS, from_dict
 from blobex.networks import import_weights as importing
 from blobex.networks import weights
@@ -237,7 +238,7 @@ def test_imported_networks_explain(place):
     segments = dataclasses.replace(params, invert=dataclasses.replace(params.invert, start="blobgan_pretrain"))
     with pytest.raises(BlobexError, match=r"set invert\.start to encoder"):
         Explainer.load("square", device="cpu", params=segments)
-    record = Explainer.load("square", device="cpu").explain(np.full((40, 50, 3), 99, np.uint8), ["stop"])[0]
+    record = Explainer.load("square", device="cpu").explain(np.full((40, 50, 3), 99, np.uint8), Request(["stop"]))[0]
     assert not record.failed and record.counterfactual.shape == (32, 32, 3)
 
 

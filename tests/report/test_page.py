@@ -23,6 +23,7 @@ from blobex.config.params import Params
 from blobex.core.errors import BlobexError
 from blobex.datasets.images import to_array
 from blobex.explain.explanation import Explanation
+from blobex.explain.request import Request
 from blobex.explain.results_folder import ResultFolder
 from blobex.metrics.interval import interval
 from blobex.report.images import GREY, blob_map, difference, page_image
@@ -75,7 +76,7 @@ class Page(HTMLParser):
 def records() -> list[Explanation]:
     """Two questions about each of three images; object changes are made up, and the last search failed."""
     pictures = [to_array(each) for each in render(scenes(3))]
-    found = tiny_explainer().explain(pictures, attributes=["stop", "left"])
+    found = tiny_explainer().explain(pictures, Request(["stop", "left"]))
     assert sum(record.flipped for record in found) >= 3
     told = [(CAR,), (CAR, LIGHT), (CAR,), (LIGHT,), (), ()]
     found = [

@@ -17,6 +17,7 @@ from blobex.config.read import load_params
 from blobex.config.sweeps import Range
 from blobex.core.errors import BlobexError
 from blobex.datasets.images import to_array, write_png
+from blobex.explain.request import Request
 from blobex.sweeps import tasks
 from blobex.sweeps.compare import comparison, table
 from blobex.sweeps.counterfactual_task import Answers, CounterfactualTask
@@ -80,7 +81,7 @@ def test_trial_agrees_with_the_explainer(tmp_path):
     settings = {"learning_rate": 0.03, "steps": 40, "lambda_prox": 0.01}
     outcome = task.measure(settings, lambda losses, late=False: told.update(losses))
     arrays = [to_array(picture) for picture in task.pictures.seen[1]]
-    records = tiny_explainer(world_params()).explain(arrays, ["stop"])
+    records = tiny_explainer(world_params()).explain(arrays, Request(["stop"]))
     assert all(record.flipped for record in records)
     price = task.options.blob_price
     costs = [record.perceptual + price * len(record.blobs) for record in records]
@@ -97,7 +98,7 @@ def test_pictures_are_asked_one_question_in_turn(tmp_path, chunk):
     task = CounterfactualTask(tiny_explainer(params), world_parts(), tmp_path)
     outcome = task.measure({"steps": 40}, lambda losses, late=False: told.update(losses))
     every = tiny_explainer(params).explain(
-        [to_array(picture) for picture in task.pictures.seen[1]], ["forward", "stop"]
+        [to_array(picture) for picture in task.pictures.seen[1]], Request(["forward", "stop"])
     )
     mine = [every[2 * number + number % 2] for number in range(COUNT)]  # forward of the first picture, stop of the next
     assert [record.attribute for record in mine] == ["forward", "stop"] * (COUNT // 2)
@@ -135,7 +136,8 @@ def test_another_perceptual_network_is_another_study_and_other_results(tmp_path)
     data = dataclasses.replace(explainer.params.data, perceptual="vgg")
     other = dataclasses.replace(explainer, params=dataclasses.replace(explainer.params, data=data))
     assert CounterfactualTask(other, world_parts(), tmp_path).identity() != task.identity()
-    assert other.settings(task.requests[0]) != explainer.settings(task.requests[0])
+    plan = explainer.plan(task.requests[0])
+    assert other.settings(plan) != explainer.settings(plan)
 
 
 def test_pictures_are_asked_as_variants_say_in_turn(tmp_path):
@@ -208,7 +210,7 @@ def test_questions_that_are_none_do_not_count():
 def test_pictures_are_inverted_once(tmp_path, monkeypatch):
     search_task(tmp_path).prepare()
     (kept,) = tmp_path.glob("inversions-*.pt")
-    monkeypatch.setattr("blobex.explain.engine.invert", lambda *arguments, **options: pytest.fail("inverted again"))
+    monkeypatch.setattr("blobex.explain.explainer.invert", lambda *arguments, **options: pytest.fail("inverted again"))
     task = search_task(tmp_path)
     task.prepare()
     assert task.seen.path == kept
@@ -334,15 +336,17 @@ def test_unknown_kind(tmp_path):
 def test_time_of_a_trial_is_its_own(tmp_path):
     """Waiting costs nothing, and the number of threads, which a sweep shares out, is the same for all trials."""
     task, threads = search_task(tmp_path), []
-    answer, before = task.explainer.answer, torch.get_num_threads()
+    answer, before = task.explainer.explain_batch, torch.get_num_threads()
 
     def slow(*arguments, **options):
         threads.append(torch.get_num_threads())
         time.sleep(1.5)
         return answer(*arguments, **options)
 
-    asked = task.explainer.questions
-    task.with_settings = lambda _: SimpleNamespace(answer=slow, questions=asked, device=task.explainer.device)
+    mine = task.explainer
+    task.with_settings = lambda _: SimpleNamespace(
+        explain_batch=slow, plan=mine.plan, questions=mine.questions, device=mine.device
+    )
     task.warm_up()
     torch.set_num_threads(2)
     try:

@@ -97,4 +97,4 @@ def painted_networks(decision: Decision = PLAIN, shown: Callable[[BlobLayout], T
 
 def tiny_explainer(params: Params | None = None, decision: Decision = PLAIN) -> Explainer:
     networks = painted_networks(decision)
-    return Explainer("rect", params or tiny_params(), torch.device("cpu"), decision, networks, networks)
+    return Explainer("rect", params or tiny_params(), torch.device("cpu"), decision, networks, networks, BLOBS)

@@ -1,0 +1,85 @@
+"""Images from files, folders and arrays."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+
+from blobex.core.errors import BlobexError
+from blobex.core.ranks import Ranks
+from blobex.datasets.images import fit, list_images, load_image, name_of, to_float, to_tensor
+from blobex.explain.batch import ImageShare
+
+Image = str | Path | np.ndarray
+
+
+def load_images(images: Image | Sequence[Image], height: int, width: int, ranks: Ranks) -> ImageShare:
+    """Load this process's share of the images, cropped about the centre and resized to (height, width).
+
+    Arrays are named array_0, array_1, ... Unreadable files of folders are skipped with a line on stderr.
+
+    Args:
+        images: Files, folders, or uint8 arrays (H,W) or (H,W,3).
+
+    Raises:
+        BlobexError: There is no image, a file cannot be read, no file of a folder can be read, or an array has
+            another type or shape.
+    """
+    sources = [source for image in _listed(images) for source in _files(image)]
+    if not sources:
+        raise BlobexError("no images to explain: give at least one")
+    loaded = {}
+    for number in filter(ranks.has, range(len(sources))):
+        image, folder = sources[number]
+        try:
+            array = _rgb(image) if isinstance(image, np.ndarray) else load_image(image)
+        except BlobexError as error:
+            if folder is None:
+                raise
+            print(f"blobex: skipped: {error}", file=sys.stderr)
+        else:
+            loaded[number] = to_tensor(fit(array, height, width))
+    readable = sorted(ranks.gather(list(loaded))) if any(folder for _, folder in sources) else range(len(sources))
+    _check_folders(sources, readable)
+    names = [f"array_{n}" if isinstance(item, np.ndarray) else name_of(item) for n, (item, _) in enumerate(sources)]
+    position = {number: position for position, number in enumerate(readable)}
+    return ImageShare(
+        names=[names[number] for number in readable],
+        numbers=torch.tensor([position[number] for number in loaded], dtype=torch.long),
+        queries=to_float(torch.stack(list(loaded.values())) if loaded else torch.empty(0, 3, height, width)),
+    )
+
+
+def _listed(images: Image | Sequence[Image]) -> list[Image]:
+    single = isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim < 4)
+    return cast(list[Image], [images] if single else list(cast(Sequence[Image], images)))
+
+
+def _files(image: Image) -> Iterator[tuple[Image, Path | None]]:
+    """Yield the image, or the files of a folder, each with its folder."""
+    folder = None if isinstance(image, np.ndarray) else Path(image)
+    if folder is not None and folder.is_dir():
+        yield from ((file, folder) for file in list_images(folder))
+    else:
+        yield image, None
+
+
+def _check_folders(sources: Sequence[tuple[Image, Path | None]], readable: Sequence[int]) -> None:
+    good = {sources[number][1] for number in readable}
+    for folder in {folder for _, folder in sources} - good - {None}:
+        count = sum(other == folder for _, other in sources)
+        raise BlobexError(f"none of the {count} images in {folder} can be read: give others")
+
+
+def _rgb(array: np.ndarray) -> np.ndarray:
+    """Return (H,W) or (H,W,3) uint8 as (H,W,3)."""
+    if array.ndim == 2:
+        array = np.repeat(array[:, :, None], 3, axis=2)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
+        raise BlobexError(f"an image array must be uint8 (H,W) or (H,W,3), not {array.dtype} {array.shape}: convert it")
+    return array

@@ -24,11 +24,13 @@ from blobex.scenes.render import render
 from blobex.scenes.sample import sample
 from blobex.tracking.tracker import NullTracker
 from blobex.training.blobgan_pretrain import PaintModule, painting_loss
+from blobex.training.callbacks import EveryNSteps
 from blobex.training.decision import DecisionModule, decision_batches
-from blobex.training.encoder import EncoderModule, EncoderPretrainModule, Judges, build_encoder
-from blobex.training.fit import Batch, StepModule, fit
-from blobex.training.gan import EveryNSteps, GanModule
+from blobex.training.encoder import EncoderModule, EncoderPretrainModule, LossNetworks, build_encoder
+from blobex.training.fit import fit
+from blobex.training.gan import GanModule
 from blobex.training.parser import ParserModule, parser_batches
+from blobex.training.step_module import Batch, StepModule
 
 WARM = 4  # steps before the clock runs
 PICTURES = 256  # random ones: what they show does not matter to the clock
@@ -52,8 +54,8 @@ def training_rates(params: Params, setup_name: str, steps: int) -> dict[str, flo
     encoder = build_encoder(params.encoder_pretrain, setup, blobgan, seed)
     parser = Parser(params.parser.channels, setup.height, setup.width)
     decision = DecisionModel(params.decision.architecture, setup.height, setup.width).eval().requires_grad_(False)
-    judges = Judges(PerceptualDistance(parser, parser.features), decision.features)
-    painter = PaintModule(params.blobgan_pretrain, params.blobgan.network, setup, judges.perceptual, seed)
+    losses = LossNetworks(PerceptualDistance(parser, parser.features), decision.features)
+    painter = PaintModule(params.blobgan_pretrain, params.blobgan.network, setup, losses.perceptual, seed)
     frozen = copy.deepcopy(painter.encoder).requires_grad_(False)
     places = _places(params.blobgan.network.blobs, random)
     stages = ("parser", "decision", "blobgan_pretrain", "blobgan", "encoder_pretrain", "encoder")
@@ -64,7 +66,7 @@ def training_rates(params: Params, setup_name: str, steps: int) -> dict[str, flo
         return lambda step: tuple(each[(torch.arange(sizes[name]) + step * sizes[name]) % PICTURES] for each in data)
 
     def painting(model: BlobGAN, batch: Batch, random: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        return painting_loss(model, frozen, judges.perceptual, params.blobgan_pretrain, batch, random)
+        return painting_loss(model, frozen, losses.perceptual, params.blobgan_pretrain, batch, random)
 
     jobs: dict[str, tuple[StepModule, Callable[[int], Batch]]] = {
         "parser": (
@@ -82,7 +84,7 @@ def training_rates(params: Params, setup_name: str, steps: int) -> dict[str, flo
             some("encoder_pretrain", images),
         ),
         "encoder": (
-            EncoderModule(copy.deepcopy(encoder), blobgan, judges, params.encoder, seed),
+            EncoderModule(copy.deepcopy(encoder), blobgan, losses, params.encoder, seed),
             some("encoder", images),
         ),
     }

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from blobex.config.data import ImageSize
 from blobex.config.read import parse
 from blobex.config.training import Network
-from blobex.core.errors import BlobexError
 from blobex.datasets.images import to_uint8
 from blobex.layout.blobs import BlobLayout
 from blobex.layout.splat import Canvas, score_pyramid
@@ -21,6 +20,7 @@ from blobex.networks import weights
 from blobex.networks.generator import Generator
 from blobex.networks.layout_flow import LayoutFlow
 from blobex.networks.layout_network import LayoutNetwork, LayoutShape
+from blobex.networks.ops import check_levels
 
 NOISE_SEED = 0
 LATENT_BATCH = 500
@@ -123,13 +123,3 @@ def load_blobgan(folder: Path) -> BlobGAN:
         model = from_config(config)
     weights.load_state(folder, "blobgan", model)
     return model.eval().requires_grad_(False)
-
-
-def check_levels(channels: dict[int, int], smallest: int, height: int, name: str) -> None:
-    """BlobexError unless `channels` has exactly the levels smallest, 2 smallest, 4 smallest, ..., height."""
-    levels = [smallest << doublings for doublings in range(len(channels))]
-    if sorted(channels) != levels or levels[-1:] != [height]:
-        raise BlobexError(
-            f"{name} has the levels {sorted(channels)}: "
-            f"list {smallest} and its doubles up to {height}, the height of the pictures"
-        )

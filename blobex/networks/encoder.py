@@ -13,11 +13,8 @@ from torch import Tensor, nn
 
 from blobex.config.value_types import SECTION, Int
 from blobex.networks import weights
-from blobex.networks.blobgan import check_levels
-from blobex.networks.ops import at_least_float32
-from blobex.networks.residual import ResidualNetwork
-
-SMALLEST = 4
+from blobex.networks.ops import at_least_float32, check_levels
+from blobex.networks.residual import SMALLEST, ResidualNetwork
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=SECTION)

@@ -1,4 +1,4 @@
-"""The layers of StyleGAN2 (Karras et al., CVPR 2020) from plain torch operations, twice differentiable.
+"""Layers of StyleGAN2 (Karras et al., CVPR 2020) from plain torch operations, twice differentiable.
 
 Every parameter is stored at unit scale and multiplied by its He constant when used ("equalised learning rate",
 Karras et al., ICLR 2018, section 4.1).
@@ -7,33 +7,36 @@ Karras et al., ICLR 2018, section 4.1).
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blobex.core.errors import BlobexError
+
 GAIN = math.sqrt(2)
 SLOPE = 0.2
 
 
 def leaky(x: Tensor) -> Tensor:
-    """Leaky ReLU that keeps the variance: slope 0.2, gain sqrt(2)."""
+    """Apply a leaky ReLU of slope 0.2 and gain sqrt(2), which keeps the variance."""
     return F.leaky_relu(x, SLOPE) * GAIN
 
 
 def pixel_norm(x: Tensor, epsilon: float = 1e-8) -> Tensor:
-    """Each vector of the last dimension divided by its root mean square."""
+    """Divide each vector of the last dimension by its root mean square."""
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """The tensor in float32 if it has fewer digits; in float64 it stays."""
+    """Convert half precisions to float32; float64 stays."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class EqualLinear(nn.Module):
-    """Linear layer with equalised learning rate; `multiplier` slows learning down further."""
+    """Linear layer with equalised learning rate, times `multiplier`."""
 
     def __init__(self, inputs: int, outputs: int, bias: float = 0.0, multiplier: float = 1.0) -> None:
         super().__init__()
@@ -47,9 +50,9 @@ class EqualLinear(nn.Module):
 
 
 class EqualConv(nn.Module):
-    """Convolution with equalised learning rate, a bias and the leaky ReLU; `linear` leaves both out.
+    """Convolution with equalised learning rate, a bias and the leaky ReLU; without both if `linear`.
 
-    The activation's gain is multiplied into weight and bias, which is the same function in fewer passes.
+    The activation's gain is multiplied into weight and bias, which saves a pass.
     """
 
     def __init__(
@@ -69,17 +72,17 @@ class EqualConv(nn.Module):
 
 
 def blur(x: Tensor, padding: int, gain: float = 1.0, bias: Tensor | None = None) -> Tensor:
-    """Filter each channel with the 4x4 kernel [1,3,3,1] x [1,3,3,1] of sum `gain` (Zhang, ICML 2019), then add bias."""
+    """Filter each channel with the kernel [1,3,3,1] x [1,3,3,1] of sum `gain` (Zhang, ICML 2019) and add `bias`."""
     return cast(Tensor, _Blur.apply(x, padding, gain, bias))
 
 
 def upsample(x: Tensor) -> Tensor:
-    """Twice the height and width, filtered with the same kernel."""
+    """Double height and width with the filter of `blur`."""
     return F.conv_transpose2d(x, _kernel(x, 4.0), stride=2, padding=1, groups=x.shape[1])
 
 
 class _Blur(torch.autograd.Function):
-    """The kernel is symmetric, so the gradient of a blur is a blur: several times faster than the general one."""
+    """Blur whose gradient is a blur, as the kernel is symmetric: several times faster than the general gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, padding: int, gain: float, bias: Tensor | None) -> Tensor:
@@ -98,3 +101,13 @@ class _Blur(torch.autograd.Function):
 def _kernel(x: Tensor, gain: float) -> Tensor:
     row = torch.tensor([1.0, 3.0, 3.0, 1.0], device=x.device)
     return (torch.outer(row, row) * (gain / 64)).to(x.dtype).expand(x.shape[1], 1, 4, 4)
+
+
+def check_levels(channels: Mapping[int, int], smallest: int, height: int, name: str) -> None:
+    """Raise BlobexError unless the levels of `channels` are smallest, 2 smallest, 4 smallest, ..., height."""
+    levels = [smallest << doublings for doublings in range(len(channels))]
+    if sorted(channels) != levels or levels[-1:] != [height]:
+        raise BlobexError(
+            f"{name} has the levels {sorted(channels)}: "
+            f"list {smallest} and its doubles up to {height}, the height of the images"
+        )

@@ -1,4 +1,4 @@
-"""The residual body that the discriminator and the encoder share (StyleGAN2, CVPR 2020, section 4.1)."""
+"""Residual network of StyleGAN2 (CVPR 2020, section 4.1): the discriminator, and the body of the encoder."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from blobex.networks.ops import EqualConv, EqualLinear, at_least_float32, blur, leaky
+from blobex.config.training import Network
+from blobex.networks.ops import EqualConv, EqualLinear, at_least_float32, blur, check_levels, leaky
 
+SMALLEST = 4  # height of the last level
 STANDARD_DEVIATION_GROUP = 4
 
 
 class ResidualBlock(nn.Module):
-    """Half the height and width; the sum of both branches keeps its variance."""
+    """Residual block that halves height and width; the sum of both branches keeps the variance."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -29,10 +31,14 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualNetwork(nn.Module):
-    """Pictures (N,3,height,width) to vectors (N,outputs).
+    """Network from images (N,3,height,width) to vectors (N,outputs).
 
-    `channels` maps the height of each level, from 4 to the picture's, to its width. With `standard_deviation`, one
-    more channel holds the spread over groups of the batch (Karras et al., ICLR 2018, section 3).
+    Args:
+        channels: Channels by level height, from 4 to the height of the images.
+        aspect_ratio: Width over height of the images.
+        outputs: Length of the output vectors.
+        standard_deviation: Append a channel with the standard deviation over groups of the batch (Karras et al.,
+            ICLR 2018, section 3).
     """
 
     def __init__(self, channels: Mapping[int, int], aspect_ratio: int, outputs: int, standard_deviation: bool) -> None:
@@ -60,12 +66,18 @@ class ResidualNetwork(nn.Module):
 
 
 def standard_deviation_map(x: Tensor) -> Tensor:
-    """One channel (N,1,h,w): the mean standard deviation over each group of pictures.
+    """Return the mean standard deviation over each group of images as a channel (N,1,h,w).
 
-    Groups have four pictures, or as many up to four as divide the batch evenly.
+    Groups have the largest size up to four that divides the batch.
     """
     batch, _, height, width = x.shape
     group = next(size for size in range(min(STANDARD_DEVIATION_GROUP, batch), 0, -1) if batch % size == 0)
     groups = at_least_float32(x).reshape(group, batch // group, -1)
     spread = groups.var(0, unbiased=False).add(1e-8).sqrt().mean(-1)
     return spread.to(x.dtype).repeat(group).view(batch, 1, 1, 1).expand(batch, 1, height, width)
+
+
+def build_discriminator(network: Network, height: int, aspect_ratio: int) -> ResidualNetwork:
+    """Build the discriminator: images (N,3,height,width) to logits (N,1), high for real images."""
+    check_levels(network.discriminator_channels, SMALLEST, height, "discriminator_channels")
+    return ResidualNetwork(network.discriminator_channels, aspect_ratio, outputs=1, standard_deviation=True)

@@ -28,9 +28,11 @@ from blobex.stages import common
 from blobex.tracking import runs as tracking
 from blobex.tracking.tracker import Tracker
 from blobex.training.blobgan_pretrain import painting_loss
+from blobex.training.callbacks import EveryNSteps
 from blobex.training.checkpoints import mark_finished
-from blobex.training.fit import Batch, fit, resumed_run_id
-from blobex.training.gan import EveryNSteps, GanModule
+from blobex.training.fit import fit, resumed_run_id
+from blobex.training.gan import GanModule
+from blobex.training.step_module import Batch
 
 SAMPLES = 16  # pictures of the sample grid
 

@@ -30,8 +30,9 @@ from blobex.stages import common
 from blobex.tracking import runs as tracking
 from blobex.training.blobgan_pretrain import PaintModule
 from blobex.training.checkpoints import mark_finished
-from blobex.training.fit import Batch, fit, resumed_run_id
+from blobex.training.fit import fit, resumed_run_id
 from blobex.training.layout import LayoutModule
+from blobex.training.step_module import Batch
 
 KIND = "blobgan_pretrain"
 HELD_OUT = 512  # training pictures that are only measured, or half of them where there are fewer
@@ -144,7 +145,7 @@ def measures(painter: PaintModule, held_out: Batch, perceptual: str) -> dict[str
         images, *places = (tensor.to(painter.device) for tensor in batch)
         original = to_float(images)
         painted = painter.paint(original, layout_from_ellipses(*places))[0].clamp(-1, 1)
-        distance = painter.judges[0].distance_to(painter.judges[0].embed(original), painted)
+        distance = painter.perceptual.distance_to(painter.perceptual.embed(original), painted)
         return torch.stack([distance, (painted - original).abs().flatten(1).mean(1)], dim=1).cpu()
 
     distance, l1 = common.in_batches(compare, *held_out).mean(0).tolist()

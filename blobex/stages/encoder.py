@@ -21,7 +21,7 @@ from blobex.networks.perceptual import load_perceptual, perceptual_name
 from blobex.stages import common
 from blobex.tracking import runs as tracking
 from blobex.training.checkpoints import mark_finished
-from blobex.training.encoder import EncoderModule, Judges
+from blobex.training.encoder import EncoderModule, LossNetworks
 from blobex.training.fit import fit, resumed_run_id
 
 
@@ -34,8 +34,8 @@ def main(params: Params, setup: str) -> None:
     decision = load_decision(common.MODELS / "decision" / setup / "plain").to(device)
     external = Path(params.data.external)
     perceptual = load_perceptual(params.data.perceptual, common.MODELS / "parser" / setup, external).to(device)
-    judges = Judges(perceptual, decision.features)
-    module = EncoderModule(encoder, blobgan, judges, params.encoder, params.run.seed)
+    losses = LossNetworks(perceptual, decision.features)
+    module = EncoderModule(encoder, blobgan, losses, params.encoder, params.run.seed)
     images = load_images(params, setup, "train")
     networks = blobgan, decision, encoder, perceptual
     weights_before = [tensor for network in networks for tensor in network.state_dict().values()]
@@ -69,7 +69,7 @@ def reconstruction_measures(
     def compare(batch: Tensor) -> Tensor:
         original = to_float(batch.to(module.device))
         remade = module.reconstruct(original).clamp(-1, 1)
-        distances = [module.judges.perceptual.distance_to(module.judges.perceptual.embed(original), remade)]
+        distances = [module.losses.perceptual.distance_to(module.losses.perceptual.embed(original), remade)]
         distances.append((remade - original).square().flatten(1).mean(1))
         return torch.cat([torch.stack(distances, 1), decision(original), decision(remade)], dim=1).cpu()
 

@@ -1,1 +1,1 @@
-"""Training of every network; Lightning lives here and nowhere else."""
+"""Losses, training modules and the training loop of every network, on PyTorch Lightning."""

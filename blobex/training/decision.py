@@ -14,19 +14,19 @@ from blobex.datasets.datamodule import DecisionSet, batch_indices, checksum
 from blobex.datasets.images import to_float
 from blobex.networks.decision import DecisionModel
 from blobex.scenes.rules import ACTIONS
-from blobex.training.fit import Batch, StepModule
+from blobex.training.step_module import Batch, StepModule
 
 
 class DecisionModule(StepModule):
-    """The decision model in training, on batches of `decision_batches`."""
+    """Trains a decision model on batches of `decision_batches`."""
 
-    def __init__(self, params: DecisionParams, setup: ImageSize, data: DecisionSet, seed: int) -> None:
-        config = {"architecture": params.architecture, "setup": repr(setup)}
+    def __init__(self, params: DecisionParams, size: ImageSize, data: DecisionSet, seed: int) -> None:
+        config = {"architecture": params.architecture, "setup": repr(size)}
         super().__init__(params.training, seed, {**config, "data": checksum(data.images, data.actions)})
         self.learning_rate = params.training.learning_rate
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model = DecisionModel(params.architecture, setup.height, setup.width)
+            self.model = DecisionModel(params.architecture, size.height, size.width)
         self.model.to(memory_format=torch.channels_last)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -44,26 +44,26 @@ class DecisionModule(StepModule):
 
 
 def decision_batches(data: DecisionSet, batch_size: int, seed: int) -> Callable[[int], Batch]:
-    """The pictures and actions of a step.
+    """Return a function from a step to its images and actions.
 
-    Nothing is mirrored: in a mirror left and right change places, and so does the side of the road that one drives on.
+    Images are not mirrored: a mirror image swaps left and right, and the side of the road to drive on.
     """
 
     def batches(step: int) -> Batch:
-        chosen = batch_indices(step, len(data.images), batch_size, seed)
-        return data.images[chosen], data.actions[chosen]
+        indices = batch_indices(step, len(data.images), batch_size, seed)
+        return data.images[indices], data.actions[indices]
 
     return batches
 
 
 @torch.no_grad()
 def decision_measures(model: DecisionModel, data: DecisionSet, batch_size: int) -> dict[str, float]:
-    """`accuracy`, its mean over the actions, `accuracy_<action>`, and `f1`, the mean of the actions' F1 scores."""
+    """Return the mean `accuracy`, `accuracy_<action>` of each action, and the mean `f1` over the actions."""
     device = next(model.parameters()).device
-    logits = torch.cat([model(to_float(part.to(device))).cpu() for part in data.images.split(batch_size)])
-    positive, wanted = logits > 0, data.actions > 0.5
-    right = (positive == wanted).double().mean(0)
-    hits = (positive & wanted).sum(0)
-    f1 = 2 * hits / (positive.sum(0) + wanted.sum(0)).clamp(min=1)
-    each = {f"accuracy_{action}": value for action, value in zip(ACTIONS, right.tolist(), strict=True)}
-    return {"accuracy": right.mean().item(), **each, "f1": f1.mean().item()}
+    logits = torch.cat([model(to_float(images.to(device))).cpu() for images in data.images.split(batch_size)])
+    predicted, actual = logits > 0, data.actions > 0.5
+    accuracy = (predicted == actual).double().mean(0)
+    hits = (predicted & actual).sum(0)
+    f1 = 2 * hits / (predicted.sum(0) + actual.sum(0)).clamp(min=1)
+    by_action = {f"accuracy_{action}": value for action, value in zip(ACTIONS, accuracy.tolist(), strict=True)}
+    return {"accuracy": accuracy.mean().item(), **by_action, "f1": f1.mean().item()}

@@ -13,69 +13,80 @@ from torch import Tensor
 
 from blobex.config.data import ImageSize
 from blobex.config.training import Encoder as EncoderParams
-from blobex.config.training import EncoderPretrain, Training
+from blobex.config.training import EncoderPretrain, GeneratedWeights, RealWeights, Training
 from blobex.datasets.images import to_float
 from blobex.layout.blobs import blob_distance
 from blobex.networks.blobgan import BlobGAN
 from blobex.networks.encoder import Encoder
-from blobex.training.fit import Batch, StepModule
+from blobex.training.step_module import Batch, StepModule
 
 
 class Perceptual(Protocol):
-    """A perceptual distance whose targets are embedded once."""
+    """Perceptual distance with targets that are embedded once."""
 
     def embed(self, x: Tensor) -> Any: ...
 
     def distance_to(self, embedded: Any, x: Tensor) -> Tensor: ...
 
 
-def build_encoder(params: EncoderPretrain, setup: ImageSize, blobgan: BlobGAN, seed: int) -> Encoder:
-    """A fresh encoder to the activation before layer `mlp_idx` of the layout network."""
+@dataclass(frozen=True)
+class LossNetworks:
+    """Frozen networks that compare images in phase 2."""
+
+    perceptual: Perceptual
+    decision_features: Callable[[Tensor], Tensor]  # images (N,3,height,width) to (N,D)
+
+
+def build_encoder(params: EncoderPretrain, size: ImageSize, blobgan: BlobGAN, seed: int) -> Encoder:
+    """Build an untrained encoder to the activation before layer `mlp_idx` of the layout network."""
     w_size = blobgan.layout_network.w_size(params.mlp_idx)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Encoder(params.architecture, params.channels, setup.height, setup.aspect_ratio, w_size, params.mlp_idx)
+        return Encoder(params.architecture, params.channels, size.height, size.aspect_ratio, w_size, params.mlp_idx)
 
 
 class _EncoderModule(StepModule):
-    """What both phases share. The frozen networks are kept out of the checkpoints."""
+    """Base class of both phases. Frozen networks are kept out of the checkpoints."""
 
     def __init__(
         self, encoder: Encoder, blobgan: BlobGAN, training: Training, seed: int, config: dict[str, Any]
     ) -> None:
         super().__init__(training, seed, {"encoder": encoder.config, **config})
         self.encoder = encoder.train().requires_grad_(True).to(memory_format=torch.channels_last)
-        self.frozen = [blobgan]  # in a list, so that it is no submodule
+        self._frozen = [blobgan]  # in a list, so that it is not registered as a submodule
         self.learning_rate = training.learning_rate
 
     @property
     def blobgan(self) -> BlobGAN:
-        return self.frozen[0].to(self.device)
+        return self._frozen[0].to(self.device)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.encoder.parameters(), lr=self.learning_rate)
 
     @torch.no_grad()
     def generated(self, count: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
-        """w (count,w_size) and the pictures that the generator makes of them."""
+        """Return random w (count,w_size) and the images that the generator renders from them."""
         z = torch.randn(count, self.blobgan.z_dim, generator=random, device=self.device)
         w = self.blobgan.layout_network.to_w(z, self.encoder.mlp_idx)
         return w, self.blobgan.render(self.blobgan.layout_from_w(w, self.encoder.mlp_idx))
 
-    def encode(self, image: Tensor) -> Tensor:
-        """w (N,w_size) of pictures, clamped to [-1,1] as picture files are."""
-        return self.encoder(image.clamp(-1, 1))
+    def encode(self, images: Tensor) -> Tensor:
+        """Return w (N,w_size) of images, clamped to [-1,1] as image files are."""
+        return self.encoder(images.clamp(-1, 1))
 
 
 class EncoderPretrainModule(_EncoderModule):
-    """Phase 1, generated pictures only: mean squared error between encoder(G(w)) and w. Batches only count."""
+    """Phase 1, on generated images only: mean squared error between encoder(G(w)) and w.
+
+    Only the length of a batch is used.
+    """
 
     def training_step(self, batch: Batch, index: int) -> None:
         random = self.generator()
 
         def loss(chunk: Batch) -> Tensor:
-            w, image = self.generated(len(chunk[0]), random)
-            error = F.mse_loss(self.encode(image), w)
+            w, images = self.generated(len(chunk[0]), random)
+            error = F.mse_loss(self.encode(images), w)
             self.record(w_loss=error)
             return error
 
@@ -84,33 +95,27 @@ class EncoderPretrainModule(_EncoderModule):
 
 @torch.no_grad()
 def explained_variance(module: EncoderPretrainModule, batch_size: int, samples: int = 256) -> float:
-    """The share of w's variance that the encoder explains on fresh generated pictures: 1 is perfect, 0 the mean."""
+    """Return the share of w's variance that the encoder explains on new generated images: 1 is perfect."""
     module.encoder.eval()
     random = torch.Generator(module.device).manual_seed(0)
-    found, wanted = [], []
+    predictions, targets = [], []
     for start in range(0, samples, batch_size):
-        w, image = module.generated(min(batch_size, samples - start), random)
-        found.append(module.encode(image))
-        wanted.append(w)
-    w = torch.cat(wanted)
-    return 1 - (F.mse_loss(torch.cat(found), w) / w.var(0, unbiased=False).mean()).item()
-
-
-@dataclass(frozen=True)
-class Judges:
-    """The frozen networks that compare pictures."""
-
-    perceptual: Perceptual
-    decision_features: Callable[[Tensor], Tensor]  # pictures (N,3,height,width) to (N,D)
+        w, images = module.generated(min(batch_size, samples - start), random)
+        predictions.append(module.encode(images))
+        targets.append(w)
+    w = torch.cat(targets)
+    return 1 - (F.mse_loss(torch.cat(predictions), w) / w.var(0, unbiased=False).mean()).item()
 
 
 class EncoderModule(_EncoderModule):
-    """Phase 2: real pictures, uint8 (N,3,height,width), and as many generated ones."""
+    """Phase 2, on real images, uint8 (N,3,height,width), and as many generated ones."""
 
-    def __init__(self, encoder: Encoder, blobgan: BlobGAN, judges: Judges, params: EncoderParams, seed: int) -> None:
+    def __init__(
+        self, encoder: Encoder, blobgan: BlobGAN, losses: LossNetworks, params: EncoderParams, seed: int
+    ) -> None:
         weights = {"real": dataclasses.asdict(params.real), "generated": dataclasses.asdict(params.generated)}
         super().__init__(encoder, blobgan, params.training, seed, weights)
-        self.params, self.judges = params, judges
+        self.params, self.losses = params, losses
 
     def training_step(self, batch: Batch, index: int) -> None:
         random = self.generator()
@@ -120,46 +125,44 @@ class EncoderModule(_EncoderModule):
 
         self.descend(self.optimizers(), loss, batch)
 
-    def reconstruct(self, image: Tensor) -> Tensor:
-        """What the generator paints of the blobs that the encoder reads from pictures."""
-        return self.blobgan.render(self.blobgan.layout_from_w(self.encode(image), self.encoder.mlp_idx))
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Render the blobs that the encoder predicts from images."""
+        return self.blobgan.render(self.blobgan.layout_from_w(self.encode(images), self.encoder.mlp_idx))
 
-    def real_loss(self, image: Tensor) -> Tensor:
-        """Real pictures have no known blobs: only pictures are compared."""
+    def real_loss(self, images: Tensor) -> Tensor:
+        """Return the loss of real images, whose blobs are unknown: the distance to their reconstructions."""
         weights = self.params.real
-        remade = self.reconstruct(image)
-        loss = self.picture_loss(image, remade, weights.perceptual, weights.l1, weights.l2, weights.decision)
+        reconstruction = self.reconstruct(images)
+        loss = self.image_loss(images, reconstruction, weights)
         self.record(real_loss=loss)
         return loss
 
     def generated_loss(self, count: int, random: torch.Generator) -> Tensor:
-        """Generated pictures: their blobs are compared too."""
+        """Return the loss of generated images, which includes the distance of their blobs."""
         weights = self.params.generated
-        w, image = self.generated(count, random)
+        w, images = self.generated(count, random)
         with torch.no_grad():
             target = self.blobgan.layout_from_w(w, self.encoder.mlp_idx)
-        layout = self.blobgan.layout_from_w(self.encode(image), self.encoder.mlp_idx)
-        remade = self.blobgan.render(layout)
-        loss = self.picture_loss(image, remade, weights.perceptual, weights.l1, weights.l2, weights.decision)
+        layout = self.blobgan.layout_from_w(self.encode(images), self.encoder.mlp_idx)
+        reconstruction = self.blobgan.render(layout)
+        loss = self.image_loss(images, reconstruction, weights)
         blobs = blob_distance(layout, target).mean()
         self.record(generated_loss=loss, blob_loss=blobs)
         return loss + weights.blobs * blobs
 
-    def picture_loss(
-        self, image: Tensor, remade: Tensor, perceptual: float, l1: float, l2: float, decision: float
-    ) -> Tensor:
-        """The weighted sum of the four distances between pictures; one of weight 0 is not computed."""
+    def image_loss(self, images: Tensor, reconstruction: Tensor, weights: RealWeights | GeneratedWeights) -> Tensor:
+        """Return the weighted sum of four distances between images; a distance of weight 0 is not computed."""
         loss = torch.zeros((), device=self.device)
-        if perceptual:
+        if weights.perceptual:
             with torch.no_grad():
-                embedded = self.judges.perceptual.embed(image)
-            loss = loss + perceptual * self.judges.perceptual.distance_to(embedded, remade).mean()
-        if l1:
-            loss = loss + l1 * F.l1_loss(remade, image)
-        if l2:
-            loss = loss + l2 * F.mse_loss(remade, image)
-        if decision:
+                embedded = self.losses.perceptual.embed(images)
+            loss = loss + weights.perceptual * self.losses.perceptual.distance_to(embedded, reconstruction).mean()
+        if weights.l1:
+            loss = loss + weights.l1 * F.l1_loss(reconstruction, images)
+        if weights.l2:
+            loss = loss + weights.l2 * F.mse_loss(reconstruction, images)
+        if weights.decision:
             with torch.no_grad():
-                wanted = self.judges.decision_features(image)
-            loss = loss + decision * F.mse_loss(self.judges.decision_features(remade), wanted)
+                target = self.losses.decision_features(images)
+            loss = loss + weights.decision * F.mse_loss(self.losses.decision_features(reconstruction), target)
         return loss

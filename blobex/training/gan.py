@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
 from typing import Any, Protocol, cast
 
-import pytorch_lightning as lightning
 import torch
 from torch import Tensor
 
@@ -16,45 +14,45 @@ from blobex.config.training import Blobgan
 from blobex.datasets.images import to_float
 from blobex.layout.jitter import jitter
 from blobex.networks.blobgan import BlobGAN
-from blobex.networks.discriminator import build_discriminator
+from blobex.networks.residual import build_discriminator
 from blobex.training import ema
-from blobex.training.fit import Batch, StepModule
 from blobex.training.losses import discriminator_loss, generator_loss, r1_penalty
+from blobex.training.step_module import Batch, StepModule
 
 BETAS = (0.0, 0.99)
 EPSILON = 1e-5
 
 
 class Painting(Protocol):
-    """A loss of painting the pictures of a batch by their blobs, and the numbers to record."""
+    """Loss of rendering the images of a batch from their blobs, and the scalars to record."""
 
     def __call__(self, model: BlobGAN, batch: Batch, random: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]: ...
 
 
 class GanModule(StepModule):
-    """Generator, its moving average, and discriminator. Batches hold real pictures, uint8 (N,3,height,width).
+    """Trains generator and discriminator, and averages the generator's weights.
 
-    Each step updates the generator and then the discriminator, which sees the same generated pictures. With `painting`
-    the generator also goes on painting what it was pretrained to, half a batch each step, and batches hold the places
-    of the pictures' blobs too.
+    Batches hold real images, uint8 (N,3,height,width). Each step updates the generator and then the discriminator on
+    the same generated images. With `painting`, batches also hold the ellipses of the images' blobs, and the generator
+    is trained with the painting loss too, on half of each batch.
     """
 
     optimizer_steps = 2
 
-    def __init__(self, params: Blobgan, setup: ImageSize, seed: int, painting: Painting | None = None) -> None:
-        watching = ("training", "sample_every_n_steps", "fid_every_n_steps", "fid_images", "mean_latent_samples")
-        options = {key: value for key, value in dataclasses.asdict(params).items() if key not in watching}
-        super().__init__(params.training, seed, {"setup": dataclasses.asdict(setup), **options})
+    def __init__(self, params: Blobgan, size: ImageSize, seed: int, painting: Painting | None = None) -> None:
+        unrelated = ("training", "sample_every_n_steps", "fid_every_n_steps", "fid_images", "mean_latent_samples")
+        options = {key: value for key, value in dataclasses.asdict(params).items() if key not in unrelated}
+        super().__init__(params.training, seed, {"setup": dataclasses.asdict(size), **options})
         self.params, self.painting = params, painting
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model = BlobGAN(params.network, setup.height, setup.aspect_ratio)
-            self.discriminator = build_discriminator(params.network, setup.height, setup.aspect_ratio)
+            self.model = BlobGAN(params.network, size.height, size.aspect_ratio)
+            self.discriminator = build_discriminator(params.network, size.height, size.aspect_ratio)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.to(memory_format=torch.channels_last)  # several times faster on CPUs, and no slower on GPUs
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """AdamW for both; the discriminator's rates are corrected for lazy R1 (StyleGAN2, appendix B)."""
+        """Return AdamW for both; the discriminator's is corrected for lazy R1 (StyleGAN2, appendix B)."""
         rate = self.params.training.learning_rate
         share = self.params.r1_every / (self.params.r1_every + 1)
         lazy = (BETAS[0] ** share, BETAS[1] ** share)
@@ -75,35 +73,32 @@ class GanModule(StepModule):
             self.record(generator_loss=loss)
             if self.painting is None:
                 return loss
-            some = tuple(tensor[: -(-len(tensor) // 2)] for tensor in chunk)
-            painted, parts = self.painting(self.model, some, random)
+            half = tuple(tensor[: -(-len(tensor) // 2)] for tensor in chunk)
+            painting, parts = self.painting(self.model, half, random)
             self.record(**parts)
-            return loss + self.params.painting_weight * painted
+            return loss + self.params.painting_weight * painting
 
         def discriminator_part(chunk: Batch) -> Tensor:
             fake, penalised = fakes.pop(0).detach(), step % self.params.r1_every == 0
             real = to_float(chunk[0])
-            return self.judge(flipped(real, random) if self.params.flips else real, fake, penalised)
+            return self.discriminate(flipped(real, random) if self.params.flips else real, fake, penalised)
 
         self.discriminator.requires_grad_(False)
         self.descend(generator_optimizer, generator_part, batch)
         self.discriminator.requires_grad_(True)
         self.descend(discriminator_optimizer, discriminator_part, batch)
         images = len(batch[0]) * self.trainer.world_size
-        ema.update(
-            self.average,
-            self.model,
-            ema.decay(images, images * (step + 1), self.params.ema_half_life_images),
-        )
+        keep = ema.decay(images, images * (step + 1), self.params.ema_half_life_images)
+        ema.update(self.average, self.model, keep)
 
     def generate(self, count: int, random: torch.Generator) -> Tensor:
-        """Pictures of random, jittered layouts with random noise maps."""
+        """Render random, jittered layouts with random noise maps."""
         z = torch.randn(count, self.model.z_dim, generator=random, device=self.device)
         layout = jitter(self.model.sample(z), self.params.jitter, random)
         return self.model.render(layout, self.model.generator.random_noise(count, random))
 
-    def judge(self, real: Tensor, fake: Tensor, penalised: bool) -> Tensor:
-        """The discriminator's loss, with the R1 penalty for all steps since the last one if `penalised`."""
+    def discriminate(self, real: Tensor, fake: Tensor, penalised: bool) -> Tensor:
+        """Return the discriminator's loss; if `penalised`, with the R1 penalty of all steps since the last one."""
         real.requires_grad_(penalised)
         real_logits = self.discriminator(real)
         loss = discriminator_loss(real_logits, self.discriminator(fake))
@@ -116,18 +111,6 @@ class GanModule(StepModule):
 
 
 def flipped(images: Tensor, random: torch.Generator) -> Tensor:
-    """Each picture mirrored left to right with probability 1/2."""
+    """Mirror each image left to right with probability 1/2."""
     mirrored = torch.rand(len(images), 1, 1, 1, generator=random, device=random.device) < 0.5
     return torch.where(mirrored, images.flip(3), images)
-
-
-class EveryNSteps(lightning.Callback):
-    """Calls `action(step, module)` after every `n` steps and after the last; n = 0 never."""
-
-    def __init__(self, n: int, action: Callable[[int, Any], None]) -> None:
-        self.n, self.action = n, action
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        last = trainer.global_step >= trainer.max_steps
-        if self.n and trainer.is_global_zero and (pl_module.step % self.n == 0 or last):
-            self.action(pl_module.step, pl_module)

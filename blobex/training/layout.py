@@ -1,4 +1,4 @@
-"""A BlobGAN's second lesson: to lay blobs out as in real pictures."""
+"""Training of the layout flow of a BlobGAN."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor
 from blobex.config.training import Training
 from blobex.networks.layout_flow import LayoutFlow
 from blobex.networks.ops import pixel_norm
-from blobex.training.fit import Batch, StepModule
+from blobex.training.step_module import Batch, StepModule
 
 BETAS = (0.9, 0.99)
 
 
 class LayoutModule(StepModule):
-    """The flow of layouts learns where noise is heading (Lipman et al., ICLR 2023, equation 14). Batches: w (N,z_dim).
+    """Trains a layout flow by flow matching (Lipman et al., ICLR 2023, equation 14). Batches: w (N,z_dim).
 
-    Times are logistic-normal, most of them midway (Esser et al., ICML 2024, section 3.1).
+    Times are logit-normal, so most are near 1/2 (Esser et al., ICML 2024, section 3.1).
     """
 
     def __init__(self, flow: LayoutFlow, training: Training, seed: int) -> None:
@@ -35,8 +35,8 @@ class LayoutModule(StepModule):
             noise = pixel_norm(torch.randn(w.shape, generator=random, device=self.device))
             time = torch.randn(len(w), generator=random, device=self.device).sigmoid()
             with torch.autocast(w.device.type, enabled=False):
-                found = self.flow.velocity(noise + (w - noise) * time[:, None], time)
-            error = F.mse_loss(found, w - noise)
+                velocity = self.flow.velocity(noise + (w - noise) * time[:, None], time)
+            error = F.mse_loss(velocity, w - noise)
             self.record(velocity_error=error)
             return error
 

@@ -11,7 +11,8 @@ from blobex.datasets.planted import load_planted
 from blobex.networks import weights
 from blobex.tracking.tracker import NullTracker
 from blobex.training.decision import DecisionModule, decision_batches
-from blobex.training.fit import fit, seed_of
+from blobex.training.fit import fit
+from blobex.training.step_module import derive_seed
 
 
 def train_small(params: Params, setup: str, rule: str, number: int, folder: Path) -> Path:
@@ -21,7 +22,7 @@ def train_small(params: Params, setup: str, rule: str, number: int, folder: Path
     """
     resume = Resume("last", None, None)
     training = dataclasses.replace(params.decision.training, steps=params.truth.seed_steps, resume=resume)
-    seed = seed_of(params.run.seed, number) % 2**31
+    seed = derive_seed(params.run.seed, number) % 2**31
     small = dataclasses.replace(params.decision, architecture="densenet_small", training=training)
     data = load_planted(params, setup, "train", rule)
     module = DecisionModule(small, params.setup(setup), data, seed)

@@ -16,8 +16,15 @@ from blobex.config.training import EncoderPretrain
 from blobex.core.errors import BlobexError
 from blobex.layout.blobs import blob_distance
 from blobex.tracking.tracker import NullTracker
-from blobex.training.encoder import EncoderModule, EncoderPretrainModule, Judges, build_encoder, explained_variance
-from blobex.training.fit import fit, seed_of
+from blobex.training.encoder import (
+    EncoderModule,
+    EncoderPretrainModule,
+    LossNetworks,
+    build_encoder,
+    explained_variance,
+)
+from blobex.training.fit import fit
+from blobex.training.step_module import derive_seed
 
 RUN = Run(3, "cpu", 1, "float32", "pictures", tracking_uri="none", artifacts=None, s3_endpoint=None)
 SETUP = ImageSize(HEIGHT, 2)
@@ -56,7 +63,7 @@ def count(step):
 
 
 def pictures(step):
-    random = torch.Generator().manual_seed(seed_of(11, step))
+    random = torch.Generator().manual_seed(derive_seed(11, step))
     return (torch.randint(0, 256, (COUNT, 3, SETUP.height, SETUP.width), generator=random, dtype=torch.uint8),)
 
 
@@ -86,7 +93,7 @@ def colours(image):
     return 3 * image.mean((2, 3))
 
 
-JUDGES = Judges(MeanAbsolute(), colours)
+LOSS_NETWORKS = LossNetworks(MeanAbsolute(), colours)
 
 
 class Losses(NullTracker):
@@ -123,7 +130,7 @@ def test_levels_must_fit_the_picture(params, blobgan):
 
 
 def test_phase_1_learns_and_leaves_the_generator_alone(params, blobgan, tmp_path, monkeypatch):
-    monkeypatch.setattr("blobex.training.fit.LOG_EVERY", 20)
+    monkeypatch.setattr("blobex.training.callbacks.LOG_EVERY", 20)
     module, tracker, frozen = pretrain(params, blobgan, steps=100, learning_rate=0.01), Losses(), state(blobgan)
     before = explained_variance(module, 256)
     training = training_of(params, steps=100, learning_rate=0.01)
@@ -209,14 +216,14 @@ def test_explained_variance_of_the_perfect_the_mean_and_the_wrong(params, blobga
     assert explained_variance(knowing(module, shift), 256) == pytest.approx(-1, abs=1e-4)
 
 
-def phase_2(params, blobgan, encoder, judges=JUDGES, real=None, generated=None):
+def phase_2(params, blobgan, encoder, losses=LOSS_NETWORKS, real=None, generated=None):
     changed = dataclasses.replace(
         params.encoder,
         real=dataclasses.replace(params.encoder.real, **(real or {})),
         generated=dataclasses.replace(params.encoder.generated, **(generated or {})),
         training=training_of(params, steps=4),
     )
-    return EncoderModule(encoder, blobgan, judges, changed, RUN.seed)
+    return EncoderModule(encoder, blobgan, losses, changed, RUN.seed)
 
 
 def test_phase_2_trains_the_encoder_only(params, blobgan, tmp_path):
@@ -268,7 +275,7 @@ def test_what_weighs_nothing_is_not_computed(params, blobgan):
         raise AssertionError("not wanted")
 
     nothing = {"perceptual": 0.0, "l1": 0.0, "l2": 0.0, "decision": 0.0}
-    module = phase_2(params, blobgan, Stub(), Judges(None, refuse), nothing, {**nothing, "blobs": 1.0})
+    module = phase_2(params, blobgan, Stub(), LossNetworks(None, refuse), nothing, {**nothing, "blobs": 1.0})
     knowing(module, change=0.3)
     assert module.real_loss(torch.zeros(2, 3, HEIGHT, 2 * HEIGHT)).item() == 0
     assert module.generated_loss(2, seeded(0)).item() > 0

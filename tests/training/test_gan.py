@@ -13,9 +13,11 @@ from blobex.config.read import load_params
 from blobex.config.training import Jitter
 from blobex.networks import residual
 from blobex.tracking.tracker import NullTracker
-from blobex.training.fit import fit, seed_of
-from blobex.training.gan import EveryNSteps, GanModule, flipped
+from blobex.training.callbacks import EveryNSteps
+from blobex.training.fit import fit
+from blobex.training.gan import GanModule, flipped
 from blobex.training.losses import discriminator_loss
+from blobex.training.step_module import derive_seed
 
 RUN = Run(3, "cpu", 1, "float32", "pictures", tracking_uri="none", artifacts=None, s3_endpoint=None)
 SETUP = ImageSize(HEIGHT, 2)
@@ -32,7 +34,7 @@ def training(params, **changes):
 
 
 def pictures(step, count=4):
-    random = torch.Generator().manual_seed(seed_of(11, step))
+    random = torch.Generator().manual_seed(derive_seed(11, step))
     return (torch.randint(0, 256, (count, 3, SETUP.height, SETUP.width), generator=random, dtype=torch.uint8),)
 
 
@@ -67,10 +69,10 @@ class Watched(GanModule):
         super().descend(optimizer, loss, batch)
         self.changed.append([name for name in names if not equal(before[name], getattr(self, name).state_dict())])
 
-    def judge(self, real, fake, penalised):
+    def discriminate(self, real, fake, penalised):
         self.penalised.append(penalised)
         assert not fake.requires_grad and len(fake) == len(real)
-        return super().judge(real, fake, penalised)
+        return super().discriminate(real, fake, penalised)
 
     def training_step(self, batch, index):
         super().training_step(batch, index)
@@ -145,11 +147,11 @@ def test_judging_adds_the_penalty_of_all_steps_since_the_last(params):
     module = GanModule(params, SETUP, 0)
     real, fake = torch.randn(2, 4, 3, SETUP.height, SETUP.width, generator=seeded(0))
     logits = discriminator_loss(module.discriminator(real), module.discriminator(fake))
-    torch.testing.assert_close(module.judge(real.clone(), fake, penalised=False), logits)
+    torch.testing.assert_close(module.discriminate(real.clone(), fake, penalised=False), logits)
     gradient = torch.autograd.functional.jacobian(lambda x: module.discriminator(x).sum(), real)
     penalty = sum(gradient[index].norm() ** 2 for index in range(4)) / 4
-    judged = module.judge(real.clone(), fake, penalised=True)
-    torch.testing.assert_close(judged, logits + 15 * penalty, rtol=1e-4, atol=1e-4)
+    loss = module.discriminate(real.clone(), fake, penalised=True)
+    torch.testing.assert_close(loss, logits + 15 * penalty, rtol=1e-4, atol=1e-4)
 
 
 def test_optimisers_allow_for_the_lazy_penalty(params):
@@ -168,7 +170,7 @@ class Chunked(GanModule):
     taken = 0
 
     def generate(self, count, random):
-        z = torch.randn(8, TINY.z_dim, generator=seeded(seed_of(5, self.step)))
+        z = torch.randn(8, TINY.z_dim, generator=seeded(derive_seed(5, self.step)))
         start = self.taken % 8
         self.taken += count
         return self.model.render(self.model.sample(z[start : start + count]))

@@ -38,8 +38,8 @@ def perfect(boxes: Tensor, semantic: Tensor, things: Tensor) -> ParserOutput:
     count, height, width = semantic.shape
     targets = box_targets(boxes, height, width)
     offset, size = (torch.zeros(count, 2, height // STRIDE, width // STRIDE) for _ in range(2))
-    offset[targets.picture, :, targets.row, targets.column] = targets.offset
-    size[targets.picture, :, targets.row, targets.column] = targets.size
+    offset[targets.image, :, targets.row, targets.column] = targets.offset
+    size[targets.image, :, targets.row, targets.column] = targets.size
     heat, shifts = thing_targets(things)
     return ParserOutput(
         heat=targets.heat.clamp(1e-4, 1 - 1e-4).logit(),
@@ -173,7 +173,7 @@ def test_average_precision_by_hand() -> None:
     shifted = found([(0.9, 2, [0.0, 0, 10, 19]), (0.8, 2, [20.0, 0, 30, 21])])  # IoU 10/19 and 10/21
     assert average_precision([shifted], truth) == pytest.approx(51 / 101)
     tiny = LabelledBoxes(torch.tensor([box, [40.0, 0, 42, 2]]), torch.tensor([2, 2]))
-    assert average_precision([found([(0.95, 2, [40.0, 0, 42, 2]), (0.9, 2, box)])], [tiny], smallest=8) == 1
+    assert average_precision([found([(0.95, 2, [40.0, 0, 42, 2]), (0.9, 2, box)])], [tiny], min_area=8) == 1
 
 
 def test_features_and_sizes() -> None:

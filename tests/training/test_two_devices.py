@@ -91,8 +91,10 @@ def test_what_the_first_process_measures_is_the_score_of_all(tmp_path):
 import dataclasses, sys
 from pathlib import Path
 from blobex.config.training import Checkpoints
-from blobex.training.gan import EveryNSteps
-from tests.test_fit import RUN, Noisy, NullTracker, batches, fit, vary
+from blobex.training.callbacks import EveryNSteps
+from blobex.tracking.tracker import NullTracker
+from blobex.training.fit import fit
+from worlds.toy_training import RUN, Noisy, batches, vary
 
 if __name__ == "__main__":
     options = vary(checkpoint=Checkpoints(every_n_steps=4, keep=-1, monitor="fd", mode="min"))
@@ -102,7 +104,7 @@ if __name__ == "__main__":
 """
     done = run_script(tmp_path, script)
     assert done.returncode == 0, done.stderr
-    scores = [each.score for each in checkpoints.listed(tmp_path / "models")]
+    scores = [each.score for each in checkpoints.list_checkpoints(tmp_path / "models")]
     assert scores == pytest.approx([1 / 4, 1 / 8, 1 / 12], rel=1e-5)
 
 
@@ -110,7 +112,9 @@ def test_one_command_trains_one_network_on_several_devices(project):
     script = """
 import dataclasses, sys
 from pathlib import Path
-from tests.test_fit import RUN, TRAINING, Noisy, NullTracker, batches, fit
+from blobex.tracking.tracker import NullTracker
+from blobex.training.fit import fit
+from worlds.toy_training import RUN, TRAINING, Noisy, batches
 
 if __name__ == "__main__":
     for name in ("one", "two"):

@@ -35,8 +35,8 @@ def true_output(rendering: Rendering) -> ParserOutput:
     rows = [[DETECTION.index(box.category), box.x1, box.y1, box.x2, box.y2] for box in rendering.boxes]
     targets = box_targets(torch.tensor(rows).reshape(1, -1, 5), height, width)
     offset, size = (torch.zeros(1, 2, height // STRIDE, width // STRIDE) for _ in range(2))
-    offset[targets.picture, :, targets.row, targets.column] = targets.offset
-    size[targets.picture, :, targets.row, targets.column] = targets.size
+    offset[targets.image, :, targets.row, targets.column] = targets.offset
+    size[targets.image, :, targets.row, targets.column] = targets.size
     semantic = torch.from_numpy(np.where(rendering.semantic == 255, 0, rendering.semantic)).long()[None]
     drivable = torch.from_numpy(rendering.drivable).long()[None]
     counted = rendering.semantic >= SEMANTIC.index("person")

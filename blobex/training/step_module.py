@@ -1,0 +1,98 @@
+"""Base class of all training modules: manual optimiser steps whose data and randomness depend on the step alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as lightning
+import torch
+from torch import Tensor
+
+from blobex.config.training import Training
+from blobex.core.errors import BlobexError
+
+Batch = tuple[Tensor, ...]  # tensors of equal length: sample i is entry i of each
+
+
+class StepModule(lightning.LightningModule):
+    """Training module that makes its own optimiser steps.
+
+    Subclasses set `optimizer_steps` (optimiser steps per batch; a GAN has 2), implement `training_step(batch, index)`
+    and `configure_optimizers()`.
+
+    Args:
+        training: Parameters of the training.
+        seed: Seed of all random numbers.
+        config: Values that a checkpoint must agree with to be resumed: network, image size, data.
+    """
+
+    optimizer_steps = 1
+
+    def __init__(self, training: Training, seed: int, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.accumulate, self.seed, self.config = training.accumulate, seed, dict(config)
+        self.scores: dict[str, tuple[int, float]] = {}  # latest step and value of each measure
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def depends_on(self, **content: Any) -> None:
+        """Add values that a checkpoint must agree with, such as checksums of data and of other networks."""
+        self.config |= content
+
+    @property
+    def step(self) -> int:
+        """Number of batches trained on, across resumptions."""
+        return self.trainer.global_step // self.optimizer_steps
+
+    def generator(self, step: int | None = None) -> torch.Generator:
+        """Return the random generator of a step (default: the current one) for this process and device."""
+        numbers = (self.seed, self.step if step is None else step, self.global_rank)
+        return torch.Generator(self.device).manual_seed(derive_seed(*numbers))
+
+    def chunks(self, batch: Batch) -> Iterator[Batch]:
+        """Split a batch into `accumulate` equal parts: the mean of their gradients is the gradient of the batch."""
+        return (split_batch(batch, index, self.accumulate) for index in range(self.accumulate))
+
+    def descend(self, optimizer: Any, loss: Callable[[Batch], Tensor], batch: Batch) -> None:
+        """Make one optimiser step on the mean of `loss` over the chunks of a batch."""
+        optimizer.zero_grad(set_to_none=True)
+        for chunk in self.chunks(batch):
+            self.manual_backward(loss(chunk) / self.accumulate)
+        optimizer.step()
+
+    def record(self, **measures: Tensor) -> None:
+        """Record scalars of this step; their means over the steps between two reports are tracked."""
+        for name, value in measures.items():
+            value = value.detach()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def check_finite(self) -> None:
+        """Raise BlobexError if a scalar recorded since the last report is not finite."""
+        wrong = next((name for name, total in self._sums.items() if not torch.isfinite(total)), None)
+        if wrong is not None:
+            raise BlobexError(f"{wrong} is not finite at step {self.step}: lower the learning rate and train again")
+
+    def take_records(self) -> dict[str, float]:
+        """Return the means of the recorded scalars and forget them."""
+        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        self._sums, self._counts = {}, {}
+        return means
+
+    def score(self, measures: Mapping[str, float]) -> None:
+        """Set measures of the current step, for `checkpoint.monitor`."""
+        self.scores |= {name: (self.step, value) for name, value in measures.items()}
+
+
+def derive_seed(*numbers: int) -> int:
+    """Return a 63-bit seed from non-negative integers such as (seed, step)."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def split_batch(batch: Batch, index: int, parts: int) -> Batch:
+    """Return part `index` of a batch cut into equal contiguous `parts`."""
+    size = len(batch[0]) // parts
+    return tuple(tensor[index * size : (index + 1) * size] for tensor in batch)

@@ -49,9 +49,9 @@ app: $(READY) ## serve a page to explain pictures by hand (DIR=short: with the m
 	@cd $(DIR) && blobex app $(if $(PORT),--port $(PORT)) $(if $(filter command line,$(origin SETUP)),--setup $(SETUP))
 
 short: $(READY) ## train a short model in short/ (SETUP=rect; some 10 minutes) and explain photos with it
-	@mkdir -p short && cp -r blobex dvc.yaml short/ && cp profiles/short.yaml short/params.yaml
+	@mkdir -p short && cp -r blobex dvc.yaml profiles short/
 	@cd short && { [ -d .dvc ] || dvc init --quiet --no-scm; } && dvc config core.analytics false
-	@cd short && python -m blobex.stages.code
+	@cd short && python -m blobex.config.profile short && python -m blobex.stages.code
 	cd short && dvc repro explain@$(SETUP)-basic
 	@echo "Query, reconstruction and counterfactuals: short/reports/explain/$(SETUP)/basic/results/snapshot_0.png"
 
@@ -70,11 +70,8 @@ chaos-sweep: $(READY) ## kill 20 workers of a small sweep at random moments, and
 
 check: test ## the same as test
 
-profile: ## copy profiles/PROFILE.yaml onto params.yaml (PROFILE=smoke|short|synthetic|bdd100k)
-	@test -f profiles/$(PROFILE).yaml || { echo "there is no profile $(PROFILE): choose one of $$(ls profiles | sed 's/.yaml//' | tr '\n' ' ')"; exit 1; }
-	@for file in profiles/*.yaml; do cmp -s $$file params.yaml && known=yes; done; \
-	if [ -z "$$known" ]; then cp params.yaml params.yaml.saved && echo "your params.yaml is kept as params.yaml.saved"; fi
-	@cp profiles/$(PROFILE).yaml params.yaml && echo "params.yaml is now the profile $(PROFILE)"
+profile: $(READY) ## write a profile to params.yaml (PROFILE=smoke|short|synthetic|bdd100k)
+	@python -m blobex.config.profile $(PROFILE)
 
 code: $(READY) ## describe the code of every stage in code/*.txt, which DVC watches
 	@python -m blobex.stages.code

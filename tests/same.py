@@ -105,7 +105,7 @@ def explain(clone: Path) -> None:
 
 def train(clone: Path) -> None:
     """Run every stage of the smoke profile, with a few more training steps."""
-    run(clone, "make", "--silent", "profile", "PROFILE=smoke")
+    run(clone, "make", "--silent", "--old-file=.venv/ready", "profile", "PROFILE=smoke")  # in this environment
     params = yaml.safe_load((clone / "params.yaml").read_text())
     for name in ("parser", "decision", "blobgan", "encoder_pretrain", "encoder"):
         params[name]["training"]["steps"] = STEPS

@@ -38,13 +38,17 @@ def read_yaml(path: Path) -> Any:
         BlobexError: if the file is not valid YAML.
         OSError, UnicodeDecodeError: if the file cannot be read.
     """
-    text = path.read_text(encoding="utf-8")
+    return parse_yaml(path.read_text(encoding="utf-8"), path)
+
+
+def parse_yaml(text: str, source: object) -> Any:
+    """Parse YAML as `read_yaml` does; `source` names its origin in error messages."""
     try:
         return yaml.load(text, Loader=_StrictLoader)
     except BlobexError:
         raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date or number
-        raise BlobexError(f"{path} is not valid YAML: {brief(error)}") from error
+        raise BlobexError(f"{source} is not valid YAML: {brief(error)}") from error
 
 
 def parse(kind: type[T], tree: object, name: str = "") -> T:

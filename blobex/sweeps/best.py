@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from blobex.config.messages import abbreviated
 from blobex.config.read import read_yaml
-from blobex.config.write import Changes, Value, rewritten
+from blobex.config.write import Changes, Value, rewrite_values
 from blobex.core.errors import BlobexError, brief
 from blobex.core.files import whole_file
 from blobex.sweeps.study import Opened
@@ -110,7 +110,7 @@ def apply(best: Path, params: Path) -> Changes:
     What each key held and holds now is given back. BlobexError: a file is missing or damaged, a key is not there, or a
     value is out of range; the file then stays as it is.
     """
-    with rewritten(params, read_best(best)) as changes:
+    with rewrite_values(params, read_best(best)) as changes:
         return changes
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blobex.config.write import Changes, rewritten
+from blobex.config.write import Changes, rewrite_values
 from blobex.core.errors import BlobexError
 
 REMOTE = "s3"  # its name in .dvc/config
@@ -83,7 +83,7 @@ def use_bucket(target: Bucket, params: Path = Path("params.yaml")) -> Changes:
     values = {"run.artifacts": target.artifacts, "run.s3_endpoint": target.endpoint}
     remote = {"url": target.dvc} | ({"endpointurl": target.endpoint} if target.endpoint else {})
     try:
-        with rewritten(params, values) as changes, Config.from_cwd().edit("repo") as config:
+        with rewrite_values(params, values) as changes, Config.from_cwd().edit("repo") as config:
             config["remote"][REMOTE] = remote
             config["core"]["remote"] = REMOTE
     except (DvcException, OSError) as error:

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from imports import ROOT
 from PIL import Image
+from worlds.profiles import params_text
 from worlds.tiny_world import render, scenes, tiny_explainer, tiny_params
 
 from bad_input.world import changed
@@ -39,7 +39,7 @@ NAMES = st.sampled_from(["", ".", "..", "../up", "/etc/passwd", "a/../../b", "x"
 VALUES = st.recursive(
     SCALARS | NAMES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4), max_leaves=6
 )
-SMOKE = yaml.safe_load((ROOT / "profiles" / "smoke.yaml").read_text())
+SMOKE = yaml.safe_load(params_text("smoke"))
 CARD = {"model": "plain", "kind": "classes", "outputs": ["a", "b"], "height": 8, "mean": [0.1, 0.2, 0.3], "std": None}
 
 

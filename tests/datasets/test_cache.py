@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from worlds.profiles import profile_params
 
 from blobex.config.params import Params
-from blobex.config.read import load_params
 from blobex.core.errors import BlobexError
 from blobex.datasets import cache
 from blobex.datasets.cache import Cache, decode_cached, entry_key
@@ -27,7 +27,6 @@ from blobex.datasets.images import decode_image, fit, load_image
 from blobex.datasets.pictures import AHEAD, Pictures, Recipe, Size, decode
 from blobex.scenes.write import DatasetCounts, write_dataset
 
-PROFILE = Path(__file__).parents[2] / "profiles" / "smoke.yaml"
 SHAPE = (16, 32, 3)
 
 
@@ -97,7 +96,7 @@ def test_a_second_call_decodes_nothing(paths: list[Path], place: Cache) -> None:
 
 def test_files_of_the_data_sets_are_the_same_with_and_without(tmp_path: Path) -> None:
     write_dataset(tmp_path / "scenes", DatasetCounts(6, 3, 5, 3, 4, 3, 3), height=32, seed=5)
-    params = load_params(PROFILE)
+    params = profile_params("smoke")
 
     def loaded(folder: str | None) -> list[torch.Tensor]:
         data = dataclasses.replace(params.data, root=str(tmp_path / "scenes"), cache=folder)

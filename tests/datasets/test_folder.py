@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from worlds.profiles import profile_params
 
 from blobex.config.data import ImageSize, ImageSizes
 from blobex.config.params import Params
-from blobex.config.read import load_params
 from blobex.core.errors import BlobexError
 from blobex.datasets.datamodule import image_paths, load_images, load_pictures
 from blobex.datasets.folder import folder_images
@@ -31,7 +31,6 @@ from blobex.networks import weights
 from blobex.networks.parser import Parser
 from blobex.stages import fid_stats, invert
 
-PROFILE = Path(__file__).parents[2] / "profiles" / "smoke.yaml"
 SPOTS = Image.fromarray(np.random.default_rng(3).integers(0, 256, (6, 10, 3), dtype=np.uint8))
 PICTURE = SPOTS.resize((80, 48), Image.Resampling.BICUBIC)  # smooth, as lossy formats want it
 
@@ -115,7 +114,7 @@ def mixed_folder(folder: Path, count: int, seed: int = 0) -> tuple[list[Path], d
 
 def folder_params(root: Path, cache: Path | None = None) -> Params:
     """The smoke profile at 16x16 and 16x32 on a folder, untracked."""
-    params = load_params(PROFILE)
+    params = profile_params("smoke")
     setups = ImageSizes(square=ImageSize(16, 1), rect=ImageSize(16, 2))
     data = dataclasses.replace(params.data, root=str(root), source="folder", cache=str(cache) if cache else None)
     return dataclasses.replace(

@@ -9,10 +9,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from worlds.profiles import profile_params
 
 from blobex.config.data import Scenes
 from blobex.config.params import Params
-from blobex.config.read import load_params
 from blobex.core.errors import BlobexError
 from blobex.datasets.manifest import data_root, describe, draw, manifest_path, write_manifest
 
@@ -31,7 +31,7 @@ FEW = Scenes(
 
 @pytest.fixture
 def params(tmp_path: Path) -> Params:
-    values = load_params(Path(__file__).parents[2] / "profiles" / "smoke.yaml")
+    values = profile_params("smoke")
     return dataclasses.replace(values, data=dataclasses.replace(values.data, root=str(tmp_path / "data" / "scenes")))
 
 

@@ -16,11 +16,12 @@ import pytest
 import yaml
 from chaos_sweep import disturbed
 from optuna.trial import TrialState, create_trial
-from worlds.tiny_sweep import INSTANCES, SMOKE, FormulaTask, command, opened, params, swept
+from worlds.profiles import params_text, profile_params
+from worlds.tiny_sweep import INSTANCES, FormulaTask, command, opened, params, swept
 
 from blobex.config.read import load_params
 from blobex.config.sweeps import Range
-from blobex.config.write import replaced
+from blobex.config.write import replace_values
 from blobex.core.errors import BlobexError
 from blobex.sweeps import space, tasks
 from blobex.sweeps.best import apply, best_trial
@@ -250,23 +251,23 @@ def test_ranges():
 
 def test_apply_changes_the_numbers_and_nothing_else(tmp_path):
     path, best = tmp_path / "params.yaml", tmp_path / "best.yaml"
-    text = SMOKE.read_text()
+    text, smoke = params_text("smoke"), profile_params("smoke")
     path.write_text(text)
     values = {"explain.rect.learning_rate": 1e-05, "explain.rect.steps": 33, "explain.rect.lambda_key.xs": 7.5}
     best.write_text(yaml.safe_dump({"values": values}))
     told = apply(best, path)
-    assert told["explain.rect.steps"] == (load_params(SMOKE).explain.rect.steps, 33)
+    assert told["explain.rect.steps"] == (smoke.explain.rect.steps, 33)
     setup = load_params(path).explain.rect
     assert (setup.learning_rate, setup.steps, setup.lambda_key["xs"]) == (1e-05, 33, 7.5)
     changed = [(a, b) for a, b in zip(text.splitlines(), path.read_text().splitlines(), strict=True) if a != b]
     assert len(changed) == 3 and all(a.partition("#")[1:] == b.partition("#")[1:] for a, b in changed)
-    assert load_params(path).explain.square == load_params(SMOKE).explain.square
+    assert load_params(path).explain.square == smoke.explain.square
     before = path.read_text()
     best.write_text(yaml.safe_dump({"values": {"explain.rect.steps": 0}}))
     with pytest.raises(BlobexError, match=r"explain\.rect\.steps is 0"):
         apply(best, path)
-    with pytest.raises(BlobexError, match=r"no value explain\.rect\.stride"):
-        replaced(text, {"explain.rect.stride": 1})
+    with pytest.raises(BlobexError, match=r"no key explain\.rect\.stride"):
+        replace_values(text, {"explain.rect.stride": 1})
     with pytest.raises(BlobexError, match="run the sweep first"):
         apply(tmp_path / "none.yaml", path)
     assert path.read_text() == before
@@ -412,7 +413,8 @@ def test_password_of_a_database_is_on_no_command_line(tmp_path, monkeypatch):
     monkeypatch.setattr(tasks, "sweep", lambda *arguments: seen.append(arguments) or {})
     monkeypatch.chdir(tmp_path)
     url = f"sqlite:///{tmp_path}/secret.db"
-    tasks.run_sweep("cf", "rect", "rect", 3, 2, url, tmp_path, SMOKE)
+    (tmp_path / "params.yaml").write_text(params_text("smoke"))
+    tasks.run_sweep("cf", "rect", "rect", 3, 2, url, tmp_path, tmp_path / "params.yaml")
     assert not [word for word in seen[0][-1] if "secret" in word]
     said = "import os, sys; sys.exit(os.environ['BLOBEX_STORAGE'])"
     monkeypatch.setattr("blobex.sweeps.run.DEATHS", 1)

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from worlds.profiles import params_text
 from worlds.s3_server import BUCKET, Line, serving
 
 from blobex.tracking.remote import bucket, use_bucket
 
 pytestmark = pytest.mark.slow
 
-PROFILE = Path(__file__).parents[2] / "profiles" / "smoke.yaml"
 CONFIG = "[core]\n    analytics = false\n    check_update = false\n    no_scm = true\n    remote = store\n"
 STORE = "['remote \"store\"']\n    url = ../models/store\n"
 SIZES = {"weights/generator": 900_000, "weights/encoder": 700_000, "weights/config": 300, "weights/empty": 0}
@@ -53,7 +53,7 @@ def contents(server, tmp_path, monkeypatch):
         (project / name).write_bytes(content)
     (project / ".dvc").mkdir()
     (project / ".dvc" / "config").write_text(CONFIG + STORE)
-    (project / "params.yaml").write_bytes(PROFILE.read_bytes())
+    (project / "params.yaml").write_text(params_text("smoke"))
     monkeypatch.chdir(project)
     assert dvc("add", "--quiet", "weights")[0] == 0
     return contents

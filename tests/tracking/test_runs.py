@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from worlds.profiles import FOLDER, profile_params
 
-from blobex.config.read import flatten, load_params, to_dict
+from blobex.config.read import flatten, to_dict
 from blobex.core.errors import BlobexError
 from blobex.tracking import pages
 from blobex.tracking import runs as tracking
@@ -40,7 +41,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def params(store):
-    params = load_params(Path(__file__).parents[2] / "profiles" / "smoke.yaml")
+    params = profile_params("smoke")
     return dataclasses.replace(params, run=dataclasses.replace(params.run, tracking_uri=f"sqlite:///{store}"))
 
 
@@ -319,9 +320,10 @@ def test_several_processes_may_start_at_once(tmp_path_factory):
 
 ORPHANS = """
 import dataclasses, os, signal
-from blobex.config.read import load_params
+from pathlib import Path
+from blobex.config.profile import load_profile
 from blobex.tracking import runs as tracking
-params = load_params({profile!r})
+params = load_profile("smoke", Path({profiles!r}))
 params = dataclasses.replace(params, run=dataclasses.replace(params.run, tracking_uri={uri!r}))
 begun = [tracking.child(params, parent, "sweep_cf", "rect", "dies", {{}}) for parent in {parents!r}]
 print(*(run.__enter__().run_id for run in begun), flush=True)
@@ -332,13 +334,13 @@ os.kill(os.getpid(), signal.SIGKILL)
 @pytest.mark.slow
 def test_runs_of_dead_processes_are_closed_within_their_parent_only(params, client):
     """A worker that was killed as it began a run leaves it open; those that live keep theirs."""
-    profile, uri = str(Path(__file__).parents[2] / "profiles" / "smoke.yaml"), params.run.tracking_uri
+    uri = params.run.tracking_uri
     with (
         tracking.run(params, "sweep_cf", "square") as parent,
         tracking.run(params, "sweep_cf", "rect") as other,
         tracking.child(params, parent.run_id, "sweep_cf", "square", "lives", {}) as alive,
     ):
-        code = ORPHANS.format(profile=profile, uri=uri, parents=[parent.run_id, other.run_id])
+        code = ORPHANS.format(profiles=str(FOLDER), uri=uri, parents=[parent.run_id, other.run_id])
         told = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True).stdout
         within, elsewhere = told.split()
         tracking.end_orphans(params, parent.run_id)

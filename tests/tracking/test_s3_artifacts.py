@@ -8,9 +8,9 @@ import boto3
 import numpy as np
 import pytest
 import torch
+from worlds.profiles import profile_params
 from worlds.s3_server import BUCKET, serving
 
-from blobex.config.read import load_params
 from blobex.core.errors import BlobexError
 from blobex.tracking import runs as tracking
 from blobex.tracking import store as mlflow_store
@@ -47,7 +47,7 @@ def elsewhere(server, tmp_path, monkeypatch):
 
 @pytest.fixture
 def local(store):
-    params = load_params(Path(__file__).parents[2] / "profiles" / "smoke.yaml")
+    params = profile_params("smoke")
     return dataclasses.replace(params, run=dataclasses.replace(params.run, tracking_uri=f"sqlite:///{store}"))
 
 

@@ -13,16 +13,16 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from worlds.profiles import profile_params
 from worlds.tracking_server import answering, free_port, mlflow_server
 
 from blobex.cli.main import main
-from blobex.config.read import flatten, load_params, to_dict
+from blobex.config.read import flatten, to_dict
 from blobex.core.errors import BlobexError
 from blobex.tracking import runs as tracking
 from blobex.tracking import store as mlflow_store
 from blobex.tracking.sync import copy_runs, local_client
 
-PROFILE = Path(__file__).parents[2] / "profiles" / "smoke.yaml"
 IMAGE = np.arange(16 * 32 * 3, dtype=np.uint8).reshape(16, 32, 3)
 NOTICE = "does not answer: blobgan-rect is logged to sqlite:///mlruns/mlflow.db"
 
@@ -37,7 +37,7 @@ def elsewhere(tmp_path_factory):
 
 
 def at(uri, **sections):
-    params = load_params(PROFILE)
+    params = profile_params("smoke")
     return dataclasses.replace(params, run=dataclasses.replace(params.run, tracking_uri=uri), **sections)
 
 

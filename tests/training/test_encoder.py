@@ -2,16 +2,15 @@
 
 import dataclasses
 import math
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from worlds.profiles import profile_params
 from worlds.tiny_networks import HEIGHT, TINY, random_blobgan
 
 from blobex.config.data import ImageSize, Run
-from blobex.config.read import load_params
 from blobex.config.training import EncoderPretrain
 from blobex.core.errors import BlobexError
 from blobex.layout.blobs import blob_distance
@@ -33,7 +32,7 @@ COUNT = 8
 
 @pytest.fixture(scope="module")
 def params():
-    return load_params(Path(__file__).parents[2] / "profiles" / "smoke.yaml")
+    return profile_params("smoke")
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,13 @@
 
 import copy
 import dataclasses
-from pathlib import Path
 
 import pytest
 import torch
+from worlds.profiles import profile_params
 from worlds.tiny_networks import HEIGHT, TINY
 
 from blobex.config.data import ImageSize, Run
-from blobex.config.read import load_params
 from blobex.config.training import Jitter
 from blobex.networks import residual
 from blobex.tracking.tracker import NullTracker
@@ -25,7 +24,7 @@ SETUP = ImageSize(HEIGHT, 2)
 
 @pytest.fixture(scope="module")
 def params():
-    blobgan = load_params(Path(__file__).parents[2] / "profiles" / "smoke.yaml").blobgan
+    blobgan = profile_params("smoke").blobgan
     return dataclasses.replace(blobgan, network=TINY, training=dataclasses.replace(blobgan.training, batch_size=4))
 
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from imports import ROOT
+from worlds.profiles import params_text
 
 STORE = "models/store/"  # reference weights, which no copy needs
 
@@ -27,7 +28,7 @@ def copy_project(folder: Path, profile: str) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     (folder / "dvc.lock").unlink(missing_ok=True)
-    shutil.copy(ROOT / "profiles" / f"{profile}.yaml", folder / "params.yaml")
+    (folder / "params.yaml").write_text(params_text(profile), encoding="utf-8")
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
     refresh_code(folder)
     return folder

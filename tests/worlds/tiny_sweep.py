@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+from worlds.profiles import profile_params
 
-from blobex.config.read import load_params
 from blobex.config.sweeps import Range
 from blobex.core.errors import BlobexError
 from blobex.sweeps.run import sweep
@@ -22,12 +22,11 @@ from blobex.sweeps.study import begin
 from blobex.sweeps.task import Outcome, rounded
 from blobex.sweeps.worker import work
 
-SMOKE = Path(__file__).parents[2] / "profiles" / "smoke.yaml"
 INSTANCES = 12
 
 
 def params(uri="none", **options):
-    values = load_params(SMOKE)
+    values = profile_params("smoke")
     swept = dataclasses.replace(values.sweep_cf, **{"sampler": "random", "pruner": "none", "flip_rate": 0.8, **options})
     return dataclasses.replace(values, run=dataclasses.replace(values.run, tracking_uri=uri), sweep_cf=swept)
 

@@ -140,7 +140,7 @@ class Studio:
         except Image.DecompressionBombError:
             pixels = MAX_PIXELS + 1
         except Exception as error:  # damaged bytes make Pillow raise nearly anything
-            raise BlobexError(f"{shown} is not a picture: give a PNG or JPEG file") from error
+            raise BlobexError(f"{shown} is not an image: give a PNG or JPEG file") from error
         if pixels > MAX_PIXELS:
             raise BlobexError(f"{shown} has more than {MAX_PIXELS // 10**6} megapixels: make it smaller")
         with tempfile.TemporaryDirectory(prefix="blobex-") as folder:

@@ -48,7 +48,7 @@ def training_rates(params: Params, setup_name: str, steps: int) -> dict[str, flo
     labels = torch.randint(0, 2, images[:, 0].shape, generator=random, dtype=torch.uint8)
     boxes = torch.tensor([[[0.0, 2.0, 2.0, 10.0, 10.0]]]).expand(PICTURES, 1, 5).contiguous()
     actions = torch.randint(0, 2, (PICTURES, 4), generator=random).float()
-    decisions = DecisionSet(images, actions, torch.zeros(PICTURES, 21))
+    decisions = DecisionSet(images, actions)
     detection, segmentation = DetectionSet(images, boxes, labels), SegmentationSet(images, labels, labels)
     blobgan = BlobGAN(params.blobgan.network, setup.height, setup.aspect_ratio).eval().requires_grad_(False)
     encoder = build_encoder(params.encoder_pretrain, setup, blobgan, seed)

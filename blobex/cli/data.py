@@ -27,7 +27,7 @@ def data(
 ) -> None:
     """Describe the data set in <data.root>.json, which DVC watches; exit code 1 if parts of BDD100K are missing."""
     from blobex.config.read import load_params
-    from blobex.datasets.bdd import PARTS, missing_parts
+    from blobex.datasets.bdd_files import PARTS, missing_parts
     from blobex.datasets.manifest import data_root, manifest_path, write_manifest
 
     values = load_params(params)

@@ -1,1 +1,1 @@
-"""Pictures and labels from files."""
+"""Images and labels from files."""

@@ -1,4 +1,4 @@
-"""Data sets in memory or mapped into it, cropped and resized for a setup, and the order that training sees them in."""
+"""Data sets in memory or mapped into it, cropped and resized for a setup, and the order of training samples."""
 
 from __future__ import annotations
 
@@ -15,26 +15,18 @@ from torch import Tensor
 from blobex.config.data import ImageSize
 from blobex.config.params import Params
 from blobex.core.errors import BlobexError
-from blobex.datasets.bdd import (
-    fit_boxes,
-    list_pictures,
-    read_decisions,
-    read_detection,
-    read_drivable,
-    read_panoptic,
-    read_semantic,
-)
+from blobex.datasets import bdd
 from blobex.datasets.cache import Cache, decode_cached
+from blobex.datasets.decoding import DecodedImages, Decoder, Size, decode
 from blobex.datasets.folder import folder_images
 from blobex.datasets.images import decode_image, fit, fit_mask
 from blobex.datasets.manifest import data_root
 from blobex.datasets.masks import load_bitmask, load_mask
-from blobex.datasets.pictures import Pictures, Recipe, Size, decode
 from blobex.scenes.labels import DETECTION, DRIVABLE, FIRST_THING, SEMANTIC
 from blobex.scenes.render import Box
 
-SKEWED = 0.02  # share by which the proportions of a label map may differ from its picture's
-NO_BOX = -1  # category of the rows that pad a picture's boxes
+MAX_SKEW = 0.02  # relative difference between the proportions of a label map and its image
+NO_BOX = -1  # category of the rows that pad the boxes of an image
 
 
 @dataclass(frozen=True)
@@ -55,134 +47,133 @@ class SegmentationSet:
 class DecisionSet:
     images: Tensor  # N,3,H,W uint8
     actions: Tensor  # N,4 float32, 0 or 1: scenes.rules.ACTIONS
-    reasons: Tensor  # N,21 float32, 0 or 1: scenes.rules.REASONS
 
 
 def image_paths(params: Params, split: str) -> list[Path]:
-    """The unlabelled pictures of split "train" or "val", sorted: BDD100K's 100k, or a folder."""
+    """List the unlabelled images of split "train" or "val", sorted: BDD100K's 100k images, or those of a folder."""
     if params.data.source == "folder":
         return folder_images(data_root(params), split)
-    return list_pictures(data_root(params), split)
+    return bdd.list_100k(data_root(params), split)
+
+
+def explained_paths(params: Params) -> list[Path]:
+    """List the images to explain, which no network is trained on: BDD-OIA's test split, or a folder's "val" split."""
+    if params.data.source == "folder":
+        return folder_images(data_root(params), "val")
+    return [record.image for record in bdd.read_decisions(data_root(params), "test")]
 
 
 def load_images(params: Params, setup_name: str, split: str) -> Tensor:
-    """The pictures of `image_paths` as uint8 (N,3,H,W); those of a folder that cannot be read are left out.
+    """Load the images of `image_paths` as uint8 (N,3,H,W); unreadable files of a folder are skipped with a warning.
 
-    How many are left out is logged. BlobexError for missing or damaged files of BDD100K, and for an empty folder.
+    Raises:
+        BlobexError: if files of BDD100K are missing or damaged, or a folder is empty.
     """
-    found = load_pictures(params, setup_name, image_paths(params, split), split)
-    if found.skipped:
-        count, reason = len(found.skipped), found.skipped[0].reason
+    loaded = load_image_files(params, setup_name, image_paths(params, split), split)
+    if loaded.skipped:
+        count, reason = len(loaded.skipped), loaded.skipped[0].reason
         logging.getLogger(__name__).warning(
             "blobex: %d of %d files in %s (%s) are skipped; the first: %s",
-            *(count, found.found, params.data.root, split, reason),
+            *(count, loaded.found, params.data.root, split, reason),
         )
-    return found.images
+    return loaded.images
 
 
-def load_pictures(
+def load_image_files(
     params: Params,
     setup_name: str,
     paths: Sequence[Path],
     part: str,
     limit: int | None = None,
     skip: bool | None = None,
-) -> Pictures:
-    """The first `limit` pictures (None: all) of a list of files, as uint8 (N,3,H,W).
+) -> DecodedImages:
+    """Load the first `limit` images (None: all) of a list of files as uint8 (N,3,H,W).
 
-    `part` names the list in the cache. With `skip`, files that cannot be read are left out, else they are a
-    BlobexError; None: left out where `data.source` is a folder.
+    Args:
+        part: name of the list in the cache.
+        skip: leave out files that cannot be read, instead of raising BlobexError; None: if `data.source` is a folder.
     """
     setup = params.setup(setup_name)
 
     def read(path: Path) -> tuple[np.ndarray, Size]:
-        picture = decode_image(path)
-        return fit(picture, setup.height, setup.width).transpose(2, 0, 1), picture.shape[:2]
+        image = decode_image(path)
+        return fit(image, setup.height, setup.width).transpose(2, 0, 1), image.shape[:2]
 
-    recipe = Recipe("pictures", (3, setup.height, setup.width), read)
+    decoder = Decoder("pictures", (3, setup.height, setup.width), read)
     skip = params.data.source == "folder" if skip is None else skip
-    return _decode(params, setup_name, paths, recipe, part, skip, limit)
-
-
-def explained_paths(params: Params) -> list[Path]:
-    """The pictures to explain, which no network is trained on: BDD-OIA's test split, or a folder's "val" part."""
-    if params.data.source == "folder":
-        return folder_images(data_root(params), "val")
-    return [record.image for record in read_decisions(data_root(params), "test")]
+    return _decode(params, setup_name, paths, decoder, part, skip, limit)
 
 
 def load_detection(params: Params, setup_name: str, split: str) -> DetectionSet:
-    """Pictures of the 100k set that have both boxes and a drivable mask."""
+    """Load the 100k images that have both boxes and a drivable mask."""
     setup, root = params.setup(setup_name), _labelled_root(params)
-    masks = {record.image: record.mask for record in read_drivable(root, split)}
-    records = [record for record in read_detection(root, split) if record.image in masks]
+    masks = {record.image: record.mask for record in bdd.read_drivable(root, split)}
+    records = [record for record in bdd.read_detection(root, split) if record.image in masks]
     if not records:
-        raise BlobexError(f"no picture of {root} has both boxes and a drivable mask: check the names of the files")
-    part = f"detection {split}"
-    pictures = load_pictures(params, setup_name, [record.image for record in records], part)
+        raise BlobexError(f"no image of {root} has both boxes and a drivable mask: check the names of the files")
+    part, paths = f"detection {split}", [record.image for record in records]
+    images = load_image_files(params, setup_name, paths, part)
     boxes = [
-        fit_boxes(record.boxes, size, setup.height, setup.width)
-        for record, size in zip(records, pictures.sizes, strict=True)
+        bdd.fit_boxes(record.boxes, size, setup.height, setup.width)
+        for record, size in zip(records, images.sizes, strict=True)
     ]
-    recipe = _label_maps("drivable", len(DRIVABLE), setup)
-    drivable = _decode(params, setup_name, [masks[record.image] for record in records], recipe, part)
-    _require_alike(pictures, drivable)
-    return DetectionSet(pictures.images, box_rows(boxes), drivable.images)
+    decoder = _label_decoder("drivable", len(DRIVABLE), setup)
+    drivable = _decode(params, setup_name, [masks[path] for path in paths], decoder, part)
+    _require_same_proportions(images, drivable)
+    return DetectionSet(images.images, box_rows(boxes), drivable.images)
 
 
 def load_segmentation(params: Params, setup_name: str, split: str) -> SegmentationSet:
-    """Pictures of the 10k set that have both a semantic and a panoptic mask."""
+    """Load the 10k images that have both a semantic and a panoptic mask."""
     setup, root = params.setup(setup_name), _labelled_root(params)
-    bitmasks = {record.image: record.mask for record in read_panoptic(root, split)}
-    records = [record for record in read_semantic(root, split) if record.image in bitmasks]
+    bitmasks = {record.image: record.mask for record in bdd.read_panoptic(root, split)}
+    records = [record for record in bdd.read_semantic(root, split) if record.image in bitmasks]
     if not records:
-        raise BlobexError(f"no picture of {root} has both a semantic and a panoptic mask: check the names of the files")
-    part = f"segmentation {split}"
-    pictures = load_pictures(params, setup_name, [record.image for record in records], part)
-    recipe = _label_maps("semantic", len(SEMANTIC), setup)
-    semantic = _decode(params, setup_name, [record.mask for record in records], recipe, part)
-    things = _decode(params, setup_name, [bitmasks[record.image] for record in records], _thing_maps(setup), part)
-    _require_alike(pictures, semantic)
-    _require_alike(pictures, things)
-    return SegmentationSet(pictures.images, semantic.images, things.images)
+        raise BlobexError(f"no image of {root} has both a semantic and a panoptic mask: check the names of the files")
+    part, paths = f"segmentation {split}", [record.image for record in records]
+    images = load_image_files(params, setup_name, paths, part)
+    decoder = _label_decoder("semantic", len(SEMANTIC), setup)
+    semantic = _decode(params, setup_name, [record.mask for record in records], decoder, part)
+    things = _decode(params, setup_name, [bitmasks[path] for path in paths], _thing_decoder(setup), part)
+    for maps in (semantic, things):
+        _require_same_proportions(images, maps)
+    return SegmentationSet(images.images, semantic.images, things.images)
 
 
 def load_decisions(params: Params, setup_name: str, split: str, biased: bool = False) -> DecisionSet:
-    """BDD-OIA's pictures, actions and reasons; `biased`: with the planted shortcut of the synthetic data."""
-    records = read_decisions(_labelled_root(params), split, biased)
-    pictures = load_pictures(params, setup_name, [record.image for record in records], f"decisions {split}")
-    actions = torch.tensor([record.actions for record in records], dtype=torch.float32)
-    return DecisionSet(
-        pictures.images, actions, torch.tensor([record.reasons for record in records], dtype=torch.float32)
-    )
+    """Load BDD-OIA's images and actions; with `biased`, those with a planted shortcut."""
+    records = bdd.read_decisions(_labelled_root(params), split, biased)
+    images = load_image_files(params, setup_name, [record.image for record in records], f"decisions {split}").images
+    return DecisionSet(images, torch.tensor([record.actions for record in records], dtype=torch.float32))
 
 
 def box_rows(boxes: Sequence[Sequence[Box]]) -> Tensor:
-    """The boxes of N pictures as rows (N,M,5): category number, x1, y1, x2, y2; short rows are padded with NO_BOX."""
-    rows = torch.zeros(len(boxes), max((len(some) for some in boxes), default=0), 5)
+    """Return the boxes of N images as rows (N,M,5): category number, x1, y1, x2, y2, padded with NO_BOX."""
+    rows = torch.zeros(len(boxes), max(map(len, boxes), default=0), 5)
     rows[:, :, 0] = NO_BOX
-    for row, some in zip(rows, boxes, strict=True):
-        for place, box in enumerate(some):
-            row[place] = torch.tensor([DETECTION.index(box.category), box.x1, box.y1, box.x2, box.y2])
+    for row, image_boxes in zip(rows, boxes, strict=True):
+        for index, box in enumerate(image_boxes):
+            row[index] = torch.tensor([DETECTION.index(box.category), box.x1, box.y1, box.x2, box.y2])
     return rows
 
 
 def batch_indices(step: int, length: int, batch_size: int, seed: int) -> Tensor:
-    """The samples (batch_size,) of a training step, out of `length`.
+    """Return the indices (batch_size,) of the samples of a training step, out of `length`.
 
-    A pure function: each epoch is a permutation of its own (seed, epoch), so that no sample comes twice in an epoch.
+    Each epoch is a permutation drawn from (seed, epoch), so the result depends on nothing but the arguments and no
+    sample occurs twice in an epoch.
     """
     positions = np.arange(step * batch_size, (step + 1) * batch_size)
-    chosen = np.empty(batch_size, dtype=np.int64)
+    indices = np.empty(batch_size, dtype=np.int64)
     for epoch in np.unique(positions // length):
         order = np.random.default_rng([seed, int(epoch)]).permutation(length)
         inside = positions // length == epoch
-        chosen[inside] = order[positions[inside] % length]
-    return torch.from_numpy(chosen)
+        indices[inside] = order[positions[inside] % length]
+    return torch.from_numpy(indices)
 
 
 def checksum(*tensors: Tensor) -> int:
-    """A number that differs when the data differ (CRC-32 of the bytes, in order)."""
+    """Return the CRC-32 of the bytes of tensors, in order."""
     total = 0
     for tensor in tensors:
         total = zlib.crc32(tensor.detach().cpu().contiguous().numpy().data, total)
@@ -191,17 +182,17 @@ def checksum(*tensors: Tensor) -> int:
 
 def _labelled_root(params: Params) -> Path:
     if params.data.source != "bdd100k":
-        raise BlobexError(f"data.source is {params.data.source}: its pictures have no labels, so set it to bdd100k")
+        raise BlobexError(f"data.source is {params.data.source}: its images have no labels, so set it to bdd100k")
     return data_root(params)
 
 
-def _require_alike(pictures: Pictures, maps: Pictures) -> None:
-    """BlobexError unless each label map has the proportions of its picture: else it would be cropped otherwise."""
-    for path, picture, found in zip(maps.paths, pictures.sizes, maps.sizes, strict=True):
-        product = picture[0] * found[1]
-        if abs(product - picture[1] * found[0]) > SKEWED * product:
+def _require_same_proportions(images: DecodedImages, maps: DecodedImages) -> None:
+    """Raise BlobexError unless label maps have the proportions of their images, as both are cropped by these."""
+    for path, image, label_map in zip(maps.paths, images.sizes, maps.sizes, strict=True):
+        product = image[0] * label_map[1]
+        if abs(product - image[1] * label_map[0]) > MAX_SKEW * product:
             raise BlobexError(
-                f"{path} has {found[0]}x{found[1]} pixels but its picture {picture[0]}x{picture[1]}: get both again"
+                f"{path} has {label_map[0]}x{label_map[1]} pixels but its image {image[0]}x{image[1]}: get both again"
             )
 
 
@@ -209,40 +200,40 @@ def _decode(
     params: Params,
     setup_name: str,
     paths: Sequence[Path],
-    recipe: Recipe,
+    decoder: Decoder,
     part: str,
     skip: bool = False,
     limit: int | None = None,
-) -> Pictures:
-    """The files at the setup's size, through the cache if there is one."""
+) -> DecodedImages:
+    """Decode files, through the cache if there is one."""
     if limit is not None and limit >= len(paths):
         limit = None
     if params.data.cache is None:
-        return decode(paths, recipe, skip, limit)
-    slot = f"{Path(params.data.root).absolute()} {setup_name} {part} {recipe.name}"
-    return decode_cached(paths, recipe, Cache(Path(params.data.cache), slot), skip, limit)
+        return decode(paths, decoder, skip, limit)
+    use = f"{Path(params.data.root).absolute()} {setup_name} {part} {decoder.name}"
+    return decode_cached(paths, decoder, Cache(Path(params.data.cache), use), skip, limit)
 
 
-def _label_maps(name: str, categories: int, setup: ImageSize) -> Recipe:
-    """Label maps (H,W) of numbers below `categories`, or 255."""
+def _label_decoder(name: str, categories: int, setup: ImageSize) -> Decoder:
+    """Return the decoder of label maps (H,W) of numbers below `categories`, or 255."""
 
     def read(path: Path) -> tuple[np.ndarray, Size]:
         mask = load_mask(path, categories)
         return fit_mask(mask, setup.height, setup.width), mask.shape[:2]
 
-    return Recipe(name, (setup.height, setup.width), read)
+    return Decoder(name, (setup.height, setup.width), read)
 
 
-def _thing_maps(setup: ImageSize) -> Recipe:
-    """The things of bitmasks (H,W), numbered from 1; crowds and the 256th thing on count as stuff."""
+def _thing_decoder(setup: ImageSize) -> Decoder:
+    """Return the decoder of bitmasks to thing numbers (H,W) from 1; crowds and the 256th thing on count as stuff, 0."""
 
     def read(path: Path) -> tuple[np.ndarray, Size]:
         mask = load_bitmask(path)
         single = (mask.category >= FIRST_THING) & ~mask.crowd
         instance = fit_mask(np.where(single, mask.instance, 0), setup.height, setup.width)
-        numbers, places = np.unique(instance, return_inverse=True)
+        numbers, inverse = np.unique(instance, return_inverse=True)
         order = np.cumsum(numbers > 0) * (numbers > 0)
-        things = np.where(order <= 255, order, 0).astype(np.uint8)[places.reshape(instance.shape)]
+        things = np.where(order <= 255, order, 0).astype(np.uint8)[inverse.reshape(instance.shape)]
         return things, mask.category.shape[:2]
 
-    return Recipe("things", (setup.height, setup.width), read)
+    return Decoder("things", (setup.height, setup.width), read)

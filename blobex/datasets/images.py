@@ -1,4 +1,4 @@
-"""Pictures: files to arrays, sizes, and bytes to [-1, 1]. No other module converts pictures."""
+"""Image files, cropping and resizing, and conversion between bytes and [-1, 1]; no other module converts images."""
 
 from __future__ import annotations
 
@@ -18,40 +18,42 @@ from blobex.core.files import whole_file
 
 MAX_PIXELS = 100_000_000
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-# What a folder is searched for. Pillow reads no HEIC: such photos are found, so that they are counted as not read.
+# Pillow cannot read HEIC: such files are listed all the same, so that they are reported as skipped.
 ENDINGS = {
     *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"),
 }
-# What may be in them, whatever they are called: others, such as PostScript, would be handed to another program.
+# Formats that are decoded, whatever the ending: Pillow hands others, such as PostScript, to external programs.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
-JUNK = "__MACOSX"  # what macOS puts into archives
+MACOS_FOLDER = "__MACOSX"  # metadata in archives from macOS
 
 
 def load_image(path: str | Path) -> np.ndarray:
-    """A picture file as (H,W,3) uint8: turned as its EXIF says, grey made RGB, transparency laid over black.
+    """Load an image file as (H,W,3) uint8: rotated by its EXIF tag, grey as RGB, transparency over black.
 
-    Of several frames it is the first. Raises BlobexError for what is missing, no picture, cut short, or larger than
-    100 megapixels.
+    Of several frames the first is loaded.
+
+    Raises:
+        BlobexError: if the file is missing, not an image, damaged, or larger than 100 megapixels.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # broken metadata does not matter, and the size is checked below
+        warnings.simplefilter("ignore")  # broken metadata does not matter, and the size is checked anyway
         return decode_image(Path(path))
 
 
 def decode_image(path: Path) -> np.ndarray:
-    """The same, but Pillow's warnings come through: of several threads, only their caller can silence them."""
+    """Load an image file as `load_image` does, without silencing Pillow's warnings: threads cannot do that."""
     with opened_image(path) as image:
         return _rgb(ImageOps.exif_transpose(image), path)
 
 
 @contextmanager
-def opened_image(path: Path, meaning: str = "picture") -> Iterator[Image.Image]:
-    """A picture file as Pillow opens it, not yet decoded; `meaning` is what it is called if it is missing.
+def opened_image(path: Path, meaning: str = "image") -> Iterator[Image.Image]:
+    """Open an image file with Pillow, not yet decoded; errors, also those within the block, become BlobexError.
 
-    What goes wrong, also within the block, is a BlobexError as of `load_image`.
+    `meaning` names the file in the error if it is missing.
     """
     try:
-        if not path.is_file():  # opening a pipe would wait for ever
+        if not path.is_file():  # opening a pipe would block
             raise BlobexError(f"there is no {meaning} {path}: check the path")
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -60,10 +62,10 @@ def opened_image(path: Path, meaning: str = "picture") -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         raise BlobexError(f"{path} has too many pixels: make it 100 megapixels or less") from error
     except Image.UnidentifiedImageError as error:
-        raise BlobexError(f"{path} is not a picture: give a PNG or JPEG file") from error
+        raise BlobexError(f"{path} is not an image: give a PNG or JPEG file") from error
     except BlobexError:
         raise
-    except Exception as error:  # damaged bytes make Pillow raise nearly anything
+    except Exception as error:  # Pillow raises nearly any type for damaged files
         if isinstance(error, OSError) and error.strerror:
             raise BlobexError(f"{path} cannot be read ({error.strerror}): check its path and permissions") from error
         raise BlobexError(f"{path} cannot be decoded ({brief(error)}): it is damaged, replace it") from error
@@ -82,22 +84,22 @@ def _rgb(image: Image.Image, path: Path) -> np.ndarray:
 
 
 def crop_box(rows: int, columns: int, height: int, width: int) -> tuple[int, int, int, int]:
-    """The largest centred (left, top, right, bottom) of a picture that has the aspect ratio width : height.
+    """Return the largest centred box (left, top, right, bottom) of aspect ratio width : height in an image.
 
     >>> crop_box(rows=100, columns=300, height=64, width=128)
     (50, 0, 250, 100)
     """
     if columns * height > rows * width:
-        kept = max(1, round(rows * width / height))
-        left = (columns - kept) // 2
-        return left, 0, left + kept, rows
-    kept = max(1, round(columns * height / width))
-    top = (rows - kept) // 2
-    return 0, top, columns, top + kept
+        cropped = max(1, round(rows * width / height))
+        left = (columns - cropped) // 2
+        return left, 0, left + cropped, rows
+    cropped = max(1, round(columns * height / width))
+    top = (rows - cropped) // 2
+    return 0, top, columns, top + cropped
 
 
 def fit(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Crop (H,W,3) uint8 about its centre to the aspect ratio, then resize to (height,width,3): bicubic, antialias.
+    """Crop (H,W,3) uint8 centrally to the aspect ratio, then resize to (height,width,3), bicubic and antialiased.
 
     >>> fit(np.zeros((100, 300, 3), np.uint8), 64, 128).shape
     (64, 128, 3)
@@ -110,7 +112,7 @@ def fit(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def fit_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Crop and resize a label map (H,W), any integer type, as `fit` does a picture, but to the nearest pixel.
+    """Crop and resize a label map (H,W) of any integer type as `fit` does an image, but to the nearest pixel.
 
     >>> fit_mask(np.eye(4, dtype=int), 2, 2).tolist()
     [[1, 0], [0, 1]]
@@ -122,7 +124,7 @@ def fit_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def to_float(image: torch.Tensor) -> torch.Tensor:
-    """uint8 in 0..255 to float32 in [-1, 1], any shape.
+    """Convert uint8 in 0..255 to float32 in [-1, 1], any shape.
 
     >>> to_float(torch.tensor([0, 255], dtype=torch.uint8))
     tensor([-1.,  1.])
@@ -131,7 +133,7 @@ def to_float(image: torch.Tensor) -> torch.Tensor:
 
 
 def to_uint8(image: torch.Tensor) -> torch.Tensor:
-    """Float in [-1, 1] to the nearest uint8 in 0..255, any shape; values beyond are clamped.
+    """Convert floats in [-1, 1] to the nearest uint8 in 0..255, any shape; other values are clamped.
 
     >>> to_uint8(torch.tensor([-1.0, 0.0, 2.0])).tolist()
     [0, 128, 255]
@@ -140,7 +142,7 @@ def to_uint8(image: torch.Tensor) -> torch.Tensor:
 
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:
-    """(H,W,3) uint8 array to (3,H,W) uint8 tensor, a copy.
+    """Copy an (H,W,3) uint8 array to a (3,H,W) uint8 tensor.
 
     >>> to_tensor(np.zeros((2, 5, 3), np.uint8)).shape
     torch.Size([3, 2, 5])
@@ -149,7 +151,7 @@ def to_tensor(image: np.ndarray) -> torch.Tensor:
 
 
 def to_array(image: torch.Tensor) -> np.ndarray:
-    """(3,H,W) float tensor in [-1, 1] to (H,W,3) uint8 array.
+    """Convert a (3,H,W) float tensor in [-1, 1] to an (H,W,3) uint8 array.
 
     >>> to_array(torch.ones(3, 2, 5)).shape
     (2, 5, 3)
@@ -158,29 +160,30 @@ def to_array(image: torch.Tensor) -> np.ndarray:
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """All files that end like a picture, in a folder and the folders within, sorted; they need not be readable.
+    """List all files below a folder with the ending of an image, sorted; they need not be readable.
 
-    Left out are names that begin with a dot, and `__MACOSX`. Links to folders are followed, and no folder is visited
-    twice, so that links in a circle end. Raises BlobexError if there are no such files or a folder cannot be opened.
+    Names that begin with a dot and `__MACOSX` are left out. Links to folders are followed, each folder once.
+
+    Raises:
+        BlobexError: if there are no such files, or a folder cannot be opened.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise BlobexError(f"there is no folder {folder}: check the path")
-    found: list[Path] = []
+    paths: list[Path] = []
     visited: set[Path] = set()
-    for place, inner, names in os.walk(folder, onerror=_refuse, followlinks=True):
-        real = Path(place).resolve()
+    for parent, subfolders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+        real = Path(parent).resolve()
         if real in visited:
-            inner.clear()
+            subfolders.clear()
             continue
         visited.add(real)
-        inner[:] = sorted(name for name in inner if not name.startswith(".") and name != JUNK)
-        found += [
-            Path(place, name) for name in names if not name.startswith(".") and Path(name).suffix.lower() in ENDINGS
-        ]
-    if not found:
-        raise BlobexError(f"no pictures in {folder}: it should hold files that end in {', '.join(sorted(ENDINGS))}")
-    return sorted(found)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith(".") and name != MACOS_FOLDER)
+        visible = (Path(parent, name) for name in names if not name.startswith("."))
+        paths += [path for path in visible if path.suffix.lower() in ENDINGS]
+    if not paths:
+        raise BlobexError(f"no images in {folder}: it should hold files that end in {', '.join(sorted(ENDINGS))}")
+    return sorted(paths)
 
 
 def _refuse(error: OSError) -> None:
@@ -190,24 +193,24 @@ def _refuse(error: OSError) -> None:
 
 
 def name_of(path: str | Path) -> str:
-    """A file's path as a text that can be printed and written: control codes and bytes of no text become U+FFFD."""
+    """Return a path as printable text: control characters and undecodable bytes become U+FFFD."""
     return CONTROLS.sub("\ufffd", os.fsencode(path).decode("utf-8", "replace"))
 
 
 def write_png(path: str | Path, image: np.ndarray, colours: int | None = None) -> None:
-    """Write (H,W), (H,W,3) or (H,W,4) uint8; the file appears whole or not at all.
+    """Write (H,W), (H,W,3) or (H,W,4) uint8 atomically.
 
-    With `colours`, from 2 to 256, an (H,W,3) picture keeps so many, and its file is about a third as long.
+    With `colours`, 2 to 256, an (H,W,3) image is reduced to a palette; its file is then about a third as large.
     """
-    picture = Image.fromarray(image)
+    converted = Image.fromarray(image)
     if colours is not None:
-        picture = picture.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        converted = converted.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     with whole_file(Path(path)) as temporary:
-        picture.save(temporary, format="PNG")
+        converted.save(temporary, format="PNG")
 
 
 def write_gif(path: str | Path, frames: Sequence[np.ndarray], milliseconds: int = 120) -> None:
-    """Write frames, uint8 (H,W,3), as an endless film there and back; the file appears whole or not at all."""
-    shown = [Image.fromarray(frame) for frame in [*frames, *reversed(frames[1:-1])]]
+    """Write frames, uint8 (H,W,3), as an endless animation forth and back, atomically."""
+    first, *others = (Image.fromarray(frame) for frame in [*frames, *reversed(frames[1:-1])])
     with whole_file(Path(path)) as temporary:
-        shown[0].save(temporary, format="GIF", save_all=True, append_images=shown[1:], duration=milliseconds, loop=0)
+        first.save(temporary, format="GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)

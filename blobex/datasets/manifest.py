@@ -1,6 +1,6 @@
-"""A data set in one small file beside its folder: DVC watches and stores that manifest, and not the pictures.
+"""Manifest of a data set: one small file beside its folder, which DVC tracks instead of the images.
 
-What the project draws itself can be drawn again from it.
+Synthetic scenes can be rendered again from it.
 """
 
 from __future__ import annotations
@@ -21,19 +21,23 @@ from blobex.core.errors import BlobexError
 from blobex.core.files import read_json, whole_file, whole_folder
 from blobex.scenes.write import DatasetCounts, write_dataset
 
-COPY = ".manifest.json"  # within scenes that were drawn: tells that the folder is what its manifest describes
+COPY = ".manifest.json"  # in a folder of rendered scenes: shows that the manifest describes this very folder
 
 
 def manifest_path(root: str | Path) -> Path:
-    """Where the manifest of the data set in a folder lies."""
+    """Return the path of the manifest of the data set in a folder."""
     return Path(root).with_name(f"{Path(root).name}.json")
 
 
 def write_manifest(root: Path, scenes: Scenes | None = None) -> dict[str, Any]:
-    """Describe the files of a folder: their number, their bytes, and the SHA-256 of their names and contents.
+    """Write and return the manifest of a folder: see `describe`.
 
-    Files whose name begins with a dot do not count. `scenes` are the parameters that drew them, if they did; a manifest
-    that says so already, of the same files, stays. BlobexError: there is no such folder, or it is empty.
+    Args:
+        scenes: the parameters that the scenes were rendered with. Without them, a manifest of the same files that has
+            them is kept.
+
+    Raises:
+        BlobexError: if the folder is missing or empty.
     """
     manifest, path = describe(root), manifest_path(root)
     if scenes is not None:
@@ -48,7 +52,10 @@ def write_manifest(root: Path, scenes: Scenes | None = None) -> dict[str, Any]:
 
 
 def describe(root: Path) -> dict[str, Any]:
-    """The number of files in a folder and the folders within, their bytes, and their SHA-256."""
+    """Return the number and bytes of the files below a folder, and the SHA-256 of their names and contents.
+
+    Files whose name begins with a dot do not count.
+    """
     paths = sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
     if not paths:
         raise BlobexError(f"there are no files in {root}: set data.root to the folder of the data set")
@@ -61,17 +68,18 @@ def describe(root: Path) -> dict[str, Any]:
     return {"files": len(paths), "bytes": total, "sha256": digest.hexdigest()}
 
 
-def draw(root: Path, options: Scenes) -> None:
-    """Draw synthetic scenes into an empty folder."""
+def render_scenes(root: Path, options: Scenes) -> None:
+    """Render synthetic scenes into an empty folder."""
     counts = DatasetCounts(**{field.name: getattr(options, field.name) for field in dataclasses.fields(DatasetCounts)})
     with tqdm(total=sum(dataclasses.astuple(counts)), unit="scene", disable=None) as bar:
         write_dataset(root, counts, options.height, options.seed, lambda done, _: bar.update(done - bar.n))
 
 
 def data_root(params: Params) -> Path:
-    """The folder that `data.root` names. Scenes that are not there, or not those of the manifest, are drawn again.
+    """Return the folder that `data.root` names; scenes that are missing or differ from the manifest are rendered again.
 
-    BlobexError: the manifest is damaged, or what is drawn now is not what it describes.
+    Raises:
+        BlobexError: if the manifest is damaged, or does not describe the scenes that are rendered now.
     """
     root = Path(params.data.root)
     path, copy = manifest_path(root), root / COPY
@@ -83,11 +91,11 @@ def data_root(params: Params) -> Path:
     try:
         options = parse(Scenes, manifest.pop("scenes", None), f"scenes of {path}")
     except BlobexError as error:
-        raise BlobexError(f"{path} is not of what is in {root}, and does not say how to draw it: {error}") from error
+        raise BlobexError(f"{path} does not describe {root}, and does not say how to render it: {error}") from error
     with whole_folder(root) as new:
-        draw(new, options)
+        render_scenes(new, options)
         if describe(new) != manifest:
-            raise BlobexError(f"the scenes drawn now are not those of {path}: run `dvc repro scenes` to begin anew")
+            raise BlobexError(f"the scenes rendered now are not those of {path}: run `dvc repro scenes` to begin anew")
         shutil.copyfile(path, new / COPY)
     return root
 
@@ -98,5 +106,5 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise BlobexError(f"{path} is damaged: run `dvc repro scenes`, or `make data` for other data sets") from error
     if not isinstance(manifest, dict):
-        raise BlobexError(f"{path} is no manifest: run `dvc repro scenes`, or `make data` for other data sets")
+        raise BlobexError(f"{path} is not a manifest: run `dvc repro scenes`, or `make data` for other data sets")
     return manifest

@@ -1,4 +1,4 @@
-"""Label maps from files: one number a pixel, or BDD100K's panoptic bitmasks ("Label Format" in its documentation)."""
+"""Label maps from files: category numbers, or BDD100K's panoptic bitmasks ("Label Format" in its documentation)."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ class Panoptic:
 
     category: np.ndarray  # uint8: scenes.labels.PANOPTIC
     instance: np.ndarray  # uint16: one number per segment
-    truncated: np.ndarray  # bool
-    occluded: np.ndarray  # bool
     crowd: np.ndarray  # bool
-    ignore: np.ndarray  # bool
 
 
 def load_mask(path: str | Path, categories: int) -> np.ndarray:
-    """A label map (H,W) uint8 of numbers below `categories`, or 255: unknown. Raises BlobexError for anything else."""
+    """Load a label map (H,W) uint8 of numbers below `categories`, or 255 for unknown.
+
+    Raises:
+        BlobexError: if the file holds anything else.
+    """
     mask = _decode(path, ("L", "P"), "one number a pixel")
     wrong = (mask >= categories) & (mask != 255)
     if wrong.any():
@@ -36,26 +37,23 @@ def load_mask(path: str | Path, categories: int) -> np.ndarray:
 
 
 def load_bitmask(path: str | Path) -> Panoptic:
-    """Decode an RGBA bitmask: R category; G bits 3 to 0 truncated, occluded, crowd, ignore; 256 B + A segment number.
+    """Decode an RGBA bitmask: R is the category, bit 1 of G the crowd flag, 256 B + A the segment number.
 
-    Raises BlobexError for anything else.
+    Bits 3, 2 and 0 of G (truncated, occluded, ignore) are not used.
+
+    Raises:
+        BlobexError: if the file holds anything else.
     """
     mask = _decode(path, ("RGBA",), "RGBA pixels")
-    category, flags = mask[:, :, 0], mask[:, :, 1]
+    category = mask[:, :, 0]
     if category.max() >= len(PANOPTIC):
         raise BlobexError(f"{path} holds the category {category.max()}: there should be only 0 to {len(PANOPTIC) - 1}")
-    return Panoptic(
-        category=category,
-        instance=mask[:, :, 2].astype(np.uint16) * 256 + mask[:, :, 3],
-        truncated=(flags & 8) > 0,
-        occluded=(flags & 4) > 0,
-        crowd=(flags & 2) > 0,
-        ignore=(flags & 1) > 0,
-    )
+    instance = mask[:, :, 2].astype(np.uint16) * 256 + mask[:, :, 3]
+    return Panoptic(category, instance, (mask[:, :, 1] & 2) > 0)
 
 
 def _decode(path: str | Path, modes: tuple[str, ...], meaning: str) -> np.ndarray:
     with opened_image(Path(path), "label map") as image:
         if image.mode not in modes:
-            raise BlobexError(f"{path} is a {image.mode} picture: the label map should have {meaning}")
+            raise BlobexError(f"{path} is a {image.mode} image: the label map should have {meaning}")
         return np.array(image)

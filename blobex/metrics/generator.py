@@ -16,8 +16,8 @@ from tqdm import tqdm
 from blobex.core.device import batch_pixels
 from blobex.core.errors import BlobexError
 from blobex.core.files import whole_file
+from blobex.datasets.decoding import Decoder, Size, collect
 from blobex.datasets.images import decode_image, fit, list_images
-from blobex.datasets.pictures import Recipe, Size, collect
 from blobex.metrics.frechet import (
     FeatureNetwork,
     GaussianAccumulator,
@@ -191,9 +191,9 @@ def _read_pictures(yardstick: Yardstick, model: BlobGAN, batch_size: int, images
             measure()
 
     folder = cast(Path, yardstick.pictures)
-    recipe = Recipe("pictures", (3, model.height, model.width), read)
+    decoder = Decoder("pictures", (3, model.height, model.width), read)
     with torch.no_grad():
-        outcome = collect(list_images(folder), recipe, keep, skip=True, limit=None)
+        outcome = collect(list_images(folder), decoder, keep, skip=True, limit=None)
         if batch:
             measure()
     subset_size = min(SUBSET_SIZE, images // 2, len(outcome.paths) // 2)

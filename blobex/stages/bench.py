@@ -13,7 +13,7 @@ from blobex.benchmark.table import comparison, rows
 from blobex.benchmark.training import feature_rate, scene_rate, training_rates
 from blobex.config.params import Params
 from blobex.core.device import resolve_device, resolve_precision
-from blobex.datasets.datamodule import explained_paths, load_pictures
+from blobex.datasets.datamodule import explained_paths, load_image_files
 from blobex.datasets.images import to_float
 from blobex.datasets.manifest import manifest_path
 from blobex.explain.explainer import Explainer
@@ -40,7 +40,7 @@ def main(params: Params, setup: str) -> None:
 def search_measures(params: Params, setup: str, device: torch.device) -> dict[str, float]:
     """Ours on `bench.images` pictures, and both ways on the first `bench.published_images` of them."""
     options, attributes = params.bench, params.explain.attributes
-    pictures = load_pictures(params, setup, explained_paths(params), "bench", options.images)
+    pictures = load_image_files(params, setup, explained_paths(params), "bench", options.images)
     queries = to_float(pictures.images)
     some = queries[: options.published_images]
     slow = Explainer.load(setup, common.MODELS, params.published())

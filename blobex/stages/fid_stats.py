@@ -8,10 +8,10 @@ import torch
 
 from blobex.config.params import Params
 from blobex.core.device import resolve_device
-from blobex.datasets.datamodule import image_paths, load_pictures
+from blobex.datasets.datamodule import image_paths, load_image_files
+from blobex.datasets.decoding import DecodedImages, write_report
 from blobex.datasets.images import list_images
 from blobex.datasets.manifest import manifest_path
-from blobex.datasets.pictures import Pictures, write_report
 from blobex.metrics.frechet import load_features, save_statistics, statistics
 from blobex.stages import common
 from blobex.tracking import runs as tracking
@@ -38,7 +38,7 @@ def main(params: Params, setup: str) -> None:
             tracker.log_artifact(path.with_name(name))
 
 
-def real_pictures(params: Params, setup: str) -> Pictures:
+def real_pictures(params: Params, setup: str) -> DecodedImages:
     """The first `fid_stats.images` pictures that can be read, in sorted or shuffled order.
 
     The order does not depend on which files are damaged.
@@ -50,7 +50,7 @@ def real_pictures(params: Params, setup: str) -> Pictures:
         paths = [paths[index] for index in order]
     part = f"fid_stats {Path(options.path).absolute()}" if options.path else "fid_stats"
     skip = True if options.path else None
-    return load_pictures(params, setup, paths, part, options.images, skip)
+    return load_image_files(params, setup, paths, part, options.images, skip)
 
 
 if __name__ == "__main__":

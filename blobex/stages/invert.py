@@ -7,10 +7,10 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from blobex.config.params import Params
-from blobex.datasets.datamodule import explained_paths, load_pictures
+from blobex.datasets.datamodule import explained_paths, load_image_files
+from blobex.datasets.decoding import write_report
 from blobex.datasets.images import name_of, to_array, to_float, write_png
 from blobex.datasets.manifest import manifest_path
-from blobex.datasets.pictures import write_report
 from blobex.explain.explainer import Explainer
 from blobex.explain.measures import with_intervals
 from blobex.inversion.inversion_file import save_inversion
@@ -69,7 +69,7 @@ def real(params: Params, setup: str) -> tuple[list[str], Tensor, dict[str, float
 
     They are the first that can be read; what became of each file is written to pictures.json.
     """
-    pictures = load_pictures(params, setup, explained_paths(params), "explained", params.invert.images)
+    pictures = load_image_files(params, setup, explained_paths(params), "explained", params.invert.images)
     print(write_report(common.inversions(setup).with_name("pictures.json"), pictures))
     counts: dict[str, float] = {"images": len(pictures.paths), "skipped": len(pictures.skipped)}
     return [name_of(path) for path in pictures.paths], to_float(pictures.images), counts

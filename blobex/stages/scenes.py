@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from blobex.config.params import Params
 from blobex.core.files import whole_folder
-from blobex.datasets.manifest import draw, manifest_path, write_manifest
+from blobex.datasets.manifest import manifest_path, render_scenes, write_manifest
 from blobex.stages import common
 from blobex.tracking import runs as tracking
 
@@ -14,7 +14,7 @@ def main(params: Params) -> None:
     root = common.DATA / "scenes"
     with tracking.run(params, "scenes", "all") as tracker:
         with whole_folder(root) as new:
-            draw(new, params.scenes)
+            render_scenes(new, params.scenes)
         write_manifest(root, params.scenes)
         tracker.log_artifact(manifest_path(root))
 

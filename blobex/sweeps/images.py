@@ -13,7 +13,7 @@ from torch import Tensor
 
 from blobex.config.params import Params
 from blobex.core.errors import BlobexError
-from blobex.datasets.datamodule import explained_paths, load_pictures
+from blobex.datasets.datamodule import explained_paths, load_image_files
 from blobex.datasets.images import name_of, to_float
 from blobex.explain.explainer import Explainer
 from blobex.inversion.inversion_file import load_inversion, save_inversion
@@ -40,7 +40,7 @@ def parts(params: Params, setup: str, seen: int, finals: int, held_out: int) -> 
     """
     paths = explained_paths(params)[params.invert.images :]
     wanted = seen + finals + held_out
-    pictures = load_pictures(params, setup, paths, "sweep", wanted) if paths else None
+    pictures = load_image_files(params, setup, paths, "sweep", wanted) if paths else None
     found = len(pictures.paths) if pictures else 0
     if pictures is None or found < wanted:
         raise BlobexError(

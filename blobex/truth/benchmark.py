@@ -18,7 +18,7 @@ from blobex.config.explain import Explain, Invert
 from blobex.config.params import Params
 from blobex.core.errors import BlobexError
 from blobex.core.ranks import ALONE, Ranks
-from blobex.datasets.datamodule import explained_paths, load_pictures
+from blobex.datasets.datamodule import explained_paths, load_image_files
 from blobex.datasets.images import to_float
 from blobex.explain.explainer import Explainer
 from blobex.explain.request import Request
@@ -179,7 +179,7 @@ def held_out(params: Params, setup: str, count: int) -> Pictures:
     """The first pictures that no network was trained on; BlobexError if they are no synthetic scenes."""
     paths = explained_paths(params)[:count]
     scenes = tuple(scene_of(path) for path in paths)
-    pictures = load_pictures(params, setup, paths, "truth")
+    pictures = load_image_files(params, setup, paths, "truth")
     return Pictures(tuple(map(str, paths)), to_float(pictures.images), scenes)
 
 

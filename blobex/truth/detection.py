@@ -64,7 +64,7 @@ def shortcut_rank(found: Mapping[str, float], rule: str) -> int | None:
 def area_under_curve(positive: Sequence[float], negative: Sequence[float]) -> float:
     """The chance that a positive scores above a negative, ties counting half (Mann and Whitney, 1947)."""
     if not len(positive) or not len(negative):
-        raise BlobexError("an area under the curve needs scores of both kinds: explain more pictures")
+        raise BlobexError("an area under the curve needs scores of both kinds: explain more images")
     one, other = np.asarray(positive, dtype=np.float64)[:, None], np.asarray(negative, dtype=np.float64)[None]
     return float(((one > other) + 0.5 * (one == other)).mean())
 

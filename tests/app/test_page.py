@@ -180,7 +180,7 @@ def test_a_picture_is_explained_compared_and_downloaded(page, tmp_path: Path) ->
 def test_mistakes_are_told_on_the_page(page, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     page.set_input_files("#file", tmp_path / "notes.txt")
-    playwright.expect(page.get_by_role("alert")).to_have_text("notes.txt is not a picture: give a PNG or JPEG file.")
+    playwright.expect(page.get_by_role("alert")).to_have_text("notes.txt is not an image: give a PNG or JPEG file.")
     page.get_by_label("the ticked blobs").check()
     page.get_by_role("button", name="Explain", exact=True).click()
     playwright.expect(page.get_by_role("alert")).to_contain_text("tick a blob first")

@@ -300,8 +300,8 @@ def test_uploads_that_are_no_pictures_are_refused(client: TestClient, photo: np.
     large = io.BytesIO()
     Image.new("1", (5000, 4001)).save(large, format="PNG")
     check_refused(client.post("/api/photo?name=huge.png", content=large.getvalue()), 422, "huge.png has more than 20")
-    check_refused(client.post("/api/photo?name=a/b.txt", content=b"hello"), 422, "b.txt is not a picture")
-    check_refused(client.post("/api/photo", content=b""), 422, "photo is not a picture")
+    check_refused(client.post("/api/photo?name=a/b.txt", content=b"hello"), 422, "b.txt is not an image")
+    check_refused(client.post("/api/photo", content=b""), 422, "photo is not an image")
     damaged = client.post("/api/photo?name=cut.png", content=png(photo)[:-500])
     check_refused(damaged, 422, "cut.png cannot be decoded")
 

@@ -23,15 +23,15 @@ from blobex.core.errors import BlobexError
 from blobex.datasets import cache
 from blobex.datasets.cache import Cache, decode_cached, entry_key
 from blobex.datasets.datamodule import load_decisions, load_detection, load_images, load_segmentation
+from blobex.datasets.decoding import AHEAD, DecodedImages, Decoder, Size, decode
 from blobex.datasets.images import decode_image, fit, load_image
-from blobex.datasets.pictures import AHEAD, Pictures, Recipe, Size, decode
 from blobex.scenes.write import DatasetCounts, write_dataset
 
 SHAPE = (16, 32, 3)
 
 
 class Reader:
-    """A recipe that counts what it reads, and cannot read what is in `broken`."""
+    """A decoder that counts what it reads, and cannot read what is in `broken`."""
 
     def __init__(self) -> None:
         self.seen: list[Path] = []
@@ -45,8 +45,8 @@ class Reader:
         return fit(picture, 16, 32), picture.shape[:2]
 
     @property
-    def recipe(self) -> Recipe:
-        return Recipe("pictures", SHAPE, self.read)
+    def decoder(self) -> Decoder:
+        return Decoder("pictures", SHAPE, self.read)
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def names(place: Cache) -> list[str]:
     return sorted(path.name for path in place.folder.iterdir() if path.name != ".lock")
 
 
-def same(one: Pictures, two: Pictures) -> bool:
+def same(one: DecodedImages, two: DecodedImages) -> bool:
     told = [(some.found, some.paths, some.sizes, some.skipped) for some in (one, two)]
     return told[0] == told[1] and torch.equal(one.images, two.images)
 
@@ -79,18 +79,18 @@ def same(one: Pictures, two: Pictures) -> bool:
 def test_the_same_with_and_without(paths: list[Path], place: Cache, limit: int | None) -> None:
     reader = Reader()
     reader.broken = {"1.png"}
-    plain = decode(paths, reader.recipe, skip=True, limit=limit)
+    plain = decode(paths, reader.decoder, skip=True, limit=limit)
     stack = np.stack([fit(load_image(path), 16, 32) for path in paths if path.name != "1.png"][:limit])
     assert np.array_equal(plain.images.numpy(), stack) and plain.sizes[0] == (20, 30)
     for _ in range(3):
-        assert same(decode_cached(paths, reader.recipe, place, skip=True, limit=limit), plain)
+        assert same(decode_cached(paths, reader.decoder, place, skip=True, limit=limit), plain)
 
 
 def test_a_second_call_decodes_nothing(paths: list[Path], place: Cache) -> None:
     reader = Reader()
-    decode_cached(paths, reader.recipe, place)
+    decode_cached(paths, reader.decoder, place)
     assert sorted(reader.seen) == paths
-    decode_cached(paths, reader.recipe, dataclasses.replace(place, slot="others"))
+    decode_cached(paths, reader.decoder, dataclasses.replace(place, use="others"))
     assert len(reader.seen) == len(paths)
 
 
@@ -106,39 +106,39 @@ def test_files_of_the_data_sets_are_the_same_with_and_without(tmp_path: Path) ->
         return [*(tensor for part in parts for tensor in vars(part).values()), load_images(some, "rect", "val")]
 
     plain, first, second = (loaded(folder) for folder in (None, str(tmp_path / "cache"), str(tmp_path / "cache")))
-    assert len(plain) == 10
+    assert len(plain) == 9
     for tensors in (first, second):
         assert all(torch.equal(one, two) and one.dtype == two.dtype for one, two in zip(plain, tensors, strict=True))
 
 
 def test_whatever_changes_gives_another_key(paths: list[Path]) -> None:
-    recipe = Reader().recipe
-    keys = [entry_key(paths, recipe)]
-    assert entry_key(list(paths), recipe) == keys[0]
-    keys += [entry_key(paths[:-1], recipe), entry_key(paths[::-1], recipe), entry_key(paths, recipe, limit=3)]
-    keys.append(entry_key(paths, dataclasses.replace(recipe, shape=(16, 16, 3))))
-    keys.append(entry_key(paths, dataclasses.replace(recipe, name="masks")))
+    decoder = Reader().decoder
+    keys = [entry_key(paths, decoder)]
+    assert entry_key(list(paths), decoder) == keys[0]
+    keys += [entry_key(paths[:-1], decoder), entry_key(paths[::-1], decoder), entry_key(paths, decoder, limit=3)]
+    keys.append(entry_key(paths, dataclasses.replace(decoder, shape=(16, 16, 3))))
+    keys.append(entry_key(paths, dataclasses.replace(decoder, name="masks")))
     times = paths[2].stat()
     os.utime(paths[2], ns=(times.st_atime_ns, times.st_mtime_ns + 1))
-    keys.append(entry_key(paths, recipe))
+    keys.append(entry_key(paths, decoder))
     with paths[3].open("ab") as file:
         file.write(b"x")
-    keys.append(entry_key(paths, recipe))
+    keys.append(entry_key(paths, decoder))
     moved = paths[4].rename(paths[4].with_name("4b.png"))
-    keys.append(entry_key([moved if path == paths[4] else path for path in paths], recipe))
-    keys.append(entry_key(paths, recipe))  # one of them is absent now
+    keys.append(entry_key([moved if path == paths[4] else path for path in paths], decoder))
+    keys.append(entry_key(paths, decoder))  # one of them is absent now
     assert len(set(keys)) == len(keys)
 
 
 def test_a_new_entry_takes_the_place_of_the_slots_old_one(paths: list[Path], place: Cache) -> None:
-    recipe = Reader().recipe
-    decode_cached(paths, recipe, place)
+    decoder = Reader().decoder
+    decode_cached(paths, decoder, place)
     (place.folder / "notes.json").write_text("{}")
-    decode_cached(paths[:2], recipe, dataclasses.replace(place, slot="others"))
+    decode_cached(paths[:2], decoder, dataclasses.replace(place, use="others"))
     before = names(place)
     Image.new("RGB", (40, 20), (9, 9, 9)).save(paths[0])
-    assert (decode_cached(paths, recipe, place).images[0] == 9).all()
-    old, new = entry_key(paths[:2], recipe), entry_key(paths, recipe)
+    assert (decode_cached(paths, decoder, place).images[0] == 9).all()
+    old, new = entry_key(paths[:2], decoder), entry_key(paths, decoder)
     assert len(before) == 5 and f"{old}.bin" not in before
     assert {f"{new}.bin", f"{new}.json", "notes.json"} < set(names(place)) and len(names(place)) == 5
 
@@ -146,8 +146,8 @@ def test_a_new_entry_takes_the_place_of_the_slots_old_one(paths: list[Path], pla
 @pytest.mark.parametrize("harm", ["cut", "longer", "no bytes", "no record", "damaged record", "wrong record"])
 def test_a_damaged_entry_is_made_again(paths: list[Path], place: Cache, harm: str) -> None:
     reader = Reader()
-    plain = decode_cached(paths, reader.recipe, place)
-    entry = place.folder / f"{entry_key(paths, reader.recipe)}.bin"
+    plain = decode_cached(paths, reader.decoder, place)
+    entry = place.folder / f"{entry_key(paths, reader.decoder)}.bin"
     record = entry.with_suffix(".json")
     content = entry.read_bytes()
     changed = json.loads(record.read_text()) | {"skipped": [99]}
@@ -160,7 +160,7 @@ def test_a_damaged_entry_is_made_again(paths: list[Path], place: Cache, harm: st
         "wrong record": lambda: record.write_text(json.dumps(changed)),
     }[harm]()
     reader.seen.clear()
-    assert same(decode_cached(paths, reader.recipe, place), plain) and len(reader.seen) == len(paths)
+    assert same(decode_cached(paths, reader.decoder, place), plain) and len(reader.seen) == len(paths)
     assert entry.read_bytes() == content and len(names(place)) == 2
 
 
@@ -168,27 +168,27 @@ def test_what_stopped_processes_left_is_removed(paths: list[Path], place: Cache)
     place.folder.mkdir()
     for name in (f".{'a' * 32}.bin.part", f"{'b' * 32}.bin", f"{'c' * 32}.json", "keep.bin", ".keep.part"):
         (place.folder / name).write_text("left")
-    decode_cached(paths, Reader().recipe, place)
+    decode_cached(paths, Reader().decoder, place)
     assert [name for name in names(place) if "keep" in name] == [".keep.part", "keep.bin"] and len(names(place)) == 4
 
 
 def test_what_is_written_to_the_pictures_stays_in_the_process(paths: list[Path], place: Cache) -> None:
-    recipe = Reader().recipe
-    first = decode_cached(paths, recipe, place)
+    decoder = Reader().decoder
+    first = decode_cached(paths, decoder, place)
     kept = first.images.clone()
     first.images.zero_()
-    assert torch.equal(decode_cached(paths, recipe, place).images, kept)
+    assert torch.equal(decode_cached(paths, decoder, place).images, kept)
 
 
 def test_pictures_are_not_held_in_memory_while_they_are_decoded(paths: list[Path], place: Cache) -> None:
     def read(path: Path) -> tuple[np.ndarray, Size]:
         return np.full((64, 128, 3), 7, dtype=np.uint8), (64, 128)
 
-    recipe, one = Recipe("pictures", (64, 128, 3), read), 64 * 128 * 3
+    decoder, one = Decoder("pictures", (64, 128, 3), read), 64 * 128 * 3
     many = paths * (10 * AHEAD // len(paths))
     tracemalloc.start()
     try:
-        found = decode_cached(many, recipe, place)
+        found = decode_cached(many, decoder, place)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -199,17 +199,17 @@ def test_pictures_are_not_held_in_memory_while_they_are_decoded(paths: list[Path
 def test_a_file_that_was_skipped_is_tried_again(paths: list[Path], place: Cache) -> None:
     reader = Reader()
     reader.broken = {"2.png", "5.png"}
-    first = decode_cached(paths, reader.recipe, place, skip=True)
+    first = decode_cached(paths, reader.decoder, place, skip=True)
     assert [(file.path.name, file.reason) for file in first.skipped] == [
         ("2.png", f"{paths[2]} is broken"),
         ("5.png", f"{paths[5]} is broken"),
     ]
     with pytest.raises(BlobexError, match=r"2\.png is broken"):
-        decode_cached(paths, reader.recipe, place)
+        decode_cached(paths, reader.decoder, place)
     reader.broken = {"5.png"}  # as when its permissions change
-    second = decode_cached(paths, reader.recipe, place, skip=True)
+    second = decode_cached(paths, reader.decoder, place, skip=True)
     assert [file.path.name for file in second.skipped] == ["5.png"] and paths[2] in second.paths
-    assert same(second, decode(paths, reader.recipe, skip=True))
+    assert same(second, decode(paths, reader.decoder, skip=True))
 
 
 @pytest.mark.parametrize("skip", [False, True])
@@ -217,19 +217,19 @@ def test_an_error_leaves_no_entry(paths: list[Path], place: Cache, skip: bool) -
     reader = Reader()
     reader.broken = {path.name for path in (paths if skip else paths[4:])}
     with pytest.raises(BlobexError, match=r"none of 7 files.*0\.png" if skip else r"4\.png is broken"):
-        decode_cached(paths, reader.recipe, place, skip=skip)
+        decode_cached(paths, reader.decoder, place, skip=skip)
     assert names(place) == []
 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path, paths: list[Path], place: Cache, monkeypatch) -> None:
     place.folder.write_text("a file")
     with pytest.raises(BlobexError, match=r"data\.cache .* cannot be written"):
-        decode_cached(paths, Reader().recipe, place)
+        decode_cached(paths, Reader().decoder, place)
     place.folder.unlink()
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda folder: usage(10, 9, 1))
     with pytest.raises(BlobexError, match=r"data\.cache .* GB left"):
-        decode_cached(paths, Reader().recipe, place)
+        decode_cached(paths, Reader().decoder, place)
     monkeypatch.undo()
     assert names(place) == []
 
@@ -238,7 +238,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, paths: list[Path], place
 
     monkeypatch.setattr(cache, "collect", full)
     with pytest.raises(BlobexError, match="No space left"):
-        decode_cached(paths, Reader().recipe, place)
+        decode_cached(paths, Reader().decoder, place)
     assert names(place) == []
 
 
@@ -250,7 +250,7 @@ def test_of_two_processes_one_decodes(tmp_path: Path, paths: list[Path], place: 
         return fit(decode_image(path), 16, 32), (16, 32)
 
     def work() -> None:
-        found = decode_cached(paths, Recipe("pictures", SHAPE, read), place)
+        found = decode_cached(paths, Decoder("pictures", SHAPE, read), place)
         os._exit(zlib.crc32(found.images.numpy().data) % 251 + 1)
 
     processes = [multiprocessing.get_context("fork").Process(target=work) for _ in range(3)]
@@ -258,6 +258,6 @@ def test_of_two_processes_one_decodes(tmp_path: Path, paths: list[Path], place: 
         process.start()
     for process in processes:
         process.join(60)
-    wanted = zlib.crc32(decode(paths, Reader().recipe).images.numpy().data) % 251 + 1
+    wanted = zlib.crc32(decode(paths, Reader().decoder).images.numpy().data) % 251 + 1
     assert [process.exitcode for process in processes] == [wanted] * 3
     assert sorted((tmp_path / "log").read_text().split()) == [path.name for path in paths]

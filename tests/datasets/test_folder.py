@@ -22,10 +22,10 @@ from worlds.profiles import profile_params
 from blobex.config.data import ImageSize, ImageSizes
 from blobex.config.params import Params
 from blobex.core.errors import BlobexError
-from blobex.datasets.datamodule import image_paths, load_images, load_pictures
+from blobex.datasets.datamodule import image_paths, load_image_files, load_images
+from blobex.datasets.decoding import Outcome, Skipped, write_report
 from blobex.datasets.folder import folder_images
 from blobex.datasets.images import list_images, load_image
-from blobex.datasets.pictures import Outcome, Skipped, write_report
 from blobex.metrics.frechet import load_statistics
 from blobex.networks import weights
 from blobex.networks.parser import Parser
@@ -75,13 +75,13 @@ GOOD: dict[str, Callable[[], bytes]] = {
     "misnamed.jpg": lambda: encoded(PICTURE, "PNG"),
 }
 BROKEN: dict[str, tuple[Callable[[], bytes], str]] = {
-    "empty.jpg": (lambda: b"", "is not a picture"),
-    "text.png": (lambda: b"no picture at all\n" * 9, "is not a picture"),
+    "empty.jpg": (lambda: b"", "is not an image"),
+    "text.png": (lambda: b"no picture at all\n" * 9, "is not an image"),
     "cut.jpg": (lambda: encoded(PICTURE, "JPEG", quality=95)[:-900], "is damaged"),
     "cut.png": (lambda: encoded(PICTURE, "PNG")[:-900], "is damaged"),
-    "cut.webp": (lambda: encoded(PICTURE, "WEBP", lossless=True)[:-900], "is damaged|is not a picture"),
-    "film.mp4.jpg": (lambda: b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + bytes(99), "is not a picture"),
-    "phone.heic": (lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99), "is not a picture"),
+    "cut.webp": (lambda: encoded(PICTURE, "WEBP", lossless=True)[:-900], "is damaged|is not an image"),
+    "film.mp4.jpg": (lambda: b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + bytes(99), "is not an image"),
+    "phone.heic": (lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99), "is not an image"),
     "float.tif": (lambda: encoded(Image.fromarray(np.zeros((4, 4), dtype=np.float32)), "TIFF"), "floating-point"),
     "huge.png": (huge, "100 megapixels"),
 }
@@ -151,10 +151,10 @@ def test_what_is_no_file_is_skipped_without_waiting_for_it(tmp_path: Path) -> No
     (tmp_path / "itself.jpg").symlink_to(tmp_path / "itself.jpg")
     (tmp_path / "whole.png").write_bytes(GOOD["plain.png"]())
     paths = list_images(tmp_path)
-    found = load_pictures(folder_params(tmp_path), "square", paths, "all")
+    found = load_image_files(folder_params(tmp_path), "square", paths, "all")
     assert [path.name for path in paths] == ["gone.jpg", "itself.jpg", "pipe.png", "whole.png"]
     assert [path.name for path in found.paths] == ["whole.png"]
-    assert all("no picture" in file.reason or "cannot be decoded" in file.reason for file in found.skipped)
+    assert all("no image" in file.reason or "cannot be decoded" in file.reason for file in found.skipped)
 
 
 def test_listing(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_the_split_does_not_depend_on_what_is_broken(tmp_path: Path) -> None:
     assert {split: folder_images(tmp_path, split) for split in ("train", "val")} == before
     assert len(before["val"]) == 4 and len(before["train"]) == 36
     params = folder_params(tmp_path)
-    found = load_pictures(params, "rect", image_paths(params, "val"), "val")
+    found = load_image_files(params, "rect", image_paths(params, "val"), "val")
     assert set(found.paths) <= set(before["val"][1::2]) and {file.path for file in found.skipped} >= {before["val"][0]}
 
 
@@ -204,7 +204,7 @@ def test_what_is_read_and_skipped_is_exact(tmp_path: Path, cached: bool, caplog)
     good, broken = mixed_folder(tmp_path / "in", 120)
     params = folder_params(tmp_path / "in", tmp_path / "cache" if cached else None)
     for _ in range(2):
-        found = load_pictures(params, "rect", list_images(tmp_path / "in"), "all")
+        found = load_image_files(params, "rect", list_images(tmp_path / "in"), "all")
         assert found.found == 120 and found.paths == good and len(found.images) == len(good)
         assert {file.path for file in found.skipped} == set(broken) and broken
         assert all(re.search(broken[file.path], file.reason) for file in found.skipped)
@@ -220,7 +220,7 @@ def test_what_is_read_and_skipped_is_exact(tmp_path: Path, cached: bool, caplog)
 def test_a_folder_of_broken_files_is_an_error(tmp_path: Path) -> None:
     for number in range(12):
         (tmp_path / f"{number:02d}.png").write_text("no")
-    with pytest.raises(BlobexError, match=r"none of 11 files can be read; the first: .*00\.png is not a picture"):
+    with pytest.raises(BlobexError, match=r"none of 11 files can be read; the first: .*00\.png is not an image"):
         load_images(folder_params(tmp_path), "square", "train")
 
 

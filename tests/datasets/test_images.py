@@ -73,12 +73,12 @@ def test_what_is_no_picture_is_refused_in_one_sentence(tmp_path, picture):
         (tmp_path / f"cut.{ending}").write_bytes(data[: len(data) // 2])
     Image.fromarray(np.zeros((4, 4), dtype=np.float32)).save(tmp_path / "float.tif")
     cases = {
-        "text.png": "not a picture",
-        "empty.jpg": "not a picture",
+        "text.png": "not an image",
+        "empty.jpg": "not an image",
         "cut.png": "damaged",
         "cut.jpg": "damaged",
-        "absent.png": "no picture",
-        "": "no picture",
+        "absent.png": "no image",
+        "": "no image",
         "float.tif": "floating-point",
     }
     for name, words in cases.items():
@@ -148,7 +148,7 @@ def test_arrays_and_tensors(picture):
 
 
 def test_list_images(tmp_path, picture):
-    with pytest.raises(BlobexError, match="no pictures"):
+    with pytest.raises(BlobexError, match="no images"):
         list_images(tmp_path)
     with pytest.raises(BlobexError, match="no folder"):
         list_images(tmp_path / "absent")

@@ -14,7 +14,7 @@ from worlds.profiles import profile_params
 from blobex.config.data import Scenes
 from blobex.config.params import Params
 from blobex.core.errors import BlobexError
-from blobex.datasets.manifest import data_root, describe, draw, manifest_path, write_manifest
+from blobex.datasets.manifest import data_root, describe, manifest_path, render_scenes, write_manifest
 
 FEW = Scenes(
     height=32,
@@ -53,7 +53,7 @@ def test_description_of_two_files(tmp_path: Path) -> None:
 
 def test_scenes_are_drawn_again_from_their_manifest(params: Params) -> None:
     root = Path(params.data.root)
-    draw(root, FEW)
+    render_scenes(root, FEW)
     written = write_manifest(root, FEW)
     before = contents(root)
     assert written["files"] == len(before) and written["bytes"] == sum(map(len, before.values()))
@@ -69,11 +69,11 @@ def test_scenes_are_drawn_again_from_their_manifest(params: Params) -> None:
 def test_scenes_of_another_manifest_are_drawn_again(params: Params) -> None:
     """As after `git checkout` and `dvc checkout` of another version."""
     root = Path(params.data.root)
-    draw(root, FEW)
+    render_scenes(root, FEW)
     write_manifest(root, FEW)
     (first,) = (root / "bdd100k/images/100k/train").iterdir()
     other = dataclasses.replace(FEW, seed=4)
-    draw(root.with_name("other"), other)
+    render_scenes(root.with_name("other"), other)
     write_manifest(root.with_name("other"), other)
     manifest_path(root.with_name("other")).replace(manifest_path(root))
     assert data_root(params) == root
@@ -86,7 +86,7 @@ def test_scenes_of_another_manifest_are_drawn_again(params: Params) -> None:
 
 def test_what_is_drawn_must_be_what_was_described(params: Params) -> None:
     root = Path(params.data.root)
-    draw(root, FEW)
+    render_scenes(root, FEW)
     write_manifest(root, FEW)
     shutil.rmtree(root)
     path = manifest_path(root)
@@ -98,7 +98,7 @@ def test_what_is_drawn_must_be_what_was_described(params: Params) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "is damaged"), ("[1]", "is no manifest"), ('{"files": 1}', "does not say how to draw it")],
+    [("{", "is damaged"), ("[1]", "is not a manifest"), ('{"files": 1}', "does not say how to render it")],
 )
 def test_damaged_manifests_are_told_in_one_sentence(params: Params, content: str, message: str) -> None:
     path = manifest_path(params.data.root)

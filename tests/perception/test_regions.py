@@ -68,9 +68,9 @@ def test_mask_is_cropped_like_its_photo(tmp_path: Path) -> None:
         ("0,0 1,1", "fewer than three corners"),
         ("0.6,0,0.4,1", "holds no pixel of 32x64"),
         ("0,0 1,1 0.5,0.5", "holds no pixel of 32x64"),
-        ("nowhere.png", "there is no picture nowhere.png"),
+        ("nowhere.png", "there is no image nowhere.png"),
         (f"{'x' * 300},1,1,1", "give left,top,right,bottom or x,y"),
-        (__file__, "is not a picture"),
+        (__file__, "is not an image"),
     ],
 )
 def test_invalid_regions_raise_one_line(text: str, message: str) -> None:

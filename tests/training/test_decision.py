@@ -45,7 +45,7 @@ def coloured(count: int, seed: int) -> DecisionSet:
     images = torch.randint(0, 128, (count, 3, 32, 32), dtype=torch.uint8, generator=random)
     images[red, 0] += 100
     stop = red.float()
-    return DecisionSet(images, torch.stack([1 - stop, stop, stop, 1 - stop], 1), torch.zeros(count, 21))
+    return DecisionSet(images, torch.stack([1 - stop, stop, stop, 1 - stop], 1))
 
 
 def test_densenet121_is_torchvisions() -> None:
@@ -125,7 +125,7 @@ def test_measures_by_hand() -> None:
     images = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
     assert to_float(images).min() == -1
     actions = torch.tensor([[1, 0, 0, 1], [1, 0, 0, 1], [1, 1, 1, 0], [0, 1, 0, 0]]).float()
-    measures = decision_measures(Fixed(), DecisionSet(images, actions, torch.zeros(4, 21)), 3)
+    measures = decision_measures(Fixed(), DecisionSet(images, actions), 3)
     expected = {"accuracy_forward": 0.75, "accuracy_stop": 0.5, "accuracy_left": 0.25, "accuracy_right": 0.5}
     assert {name: measures[name] for name in expected} == expected
     assert measures["accuracy"] == 0.5

@@ -1,4 +1,4 @@
-"""Files to bytes of one size: those that can be read, in their order, and why the others cannot."""
+"""Decoding of many files to byte arrays of one shape, in order, with the reasons for files that are skipped."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from blobex.core.errors import BlobexError
 from blobex.core.files import whole_file
 
 Size = tuple[int, int]  # rows, columns
-AHEAD = 64  # files decoded at a time, so that results wait for their taker in bounded memory
+AHEAD = 64  # files decoded at a time, which bounds the memory
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a file becomes bytes. Recipes whose bytes differ have another name or shape."""
+class Decoder:
+    """Function from a file to bytes. Decoders that give other bytes have another name or shape."""
 
     name: str
     shape: tuple[int, ...]
-    read: Callable[[Path], tuple[np.ndarray, Size]]  # uint8 array of that shape, size before; BlobexError if it cannot
+    read: Callable[[Path], tuple[np.ndarray, Size]]  # uint8 array of that shape, size of the image; or BlobexError
 
 
 @dataclass(frozen=True)
@@ -39,31 +39,31 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a list of files. Files that are neither read nor skipped were not needed."""
+    """Files of a list that were read and skipped; the others were not needed."""
 
     found: int  # files in the list
-    paths: list[Path]  # those read
+    paths: list[Path]  # files read
     sizes: list[Size]  # of those, before they were cropped and resized
     skipped: list[Skipped]
 
 
 @dataclass(frozen=True)
-class Pictures(Outcome):
-    images: Tensor  # uint8, one of the recipe's shape for each of `paths`
+class DecodedImages(Outcome):
+    images: Tensor  # uint8, one of the decoder's shape for each of `paths`
 
 
 def collect(
-    paths: Sequence[Path], recipe: Recipe, keep: Callable[[np.ndarray], object], skip: bool, limit: int | None
+    paths: Sequence[Path], decoder: Decoder, keep: Callable[[np.ndarray], object], skip: bool, limit: int | None
 ) -> Outcome:
-    """Give `keep` the bytes of each file in turn, of the first `limit` that can be read (None: of all).
+    """Call `keep` with the bytes of each readable file in turn, up to `limit` files (None: all).
 
-    A file that cannot be read is skipped, or, without `skip`, a BlobexError that names it; so is a list of which
-    nothing can be read.
+    Raises:
+        BlobexError: if no file can be read, or, without `skip`, at the first file that cannot be read.
     """
     read: list[Path] = []
     sizes: list[Size] = []
     skipped: list[Skipped] = []
-    for path, result in zip(paths, results(paths, recipe), strict=False):
+    for path, result in zip(paths, decode_each(paths, decoder), strict=False):
         if isinstance(result, BlobexError):
             if not skip:
                 raise result
@@ -79,27 +79,27 @@ def collect(
     return Outcome(len(paths), read, sizes, skipped)
 
 
-def decode(paths: Sequence[Path], recipe: Recipe, skip: bool = False, limit: int | None = None) -> Pictures:
-    """The files as `collect` finds them, in memory."""
-    images = np.empty((min(len(paths), limit or len(paths)), *recipe.shape), dtype=np.uint8)
+def decode(paths: Sequence[Path], decoder: Decoder, skip: bool = False, limit: int | None = None) -> DecodedImages:
+    """Decode files into memory; see `collect`."""
+    images = np.empty((min(len(paths), limit or len(paths)), *decoder.shape), dtype=np.uint8)
     free = iter(images)
-    outcome = collect(paths, recipe, lambda array: np.copyto(next(free), array), skip, limit)
-    return Pictures(**vars(outcome), images=torch.from_numpy(images[: len(outcome.paths)]))
+    outcome = collect(paths, decoder, lambda array: np.copyto(next(free), array), skip, limit)
+    return DecodedImages(**vars(outcome), images=torch.from_numpy(images[: len(outcome.paths)]))
 
 
-def results(paths: Sequence[Path], recipe: Recipe) -> Iterator[tuple[np.ndarray, Size] | BlobexError]:
-    """What `recipe.read` returns or raises for each file, in order; several at a time, with a bar on a terminal."""
+def decode_each(paths: Sequence[Path], decoder: Decoder) -> Iterator[tuple[np.ndarray, Size] | BlobexError]:
+    """Yield the result of `decoder.read`, or its error, for each file in order; uses several threads."""
 
     def attempt(path: Path) -> tuple[np.ndarray, Size] | BlobexError:
         try:
-            return recipe.read(path)
+            return decoder.read(path)
         except BlobexError as error:
             return error
 
-    bar = tqdm(total=len(paths), desc=f"reading {recipe.name}", unit="file", disable=None, leave=False)
+    bar = tqdm(total=len(paths), desc=f"reading {decoder.name}", unit="file", disable=None, leave=False)
     with ThreadPoolExecutor(os.cpu_count()) as pool, bar:
         for start in range(0, len(paths), AHEAD):
-            with warnings.catch_warnings():  # it serves all threads only if it stands outside of them
+            with warnings.catch_warnings():  # must enclose the threads to act on them
                 warnings.simplefilter("ignore")
                 done = list(pool.map(attempt, paths[start : start + AHEAD]))
             for result in done:
@@ -108,19 +108,12 @@ def results(paths: Sequence[Path], recipe: Recipe) -> Iterator[tuple[np.ndarray,
 
 
 def write_report(path: Path, outcome: Outcome) -> str:
-    """Write as JSON how many files were found, read and not needed, and which were skipped why; whole or not at all.
-
-    Returns the numbers as one line for people.
-    """
+    """Write the counts and the reasons for skipped files as JSON; return the counts as one line of text."""
     read, skipped = len(outcome.paths), len(outcome.skipped)
     left = outcome.found - read - skipped
     reasons = [{"path": str(file.path), "reason": file.reason} for file in outcome.skipped]
-    content = {
-        "found": outcome.found,
-        "read": read,
-        "not_needed": left,
-        "skipped": sorted(reasons, key=lambda entry: entry["path"]),
-    }
+    reasons.sort(key=lambda entry: entry["path"])
+    content = {"found": outcome.found, "read": read, "not_needed": left, "skipped": reasons}
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     numbers = f"{read:,} read, {skipped:,} skipped" + (f", {left:,} not needed" if left else "")

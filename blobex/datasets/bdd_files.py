@@ -1,0 +1,117 @@
+"""Files of BDD100K and BDD-OIA: where each part is looked for, and what is missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from blobex.core.errors import BlobexError
+from blobex.core.files import read_json
+
+
+@dataclass(frozen=True)
+class DatasetPart:
+    """Part of a published data set; `{split}` stands for each of `splits`. Paths are relative to the data set."""
+
+    meaning: str
+    paths: tuple[str, ...]  # the published one first
+    archive: str
+    unpack_in: str = ""
+    splits: tuple[str, ...] = ("train", "val")
+
+    def locate(self, root: Path, split: str) -> Path:
+        """Return the path of the part, or its published path if it is missing."""
+        paths = [root / path.format(split=split) for path in self.paths]
+        return next((path for path in paths if is_present(path)), paths[0])
+
+
+# The archive of BDD-OIA may be unpacked a level higher.
+_OIA_LABELS = ("bdd_oia/lastframe/gt_4a_21r", "bdd_oia/lastframe", "bdd_oia/lastframe/data", "bdd_oia")
+
+
+def _labels_100k(meaning: str, path: str, name: str) -> DatasetPart:
+    return DatasetPart(f"the {meaning} of BDD100K", (f"bdd100k/labels/{path}",), f"bdd100k_{name}_labels_trainval.zip")
+
+
+def _oia(meaning: str, paths: tuple[str, ...], splits: tuple[str, ...]) -> DatasetPart:
+    return DatasetPart(f"the {meaning} of BDD-OIA", paths, "lastframe.zip", "bdd_oia", splits)
+
+
+def _oia_labels(meaning: str) -> DatasetPart:
+    paths = tuple(f"{folder}/{{split}}_25k_images_{meaning}.json" for folder in _OIA_LABELS)
+    return _oia(meaning, paths, ("train", "val", "test"))
+
+
+IMAGES_100K = DatasetPart("the 100k images of BDD100K", ("bdd100k/images/100k/{split}",), "100k_images_{split}.zip")
+IMAGES_10K = DatasetPart("the 10k images of BDD100K", ("bdd100k/images/10k/{split}",), "10k_images_{split}.zip")
+DETECTION_LABELS = _labels_100k("Detection 2020 labels", "det_20/det_{split}.json", "det_20")
+DRIVABLE_MASKS = _labels_100k("drivable area masks", "drivable/masks/{split}", "drivable")
+SEMANTIC_MASKS = _labels_100k("semantic segmentation masks", "sem_seg/masks/{split}", "sem_seg")
+PANOPTIC_MASKS = _labels_100k("panoptic bitmasks", "pan_seg/bitmasks/{split}", "pan_seg")
+OIA_IMAGES = _oia("images", ("bdd_oia/lastframe/data", "bdd_oia/data"), ("all",))
+OIA_ACTIONS, OIA_REASONS = _oia_labels("actions"), _oia_labels("reasons")
+PARTS = (
+    *(IMAGES_100K, DETECTION_LABELS, DRIVABLE_MASKS, IMAGES_10K, SEMANTIC_MASKS, PANOPTIC_MASKS),
+    *(OIA_IMAGES, OIA_ACTIONS, OIA_REASONS),
+)
+
+
+@dataclass(frozen=True)
+class ImageFinder:
+    """Finds images by file name: directly in a folder, else anywhere below a wider one."""
+
+    folder: Path
+    wider: Path
+
+    def find(self, name: str) -> Path:
+        """Return the path of an image, or where it should be. Raises ValueError if the name leads out of the folder."""
+        if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ValueError(f"{name!r} lies outside of the folder of the images")
+        direct = self.folder / name
+        return direct if direct.is_file() else self._index.get(Path(name).name, direct)
+
+    @cached_property
+    def _index(self) -> dict[str, Path]:
+        return {path.name: path for path in sorted(self.wider.rglob("*"), reverse=True)}
+
+
+def is_present(path: Path) -> bool:
+    """Return True for a file and for a folder that is not empty; nothing is opened."""
+    return path.is_file() or (path.is_dir() and any(path.iterdir()))
+
+
+def missing_parts(root: str | Path) -> list[str]:
+    """Describe the missing parts of a data set, one line each: meaning, expected path, archive."""
+    root, lines = Path(root), []
+    for part in PARTS:
+        absent = [split for split in part.splits if not is_present(part.locate(root, split))]
+        if absent:
+            splits = absent[0] if len(absent) == 1 else "{" + ",".join(absent) + "}"
+            path, archive = (text.format(split=splits) for text in (part.paths[0], part.archive))
+            lines.append(f"{part.meaning} at {root / path} (unpack {archive} in {root / part.unpack_in})")
+    return lines
+
+
+def missing_error(root: Path, path: Path, meaning: str) -> BlobexError:
+    """Return the error for a missing path, which names all other missing parts too."""
+    if not root.is_dir():
+        return BlobexError(
+            f"there is no folder {root}: run `dvc repro scenes`, or set data.root to what holds bdd100k/ and bdd_oia/"
+        )
+    lines = missing_parts(root)
+    everything = f"; in all, {root} lacks " + "; ".join(lines) if lines else ""
+    return BlobexError(f"{path} is missing or empty: it should hold {meaning}{everything}")
+
+
+def read_labels(root: Path, path: Path, part: DatasetPart) -> Any:
+    """Read a JSON file of a part. Raises BlobexError if it is missing or damaged."""
+    try:
+        return read_json(path)
+    except FileNotFoundError as error:
+        raise missing_error(root, path, part.meaning) from error
+    except OSError as error:
+        raise BlobexError(f"{path} cannot be read ({error.strerror}): it should hold {part.meaning}") from error
+    except ValueError as error:
+        raise BlobexError(f"{path} is not valid JSON ({error}): it should hold {part.meaning}") from error

@@ -13,7 +13,6 @@ import argparse
 import hashlib
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -43,9 +42,6 @@ STAGES = (
     "evaluate {setup}",
     "truth {setup}",
 )
-# Times, run names and descriptions of the code are no results.
-TIMED = re.compile(r'^.*("|\b)(seconds\w*|run|run_id|code|time|times|version)("|\b).*$', re.MULTILINE)
-TEXT = {".json", ".yaml", ".txt", ".md", ".csv"}
 
 
 def main() -> int:
@@ -133,19 +129,15 @@ def run(clone: Path, *command: str) -> None:
 
 
 def hashes(clone: Path, *folders: str) -> dict[str, str]:
-    """SHA-256 of each file of some folders; of text files without the lines that hold times."""
+    """SHA-256 of each file in some folders."""
     files = (path for folder in folders for path in sorted((clone / folder).rglob("*")) if path.is_file())
+    names = {path.relative_to(clone): path for path in files}
     skipped = {"store", "checkpoints", "cache"}
     return {
-        str(path.relative_to(clone)): digest(path) for path in files if not skipped & set(path.relative_to(clone).parts)
+        str(name): hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in names.items()
+        if not skipped & set(name.parts)
     }
-
-
-def digest(path: Path) -> str:
-    content = path.read_bytes()
-    if path.suffix in TEXT:
-        content = TIMED.sub("", content.decode()).encode()
-    return hashlib.sha256(content).hexdigest()
 
 
 if __name__ == "__main__":

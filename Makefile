@@ -9,6 +9,7 @@ DIR ?= .
 WORKERS ?= 1
 KIND ?= cf
 PREFIX ?= blobex
+BASE ?= main
 NAME ?= $(SETUP)
 SWEEP = --setup $(SETUP) --name $(NAME) --workers $(WORKERS) $(if $(TRIALS),--trials $(TRIALS))
 VENV := .venv
@@ -21,7 +22,7 @@ export BLOBEX_STORAGE := $(STORAGE)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo app short test test-slow chaos chaos-sweep check profile code repro ui dag bench release report notebooks docs data external remote-s3 sweep-cf sweep-invert sweep-encoder sweep-apply requirements clean-demo
+.PHONY: same help setup demo app short test test-slow chaos chaos-sweep check profile code repro ui dag bench release report notebooks docs data external remote-s3 sweep-cf sweep-invert sweep-encoder sweep-apply requirements clean-demo
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -69,6 +70,9 @@ chaos-sweep: $(READY) ## kill 20 workers of a small sweep at random moments, and
 	PYTHONPATH=. python tests/chaos_sweep.py
 
 check: test ## the same as test
+
+same: $(READY) ## compare all results of HEAD with those of another commit, byte by byte (BASE=main; some 15 minutes)
+	python tests/same.py $(BASE)
 
 profile: $(READY) ## write a profile to params.yaml (PROFILE=smoke|short|synthetic|bdd100k)
 	@python -m blobex.config.profile $(PROFILE)

@@ -1,4 +1,4 @@
-"""What MkDocs adds to the pages that are written by hand."""
+"""MkDocs hook that adds the generated pages."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from mkdocs.structure.files import File, Files
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the reference and CONTRIBUTING.md, whose links to docs/ are turned to the pages of the site."""
+    """Add the reference and CONTRIBUTING.md, with its links to docs/ rewritten."""
     root = Path(config.config_file_path).parent
-    told = {
+    pages = {
         "stages": stages.page(root),
         "parameters": parameters.page(root),
         "commands": commands.page(root),
         **api.pages(root),
     }
-    for name, content in told.items():
+    for name, content in pages.items():
         files.append(File.generated(config, f"reference/{name}.md", content=content))
     contributing = (root / "CONTRIBUTING.md").read_text(encoding="utf-8").replace("](docs/", "](")
     files.append(File.generated(config, "contributing.md", content=contributing))

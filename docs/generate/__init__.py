@@ -1,1 +1,1 @@
-"""The pages of the reference, each read off what it describes, so that none can fall behind."""
+"""Pages of the reference, generated from the code that they describe."""

@@ -1,4 +1,4 @@
-"""The pages of the Python API: read off the source, so that comments behind fields, which hold shapes, are there."""
+"""Pages of the Python API, generated from the source, so that they include the comments of fields, which give shapes."""
 
 from __future__ import annotations
 
@@ -9,33 +9,41 @@ from collections.abc import Iterator
 from pathlib import Path
 
 Definition = ast.FunctionDef | ast.ClassDef
-# Page to what of the package stands on it: a module, or a room with all of its modules.
-PAGES = {
-    "explainer": ("explainer", "engine", "blob_listing", "blob_names", "loading", "errors"),
-    **{room: (room,) for room in ("decisions", "counterfactual", "inversion", "layout", "scenes", "datasets")},
-    **{room: (room,) for room in ("networks", "metrics", "config")},
-}
+# Rooms of the package with a page of their own.
+PAGES = (
+    "explain",
+    "decisions",
+    "counterfactual",
+    "inversion",
+    "perception",
+    "layout",
+    "scenes",
+    "datasets",
+    "networks",
+    "metrics",
+    "config",
+)
 INTRODUCTION = """# Python API
 
-What is meant to be imported, read off the source. Shapes stand behind fields and in the descriptions: N pictures, K
-blobs, H rows, W columns. What a user can put right is raised as `BlobexError`, with one sentence that
-says what to do. Nothing here changes the parameters, gradient flags or modes of a model that it is given.
+Generated from the source. Shapes are in comments of fields and in the descriptions: N images, K blobs, H rows, W columns.
+Errors that a user can correct are raised as `BlobexError`, with one sentence that says what to do. The parameters, gradient
+flags and modes of a model that is passed in are left unchanged.
 """
 
 
 def pages(root: Path) -> dict[str, str]:
-    """Name to Markdown: `api`, and `api/<page>` for each of PAGES; `root` is the repository."""
-    found, lines = dict[str, str](), list[str]()
-    for name, parts in PAGES.items():
-        files = [file for part in parts for file in _files(root / "blobex" / part)]
-        found[f"api/{name}"] = "\n".join([f"# {name}\n", *(module(file, root) for file in files)])
-        held = ", ".join(f"`{_dotted(file, root)}`" for file in files)
-        lines.append(f"| [{name}](api/{name}.md) | {held} |")
-    return {"api": "\n".join([INTRODUCTION, "| page | modules |", "|---|---|", *lines, ""])} | found
+    """Return Markdown by page name: `api`, and `api/<room>` for each of PAGES; `root` is the repository."""
+    content, lines = dict[str, str](), list[str]()
+    for name in PAGES:
+        files = _files(root / "blobex" / name)
+        content[f"api/{name}"] = "\n".join([f"# {name}\n", *(module(file, root) for file in files)])
+        modules = ", ".join(f"`{_dotted(file, root)}`" for file in files)
+        lines.append(f"| [{name}](api/{name}.md) | {modules} |")
+    return {"api": "\n".join([INTRODUCTION, "| page | modules |", "|---|---|", *lines, ""])} | content
 
 
 def module(path: Path, root: Path) -> str:
-    """The public functions and classes of a file as Markdown."""
+    """Return the public functions and classes of a file as Markdown."""
     source = path.read_text(encoding="utf-8")
     tree = ast.parse(source)
     parts = [f"## {_dotted(path, root)}\n", prose(ast.get_docstring(tree) or "")]
@@ -49,14 +57,14 @@ def module(path: Path, root: Path) -> str:
 
 
 def public(tree: ast.Module | ast.ClassDef) -> Iterator[Definition]:
-    """The functions and classes that stand in it, but for those whose name begins with an underscore."""
+    """Yield the functions and classes of a module or class whose names do not begin with an underscore."""
     for node in tree.body:
         if isinstance(node, Definition) and not node.name.startswith("_"):
             yield node
 
 
 def head(node: Definition, source: str) -> str:
-    """The code before the body of a function; of a class also its fields, with their comments."""
+    """Return the code before the body of a function, or of a class with its fields and their comments."""
     lines = source.splitlines()
     first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
     inside = node.body[1:] if _docstring(node) else node.body
@@ -68,7 +76,7 @@ def head(node: Definition, source: str) -> str:
 
 
 def prose(docstring: str) -> str:
-    """A docstring as Markdown: examples as code, and no HTML."""
+    """Return a docstring as Markdown, with examples as code and without HTML."""
     apart = re.sub(r"(?m)^(>>> (?:.+\n?)+)", lambda found: f"```pycon\n{found[1].rstrip()}\n```\n", docstring)
     parts = re.split(r"(```(?:.|\n)*?```|`[^`]*`)", apart)
     return "".join(part if place % 2 else part.replace("<", "&lt;") for place, part in enumerate(parts)) + "\n"
@@ -78,10 +86,8 @@ def _docstring(node: Definition) -> str:
     return ast.get_docstring(node) or ""
 
 
-def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        return sorted(file for file in path.glob("*.py") if file.name != "__init__.py")
-    return [path.with_suffix(".py")]
+def _files(room: Path) -> list[Path]:
+    return sorted(file for file in room.glob("*.py") if file.name != "__init__.py")
 
 
 def _dotted(path: Path, root: Path) -> str:

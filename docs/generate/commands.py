@@ -1,4 +1,4 @@
-"""The page of commands: what `blobex --help` and `make` say."""
+"""Page of commands, generated from `blobex --help` and the Makefile."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WIDTH = 100  # characters
 
 
 def page(root: Path) -> str:
-    """The page as Markdown; `root` is the repository."""
+    """Return the page as Markdown; `root` is the repository."""
     parts = [INTRODUCTION]
     for name, text in helps():
         parts += [f"## {name}\n", f"```text\n{text}\n```\n"]
@@ -29,7 +29,7 @@ def page(root: Path) -> str:
 
 
 def helps() -> Iterator[tuple[str, str]]:
-    """Every command's name and its help, the groups before what they hold."""
+    """Yield the name and help of every command, groups before their members."""
 
     def walk(command: Any, name: str) -> Iterator[tuple[str, str]]:
         context = command.make_context(
@@ -43,7 +43,7 @@ def helps() -> Iterator[tuple[str, str]]:
 
 
 def targets(root: Path) -> list[tuple[str, str]]:
-    """The Makefile's targets and what it says of them."""
+    """Return the targets of the Makefile and their descriptions."""
     text = (root / "Makefile").read_text(encoding="utf-8")
     found = re.findall(r"^([a-z0-9-]+):.*?## (.*)$", text, re.MULTILINE)
     return [(target, meaning.replace("|", ", ")) for target, meaning in found]

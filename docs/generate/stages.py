@@ -17,7 +17,7 @@ MLflow experiment share one word. Code is left out below: a stage depends on eve
 
 
 def page(root: Path) -> str:
-    """The page as Markdown; `root` is the repository."""
+    """Return the page as Markdown; `root` is the repository."""
     stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     sections = set(yaml.safe_load((root / "profiles" / "synthetic.yaml").read_text(encoding="utf-8")))
     return "\n".join([INTRODUCTION, *(stage(name, told, sections) for name, told in stages.items())])

@@ -1,4 +1,4 @@
-"""Pages of the Python API, generated from the source, so that they include the comments of fields, which give shapes."""
+"""Pages of the Python API, generated from the source with the comments of fields, which give shapes."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ PAGES = (
 )
 INTRODUCTION = """# Python API
 
-Generated from the source. Shapes are in comments of fields and in the descriptions: N images, K blobs, H rows, W columns.
-Errors that a user can correct are raised as `BlobexError`, with one sentence that says what to do. The parameters, gradient
-flags and modes of a model that is passed in are left unchanged.
+Generated from the source. Shapes are in comments of fields and in the descriptions: N images, K blobs, H rows, W
+columns. Errors that a user can correct are raised as `BlobexError`, with one sentence that says what to do. The
+parameters, gradient flags and modes of a model that is passed in are left unchanged.
 """
 
 

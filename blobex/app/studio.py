@@ -32,7 +32,8 @@ from blobex.explain.blob_names import blob_names
 from blobex.explain.explainer import Explainer
 from blobex.explain.explanation import Explanation
 from blobex.explain.request import Output, Request
-from blobex.inversion.invert import Inversion, evaluate_layouts
+from blobex.inversion.evaluate import evaluate_layouts
+from blobex.inversion.inversion import Inversion
 from blobex.layout.blobs import BlobLayout
 from blobex.layout.splat import half_axes
 from blobex.layout.vector import VectorForm
@@ -197,7 +198,7 @@ class Studio:
         if last and last[0] is explainer and torch.equal(last[1], scene.photo) and _same(last[2], scene.start):
             return last[3]
         photo, start = scene.photo[None].to(explainer.device), scene.start.to(explainer.device)
-        composer = Composer.over_queries(photo, start, explainer.exact, rows=1)
+        composer = Composer.over_queries(photo, start, explainer.exact, batch_size=1)
         self.last = explainer, scene.photo, scene.start, composer
         return composer
 
@@ -208,7 +209,7 @@ class Studio:
         explainer = self.explainer(decision)
         query, layout = self.picture(scene, explainer)[None].clamp(-1, 1), scene.layout.to(explainer.device)
         form, plan = VectorForm.of(layout), explainer.plan(request)
-        composer = Composer.over_queries(query, layout, explainer.exact, rows=1) if plan.photo else None
+        composer = Composer.over_queries(query, layout, explainer.exact, batch_size=1) if plan.photo else None
 
         @torch.no_grad()
         def shown(changed: BlobLayout, rendered: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from blobex.counterfactual.masks import build_masks
 from blobex.counterfactual.verify import Counterfactuals
 from blobex.explain.explainer import Explainer
 from blobex.explain.request import Request
-from blobex.inversion.invert import Inversion
+from blobex.inversion.inversion import Inversion
 
 
 @dataclass(frozen=True)

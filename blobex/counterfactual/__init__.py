@@ -1,1 +1,1 @@
-"""The smallest change of the blobs that changes the decision."""
+"""Counterfactual search: the smallest change of the blobs that changes the decision."""

@@ -1,15 +1,20 @@
-"""What a search is given: for each of P problems where it starts, what it wants and what may change."""
+"""Batches of counterfactual search problems."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from blobex.config.explain import SearchParams
+from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.masks import check_mask_rows
+from blobex.counterfactual.proximity import price_vector
 from blobex.counterfactual.target import Target
 from blobex.layout.blobs import BlobLayout
 from blobex.layout.vector import VectorForm
@@ -17,48 +22,77 @@ from blobex.layout.vector import VectorForm
 
 @dataclass(frozen=True)
 class Problems:
-    """P problems, each about one picture and one question."""
+    """P problems about N query images: the target of each, and the entries of its layout that may change."""
 
-    image_index: Tensor  # P: which picture
-    target: Target  # P goals
-    start: Tensor  # P,D: the picture's layout
-    mask: Tensor  # P,D bool: what may change
-    price: Tensor  # D: of a unit of change
+    queries: Tensor  # N,3,H,W in [-1,1]
+    layouts: Tensor  # N,D: the queries' inverted layouts as vectors
+    image_index: Tensor  # P: the query of each problem
+    target: Target  # P targets
+    mask: Tensor  # P,D bool: entries that may change
+    price: Tensor  # D: price per unit of absolute change
     form: VectorForm
 
     @classmethod
     def of(
-        cls, start: BlobLayout, image_index: Tensor, target: Target, masks: Mapping[str, Tensor], price: Tensor
+        cls,
+        queries: Tensor,
+        layout: BlobLayout,
+        image_index: Tensor,
+        target: Target,
+        masks: Mapping[str, Tensor],
+        lambda_key: Mapping[Any, float],
     ) -> Problems:
-        """The problems about N pictures; `masks` are those of `space.masks`. BlobexError: masks of other pictures."""
-        form = VectorForm.of(start)
-        vector = form.flatten(start.detach())
-        check_mask_rows(masks, len(vector))
-        mask = form.mask(masks).to(vector.device)
+        """Build the problems of N images with inverted layouts.
+
+        Args:
+            masks: Entries that may change, from `build_masks`: for all images, or one row per image.
+            lambda_key: Price of the mean absolute change of each key.
+
+        Raises:
+            BlobexError: The masks have another number of rows, or a key has no price.
+        """
+        form = VectorForm.of(layout)
+        price = price_vector(form, lambda_key)
+        layouts = form.flatten(layout.detach())
+        check_mask_rows(masks, len(layouts))
+        mask = form.mask(masks).to(layouts.device)
         rows = mask[image_index] if len(mask) > 1 else mask.expand(len(image_index), -1)
-        return cls(image_index, target, vector[image_index], rows, price.to(vector.device), form)
+        return cls(queries, layouts, image_index, target, rows, price.to(layouts.device), form)
 
     def __len__(self) -> int:
-        return len(self.start)
+        return len(self.image_index)
 
     def __getitem__(self, index: Tensor) -> Problems:
-        """Some of the problems."""
-        some = {name: getattr(self, name)[index] for name in ("image_index", "target", "start", "mask")}
-        return dataclasses.replace(self, **some)
+        rows = {name: getattr(self, name)[index] for name in ("image_index", "target", "mask")}
+        return dataclasses.replace(self, **rows)
 
-    def repeated(self, count: int) -> Problems:
-        """Each problem `count` times, one after the other."""
-        return self[torch.arange(len(self), device=self.start.device).repeat_interleave(count)]
+    @cached_property
+    def start(self) -> Tensor:
+        """(P,D): the layout vector at which each problem starts."""
+        return self.layouts[self.image_index]
 
     @property
-    def allowed(self) -> Tensor:
+    def changeable(self) -> Tensor:
         """(P,K+1) bool: whether the background, and which blobs, may change."""
         return self.form.by_blob(self.mask.to(torch.float32)) > 0
 
+    def repeated(self, count: int) -> Problems:
+        """Repeat each problem `count` times in succession."""
+        return self[torch.arange(len(self), device=self.layouts.device).repeat_interleave(count)]
+
     def distance(self, vector: Tensor) -> Tensor:
-        """(P,): the price of the change from the start to vectors (P,D)."""
+        """Compute the price (P,) of the change from the start to layout vectors (P,D)."""
         return ((vector - self.start).abs() * self.price).sum(1)
 
-    def reverted(self, vector: Tensor, blobs: Tensor) -> Tensor:
-        """The vectors (P,D) with the entries of `blobs` (P,K+1) bool as they were at the start."""
+    def restore(self, vector: Tensor, blobs: Tensor) -> Tensor:
+        """Reset the entries of `blobs` (P,K+1) bool in layout vectors (P,D) to the start."""
         return torch.where(blobs[:, self.form.owners().to(blobs.device)], self.start, vector)
+
+
+@dataclass(frozen=True)
+class SearchContext:
+    """What every step of a search works with: images of layouts, hyperparameters, batch size."""
+
+    composer: Composer
+    params: SearchParams
+    batch_size: int

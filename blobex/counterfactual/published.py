@@ -1,8 +1,6 @@
-"""The published search, step for step, to compare with (OCTET, Zemni et al., CVPR 2023)."""
+"""The published search, step for step, as a baseline (OCTET, Zemni et al., CVPR 2023)."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -10,18 +8,15 @@ from tqdm import tqdm
 
 from blobex.config.explain import Key
 from blobex.counterfactual.compose import Composer
-from blobex.counterfactual.objective import price_vector
 from blobex.counterfactual.problems import Problems
-from blobex.counterfactual.target import Target
 from blobex.counterfactual.verify import Counterfactuals, verify
 from blobex.layout.blobs import BlobLayout
-from blobex.layout.vector import VectorForm
 from blobex.optim.networks import Networks
-from blobex.optim.published import adam, draw_blobs
+from blobex.optim.published import draw_blobs, leaves_with_adam
 
-BATCH = 8
+BATCH_SIZE = 8
 STEPS = 200
-RATE, SIZE_RATE = 0.01, 0.08
+LEARNING_RATE, SIZE_LEARNING_RATE = 0.01, 0.08
 LAMBDA_PROX = 0.1
 LAMBDA_KEY: dict[Key, float] = {
     "xs": 6.0,
@@ -33,35 +28,27 @@ LAMBDA_KEY: dict[Key, float] = {
 }
 
 
-def search_published(
-    queries: Tensor,
-    start: BlobLayout,
-    image_index: Tensor,
-    target: Target,
-    masks: Mapping[str, Tensor],
-    networks: Networks,
-) -> Counterfactuals:
-    """As `search.search`: where 200 steps of Adam end, whatever they passed on the way.
+def search_published(problems: Problems, networks: Networks) -> Counterfactuals:
+    """Take 200 steps of Adam for each problem; the counterfactual is the last iterate.
 
-    One question after another, eight pictures at a time; the blobs are drawn at every step, and every weight's gradient
-    is computed too where the networks ask for it. Distances have the published weights too.
+    Attributes are searched one after the other, eight images at a time. As in the published script, the blobs are drawn
+    at every step, and gradients of network weights are computed where these require them. `problems` need the published
+    prices, LAMBDA_KEY.
     """
-    form = VectorForm.of(start)
-    problems = Problems.of(start, image_index, target, masks, price_vector(form, LAMBDA_KEY))
-    found = torch.empty_like(problems.start)
-    for column in target.column.unique():
-        same = (target.column == column).nonzero()[:, 0]
-        for chosen in tqdm(same.split(BATCH), desc="published search", disable=None, leave=False):
-            found[chosen] = _descend(problems[chosen], networks)
-    step = torch.full_like(image_index, STEPS)
-    return verify(found, queries, problems, step, Composer(networks, form, None), BATCH)
+    vectors = torch.empty_like(problems.start)
+    for column in problems.target.column.unique():
+        numbers = (problems.target.column == column).nonzero()[:, 0]
+        for index in tqdm(numbers.split(BATCH_SIZE), desc="published search", disable=None, leave=False):
+            vectors[index] = _optimise(problems[index], networks)
+    step = torch.full_like(problems.image_index, STEPS)
+    return verify(vectors, problems, step, Composer(networks, problems.form), BATCH_SIZE)
 
 
-def _descend(problems: Problems, networks: Networks) -> Tensor:
+def _optimise(problems: Problems, networks: Networks) -> Tensor:
     form, start = problems.form, problems.start
-    free, optimiser = adam(form.unflatten(start), RATE, SIZE_RATE)
+    leaves, optimiser = leaves_with_adam(form.unflatten(start), LEARNING_RATE, SIZE_LEARNING_RATE)
     for _ in range(STEPS):
-        vector = torch.where(problems.mask, form.flatten(BlobLayout(**free)), start)
+        vector = torch.where(problems.mask, form.flatten(BlobLayout(**leaves)), start)
         layout = form.unflatten(vector)
         image = networks.render(layout)
         draw_blobs(layout, *image.shape[2:])
@@ -69,4 +56,4 @@ def _descend(problems: Problems, networks: Networks) -> Tensor:
         optimiser.zero_grad()
         loss.sum().backward()
         optimiser.step()
-    return torch.where(problems.mask, form.flatten(BlobLayout(**free)).detach(), start)
+    return torch.where(problems.mask, form.flatten(BlobLayout(**leaves)).detach(), start)

@@ -1,4 +1,4 @@
-"""From a flip that was found to one that changes less, mostly without gradients."""
+"""Shrinking of a flipping change, without gradients."""
 
 from __future__ import annotations
 
@@ -7,83 +7,81 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blobex.config.explain import SearchParams
-from blobex.counterfactual.compose import Composer
-from blobex.counterfactual.problems import Problems
+from blobex.counterfactual.problems import Problems, SearchContext
 from blobex.optim.batching import State, in_batches
 
 
 @dataclass(frozen=True)
 class Shrinker:
-    """The way from the starts of P problems to flipped layouts."""
+    """Shrinks changes of P problems as far as the decision stays flipped by the margin of the parameters."""
 
     problems: Problems
-    composer: Composer
-    setup: SearchParams
-    batch_size: int
+    context: SearchContext
 
-    def prune(self, found: Tensor, slope: Tensor) -> Tensor:
-        """`found` (P,D) with as many changes undone as the flip bears.
+    def prune(self, vectors: Tensor, gradient: Tensor) -> Tensor:
+        """Reset as many entries of layout vectors (P,D) to the start as possible.
 
-        To first order a change is worth its `slope` (the loss's gradient at `found`) per unit of price. Bisection finds
-        how many of the worthiest are enough; the changes that work against the flip are undone first. Where the flip
-        bears nothing, or there is none, `found` stays.
+        To first order, the gain of a change is its gradient; entries with the least gain per unit of price are reset
+        first, after those that work against the flip. Bisection finds how many can be. A vector that does not flip
+        stays as it is.
+
+        Args:
+            gradient: Of the target's loss at `vectors`, (P,D).
         """
         start, price = self.problems.start, self.problems.price
-        helps = (slope * (found - start) < 0) & (price > 0)
-        worth = torch.where(helps, slope.abs() / price.clamp(min=torch.finfo(slope.dtype).tiny), 0)
-        rank = worth.argsort(dim=1, descending=True, stable=True).argsort(1)
-        low, high = torch.zeros_like(found[:, 0]), helps.sum(1).clamp(min=1).log2()
-        best = found
-        for _ in range(self.setup.bisections):
+        helps = (gradient * (vectors - start) < 0) & (price > 0)
+        gain = torch.where(helps, gradient.abs() / price.clamp(min=torch.finfo(gradient.dtype).tiny), 0)
+        rank = gain.argsort(dim=1, descending=True, stable=True).argsort(1)
+        low, high = torch.zeros_like(vectors[:, 0]), helps.sum(1).clamp(min=1).log2()
+        best = vectors
+        for _ in range(self.context.params.bisections):
             middle = (low + high) / 2
-            some = torch.where(helps & (rank < middle.exp2()[:, None]), found, start)
-            enough = self.flipped(some)
-            best = torch.where(enough[:, None], some, best)
-            low, high = torch.where(enough, low, middle), torch.where(enough, middle, high)
+            pruned = torch.where(helps & (rank < middle.exp2()[:, None]), vectors, start)
+            flipped = self.flipped(pruned)
+            best = torch.where(flipped[:, None], pruned, best)
+            low, high = torch.where(flipped, low, middle), torch.where(flipped, middle, high)
         return best
 
-    def line_search(self, found: Tensor) -> Tensor:
-        """The point nearest to the start on the straight way to `found` (P,D) that is still flipped, by bisection."""
+    def line_search(self, vectors: Tensor) -> Tensor:
+        """Return the flipping point nearest to the start on the line to `vectors` (P,D), by bisection."""
         start = self.problems.start
-        low, high = torch.zeros_like(found[:, 0]), torch.ones_like(found[:, 0])
-        for _ in range(self.setup.bisections // 2):
+        low, high = torch.zeros_like(vectors[:, 0]), torch.ones_like(vectors[:, 0])
+        for _ in range(self.context.params.bisections // 2):
             middle = (low + high) / 2
-            there = self.flipped(torch.lerp(start, found, middle[:, None]))
-            low, high = torch.where(there, low, middle), torch.where(there, middle, high)
-        return torch.where(high[:, None] < 1, torch.lerp(start, found, high[:, None]), found)
+            flipped = self.flipped(torch.lerp(start, vectors, middle[:, None]))
+            low, high = torch.where(flipped, low, middle), torch.where(flipped, middle, high)
+        return torch.where(high[:, None] < 1, torch.lerp(start, vectors, high[:, None]), vectors)
 
-    def restore_blobs(self, found: Tensor, slope: Tensor) -> Tensor:
-        """`found` (P,D) with blobs put back as they were, one after the other, as long as the flip bears it.
+    def restore_blobs(self, vectors: Tensor, gradient: Tensor) -> Tensor:
+        """Restore the blobs of layout vectors (P,D) one after the other, least gain first, where the flip lasts."""
+        gain = self.gain_per_blob(vectors, gradient)
+        order = gain.argsort(dim=1, stable=True)
+        for place in range(gain.shape[1] if self.flipped(vectors).any() else 0):
+            blob = torch.zeros_like(gain, dtype=torch.bool).scatter(1, order[:, place, None], True)
+            restored = self.problems.restore(vectors, blob)
+            vectors = torch.where(self.flipped(restored)[:, None], restored, vectors)
+        return vectors
 
-        The first to go back is the one of least `gain_per_blob`.
+    def gain_per_blob(self, vectors: Tensor, gradient: Tensor) -> Tensor:
+        """Compute the first-order gain (P,K+1) of the change of the background and of each blob.
+
+        The gain of the background is -inf: it is no object, and it is everywhere.
         """
-        problems, worth = self.problems, self.gain_per_blob(found, slope)
-        for place in range(worth.shape[1] if self.flipped(found).any() else 0):
-            least = worth.argsort(dim=1, stable=True)[:, place]
-            one = torch.zeros_like(worth, dtype=torch.bool).scatter(1, least[:, None], True)
-            some = problems.reverted(found, one)
-            found = torch.where(self.flipped(some)[:, None], some, found)
-        return found
-
-    def gain_per_blob(self, found: Tensor, slope: Tensor) -> Tensor:
-        """(P,K+1): what the change of the background and of each blob gains, to first order.
-
-        The background is worth nothing: it is no object, and it is everywhere.
-        """
-        gains = self.problems.form.by_blob(-slope * (found - self.problems.start))
-        gains[:, 0] = -torch.inf
-        return gains
+        gain = self.problems.form.by_blob(-gradient * (vectors - self.problems.start))
+        gain[:, 0] = -torch.inf
+        return gain
 
     @torch.no_grad()
-    def flipped(self, vector: Tensor) -> Tensor:
-        """Bool (P,): which of the vectors (P,D) reach their goal by the margin."""
+    def flipped(self, vectors: Tensor) -> Tensor:
+        """Return bool (P,): true where layout vectors (P,D) reach the target by the margin."""
+        composer = self.context.composer
 
-        def reached(part: Tensor, numbers: Tensor) -> State:
-            some = self.problems[numbers]
-            changed = some.form.changed(part, some.start)
-            outputs = self.composer.networks.decide(self.composer.compose(part, some.image_index, changed))
-            return {"reached": some.target.margin(outputs)}
+        def margins(part: Tensor, numbers: Tensor) -> State:
+            problems = self.problems[numbers]
+            changed = problems.form.changed(part, problems.start)
+            outputs = composer.networks.decide(composer.compose(part, problems.image_index, changed))
+            return {"margin": problems.target.margin(outputs)}
 
-        numbers = torch.arange(len(vector), device=vector.device)
-        return in_batches(reached, self.batch_size, vector, numbers)["reached"] > self.setup.margin
+        numbers = torch.arange(len(vectors), device=vectors.device)
+        margin = in_batches(margins, self.context.batch_size, vectors, numbers)["margin"]
+        return margin > self.context.params.margin

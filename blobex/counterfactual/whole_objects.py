@@ -1,219 +1,204 @@
-"""Whole-object changes, tried before any gradient: an object taken out, put in, moved, or made to look otherwise.
+"""Whole-object changes, tried before gradients: an object removed, added, exchanged, or changed in appearance.
 
-A gradient stops at the border of a decision, where often nothing has changed that anyone could name. How an object of
-another picture looks, and where it stands, is always something. So objects are exchanged for those of example pictures,
-first one at a time; where none is enough, from the scene without objects all come back that the flip can bear.
+Gradients stop at the decision boundary, often after changes that nobody can name. Objects of real images always look
+like something. So objects are exchanged for those of example images, one at a time; where no single one is enough, all
+objects are removed, and all but those that the flip needs removed come back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from blobex.counterfactual.compose import Composer
-from blobex.counterfactual.problems import Problems
-from blobex.layout.blobs import ABSENT, BlobLayout
+from blobex.counterfactual.object_examples import ObjectExamples
+from blobex.counterfactual.problems import Problems, SearchContext
+from blobex.layout.blobs import ABSENT
+from blobex.layout.vector import VectorForm
 from blobex.optim.batching import State, in_batches
 
-GROUND = ("road", "verge", "side_lane", "lane")  # groups whose blobs are one object: lanes make no sense without a road
-SCENERY = (*GROUND, "building", "vegetation")  # what the hour and the weather colour, with the background
-APPEARANCE_KEYS = {"features": 1.0, "spatial_style": 1.0}
-SURE = 0.9  # of the surest decision that some change leads to: only changes that lead to one as sure count
-AS_BEFORE = 0.5  # of how sure the model was of the query: the least that counts
-LEAST = 1e-3  # of any margin
-ALIKE = 24  # examples in the same light, among which each blob finds one in its place
-
-
-@dataclass(frozen=True)
-class ObjectExamples:
-    """E real pictures as layouts of K blobs, and the U objects that the blobs make up, the background first."""
-
-    layout: BlobLayout
-    present: Tensor  # E,K+1 bool: what shows in a picture; the background always
-    objects: Tensor  # U,K+1 bool: whose the blobs are; each is of one object
-    surfaces: Tensor  # V,K+1 bool: what gets another look together; they may overlap
-
-    def to(self, device: torch.device) -> ObjectExamples:
-        """The same on a device."""
-        rest = (tensor.to(device) for tensor in (self.present, self.objects, self.surfaces))
-        return ObjectExamples(self.layout.to(device), *rest)
-
-
-def objects_of(slots: Mapping[str, int]) -> Tensor:
-    """(U,K+1) bool: the background, the ground, and every other blob by itself; `slots` are the blobs of each group.
-
-    >>> objects_of({"road": 1, "lane": 1, "vehicle": 1}).int().tolist()
-    [[1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]]
-    """
-    groups = [group for group, count in slots.items() for _ in range(count)]
-    ground = [group in GROUND for group in groups]
-    alone = torch.eye(len(groups) + 1, dtype=torch.bool)[1:][~torch.tensor(ground)]
-    first = torch.tensor([[True, *[False] * len(groups)], [False, *ground]])
-    return torch.cat([first[: 1 + any(ground)], alone])
-
-
-def surfaces_of(slots: Mapping[str, int]) -> Tensor:
-    """(V,K+1) bool: the background, each group of the ground, and all the scenery with the background.
-
-    >>> surfaces_of({"road": 2, "lane": 1, "vehicle": 1}).int().tolist()
-    [[1, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 0], [1, 1, 1, 1, 0]]
-    """
-    groups = ["background", *(group for group, count in slots.items() for _ in range(count))]
-    sets = [("background",), *((group,) for group in GROUND if slots.get(group)), ("background", *SCENERY)]
-    return torch.tensor([[group in some for group in groups] for some in sets])
+APPEARANCE = {"features": 1.0, "spatial_style": 1.0}
+CONFIDENT = 0.9  # of the highest margin among the candidates: least margin of an accepted change
+AS_CONFIDENT = 0.5  # of the query's own margin: least margin of an accepted change
+LEAST_MARGIN = 1e-3
+SIMILAR_LIGHT = 24  # examples among which a blob's new appearance is looked up
 
 
 @dataclass(frozen=True)
 class ObjectSearch:
-    """The search for whole-object changes that solve problems."""
+    """Search for whole-object changes that solve P problems."""
 
     problems: Problems
-    composer: Composer
+    context: SearchContext  # `params.examples` examples of each object are tried
     examples: ObjectExamples
-    tried: int  # examples of each object
-    batch_size: int
 
     def solve(self, count: int) -> tuple[Tensor, Tensor]:
-        """Vectors (P*count,D), `count` for each problem, and bool (P,): for which problems all of them flip for sure.
+        """Search `count` counterfactuals of each problem.
 
-        Of all changes of one object those that change the picture's pixels least; if there are several, each is of
-        another object. For `count` 1, changes of several objects where no single one is enough.
+        They are the confident changes of one object that change the fewest pixels, each of another object. For a count
+        of 1 several objects may change where no single one is enough.
+
+        Returns:
+            Layout vectors (P*count,D), and bool (P,): true where all vectors of a problem flip confidently.
         """
-        form, vectors = self.problems.form, self.problems.start.repeat_interleave(count, 0)
+        form, vectors = self._form, self.problems.start.repeat_interleave(count, 0)
         solved = torch.zeros(len(self.problems), dtype=torch.bool)
-        for picture in self.problems.image_index.unique():
-            rows = (self.problems.image_index == picture).nonzero()[:, 0]
+        for image in self.problems.image_index.unique():
+            rows = (self.problems.image_index == image).nonzero()[:, 0]
             start, mask = self.problems.start[rows[0]], self.problems.mask[rows[0]]
-            changed = self._changes(start, mask)
-            image, outputs = self._seen(changed, start, picture)
-            amount = (image - image[0]).abs().flatten(1).mean(1)
-            moved = (form.changed(changed, start.expand_as(changed)).float() @ self.examples.objects.T.float()) > 0
+            changes = self._single_changes(start, mask)
+            images, outputs = self._evaluate(changes, start, image)
+            amount = (images - images[0]).abs().flatten(1).mean(1)
+            changed = form.changed(changes, start.expand_as(changes)).float()
+            objects = (changed @ self.examples.objects.T.float()) > 0
             for row in rows.tolist():
-                margin = self.problems.target[torch.full((len(changed),), row)].margin(outputs)
-                chosen = _smallest(margin, amount, moved, count)
-                found = changed[chosen] if len(chosen) or count > 1 else self._emptied(row, start, mask)
+                margin = self.problems.target[torch.full((len(changes),), row)].margin(outputs)
+                chosen = _smallest(margin, amount, objects, count)
+                found = changes[chosen] if len(chosen) or count > 1 else self._eliminate(row, start, mask)
                 if len(found) == count:
                     vectors[row * count : (row + 1) * count], solved[row] = found, True
         return vectors, solved
 
-    def _changes(self, start: Tensor, mask: Tensor) -> Tensor:
-        """(C,D): the layout `start` (D,), then all changes of one of its objects within `mask` (D,) bool."""
-        form = self.problems.form
-        owners, (sizes, appearance) = form.owners().to(start.device), self._parts()
-        near, found = self._nearest(start), [start[None]]
-        for one in self.examples.objects[1:]:
-            own = one[owners]
-            with_it = near[(self.examples.present[near] & one).any(1)][: self.tried]
-            others = form.flatten(self.examples.layout[with_it])
-            if one.sum() == 1 and start[own & sizes] > ABSENT / 2:  # it is there
-                found.append(torch.where(own & appearance & mask, others, start))
-                found.append(torch.where(own & sizes & mask, ABSENT, start)[None])
-            found.append(torch.where(own & mask, others, start))
-        for some in self.examples.surfaces:
-            changed = self._relit(start, near) if some[0] else form.flatten(self.examples.layout[near])
-            shown = (some if some[0] else self.examples.present[near] & some).expand(len(changed), -1)
-            with_it = shown.any(1)
-            changed, shown = changed[with_it][: self.tried], shown[with_it][: self.tried]
-            found.append(torch.where(shown[:, owners] & appearance & mask, changed, start))
-        every = torch.cat(found)
-        kept = (every != start).any(1)
-        return torch.cat([start[None], every[kept]])
+    def _single_changes(self, start: Tensor, mask: Tensor) -> Tensor:
+        """Return (C,D): the layout `start` (D,), then every change of one of its objects within `mask` (D,) bool."""
+        examples, tried = self.examples, self.context.params.examples
+        nearest, changes = self._nearest_light(start), [start[None]]
+        for blobs in examples.objects[1:]:
+            own = blobs[self._owners]
+            having = nearest[(examples.present[nearest] & blobs).any(1)][:tried]
+            others = self._form.flatten(examples.layout[having])
+            if blobs.sum() == 1 and start[own & self._sizes] > ABSENT / 2:  # the object is present
+                changes.append(torch.where(own & self._appearance & mask, others, start))
+                changes.append(torch.where(own & self._sizes & mask, ABSENT, start)[None])
+            changes.append(torch.where(own & mask, others, start))
+        for surface in examples.surfaces:
+            if surface[0]:  # with the background
+                others, visible = self._relight(start, nearest), surface
+            else:
+                others, visible = self._form.flatten(examples.layout[nearest]), examples.present[nearest] & surface
+            visible = visible.expand(len(others), -1)
+            having = visible.any(1)
+            others, visible = others[having][:tried], visible[having][:tried]
+            changes.append(torch.where(visible[:, self._owners] & self._appearance & mask, others, start))
+        candidates = torch.cat(changes)
+        return torch.cat([start[None], candidates[(candidates != start).any(1)]])
 
-    def _relit(self, start: Tensor, near: Tensor) -> Tensor:
-        """(T,D): the layout `start` (D,) in T different lights; `near` (E,) by light.
+    def _relight(self, start: Tensor, nearest: Tensor) -> Tensor:
+        """Return (T,D): the layout `start` (D,) in T different lights.
 
-        The background is that of an example. All else looks as the blob nearest in place and shape among the ALIKE
-        examples whose background is most like that one; what none of them has stays as it is.
+        The background is that of an example. Every blob has the appearance of the blob nearest in position and shape
+        among the examples with the most similar backgrounds; a blob that none of them has keeps its own.
+
+        Args:
+            nearest: Numbers of the examples (E,), ordered by light.
         """
-        form, (_, appearance) = self.problems.form, self._parts()
-        owners, others = form.owners().to(start.device), form.flatten(self.examples.layout)
-        sky, found = (owners == 0) & appearance, []
-        for number in near[torch.linspace(0, len(near) - 1, min(self.tried, len(near))).round().long()]:
-            alike = (others[:, sky] - others[number, sky]).square().sum(1).argsort(stable=True)[:ALIKE]
-            apart = form.by_blob(torch.where(appearance, 0, (others[alike] - start).abs() * self.problems.price))
-            apart = torch.where(self.examples.present[alike], apart, torch.inf)
-            chosen = torch.where(apart.amin(0) < torch.inf, alike[apart.argmin(0)], -1)[owners]
-            lit = others.gather(0, chosen.clamp(min=0)[None])[0]
-            found.append(torch.where(appearance & (chosen >= 0), lit, start))
-        return torch.stack(found)
+        others, lights = self._form.flatten(self.examples.layout), []
+        background = (self._owners == 0) & self._appearance
+        picks = torch.linspace(0, len(nearest) - 1, min(self.context.params.examples, len(nearest)))
+        for number in nearest[picks.round().long()]:
+            difference = (others[:, background] - others[number, background]).square().sum(1)
+            similar = difference.argsort(stable=True)[:SIMILAR_LIGHT]
+            distance = (others[similar] - start).abs() * self.problems.price
+            distance = self._form.by_blob(torch.where(self._appearance, 0, distance))
+            distance = torch.where(self.examples.present[similar], distance, torch.inf)
+            source = torch.where(distance.amin(0) < torch.inf, similar[distance.argmin(0)], -1)[self._owners]
+            relit = others.gather(0, source.clamp(min=0)[None])[0]
+            lights.append(torch.where(self._appearance & (source >= 0), relit, start))
+        return torch.stack(lights)
 
-    def _emptied(self, row: int, start: Tensor, mask: Tensor) -> Tensor:
-        """(1,D): the change of the fewest blobs that flips problem `row` for sure; (0,D) if none does.
+    def _eliminate(self, row: int, start: Tensor, mask: Tensor) -> Tensor:
+        """Return (1,D): the confident flip of problem `row` with the fewest changed blobs; (0,D) if there is none.
 
-        All objects are gone, on the ground as it is or as examples have it; one by one they return.
+        All objects are removed, with the ground as it is or as in an example. Then they are restored one by one, those
+        that changed most first, as long as the flip stays confident.
         """
-        form, (sizes, _) = self.problems.form, self._parts()
-        owners, objects = form.owners().to(start.device), self.examples.objects
-        things = objects[objects.sum(1) == 1].any(0)
-        things[0] = False
-        empty = torch.where(things[owners] & sizes & mask, start.clamp(max=ABSENT), start)[None]
-        others = form.flatten(self.examples.layout[self._nearest(start)[: self.tried]])
-        grounds = [torch.where(one[owners] & mask, others, empty) for one in objects if one.sum() > 1]
+        objects = self.examples.objects
+        removable = objects[objects.sum(1) == 1].any(0)
+        removable[0] = False
+        empty = torch.where(removable[self._owners] & self._sizes & mask, start.clamp(max=ABSENT), start)[None]
+        nearest = self._nearest_light(start)[: self.context.params.examples]
+        others = self._form.flatten(self.examples.layout[nearest])
+        grounds = [torch.where(ground[self._owners] & mask, others, empty) for ground in objects if ground.sum() > 1]
         vectors = torch.cat([empty, *grounds])
-        number = torch.full((len(vectors),), row)
-        same = start.expand_as(vectors)
-        before, reached = self._margins(same[:1], number[:1]), self._margins(vectors, number)
-        least = torch.maximum(SURE * reached, -AS_BEFORE * before).clamp(min=LEAST)
-        flips = reached >= least
-        amount = form.by_blob((vectors - same).abs() * self.problems.price) @ objects.T.float()
+        rows, same = torch.full((len(vectors),), row), start.expand_as(vectors)
+        margin = self._margins(vectors, rows)
+        least = _least_margin(margin, self._margins(same[:1], rows[:1]))
+        flips = margin >= least
+        amount = self._form.by_blob((vectors - same).abs() * self.problems.price) @ objects.T.float()
         amount[:, 0] = torch.inf
-        for rank in amount.argsort(dim=1, descending=True, stable=True).T:  # what changed most returns first
-            back = torch.where(objects[rank][:, owners], same, vectors)
-            bears = flips & (self._margins(back, number) >= least)
-            vectors = torch.where(bears[:, None], back, vectors)
-        cost = form.changed(vectors, same).sum(1) + self._price(vectors, start)
+        for blobs in amount.argsort(dim=1, descending=True, stable=True).T:
+            restored = torch.where(objects[blobs][:, self._owners], same, vectors)
+            restorable = flips & (self._margins(restored, rows) >= least)
+            vectors = torch.where(restorable[:, None], restored, vectors)
+        distance = ((vectors - start).abs() * self.problems.price).sum(1)
+        cost = self._form.changed(vectors, same).sum(1) + distance / (1 + distance)  # distance breaks ties
         return vectors[torch.where(flips, cost, torch.inf).argmin()][None][: int(flips.any())]
 
-    def _price(self, vectors: Tensor, start: Tensor) -> Tensor:
-        """(V,) from 0 to 1, the farther the higher: what breaks ties between as many objects."""
-        distance = ((vectors - start).abs() * self.problems.price).sum(1)
-        return distance / (1 + distance)
-
-    def _parts(self) -> tuple[Tensor, Tensor]:
-        """(D,) bool each: the entries that are sizes, and those of appearance."""
-        form, device = self.problems.form, self.problems.start.device
-        return form.spread({"sizes": 1.0}).to(device) > 0, form.spread(APPEARANCE_KEYS).to(device) > 0
-
-    def _nearest(self, start: Tensor) -> Tensor:
-        """(E,): numbers of the examples, first those in a light as that of `start` (D,): with a background like its."""
-        form = self.problems.form
-        sky = (form.owners().to(start.device) == 0) & self._parts()[1]
-        return (form.flatten(self.examples.layout)[:, sky] - start[sky]).square().sum(1).argsort(stable=True)
+    def _nearest_light(self, start: Tensor) -> Tensor:
+        """Return the numbers of the examples (E,), those with a background like that of `start` (D,) first."""
+        background = (self._owners == 0) & self._appearance
+        others = self._form.flatten(self.examples.layout)[:, background]
+        return (others - start[background]).square().sum(1).argsort(stable=True)
 
     @torch.no_grad()
-    def _seen(self, vectors: Tensor, start: Tensor, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """What vectors (V,D) of one picture show, and what the model says of it."""
+    def _evaluate(self, vectors: Tensor, start: Tensor, image_index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images and model outputs of layout vectors (V,D) of one query."""
+        composer = self.context.composer
 
-        def seen(part: Tensor) -> State:
-            changed = self.problems.form.changed(part, start.expand_as(part))
-            image = self.composer.compose(part, picture.expand(len(part)), changed)
-            return {"image": image, "outputs": self.composer.networks.decide(image)}
+        def evaluate(part: Tensor) -> State:
+            changed = self._form.changed(part, start.expand_as(part))
+            images = composer.compose(part, image_index.expand(len(part)), changed)
+            return {"images": images, "outputs": composer.networks.decide(images)}
 
-        state = in_batches(seen, self.batch_size, vectors)
-        return state["image"], state["outputs"]
+        state = in_batches(evaluate, self.context.batch_size, vectors)
+        return state["images"], state["outputs"]
 
     def _margins(self, vectors: Tensor, rows: Tensor) -> Tensor:
-        """(V,): how far past the border of problems `rows` (V,), all of one picture, vectors (V,D) are."""
-        some = self.problems[rows]
-        return some.target.margin(self._seen(vectors, some.start[0], some.image_index[0])[1])
+        """Return the margins (V,) of layout vectors (V,D) for problems `rows` (V,), all of one query."""
+        problems = self.problems[rows]
+        return problems.target.margin(self._evaluate(vectors, problems.start[0], problems.image_index[0])[1])
+
+    @property
+    def _form(self) -> VectorForm:
+        return self.problems.form
+
+    @cached_property
+    def _owners(self) -> Tensor:
+        return self._form.owners().to(self.problems.layouts.device)
+
+    @cached_property
+    def _sizes(self) -> Tensor:
+        """(D,) bool: entries that are sizes."""
+        return self._form.spread({"sizes": 1.0}).to(self.problems.layouts.device) > 0
+
+    @cached_property
+    def _appearance(self) -> Tensor:
+        """(D,) bool: entries that are features or styles."""
+        return self._form.spread(APPEARANCE).to(self.problems.layouts.device) > 0
 
 
-def _smallest(margin: Tensor, amount: Tensor, moved: Tensor, count: int) -> Tensor:
-    """Numbers of at most `count` changes that flip for sure, the smallest first, each of other objects.
+def _least_margin(margin: Tensor, margin_before: Tensor) -> Tensor:
+    """Return the least margin that is confident, given those of the candidates and of the query."""
+    return torch.maximum(CONFIDENT * margin, -AS_CONFIDENT * margin_before).clamp(min=LEAST_MARGIN)
 
-    `margin` (C,), `amount` (C,) of change and the objects `moved` (C,U) bool of changes; the first is none.
+
+def _smallest(margin: Tensor, amount: Tensor, objects: Tensor, count: int) -> Tensor:
+    """Return the numbers of at most `count` confident changes of different objects, the smallest first.
+
+    Args:
+        margin: (C,); the first is that of the unchanged layout.
+        amount: Change of pixels (C,).
+        objects: Objects that each change affects, (C,U) bool.
     """
     chosen = list[Tensor]()
-    left = amount > 0
+    remaining = amount > 0
     while len(chosen) < count:
-        surest = margin[left].amax() if left.any() else margin.new_tensor(-torch.inf)
-        least = torch.maximum(SURE * surest, -AS_BEFORE * margin[0]).clamp(min=LEAST)
-        flips = left & (margin >= least)
+        highest = margin[remaining].amax() if remaining.any() else margin.new_tensor(-torch.inf)
+        flips = remaining & (margin >= _least_margin(highest, margin[0]))
         if not flips.any():
             break
         chosen.append(torch.where(flips, amount, torch.inf).argmin())
-        left = left & ~(moved & moved[chosen[-1]]).any(1)
+        remaining = remaining & ~(objects & objects[chosen[-1]]).any(1)
     return torch.stack(chosen) if chosen else torch.zeros(0, dtype=torch.long)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from blobex.core.ranks import Ranks
-from blobex.inversion.invert import Inversion
+from blobex.inversion.inversion import Inversion
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,12 @@ from blobex.core.errors import BlobexError
 from blobex.core.ranks import ALONE, Ranks
 from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.masks import build_masks, check_mask_rows
-from blobex.counterfactual.published import search_published
+from blobex.counterfactual.object_examples import ObjectExamples
+from blobex.counterfactual.problems import Problems
+from blobex.counterfactual.published import LAMBDA_KEY, search_published
 from blobex.counterfactual.questions import Questions, build_questions, check_region
 from blobex.counterfactual.search import SearchOptions, search
 from blobex.counterfactual.verify import Counterfactuals
-from blobex.counterfactual.whole_objects import ObjectExamples
 from blobex.datasets.images import to_float, to_tensor
 from blobex.decisions.decision import Decision, frozen_eval, output_index
 from blobex.decisions.load import Model
@@ -45,13 +46,14 @@ from blobex.explain.published_files import write_published
 from blobex.explain.request import Output, Plan, Request, make_plan
 from blobex.explain.results_folder import ResultFolder
 from blobex.explain.snapshot import write_snapshots
-from blobex.inversion.invert import Inversion, invert
+from blobex.inversion.inversion import Inversion
+from blobex.inversion.invert import invert
 from blobex.inversion.published import invert_published
 from blobex.layout.blobs import BlobLayout
 from blobex.layout.vector import VectorForm
 from blobex.networks.parser import Parser, ParserOutput
 from blobex.optim.batching import float32_batch_size, in_batches
-from blobex.optim.networks import Networks
+from blobex.optim.networks import NetworkPair, Networks
 from blobex.perception.differences import differences, sentence
 from blobex.perception.objects import read_scenes
 from blobex.perception.reading import SceneReading
@@ -261,9 +263,7 @@ class Explainer:
         with frozen_eval(self.decision):
             if self.params.search.mode == "published":
                 return invert_published(queries, self.exact)
-            return invert(
-                queries, quick=self.quick, exact=self.exact, setup=values, batch_size=self.batch_size, start=start
-            )
+            return invert(queries, NetworkPair(self.quick, self.exact), values, self.batch_size, start)
 
     def search(
         self,
@@ -275,21 +275,15 @@ class Explainer:
         skip: Tensor | None = None,
     ) -> Counterfactuals:
         """Search the counterfactuals of inverted images; see `blobex.counterfactual.search.search`."""
-        problems = (queries, start, questions.image_index, questions.target, allowed)
+        published = self.params.search.mode == "published"
+        prices = LAMBDA_KEY if published else plan.search.lambda_key
+        problems = Problems.of(queries, start, questions.image_index, questions.target, allowed, prices)
         options = SearchOptions(plan.variant.few, plan.variant.count, plan.photo, self.params.run.seed)
         with frozen_eval(self.decision):
-            if self.params.search.mode == "published":
-                return search_published(*problems, self.exact)
-            return search(
-                *problems,
-                quick=self.quick,
-                exact=self.exact,
-                setup=plan.search,
-                batch_size=self.batch_size,
-                options=options,
-                skip=skip,
-                examples=self.examples,
-            )
+            if published:
+                return search_published(problems, self.exact)
+            networks = NetworkPair(self.quick, self.exact)
+            return search(problems, networks, plan.search, self.batch_size, options, skip, self.examples)
 
     def readings(self, images: Sequence[np.ndarray]) -> list[SceneReading]:
         """Return what the parser sees in images, uint8 (H,W,3); BlobexError without a parser."""

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from blobex.core.errors import BlobexError
 from blobex.core.files import whole_file
-from blobex.counterfactual.objective import change
+from blobex.counterfactual.proximity import change
 from blobex.counterfactual.questions import Questions
 from blobex.counterfactual.verify import Counterfactuals
 from blobex.datasets.images import to_array
 from blobex.explain.batch import InvertedImages
 from blobex.explain.blob_changes import BlobChange, blob_changes
 from blobex.explain.gate import GateResult
-from blobex.inversion.invert import Inversion
+from blobex.inversion.inversion import Inversion
 from blobex.layout.blobs import KEYS, BlobLayout
 
 Record = TypeVar("Record", Inversion, Counterfactuals)

@@ -1,1 +1,1 @@
-"""From a picture to its blobs."""
+"""Inversion: the blob layout whose rendering reproduces an image."""

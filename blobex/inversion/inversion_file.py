@@ -1,6 +1,6 @@
-"""Inversions on disk: one file with the pictures, their names and everything that was found.
+"""The file of inverted images: names, queries and the `Inversion`.
 
-Pictures of 8 bits are kept as such, and reconstructions in float16, which is off by an eighth of a grey level at most.
+Queries of 8 bits are stored as uint8, reconstructions as float16: off by at most an eighth of a grey level.
 """
 
 from __future__ import annotations
@@ -16,23 +16,27 @@ from torch import Tensor
 from blobex.core.errors import BlobexError, brief
 from blobex.core.files import whole_file
 from blobex.datasets.images import to_float, to_uint8
-from blobex.inversion.invert import Inversion
+from blobex.inversion.inversion import Inversion
 from blobex.layout.blobs import from_dict
 from blobex.networks.tensor_file import load_tensors, save_tensors
 
 
 def save_inversion(path: Path, names: Sequence[str], queries: Tensor, inversion: Inversion) -> None:
-    """Write names, pictures (N,3,H,W) in [-1,1] and their inversion; the file appears whole or not at all."""
-    fields = {item.name: getattr(inversion, item.name) for item in dataclasses.fields(Inversion)}
+    """Write names, queries (N,3,H,W) in [-1,1] and their inversion; the file appears complete or not at all."""
+    fields = {field.name: getattr(inversion, field.name) for field in dataclasses.fields(Inversion)}
     tensors = {name: value.detach().cpu() for name, value in fields.items() if isinstance(value, Tensor)}
-    tensors |= {"queries": _short(queries.cpu()), "image": tensors["image"].half()}
+    tensors |= {"queries": _as_uint8(queries.cpu()), "image": tensors["image"].half()}
     layout = inversion.layout.detach().to("cpu").as_dict()
     with whole_file(path) as temporary:
         save_tensors(temporary, {"names": list(names), "layout": layout, **tensors})
 
 
 def load_inversion(path: Path) -> tuple[list[str], Tensor, Inversion]:
-    """Names, pictures and inversion as saved, in float32; BlobexError if the file is missing or damaged."""
+    """Read names, queries and inversion, in float32.
+
+    Raises:
+        BlobexError: The file is missing or damaged.
+    """
     try:
         content = load_tensors(path)
         names, queries, layout = content.pop("names"), content.pop("queries"), content.pop("layout")
@@ -47,20 +51,20 @@ def load_inversion(path: Path) -> tuple[list[str], Tensor, Inversion]:
     return names, queries, inversion
 
 
-def _short(queries: Tensor) -> Tensor:
-    """Pictures in [-1,1] as uint8, if that loses nothing: what a generator made it would."""
-    short = to_uint8(queries)
-    return short if torch.equal(to_float(short), queries) else queries
+def _as_uint8(queries: Tensor) -> Tensor:
+    """Convert images in [-1,1] to uint8 where that is lossless (for generated images it is not)."""
+    converted = to_uint8(queries)
+    return converted if torch.equal(to_float(converted), queries) else queries
 
 
 def _check(names: Any, queries: Any, inversion: Inversion) -> None:
-    """ValueError unless there is one of everything for each name."""
-    measures = [getattr(inversion, item.name) for item in dataclasses.fields(Inversion) if item.name != "layout"]
+    """Raise ValueError if the parts do not have one row per name."""
+    measures = [getattr(inversion, field.name) for field in dataclasses.fields(Inversion) if field.name != "layout"]
     if not names or not all(isinstance(name, str) for name in names):
-        raise ValueError("no names of pictures")
+        raise ValueError("no image names")
     if not all(isinstance(value, Tensor) and len(value) == len(names) for value in (queries, *measures)):
-        raise ValueError("not one of everything for each picture")
+        raise ValueError("some images lack a value")
     if len(inversion) != len(names) or queries.ndim != 4 or queries.shape != inversion.image.shape:
-        raise ValueError("pictures, reconstructions and blobs that do not belong together")
+        raise ValueError("images, reconstructions and layouts do not match")
     if not all(tensor.isfinite().all() for tensor in (queries, inversion.image, *inversion.layout.as_dict().values())):
-        raise ValueError("numbers that are not finite")
+        raise ValueError("some numbers are not finite")

@@ -1,1 +1,1 @@
-"""Per-row Adam and batching of independent problems, shared by the inversion and the counterfactual search."""
+"""Optimisation shared by inversion and counterfactual search: row-wise Adam, batching, network types."""

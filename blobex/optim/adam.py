@@ -1,4 +1,4 @@
-"""Adam (Kingma & Ba, ICLR 2015) where every row has its own count of steps."""
+"""Adam (Kingma & Ba, ICLR 2015, algorithm 1) in which every row counts its own iterations."""
 
 from __future__ import annotations
 
@@ -13,24 +13,29 @@ BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 
 
-def begin(vector: Tensor) -> State:
-    """The state before the first step, for vectors (N,D)."""
+def init(vector: Tensor) -> State:
+    """Return the state before the first step: `vector` (N,D), its two moments, and `iteration` (N,)."""
     zeros = torch.zeros_like(vector)
-    return {"vector": vector, "first": zeros, "second": zeros, "age": torch.zeros_like(vector[:, 0], dtype=torch.long)}
+    iteration = torch.zeros_like(vector[:, 0], dtype=torch.long)
+    return {"vector": vector, "moment1": zeros, "moment2": zeros, "iteration": iteration}
 
 
-def step(state: State, gradient: Tensor, rate: Tensor, betas: tuple[float, float] = BETAS) -> State:
-    """The state after one step. `gradient` (N,D); `rate` broadcasts to (N,D): the learning rate of each number."""
-    slow, slower = betas
-    age = state["age"] + 1
-    first = state["first"].lerp(gradient, 1 - slow)
-    second = state["second"].lerp(gradient.square(), 1 - slower)
-    power = age[:, None].to(gradient.dtype)
-    spread = (second / _share(slower, power)).sqrt().add_(EPSILON)
-    vector = state["vector"] - rate * (first / _share(slow, power)) / spread
-    return {"vector": vector, "first": first, "second": second, "age": age}
+def step(state: State, gradient: Tensor, learning_rate: Tensor, betas: tuple[float, float] = BETAS) -> State:
+    """Return the state after one step.
+
+    Args:
+        gradient: (N,D).
+        learning_rate: Of each entry; broadcasts to (N,D).
+    """
+    iteration = state["iteration"] + 1
+    moment1 = state["moment1"].lerp(gradient, 1 - betas[0])
+    moment2 = state["moment2"].lerp(gradient.square(), 1 - betas[1])
+    power = iteration[:, None].to(gradient.dtype)
+    root = (moment2 / _bias_correction(betas[1], power)).sqrt().add_(EPSILON)
+    vector = state["vector"] - learning_rate * (moment1 / _bias_correction(betas[0], power)) / root
+    return {"vector": vector, "moment1": moment1, "moment2": moment2, "iteration": iteration}
 
 
-def _share(beta: float, power: Tensor) -> Tensor:
-    """1 - beta**power. Unlike a power, an exponential rounds alike wherever in a batch it stands."""
+def _bias_correction(beta: float, power: Tensor) -> Tensor:
+    """Compute 1 - beta**power. Unlike pow, expm1 rounds a number alike wherever in a batch it stands."""
     return -torch.expm1(power * math.log(beta))

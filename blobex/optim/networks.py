@@ -1,4 +1,4 @@
-"""The networks as inversion and counterfactual search see them: callables, each picture treated by itself."""
+"""The networks as inversion and counterfactual search call them; each treats the rows of a batch independently."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from torch import Tensor
 
 from blobex.layout.blobs import BlobLayout
 
-Render = Callable[[BlobLayout], Tensor]  # deterministic; (N,3,H,W), about [-1,1]
-Scores = Callable[[BlobLayout], Tensor]  # (N,K+1,H,W), background first: how much each counts at each pixel
-Encode = Callable[[Tensor], BlobLayout]
-Decide = Callable[[Tensor], Tensor]  # (N,3,H,W) to outputs (N,A) or (N,A,H,W)
-Features = Callable[[Tensor], Tensor]  # (N,3,H,W) to (N,D)
+Render = Callable[[BlobLayout], Tensor]  # to images (N,3,H,W), about [-1,1]; deterministic
+Scores = Callable[[BlobLayout], Tensor]  # to score maps (N,K+1,H,W), background first: weight of each blob per pixel
+Encode = Callable[[Tensor], BlobLayout]  # from images (N,3,H,W) in [-1,1]
+Decide = Callable[[Tensor], Tensor]  # from images (N,3,H,W) to outputs (N,A) or (N,A,H,W)
+Features = Callable[[Tensor], Tensor]  # from images (N,3,H,W) to (N,D)
 
 
 class Perceptual(Protocol):
-    """A perceptual distance whose one side can be prepared once."""
+    """Perceptual distance whose reference images are embedded once."""
 
     def embed(self, images: Tensor, /) -> list[Tensor]:
-        """What the distance compares, each (N,...)."""
+        """Return the features (N,...) that are compared, one tensor per layer."""
 
     def distance_to(self, embedded: Sequence[Tensor], images: Tensor, /) -> Tensor:
-        """Distances (N,) between the embedded pictures and `images` (N,3,H,W)."""
+        """Return the distances (N,) between embedded images and `images` (N,3,H,W)."""
 
 
 @dataclass(frozen=True)
 class Networks:
-    """All of them in one precision. `decide` and `features` are of the model to explain."""
+    """All networks in one precision. `decide` and `features` belong to the model to explain."""
 
     render: Render
     scores: Scores
@@ -37,3 +37,11 @@ class Networks:
     decide: Decide
     features: Features
     perceptual: Perceptual
+
+
+@dataclass(frozen=True)
+class NetworkPair:
+    """The same networks twice: `quick`, in the fastest precision, to optimise; `exact`, in float32, to evaluate."""
+
+    quick: Networks
+    exact: Networks

@@ -13,8 +13,8 @@ from blobex.datasets.images import name_of, to_array, to_float, write_png
 from blobex.datasets.manifest import manifest_path
 from blobex.explain.explainer import Explainer
 from blobex.explain.measures import with_intervals
+from blobex.inversion.inversion import Inversion
 from blobex.inversion.inversion_file import save_inversion
-from blobex.inversion.invert import Inversion
 from blobex.metrics.alignment import alignment, found_again
 from blobex.metrics.flips import kept
 from blobex.networks.blobgan import load_blobgan, sample_pictures

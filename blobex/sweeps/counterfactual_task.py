@@ -27,9 +27,9 @@ from blobex.sweeps.search_task import SearchTask
 from blobex.sweeps.task import Number, Outcome, Report, Settings
 
 PUBLISHED: dict[str, Number] = {
-    "learning_rate": published.RATE,
+    "learning_rate": published.LEARNING_RATE,
     "steps": published.STEPS,
-    "size_lr_multiplier": published.SIZE_RATE / published.RATE,
+    "size_lr_multiplier": published.SIZE_LEARNING_RATE / published.LEARNING_RATE,
     "lambda_prox": published.LAMBDA_PROX,
 }
 

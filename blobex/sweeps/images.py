@@ -16,8 +16,8 @@ from blobex.core.errors import BlobexError
 from blobex.datasets.datamodule import explained_paths, load_image_files
 from blobex.datasets.images import name_of, to_float
 from blobex.explain.explainer import Explainer
+from blobex.inversion.inversion import Inversion
 from blobex.inversion.inversion_file import load_inversion, save_inversion
-from blobex.inversion.invert import Inversion
 from blobex.sweeps.claim import locked
 from blobex.sweeps.task import Settings, Values, rounded
 

@@ -15,7 +15,7 @@ from blobex.core.errors import BlobexError
 from blobex.datasets.images import to_array
 from blobex.explain.explainer import Explainer
 from blobex.inversion import published
-from blobex.inversion.invert import Inversion
+from blobex.inversion.inversion import Inversion
 from blobex.sweeps.clock import one_core, seconds
 from blobex.sweeps.compare import Samples, comparison
 from blobex.sweeps.images import Parts
@@ -23,10 +23,10 @@ from blobex.sweeps.search_task import SearchTask
 from blobex.sweeps.task import Number, Outcome, Report, Settings
 
 PUBLISHED: dict[str, Number] = {
-    "learning_rate": published.RATE,
+    "learning_rate": published.LEARNING_RATE,
     "steps": published.STEPS,
     "decision_steps": published.STEPS,
-    "size_lr_multiplier": published.SIZE_RATE / published.RATE,
+    "size_lr_multiplier": published.SIZE_LEARNING_RATE / published.LEARNING_RATE,
     **published.WEIGHTS,
 }
 

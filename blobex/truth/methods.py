@@ -6,8 +6,11 @@ from collections.abc import Callable
 
 from blobex.config.evaluation import Truth
 from blobex.core.errors import BlobexError
+from blobex.counterfactual.attacks import AttackedQueries, AttackResult, pixel_attack, random_edits
+from blobex.counterfactual.target import AttributeTarget
+from blobex.datasets.images import to_array
+from blobex.decisions.decision import frozen_eval
 from blobex.explain.explanation import Explanation
-from blobex.truth.attacks import pixel_attack, random_edits
 from blobex.truth.task import Answer, Task
 
 Method = Callable[[Task, Truth], list[Answer]]
@@ -32,13 +35,20 @@ def published(task: Task, options: Truth) -> list[Answer]:
 
 
 def pixels(task: Task, options: Truth) -> list[Answer]:
-    """An attack on the pixels: what is no explanation at all."""
-    return pixel_attack(task, options.pixels)
+    """Attack the pixels: a change that is no explanation."""
+    explainer = task.explainer
+    with frozen_eval(explainer.decision):
+        decide, batch_size = explainer.exact.decide, explainer.batch_size
+        return _attack_answers(task, pixel_attack(_attacked(task), decide, options.pixels, batch_size))
 
 
 def random(task: Task, options: Truth) -> list[Answer]:
-    """Random changes of all blobs: what chance finds."""
-    return random_edits(task, options.random)
+    """Change all blobs at random: the flips that chance finds."""
+    explainer, layout = task.explainer, task.inversion.layout.to(task.explainer.device)
+    seed = explainer.params.run.seed
+    with frozen_eval(explainer.decision):
+        result = random_edits(_attacked(task), layout, explainer.exact, options.random, explainer.batch_size, seed)
+    return _attack_answers(task, result)
 
 
 METHODS: dict[str, Method] = {"ours": ours, "published": published, "pixels": pixels, "random": random}
@@ -49,3 +59,17 @@ def _answer(record: Explanation) -> Answer:
     what the generator cannot paint is no change."""
     before = record.query if record.compose == "photo" else record.reconstruction
     return Answer(before, record.counterfactual, record.flipped, record.reconstruction_agrees)
+
+
+def _attacked(task: Task) -> AttackedQueries:
+    device = task.explainer.device
+    index, target = task.questions.image_index.to(device), task.questions.target
+    assert isinstance(target, AttributeTarget)
+    target = AttributeTarget(target.column.to(device), target.wanted.to(device))
+    return AttackedQueries(task.queries.to(device), index, target)
+
+
+def _attack_answers(task: Task, result: AttackResult) -> list[Answer]:
+    queries, images = ([to_array(image) for image in batch.cpu()] for batch in (task.queries, result.image))
+    rows = zip(task.pictures, images, result.flipped.tolist(), strict=True)
+    return [Answer(queries[index], image, flipped) for index, image, flipped in rows]

@@ -16,7 +16,7 @@ from blobex.counterfactual.questions import Questions, build_questions
 from blobex.explain.batch import ImageShare
 from blobex.explain.explainer import Explainer
 from blobex.explain.request import Request
-from blobex.inversion.invert import Inversion
+from blobex.inversion.inversion import Inversion
 from blobex.scenes.rules import ACTIONS
 
 

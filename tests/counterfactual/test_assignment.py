@@ -6,14 +6,16 @@ import math
 import pytest
 import torch
 from torch import Tensor
-from worlds.linear_world import BLOBS, SETUP, layouts, networks, opposite, render_x
+from worlds.linear_world import BLOBS, PARAMS, layouts, networks, opposite, render_x
 
 from blobex.counterfactual.assignment import SPREAD, TEMPERATURE, BlobAssignment
 from blobex.counterfactual.masks import build_masks
-from blobex.counterfactual.search import FASTER, SearchOptions, search
+from blobex.counterfactual.problems import Problems
+from blobex.counterfactual.search import RETRY_FACTOR, SearchOptions, search
 from blobex.counterfactual.verify import Counterfactuals
 from blobex.layout.blobs import BACKGROUND_KEYS, KEYS, BlobLayout
 from blobex.layout.vector import VectorForm
+from blobex.optim.networks import NetworkPair
 
 
 def free_of(count: int, assignment: Tensor, change: float = 1.0) -> tuple[BlobAssignment, Tensor, Tensor, BlobLayout]:
@@ -45,7 +47,7 @@ def test_each_blob_is_owned_by_one() -> None:
     by_blob = VectorForm.of(start).by_blob(owned.flatten(0, 1).float()).unflatten(0, (2, 2)) > 0
     assert by_blob[0].tolist() == [[True, False, True, True], [False, True, False, False]]
     assert (owned.sum(1) == 1).all()  # every entry has one owner
-    torch.testing.assert_close(shares.vectors(free), (vector + 1).repeat_interleave(2, 0))
+    torch.testing.assert_close(shares.proposals(free), (vector + 1).repeat_interleave(2, 0))
 
 
 def test_entropy_in_closed_form() -> None:
@@ -54,12 +56,12 @@ def test_entropy_in_closed_form() -> None:
     each = [math.log(2), 0, -(0.25 * math.log(0.25) + 0.75 * math.log(0.75)), math.log(2)]
     torch.testing.assert_close(shares.entropy(free), torch.full((2,), sum(each) / 4), rtol=0, atol=1e-5)
     allowed = torch.tensor([[False, True, False, False], [True, True, True, True]])
-    assert shares.sure(free, allowed).tolist() == [True, False]
+    assert shares.settled(free, allowed).tolist() == [True, False]
 
 
 def test_it_begins_near_even_and_the_same_for_all() -> None:
     shares, _, vector, _ = free_of(3, torch.full((3, BLOBS + 1), 1 / 3))
-    begun = shares.begin(vector)
+    begun = shares.initial(vector)
     assignment = begun[:, 3 * vector.shape[1] :]
     assert torch.equal(assignment[0], assignment[1])
     assert ((assignment - 1).abs() <= SPREAD).all() and assignment.std() > 0
@@ -75,11 +77,11 @@ def diverse(count: int, seed: int = 0, few: bool = False, rate: float = 0.02, re
     start = layouts(2).replace({"xs": torch.zeros(2, BLOBS)})
     world = networks(render)
     index, target = opposite(world.render(start), (0,))
-    setup = dataclasses.replace(SETUP, steps=300, learning_rate=rate, patience=0, retries=retries)
+    params = dataclasses.replace(PARAMS, steps=300, learning_rate=rate, patience=0, retries=retries)
     allowed = build_masks(BLOBS, ("xs",), None, background=False)
     options = SearchOptions(count=count, few=few, seed=seed)
-    arguments = (world.render(start), start, index, target, allowed)
-    return search(*arguments, quick=world, exact=world, setup=setup, batch_size=4, options=options)
+    problems = Problems.of(world.render(start), start, index, target, allowed, params.lambda_key)
+    return search(problems, NetworkPair(world, world), params, 4, options)
 
 
 @pytest.mark.parametrize("few", [False, True])
@@ -94,7 +96,11 @@ def test_counterfactuals_of_one_question_change_different_blobs(few: bool) -> No
 
 def test_answers_are_searched_again_together() -> None:
     """All of a question's anew, although one may have flipped before: else two might change the same blob."""
-    slow, fast, again = diverse(3, rate=0.01 / FASTER), diverse(3, rate=0.01), diverse(3, rate=0.01 / FASTER, retries=1)
+    slow, fast, again = (
+        diverse(3, rate=0.01 / RETRY_FACTOR),
+        diverse(3, rate=0.01),
+        diverse(3, rate=0.01 / RETRY_FACTOR, retries=1),
+    )
     assert (slow.flipped.unflatten(0, (2, 3)).sum(1) == 2).all()
     assert fast.flipped.all()
     for key, tensor in fast.layout.items():
@@ -105,10 +111,9 @@ def test_one_of_one_is_the_basic_search() -> None:
     start, world = layouts(4), networks(render_x)
     index, target = opposite(world.render(start), (0, 1))
     allowed = build_masks(BLOBS, KEYS, None, background=True)
-    arguments = (world.render(start), start, index, target, allowed)
-    options = {"quick": world, "exact": world, "setup": SETUP, "batch_size": 4}
-    basic = search(*arguments, **options)  # type: ignore[arg-type]
-    one = search(*arguments, **options, options=SearchOptions(count=1, seed=5))  # type: ignore[arg-type]
+    problems = Problems.of(world.render(start), start, index, target, allowed, PARAMS.lambda_key)
+    basic = search(problems, NetworkPair(world, world), PARAMS, 4)
+    one = search(problems, NetworkPair(world, world), PARAMS, 4, SearchOptions(count=1, seed=5))
     assert torch.equal(basic.image, one.image) and torch.equal(basic.step, one.step)
 
 

@@ -18,8 +18,9 @@ from worlds.tiny_world import (
     tiny_params,
 )
 
-from blobex.counterfactual.compose import FAINT, SOLID, Composer, coverage, lost
+from blobex.counterfactual.compose import FAINT, SOLID, Composer, coverage, lost_content
 from blobex.counterfactual.masks import build_masks
+from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.search import SearchOptions, search
 from blobex.counterfactual.target import AttributeTarget
 from blobex.datasets.images import to_array
@@ -27,7 +28,7 @@ from blobex.explain.request import Request
 from blobex.layout.blobs import ABSENT, KEYS, BlobLayout
 from blobex.layout.vector import VectorForm
 from blobex.optim.batching import FLOAT32_BATCH_SIZE
-from blobex.optim.networks import Networks
+from blobex.optim.networks import NetworkPair, Networks
 
 
 def photos(count: int = 2) -> Tensor:
@@ -94,10 +95,10 @@ def test_an_object_that_is_taken_out_leaves_no_ghost() -> None:
 def test_what_is_lost_of_a_pixel_is_between_nothing_and_all_of_it() -> None:
     before, after = scores(scenes(3)), scores(scenes(6))[3:]
     appearance = torch.randn(2, 3, BLOBS + 1, 5, generator=torch.Generator().manual_seed(0))
-    found = lost(before, after, appearance[0], appearance[1])
+    found = lost_content(before, after, appearance[0], appearance[1])
     assert found.min() >= 0 and found.max() <= 1 + 1e-6
-    assert torch.equal(lost(before, before, appearance[0], appearance[0]), torch.zeros_like(found))
-    torch.testing.assert_close(lost(before, after, appearance[0], -appearance[0]), torch.ones_like(found))
+    assert torch.equal(lost_content(before, before, appearance[0], appearance[0]), torch.zeros_like(found))
+    torch.testing.assert_close(lost_content(before, after, appearance[0], -appearance[0]), torch.ones_like(found))
 
 
 def test_without_photos_the_picture_is_the_rendering() -> None:
@@ -143,18 +144,10 @@ def test_exact_networks_see_few_rows_at_a_time_so_that_their_rounding_is_that_of
     count, start = 20, scenes(20)
     index = torch.arange(count)
     stops = painted_networks().decide(photos(count))[:, 1] > 0
-    search(
-        photos(count),
-        start,
-        index,
-        AttributeTarget(torch.ones_like(index), ~stops),
-        build_masks(BLOBS, KEYS, None, background=True),
-        quick=noting("quick"),
-        exact=noting("exact"),
-        setup=tiny_params(steps=2).explain.rect,
-        batch_size=count,
-        options=SearchOptions(photo=True),
-    )
+    target = AttributeTarget(torch.ones_like(index), ~stops)
+    allowed, params = build_masks(BLOBS, KEYS, None, background=True), tiny_params(steps=2).explain.rect
+    problems = Problems.of(photos(count), start, index, target, allowed, params.lambda_key)
+    search(problems, NetworkPair(noting("quick"), noting("exact")), params, count, SearchOptions(over_query=True))
     assert max(rows["quick"]) == count and 0 < max(rows["exact"]) <= FLOAT32_BATCH_SIZE < count
 
 

@@ -6,12 +6,14 @@ import itertools
 import pytest
 import torch
 from torch import Tensor
-from worlds.linear_world import BLOBS, SETUP, layouts, networks, opposite
+from worlds.linear_world import BLOBS, PARAMS, layouts, networks, opposite
 
 from blobex.counterfactual.masks import build_masks
+from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.search import SearchOptions, search
 from blobex.counterfactual.verify import Counterfactuals
 from blobex.layout.blobs import KEYS, BlobLayout
+from blobex.optim.networks import NetworkPair
 
 
 def saturating(limits: Tensor) -> object:
@@ -29,20 +31,10 @@ def found(limits: Tensor, few: bool, keys: tuple[str, ...] = ("xs",)) -> Counter
     world = networks(saturating(limits))  # type: ignore[arg-type]
     queries = world.render(start)
     index, target = opposite(queries, (0,))
-    setup = dataclasses.replace(SETUP, steps=200, learning_rate=0.02, margin=0.05)
+    params = dataclasses.replace(PARAMS, steps=200, learning_rate=0.02, margin=0.05)
     allowed = build_masks(BLOBS, keys, None, background=True)
-    return search(
-        queries,
-        start,
-        index,
-        target,
-        allowed,
-        quick=world,
-        exact=world,
-        setup=setup,
-        batch_size=4,
-        options=SearchOptions(few=few),
-    )
+    problems = Problems.of(queries, start, index, target, allowed, params.lambda_key)
+    return search(problems, NetworkPair(world, world), params, 4, SearchOptions(few=few))
 
 
 @pytest.mark.parametrize(

@@ -7,18 +7,31 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
-from worlds.linear_world import BLOBS, LAMBDA_KEY, SETUP, decide, layouts, networks, opposite, render_all, render_x, run
+from worlds.linear_world import (
+    BLOBS,
+    LAMBDA_KEY,
+    PARAMS,
+    decide,
+    layouts,
+    networks,
+    opposite,
+    render_all,
+    render_x,
+    run,
+)
 
 from blobex.core.errors import BlobexError
 from blobex.counterfactual.masks import build_masks
-from blobex.counterfactual.objective import price_vector
-from blobex.counterfactual.search import FASTER, search
+from blobex.counterfactual.problems import Problems
+from blobex.counterfactual.proximity import price_vector
+from blobex.counterfactual.search import RETRY_FACTOR, search
 from blobex.counterfactual.target import AttributeTarget, ClassTarget, RegionTarget
 from blobex.counterfactual.verify import Counterfactuals
 from blobex.layout.blobs import KEYS, BlobLayout
 from blobex.layout.vector import VectorForm
+from blobex.optim.networks import NetworkPair
 
-ON_THE_WAY = dataclasses.replace(SETUP, margin=0.0, bisections=0)  # the nearest iterate itself
+ON_THE_WAY = dataclasses.replace(PARAMS, margin=0.0, bisections=0)  # the nearest iterate itself
 
 
 def proximity(layout: BlobLayout, start: BlobLayout) -> Tensor:
@@ -41,15 +54,15 @@ def some(result: Counterfactuals, index: list[int]) -> Counterfactuals:
 
 def test_smallest_change_is_the_one_known_by_hand() -> None:
     start = layouts(4)
-    result = run(start, setup=ON_THE_WAY)
+    result = run(start, params=ON_THE_WAY)
     # The logit 10 (x - 0.5) changes its sign at x = 0.5; Adam's steps are at most about the learning rate long here.
     needed = 0.5 - start.xs[:, 0]
     moved = result.layout.xs[:, 0] - start.xs[:, 0]
     assert result.flipped.all()
     assert (moved > needed).all()
-    assert (moved < needed + 1.01 * SETUP.learning_rate).all()
+    assert (moved < needed + 1.01 * PARAMS.learning_rate).all()
     torch.testing.assert_close(result.proximity, 6.0 * moved / BLOBS)
-    assert (result.step >= needed / SETUP.learning_rate).all()
+    assert (result.step >= needed / PARAMS.learning_rate).all()
     torch.testing.assert_close(result.perceptual, moved)
     torch.testing.assert_close(result.l2, moved**2)
     torch.testing.assert_close(result.scores_after[:, 0], 1 / (1 + torch.exp(-10 * (result.layout.xs[:, 0] - 0.5))))
@@ -59,8 +72,8 @@ def test_smallest_change_is_the_one_known_by_hand() -> None:
 @pytest.mark.parametrize("margin", [0.0, 0.3])
 def test_bisections_find_the_border(bisections: int, margin: float) -> None:
     start = layouts(4)
-    setup = dataclasses.replace(SETUP, bisections=bisections, margin=margin)
-    result, before = run(start, setup=setup), run(start, setup=dataclasses.replace(setup, bisections=0))
+    params = dataclasses.replace(PARAMS, bisections=bisections, margin=margin)
+    result, before = run(start, params=params), run(start, params=dataclasses.replace(params, bisections=0))
     assert result.flipped.all() and before.flipped.all()
     length = before.layout.xs[:, 0] - start.xs[:, 0]  # of the way, on which the border is 0.5 + margin / 10
     beyond = result.layout.xs[:, 0] - 0.5 - margin / 10
@@ -72,9 +85,9 @@ def test_bisections_find_the_border(bisections: int, margin: float) -> None:
 def test_margin_is_kept_on_the_way() -> None:
     start = layouts(4)
     for margin in (0.0, 0.1, 0.5):
-        found = run(start, setup=dataclasses.replace(ON_THE_WAY, margin=margin))
+        found = run(start, params=dataclasses.replace(ON_THE_WAY, margin=margin))
         assert (found.layout.xs[:, 0] > 0.5 + margin / 10).all()
-    unreachable = run(start, setup=dataclasses.replace(SETUP, margin=100.0))
+    unreachable = run(start, params=dataclasses.replace(PARAMS, margin=100.0))
     assert unreachable.flipped.all()  # the margin is for the way only: the border is passed, and that is a flip
 
 
@@ -87,11 +100,11 @@ def test_patience_ends_the_search() -> None:
             seen.append(layout.xs)
             return render_all(layout)
 
-        setup = dataclasses.replace(ON_THE_WAY, patience=patience, lambda_prox=0.3)
+        params = dataclasses.replace(ON_THE_WAY, patience=patience, lambda_prox=0.3)
         start = layouts(1)
-        found.append(run(start, setup=setup, render=render_all, quick=networks(recording)))
+        found.append(run(start, params=params, render=render_all, quick=networks(recording)))
         steps.append(len(seen))
-    assert steps[0] <= steps[1] <= steps[2] == SETUP.steps + 1
+    assert steps[0] <= steps[1] <= steps[2] == PARAMS.steps + 1
     assert steps[0] < steps[2]
     assert all(result.flipped.all() for result in found)
     assert found[0].proximity >= found[1].proximity >= found[2].proximity
@@ -102,10 +115,10 @@ def test_what_does_not_flip_is_searched_again_faster(retries: int) -> None:
     """As if the faster rate had stood in the settings; what flips at once is left alone."""
     start = layouts(4)
     start.xs[0, 0] = 0.4999  # within reach of the slow rate; the others are not, nor of any but the last retry
-    slow = dataclasses.replace(SETUP, learning_rate=SETUP.learning_rate / FASTER**retries)
-    once, fast = run(start, setup=slow), run(start)
-    result = run(start, setup=dataclasses.replace(slow, retries=retries))
-    early = run(start, setup=dataclasses.replace(slow, retries=retries - 1))
+    slow = dataclasses.replace(PARAMS, learning_rate=PARAMS.learning_rate / RETRY_FACTOR**retries)
+    once, fast = run(start, params=slow), run(start)
+    result = run(start, params=dataclasses.replace(slow, retries=retries))
+    early = run(start, params=dataclasses.replace(slow, retries=retries - 1))
     assert once.flipped.tolist() == early.flipped.tolist() == [True, False, False, False]
     assert same(some(result, [1, 2, 3]), some(fast, [1, 2, 3])) and fast.flipped.all()
     assert same(some(result, [0]), some(once, [0])) and not same(some(result, [0]), some(fast, [0]))
@@ -114,10 +127,11 @@ def test_what_does_not_flip_is_searched_again_faster(retries: int) -> None:
 def test_what_is_skipped_is_not_searched_again() -> None:
     start, world = layouts(2), networks(render_x)
     index, target = opposite(world.render(start), (0,))
-    setup = dataclasses.replace(SETUP, learning_rate=SETUP.learning_rate / FASTER, retries=1)
-    arguments = (world.render(start), start, index, target, build_masks(BLOBS, KEYS, None, background=True))
+    params = dataclasses.replace(PARAMS, learning_rate=PARAMS.learning_rate / RETRY_FACTOR, retries=1)
+    allowed = build_masks(BLOBS, KEYS, None, background=True)
+    problems = Problems.of(world.render(start), start, index, target, allowed, params.lambda_key)
     skip = torch.tensor([True, False])
-    result = search(*arguments, quick=world, exact=world, setup=setup, batch_size=4, skip=skip)
+    result = search(problems, NetworkPair(world, world), params, 4, skip=skip)
     assert result.flipped.tolist() == [False, True] and result.changed.any(1).tolist() == [False, True]
 
 
@@ -131,7 +145,9 @@ def test_only_what_matters_moves() -> None:
 
 def test_sizes_learn_faster() -> None:
     start = layouts(2)
-    result = run(start, render=render_all, setup=dataclasses.replace(SETUP, steps=1), decision=lambda x: -decide(x + 9))
+    result = run(
+        start, render=render_all, params=dataclasses.replace(PARAMS, steps=1), decision=lambda x: -decide(x + 9)
+    )
     torch.testing.assert_close((result.layout.xs - start.xs).abs(), torch.full((2, BLOBS), 0.01), rtol=1e-4, atol=1e-6)
     moved = (result.layout.sizes - start.sizes).abs()
     torch.testing.assert_close(moved[:, 1:], torch.full((2, BLOBS), 0.08), rtol=1e-4, atol=1e-6)
@@ -141,10 +157,10 @@ def test_sizes_learn_faster() -> None:
 def test_strong_proximity_keeps_the_decision() -> None:
     start = layouts(4)
     # The flip loss pulls with at most 10 per unit of x, the proximity with 10 * 6 / 3 = 20: no flip is worth its price.
-    result = run(start, setup=dataclasses.replace(SETUP, lambda_prox=10.0))
+    result = run(start, params=dataclasses.replace(PARAMS, lambda_prox=10.0))
     assert not result.flipped.any()
     assert not result.failed.any()
-    assert ((result.layout.xs - start.xs)[:, 0] < 3 * SETUP.learning_rate).all()
+    assert ((result.layout.xs - start.xs)[:, 0] < 3 * PARAMS.learning_rate).all()
     assert (result.scores_after[:, 0] >= result.scores_start[:, 0]).all()
 
 
@@ -172,7 +188,7 @@ def test_picture_scores_and_blobs_belong_together() -> None:
 @pytest.mark.parametrize("margin", [0.0, 0.2])
 def test_best_iterate_is_the_nearest_flipped_or_else_the_highest_score(lambda_prox: float, margin: float) -> None:
     starts = layouts(4).map(lambda tensor: tensor - 0.2)
-    setup = dataclasses.replace(ON_THE_WAY, lambda_prox=lambda_prox, learning_rate=0.03, margin=margin)
+    params = dataclasses.replace(ON_THE_WAY, lambda_prox=lambda_prox, learning_rate=0.03, margin=margin)
     for problem in range(4):
         seen: list[BlobLayout] = []
 
@@ -181,11 +197,11 @@ def test_best_iterate_is_the_nearest_flipped_or_else_the_highest_score(lambda_pr
             return render_all(layout)
 
         start = starts[[problem]]
-        result = run(start, render=render_all, setup=setup, quick=networks(recording))
+        result = run(start, render=render_all, params=params, quick=networks(recording))
         _, target = opposite(render_all(start), [0])
         margins = torch.cat([target.margin(decide(render_all(layout))) for layout in seen])
         distances = torch.cat([proximity(layout, start) for layout in seen])
-        assert len(seen) <= setup.steps + 1
+        assert len(seen) <= params.steps + 1
         reached = margins > margin
         best = torch.where(reached, distances, math.inf).argmin() if reached.any() else margins.argmax()
         assert result.step == best
@@ -218,9 +234,9 @@ def test_each_picture_has_its_own_blobs() -> None:
 @pytest.mark.parametrize("batch_size", [1, 4, 5, 7, 33])
 def test_results_do_not_depend_on_the_batch_size(attributes: tuple[int, ...], batch_size: int) -> None:
     start = layouts(5)
-    setup = dataclasses.replace(SETUP, lambda_prox=0.01)
-    together = run(start, attributes, render=render_all, batch_size=16, setup=setup)
-    assert same(together, run(start, attributes, render=render_all, batch_size=batch_size, setup=setup))
+    params = dataclasses.replace(PARAMS, lambda_prox=0.01)
+    together = run(start, attributes, render=render_all, batch_size=16, params=params)
+    assert same(together, run(start, attributes, render=render_all, batch_size=batch_size, params=params))
 
 
 def test_forty_problems_at_once_are_no_other_than_forty() -> None:
@@ -251,8 +267,8 @@ def test_what_is_asked_need_not_be_every_picture() -> None:
     queries, index = render_all(start), torch.tensor([3, 1, 3])
     target = AttributeTarget(torch.tensor([0, 1, 1]), decide(queries)[index, torch.tensor([0, 1, 1])] <= 0)
     allowed = build_masks(BLOBS, KEYS, None, background=True)
-    both = {"quick": networks(render_all), "exact": networks(render_all), "setup": SETUP, "batch_size": 8}
-    result = search(queries, start, index, target, allowed, **both)  # type: ignore[arg-type]
+    problems = Problems.of(queries, start, index, target, allowed, LAMBDA_KEY)
+    result = search(problems, NetworkPair(networks(render_all), networks(render_all)), PARAMS, 8)
     every = run(start, (0, 1), render=render_all)
     assert result.image_index.tolist() == [3, 1, 3]
     assert same(some(every, [6, 3, 7]), result)
@@ -278,7 +294,7 @@ def test_nan_after_a_flip_does_not_undo_it() -> None:
         return torch.where(images.mean((1, 2, 3))[:, None] > 0.52, math.nan, decide(images))
 
     for margin in (0.0, 0.1, 0.5):  # the last is reached by nothing finite
-        result = run(start, decision=bad_when_bright, setup=dataclasses.replace(SETUP, margin=margin))
+        result = run(start, decision=bad_when_bright, params=dataclasses.replace(PARAMS, margin=margin))
         assert result.flipped.all() and not result.failed.any()
         assert result.scores_after.isfinite().all()
 
@@ -311,9 +327,9 @@ def shifted(border: float) -> Callable[[Tensor], Tensor]:
 @pytest.mark.parametrize("border", [0.45, 0.505, 0.512, 0.514, 0.516, 0.53])
 def test_the_flip_is_the_exact_networks(border: float) -> None:
     """The quick networks see the border at 0.5 and go 0.01 beyond it, by steps of about 0.01."""
-    start, setup = layouts(8), dataclasses.replace(SETUP, bisections=30)
-    result = run(start, decision=shifted(border), quick=networks(decision=decide), setup=setup)
-    passed = run(start, decision=decide, setup=dataclasses.replace(SETUP, bisections=0)).layout.xs[:, 0]
+    start, params = layouts(8), dataclasses.replace(PARAMS, bisections=30)
+    result = run(start, decision=shifted(border), quick=networks(decision=decide), params=params)
+    passed = run(start, decision=decide, params=dataclasses.replace(PARAMS, bisections=0)).layout.xs[:, 0]
     assert torch.equal(result.flipped, passed > border)  # what was undone too much is done again
     undone = result.layout.xs[:, 0] < passed
     assert torch.equal(result.layout.xs[~undone, 0], passed[~undone])
@@ -330,8 +346,8 @@ def test_a_start_that_only_the_quick_networks_see_beyond_the_border_is_searched(
     """Rounding takes it there; beyond the margin the exact networks agree."""
     start = layouts(2)
     start = start.replace({"xs": torch.full_like(start.xs, x)})
-    setup = dataclasses.replace(SETUP, steps=100)
-    result = run(start, decision=decide, quick=networks(decision=shifted(0.492)), setup=setup)
+    params = dataclasses.replace(PARAMS, steps=100)
+    result = run(start, decision=decide, quick=networks(decision=shifted(0.492)), params=params)
     assert result.flipped.all() and (result.layout.xs[:, 0] > 0.5).all()
 
 
@@ -357,9 +373,9 @@ def test_classes_and_regions_are_searched_alike() -> None:
     cases = {"pixels": (region, classes), "class": (ClassTarget(last), lambda images: classes(images).mean((2, 3)))}
     for target, decision in cases.values():
         each = networks(render_x, decision)
-        setup = dataclasses.replace(SETUP, steps=200, margin=0.0, bisections=30)
-        both = {"quick": each, "exact": each, "setup": setup, "batch_size": 4}
-        result = search(render_x(start), start, index, target, allowed, **both)  # type: ignore[arg-type]
+        params = dataclasses.replace(PARAMS, steps=200, margin=0.0, bisections=30)
+        problems = Problems.of(render_x(start), start, index, target, allowed, LAMBDA_KEY)
+        result = search(problems, NetworkPair(each, each), params, 4)
         assert result.flipped.all() and result.reconstruction_agrees.all()
         assert ((result.layout.xs[:, 0] - 0.55).abs() < 1e-4).all()
         assert torch.equal(result.scores_after.argmax(1), last)
@@ -372,4 +388,4 @@ def test_search_refuses_bad_input() -> None:
     with pytest.raises(BlobexError, match="differentiable"):
         run(start, decision=lambda images: decide(images).detach())
     with pytest.raises(BlobexError, match="no weight for covs"):
-        run(start, setup=dataclasses.replace(SETUP, lambda_key={"xs": 1.0, "ys": 1.0}))
+        run(start, params=dataclasses.replace(PARAMS, lambda_key={"xs": 1.0, "ys": 1.0}))

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
-from worlds.linear_world import BLOBS, LAMBDA_KEY, SETUP, decide, layouts, networks, render_x
+from worlds.linear_world import BLOBS, LAMBDA_KEY, PARAMS, decide, layouts, networks, render_x
 
 from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.masks import build_masks
-from blobex.counterfactual.objective import price_vector
-from blobex.counterfactual.problems import Problems
+from blobex.counterfactual.problems import Problems, SearchContext
+from blobex.counterfactual.proximity import price_vector
 from blobex.counterfactual.shrink import Shrinker
 from blobex.counterfactual.target import AttributeTarget, Target
 from blobex.layout.blobs import KEYS, BlobLayout
@@ -27,14 +27,13 @@ def shrinker(start: BlobLayout, decision: Callable[[Tensor], Tensor], bisections
     """From `start` to where the first logit is above the margin."""
     count, form = len(start), VectorForm.of(start)
     target = AttributeTarget(torch.zeros(count, dtype=torch.long), torch.ones(count, dtype=torch.bool))
-    setup = dataclasses.replace(SETUP, bisections=bisections, margin=margin)
-    return Shrinker(problems(start, target), Composer(networks(render_x, decision), form, None), setup, 4)
+    params = dataclasses.replace(PARAMS, bisections=bisections, margin=margin)
+    return Shrinker(problems(start, target), SearchContext(Composer(networks(render_x, decision), form), params, 4))
 
 
 def problems(start: BlobLayout, target: Target) -> Problems:
     allowed = build_masks(start.blobs, KEYS, None, background=True)
-    price = price_vector(VectorForm.of(start), LAMBDA_KEY)
-    return Problems.of(start, torch.arange(len(start)), target, allowed, price)
+    return Problems.of(render_x(start), start, torch.arange(len(start)), target, allowed, LAMBDA_KEY)
 
 
 def line(start: float, found: float, decision: Callable[[Tensor], Tensor], halvings: int) -> float:
@@ -78,10 +77,11 @@ def test_what_the_flip_does_not_need_is_undone(needed: float) -> None:
     # The vector itself is the picture: a batch of rows keeps its order, so that each is compared with its own start.
     world = networks(lambda layout: form.flatten(layout), lambda vector: vector)
     target = Everywhere(begun, weight, border)
-    setup = dataclasses.replace(SETUP, bisections=30, margin=0.0)
+    params = dataclasses.replace(PARAMS, bisections=30, margin=0.0)
     slope = -weight.expand(5, -1)
     price = price_vector(form, LAMBDA_KEY)
-    kept = Shrinker(problems(start, target), Composer(world, form, None), setup, 8).prune(found, slope)  # type: ignore[arg-type]
+    context = SearchContext(Composer(world, form), params, 8)
+    kept = Shrinker(problems(start, target), context).prune(found, slope)  # type: ignore[arg-type]
     worth = torch.where((change * allowed * weight > 0), weight / price, -1)
     for problem in range(5):
         stays = kept[problem] != begun[problem]

@@ -5,25 +5,18 @@ import dataclasses
 import pytest
 import torch
 from torch import Tensor
-from worlds.linear_world import SETUP, MeanAbsolute
+from worlds.linear_world import PARAMS, MeanAbsolute
 
 from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.masks import build_masks
-from blobex.counterfactual.problems import Problems
-from blobex.counterfactual.search import SearchOptions, search
+from blobex.counterfactual.object_examples import ObjectExamples, objects_of, surfaces_of
+from blobex.counterfactual.problems import Problems, SearchContext
+from blobex.counterfactual.search import search
 from blobex.counterfactual.target import AttributeTarget
-from blobex.counterfactual.whole_objects import (
-    AS_BEFORE,
-    LEAST,
-    SURE,
-    ObjectExamples,
-    ObjectSearch,
-    objects_of,
-    surfaces_of,
-)
+from blobex.counterfactual.whole_objects import AS_CONFIDENT, CONFIDENT, LEAST_MARGIN, ObjectSearch
 from blobex.layout.blobs import ABSENT, KEYS, BlobLayout
 from blobex.layout.splat import splat
-from blobex.optim.networks import Networks
+from blobex.optim.networks import NetworkPair, Networks
 
 BLOBS = 5
 SLOTS = {"road": 1, "lane": 1, "vehicle": 3}  # the first two blobs are one object
@@ -71,12 +64,17 @@ def problems(start: BlobLayout, allowed: dict[str, Tensor] | None = None) -> Pro
     index = torch.arange(len(start))
     target = AttributeTarget(torch.zeros_like(index), decide(render(start))[:, 0] <= 0)
     allowed = build_masks(BLOBS, KEYS, None, background=True) if allowed is None else allowed
-    form_price = torch.ones(sum(tensor[0].numel() for _, tensor in start.items()))
-    return Problems.of(start, index, target, allowed, form_price)
+    built = Problems.of(render(start), start, index, target, allowed, PARAMS.lambda_key)
+    return dataclasses.replace(built, price=torch.ones_like(built.price))
+
+
+def object_search(some: Problems, known: ObjectExamples, networks: Networks = NETWORKS) -> ObjectSearch:
+    params = dataclasses.replace(PARAMS, examples=100)
+    return ObjectSearch(some, SearchContext(Composer(networks, some.form), params, 8), known)
 
 
 def solve(some: Problems, known: ObjectExamples, count: int = 1) -> tuple[Tensor, Tensor]:
-    return ObjectSearch(some, Composer(NETWORKS, some.form, None), known, tried=100, batch_size=8).solve(count)
+    return object_search(some, known).solve(count)
 
 
 def measured(change: BlobLayout, start: BlobLayout, before: float) -> tuple[float, float]:
@@ -115,7 +113,7 @@ def plain_single(start: BlobLayout, known: ObjectExamples) -> float | None:
                     looks[key][0, entry] = getattr(known.layout, key)[having[0], entry]
             found.append(measured(start.replace(looks), start, before))
     surest = max(margin for margin, amount in found if amount > 0)
-    least = max(SURE * surest, AS_BEFORE * abs(before), LEAST)
+    least = max(CONFIDENT * surest, AS_CONFIDENT * abs(before), LEAST_MARGIN)
     sure = [amount for margin, amount in found if margin >= least and amount > 0]
     return min(sure) if sure else None
 
@@ -162,7 +160,7 @@ def test_the_ground_changes_as_one():
     lane = dataclasses.replace(NETWORKS, decide=lambda images: 10 * (images[:, 0, 0, 2:3] - 0.5))
     some = dataclasses.replace(problems(start), target=AttributeTarget(torch.tensor([0]), torch.tensor([False])))
     known = dataclasses.replace(examples(3), surfaces=torch.zeros(0, BLOBS + 1, dtype=torch.bool))
-    vectors, solved = ObjectSearch(some, Composer(lane, some.form, None), known, 100, 8).solve(1)
+    vectors, solved = object_search(some, known, lane).solve(1)
     assert solved.all()
     assert some.form.changed(vectors, some.start)[0].nonzero()[:, 0].tolist() == [1, 2]
     after = some.form.unflatten(vectors)
@@ -175,7 +173,7 @@ def test_a_surface_gets_another_look_where_it_lies():
     start = layouts(torch.tensor([[0.2, 0.3, 0.9, 0.1, 0.1, 0.6]]))
     lane = dataclasses.replace(NETWORKS, decide=lambda images: 10 * (images[:, 0, 0, 2:3] - 0.5))
     some = dataclasses.replace(problems(start), target=AttributeTarget(torch.tensor([0]), torch.tensor([False])))
-    vectors, solved = ObjectSearch(some, Composer(lane, some.form, None), examples(3, share=1.0), 100, 8).solve(1)
+    vectors, solved = object_search(some, examples(3, share=1.0), lane).solve(1)
     assert solved.all()
     after = some.form.unflatten(vectors)
     assert some.form.changed(vectors, some.start)[0].nonzero()[:, 0].tolist() == [2]
@@ -198,20 +196,8 @@ def test_a_search_takes_what_objects_solve_and_goes_by_gradients_where_they_do_n
     dark = layouts(torch.full((3, BLOBS + 1), 0.05))  # none of them can make anything bright
     known = ObjectExamples(dark, torch.ones(3, BLOBS + 1, dtype=torch.bool), objects_of(SLOTS), surfaces_of(SLOTS))
     some = problems(start)
-    setup = dataclasses.replace(SETUP, examples=3, learning_rate=0.05)
-    found = search(
-        render(start),
-        start,
-        some.image_index,
-        some.target,
-        build_masks(BLOBS, KEYS, None, background=True),
-        quick=NETWORKS,
-        exact=NETWORKS,
-        setup=setup,
-        batch_size=4,
-        options=SearchOptions(),
-        examples=known,
-    )
+    params = dataclasses.replace(PARAMS, examples=3, learning_rate=0.05)
+    found = search(some, NetworkPair(NETWORKS, NETWORKS), params, 4, examples=known)
     assert found.flipped.all()
     assert found.step[0] == 0 and found.step[1] > 0
     assert found.changed[0].nonzero()[:, 0].tolist() == CAUSES[:1]

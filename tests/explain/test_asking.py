@@ -13,7 +13,7 @@ from blobex.core.errors import BlobexError
 from blobex.datasets.images import to_array
 from blobex.explain.explainer import Explainer
 from blobex.explain.request import Plan, Request, make_plan
-from blobex.inversion.invert import Inversion
+from blobex.inversion.inversion import Inversion
 from blobex.networks.parser import ParserOutput
 from blobex.scenes.labels import DETECTION, SEMANTIC
 

@@ -13,6 +13,7 @@ from worlds.linear_world import MeanAbsolute
 from blobex.config.explain import InversionParams, SearchParams
 from blobex.core.errors import BlobexError
 from blobex.counterfactual.masks import build_masks
+from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.questions import Questions, build_questions
 from blobex.counterfactual.search import search
 from blobex.counterfactual.verify import Counterfactuals
@@ -20,10 +21,11 @@ from blobex.explain.batch import InvertedImages
 from blobex.explain.explanation import Explanation, explanations, read_table, write_table
 from blobex.explain.gate import GateResult
 from blobex.explain.published_files import write_metadata
-from blobex.inversion.invert import Inversion, invert
+from blobex.inversion.inversion import Inversion
+from blobex.inversion.invert import invert
 from blobex.layout.blobs import KEYS, BlobLayout
 from blobex.layout.splat import splat
-from blobex.optim.networks import Networks
+from blobex.optim.networks import NetworkPair, Networks
 
 BLOBS = 2
 NAMES = ["a.png", "b.png", "c.png"]
@@ -69,11 +71,12 @@ NETWORKS = Networks(render, lambda layout: splat(layout, 2, 2), encode, decide, 
 @pytest.fixture(scope="module")
 def solved() -> Solved:
     queries = torch.tensor([-0.3, -0.1, 0.2])[:, None, None, None].expand(-1, 3, 4, 8).clone()
-    inversion = invert(queries, quick=NETWORKS, exact=NETWORKS, setup=INVERT, batch_size=4)
+    inversion = invert(queries, NetworkPair(NETWORKS, NETWORKS), INVERT, 4)
     questions = build_questions("attributes", OUTPUTS, decide(queries), [1, 3])
     allowed = build_masks(BLOBS, ("xs", "ys"), None, background=False)
-    problems = queries, inversion.layout, questions.image_index, questions.target, allowed
-    found = search(*problems, quick=NETWORKS, exact=NETWORKS, setup=EXPLAIN, batch_size=4)
+    index, target = questions.image_index, questions.target
+    problems = Problems.of(queries, inversion.layout, index, target, allowed, EXPLAIN.lambda_key)
+    found = search(problems, NetworkPair(NETWORKS, NETWORKS), EXPLAIN, 4)
     return questions, queries, inversion, found
 
 

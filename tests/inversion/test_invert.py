@@ -10,11 +10,12 @@ from worlds.linear_world import MeanAbsolute
 
 from blobex.config.explain import InversionParams
 from blobex.core.errors import BlobexError
-from blobex.inversion.invert import LAST_RATE, RELATIVE_RATES, Inversion, invert
+from blobex.inversion.inversion import Inversion
+from blobex.inversion.invert import LAST_RATE, RELATIVE_RATES, invert
 from blobex.layout.blobs import BlobLayout
-from blobex.optim.networks import Networks
+from blobex.optim.networks import NetworkPair, Networks
 
-SETUP = InversionParams(
+PARAMS = InversionParams(
     steps=60,
     decision_steps=60,
     learning_rate=0.05,
@@ -53,7 +54,7 @@ def world(**networks: object) -> Networks:
 
 def run(
     images: Tensor,
-    setup: InversionParams = SETUP,
+    params: InversionParams = PARAMS,
     batch_size: int = 4,
     quick: Networks | None = None,
     exact: Networks | None = None,
@@ -61,7 +62,7 @@ def run(
 ) -> Inversion:
     """With the same networks twice, unless both are given."""
     exact = exact or quick or world()
-    return invert(images, quick=quick or exact, exact=exact, setup=setup, batch_size=batch_size, start=start)
+    return invert(images, NetworkPair(quick or exact, exact), params, batch_size, start)
 
 
 def same(first: Inversion, second: Inversion) -> bool:
@@ -76,7 +77,7 @@ def pictures(count: int, seed: int = 0) -> Tensor:
 
 
 def test_no_steps_gives_the_encoders_blobs() -> None:
-    result = run(pictures(3), dataclasses.replace(SETUP, steps=0))
+    result = run(pictures(3), dataclasses.replace(PARAMS, steps=0))
     for key, tensor in result.layout.items():
         assert torch.equal(tensor, getattr(encode(pictures(3)), key))
     assert torch.equal(result.loss, result.encoder_loss)
@@ -86,14 +87,14 @@ def test_no_steps_gives_the_encoders_blobs() -> None:
 
 def test_loss_is_the_weighted_sum_worked_by_hand() -> None:
     images = torch.full((1, 3, 2, 2), 0.5)
-    result = run(images, dataclasses.replace(SETUP, steps=0))
+    result = run(images, dataclasses.replace(PARAMS, steps=0))
     # The rendering of zeros is black: |0.5| = 0.5, 0.5^2 = 0.25 over pixels and over features, and no change of blobs.
     torch.testing.assert_close(result.loss, torch.tensor([0.5 + 0.1 * 0.25 + 0.1 * 0.25]))
 
 
 def test_first_step_moves_each_key_by_its_learning_rate() -> None:
     # Adam's first step is the learning rate times the gradient's sign (Kingma & Ba 2015, algorithm 1 with t = 1).
-    result = run(torch.ones(1, 3, 2, 2), dataclasses.replace(SETUP, steps=1))
+    result = run(torch.ones(1, 3, 2, 2), dataclasses.replace(PARAMS, steps=1))
     torch.testing.assert_close(result.layout.xs, torch.full((1, BLOBS), 0.05 * XS_RATE), rtol=1e-5, atol=0)
     torch.testing.assert_close(result.layout.sizes[:, 1:], torch.full((1, BLOBS), 0.1), rtol=1e-5, atol=0)
     assert not result.layout.ys.any()
@@ -101,8 +102,8 @@ def test_first_step_moves_each_key_by_its_learning_rate() -> None:
 
 def test_learning_rate_falls_along_a_half_cosine() -> None:
     # With a constant gradient every Adam step is one learning rate.
-    setup = dataclasses.replace(SETUP, steps=6, l2=0.0, decision=0.0, blobs=0.0, size_lr_multiplier=1e-3)
-    result = run(torch.full((1, 3, 2, 2), 9.0), setup)
+    params = dataclasses.replace(PARAMS, steps=6, l2=0.0, decision=0.0, blobs=0.0, size_lr_multiplier=1e-3)
+    result = run(torch.full((1, 3, 2, 2), 9.0), params)
     rates = [LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * step / 6)) / 2 for step in range(6)]
     torch.testing.assert_close(result.layout.xs, torch.full((1, BLOBS), 0.05 * XS_RATE * sum(rates)), rtol=1e-3, atol=0)
 
@@ -122,7 +123,7 @@ def test_picture_loss_and_blobs_belong_together() -> None:
 
 
 def test_best_iterate_is_kept() -> None:
-    setup = dataclasses.replace(SETUP, learning_rate=0.5, l2=0.0, decision=0.0, blobs=0.0)  # overshoots
+    params = dataclasses.replace(PARAMS, learning_rate=0.5, l2=0.0, decision=0.0, blobs=0.0)  # overshoots
     images, early = pictures(4), 0
     for picture in range(4):
         seen: list[Tensor] = []
@@ -131,14 +132,14 @@ def test_best_iterate_is_kept() -> None:
             seen.append(render(layout).detach()[:1])
             return render(layout)
 
-        result = run(images[[picture]], setup, quick=world(render=recording), exact=world())
+        result = run(images[[picture]], params, quick=world(render=recording), exact=world())
         losses = torch.cat([(image - images[[picture]]).abs().mean((1, 2, 3)) for image in seen])
-        assert len(seen) == setup.steps + 1
+        assert len(seen) == params.steps + 1
         torch.testing.assert_close(result.loss, losses.min()[None])
         assert losses[result.step].item() == pytest.approx(losses.min().item(), rel=1e-6)
-        blind = dataclasses.replace(setup, decision_steps=0)  # with no late term there is no late beginning
+        blind = dataclasses.replace(params, decision_steps=0)  # with no late term there is no late beginning
         assert run(images[[picture]], blind, quick=world(), exact=world()).loss <= result.loss
-        early += int(result.step < setup.steps)
+        early += int(result.step < params.steps)
     assert early  # else the test would pass for the last iterate too
 
 
@@ -197,18 +198,18 @@ def test_the_decision_enters_for_the_last_steps() -> None:
     images = pictures(2)
     for late in (0, 3, 20):
         asked.clear()
-        setup = dataclasses.replace(SETUP, steps=20, decision_steps=late)
-        result = run(images, setup, quick=world(features=counting), exact=world())
+        params = dataclasses.replace(PARAMS, steps=20, decision_steps=late)
+        result = run(images, params, quick=world(features=counting), exact=world())
         assert len(asked) == 1 + late + (late > 0)  # for the pictures, and for every iterate from then on
         torch.testing.assert_close(result.decision, (features(result.image) - features(images)).square().mean(1))
-    blind = dataclasses.replace(SETUP, steps=20, decision_steps=0)
+    blind = dataclasses.replace(PARAMS, steps=20, decision_steps=0)
     assert same(run(images, blind, quick=world(features=lambda x: features(x) * 9), exact=world()), run(images, blind))
 
 
 def test_a_way_that_the_quick_networks_lose_ends_at_the_encoders_blobs() -> None:
     images = pictures(3)
     lost = run(images, quick=world(render=lambda layout: render(layout) * math.nan), exact=world())
-    assert same(lost, run(images, dataclasses.replace(SETUP, steps=0)))
+    assert same(lost, run(images, dataclasses.replace(PARAMS, steps=0)))
     assert not lost.failed.any() and lost.step.tolist() == [0, 0, 0]
 
 
@@ -233,7 +234,7 @@ def test_target_features_are_computed_once() -> None:
         calls += not images.requires_grad
         return features(images)
 
-    run(pictures(2), dataclasses.replace(SETUP, steps=5), quick=world(features=counting), exact=world())
+    run(pictures(2), dataclasses.replace(PARAMS, steps=5), quick=world(features=counting), exact=world())
     assert calls == 1
 
 
@@ -247,8 +248,8 @@ def test_unread_size_never_moves() -> None:
 
 def test_networks_receive_no_gradients() -> None:
     weight = torch.ones((), requires_grad=True)
-    setup = dataclasses.replace(SETUP, steps=2)
-    result = run(pictures(2), setup, quick=world(render=lambda layout: render(layout) * weight))
+    params = dataclasses.replace(PARAMS, steps=2)
+    result = run(pictures(2), params, quick=world(render=lambda layout: render(layout) * weight))
     assert weight.grad is None
     assert not result.image.requires_grad and not result.layout.xs.requires_grad
 
@@ -260,7 +261,7 @@ def test_pictures_of_the_wrong_shape_are_refused() -> None:
 
 
 def test_some_pictures_of_an_inversion() -> None:
-    result = run(pictures(4), dataclasses.replace(SETUP, steps=1))
+    result = run(pictures(4), dataclasses.replace(PARAMS, steps=1))
     part = result[torch.tensor([2, 0])]
     assert len(part) == 2 and torch.equal(part.image, result.image[[2, 0]])
     assert torch.equal(part.layout.xs, result.layout.xs[[2, 0]])
@@ -271,9 +272,9 @@ def test_it_may_begin_elsewhere_than_at_the_encoders_blobs() -> None:
     """With no steps the result is where it began; with some it goes down from there."""
     images = pictures(3)
     start = encode(images).map(lambda tensor: tensor + 0.3)
-    still = run(images, dataclasses.replace(SETUP, steps=0), start=start)
+    still = run(images, dataclasses.replace(PARAMS, steps=0), start=start)
     assert torch.equal(still.layout.xs, start.xs)
-    moved = run(images, SETUP, start=start)
+    moved = run(images, PARAMS, start=start)
     assert (moved.loss < still.loss).all()
     kept = moved.replaced(torch.tensor([1]), still[torch.tensor([1])])
     assert torch.equal(kept.layout.xs[1], start.xs[1]) and torch.equal(kept.layout.xs[0], moved.layout.xs[0])

@@ -36,34 +36,34 @@ def by_torch(start: Tensor, rates: Tensor, steps: int, betas: tuple[float, float
 @pytest.mark.parametrize("betas", [adam.BETAS, (0.5, 0.9)])
 def test_every_row_is_torchs_adam(dtype: torch.dtype, tolerance: float, betas: tuple[float, float]) -> None:
     rates = torch.linspace(0.01, 0.2, NUMBERS, dtype=dtype)
-    state = adam.begin(begun(dtype))
+    state = adam.init(begun(dtype))
     for _ in range(STEPS):
         state = adam.step(state, slope(state["vector"]), rates, betas)
     for row, start in enumerate(begun(dtype)):
         torch.testing.assert_close(
             state["vector"][row], by_torch(start, rates, STEPS, betas), rtol=tolerance, atol=tolerance
         )
-    assert state["age"].tolist() == [STEPS] * ROWS
+    assert state["iteration"].tolist() == [STEPS] * ROWS
 
 
 def test_rows_that_began_later_are_younger() -> None:
     start = begun()
     rates = torch.full((NUMBERS,), 0.05, dtype=torch.float64)
-    state = adam.begin(start[:2])
+    state = adam.init(start[:2])
     for step in range(STEPS):
         if step in (3, 8):
-            new = adam.begin(start[2:4] if step == 3 else start[4:])
+            new = adam.init(start[2:4] if step == 3 else start[4:])
             state = {name: torch.cat([tensor, new[name]]) for name, tensor in state.items()}
         state = adam.step(state, slope(state["vector"]), rates)
     ages = [STEPS, STEPS, STEPS - 3, STEPS - 3, STEPS - 8]
-    assert state["age"].tolist() == ages
+    assert state["iteration"].tolist() == ages
     for row, age in enumerate(ages):
         torch.testing.assert_close(state["vector"][row], by_torch(start[row], rates, age), rtol=1e-12, atol=1e-12)
 
 
 def test_rows_may_have_rates_of_their_own() -> None:
     rates = torch.rand(ROWS, NUMBERS, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    state = adam.begin(begun())
+    state = adam.init(begun())
     for _ in range(STEPS):
         state = adam.step(state, slope(state["vector"]), rates)
     for row, start in enumerate(begun()):
@@ -72,7 +72,7 @@ def test_rows_may_have_rates_of_their_own() -> None:
 
 def test_neither_rate_nor_gradient_means_no_move() -> None:
     start, fixed = begun(torch.float32), torch.arange(NUMBERS) % 2 == 0
-    state = adam.begin(start)
+    state = adam.init(start)
     for _ in range(STEPS):
         gradient = slope(state["vector"])
         gradient[:, 1] = 0
@@ -85,7 +85,7 @@ def test_neither_rate_nor_gradient_means_no_move() -> None:
 
 def test_what_was_given_is_left_alone() -> None:
     start = begun()
-    state = adam.begin(start)
+    state = adam.init(start)
     before = {name: tensor.clone() for name, tensor in state.items()}
     adam.step(state, slope(start), torch.tensor(0.1))
     assert all(torch.equal(state[name], tensor) for name, tensor in before.items())

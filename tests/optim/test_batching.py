@@ -9,14 +9,17 @@ from torch import Tensor
 from worlds.tiny_models import WIDER, pictures, save_models
 
 from blobex.counterfactual.masks import build_masks
+from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.questions import build_questions
 from blobex.counterfactual.search import search
 from blobex.counterfactual.verify import Counterfactuals
 from blobex.decisions.decision import frozen_eval
 from blobex.explain.explainer import Explainer
-from blobex.inversion.invert import Inversion, invert
+from blobex.inversion.inversion import Inversion
+from blobex.inversion.invert import invert
 from blobex.layout.blobs import KEYS
 from blobex.optim.batching import ROW_MULTIPLE, State, finite_rows, in_batches, solve_in_batches, take_rows, where_rows
+from blobex.optim.networks import NetworkPair
 
 
 class Countdown:
@@ -140,21 +143,21 @@ def loaded(folder: Path, precision: str, architecture: str) -> Explainer:
 
 
 def inverted(explainer: Explainer, queries: Tensor, batch_size: int) -> Inversion:
-    setup = dataclasses.replace(explainer.params.invert.rect, steps=4, decision_steps=2)
+    params = dataclasses.replace(explainer.params.invert.rect, steps=4, decision_steps=2)
     with frozen_eval(explainer.decision):
-        return invert(queries, quick=explainer.quick, exact=explainer.exact, setup=setup, batch_size=batch_size)
+        return invert(queries, NetworkPair(explainer.quick, explainer.exact), params, batch_size)
 
 
 def searched(
     explainer: Explainer, queries: Tensor, found: Inversion, columns: list[int], batch_size: int
 ) -> Counterfactuals:
-    setup = dataclasses.replace(explainer.params.explain.rect, steps=8, learning_rate=0.2, margin=0.02, patience=1)
-    decision, networks = explainer.decision, {"quick": explainer.quick, "exact": explainer.exact}
+    params = dataclasses.replace(explainer.params.explain.rect, steps=8, learning_rate=0.2, margin=0.02, patience=1)
+    decision, networks = explainer.decision, NetworkPair(explainer.quick, explainer.exact)
     asked = build_questions("attributes", decision.outputs, explainer.outputs(queries), columns)
     allowed = build_masks(WIDER.blobs, KEYS, None, background=True)
-    problems = queries, found.layout, asked.image_index, asked.target, allowed
+    problems = Problems.of(queries, found.layout, asked.image_index, asked.target, allowed, params.lambda_key)
     with frozen_eval(decision):
-        return search(*problems, **networks, setup=setup, batch_size=batch_size)
+        return search(problems, networks, params, batch_size)
 
 
 def differing(first: Inversion | Counterfactuals, second: Inversion | Counterfactuals, index: list[int]) -> list[str]:

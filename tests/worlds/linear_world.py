@@ -7,16 +7,17 @@ from torch import Tensor
 
 from blobex.config.explain import SearchParams
 from blobex.counterfactual.masks import build_masks
+from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.search import search
 from blobex.counterfactual.target import AttributeTarget
 from blobex.counterfactual.verify import Counterfactuals
 from blobex.layout.blobs import KEYS, BlobLayout
 from blobex.layout.splat import splat
-from blobex.optim.networks import Networks
+from blobex.optim.networks import NetworkPair, Networks
 
 BLOBS = 3
 LAMBDA_KEY = {"xs": 6.0, "ys": 6.0, "covs": 1.0, "sizes": 1.0, "features": 20.0, "spatial_style": 20.0}
-SETUP = SearchParams(
+PARAMS = SearchParams(
     examples=0,
     steps=60,
     learning_rate=0.01,
@@ -100,7 +101,7 @@ def run(
     attributes: Sequence[int] = (0,),
     render: Callable[[BlobLayout], Tensor] = render_x,
     decision: Callable[[Tensor], Tensor] = decide,
-    setup: SearchParams = SETUP,
+    params: SearchParams = PARAMS,
     batch_size: int = 8,
     allowed: dict[str, Tensor] | None = None,
     queries: Tensor | None = None,
@@ -111,6 +112,5 @@ def run(
     queries = render(start) if queries is None else queries
     index, target = opposite(queries, attributes, decision)
     allowed = build_masks(BLOBS, KEYS, None, background=True) if allowed is None else allowed
-    return search(
-        queries, start, index, target, allowed, quick=quick or exact, exact=exact, setup=setup, batch_size=batch_size
-    )
+    problems = Problems.of(queries, start, index, target, allowed, params.lambda_key)
+    return search(problems, NetworkPair(quick or exact, exact), params, batch_size)

@@ -1,4 +1,4 @@
-"""How far a counterfactual is from what it starts at (OCTET, Zemni et al., CVPR 2023)."""
+"""Distance of a counterfactual layout from its start (OCTET, Zemni et al., CVPR 2023)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from blobex.layout.vector import VectorForm
 
 
 def change(layout: BlobLayout, start: BlobLayout) -> dict[str, Tensor]:
-    """The mean absolute difference (P,) of each key.
+    """Compute the mean absolute difference (P,) of each key.
 
-    A mean over the key's numbers, changeable or not, as published: so the published weights keep their meaning for any
-    number of blobs and channels, and do not depend on which blobs may change. Entry 0 of `sizes` is never read and does
-    not count.
+    As published, the mean is over all numbers of the key, changeable or not, so that the published weights keep their
+    meaning for any number of blobs and channels. Entry 0 of `sizes` is never read and does not count.
 
     >>> import torch
     >>> start = BlobLayout(*(torch.zeros(1, 2) for _ in KEYS))
-    >>> {key: float(each) for key, each in change(start.replace({"xs": torch.ones(1, 2)}), start).items() if each}
+    >>> changes = change(start.replace({"xs": torch.ones(1, 2)}), start)
+    >>> {key: float(value) for key, value in changes.items() if value}
     {'xs': 1.0}
     """
     differences = {key: (value - getattr(start, key)).abs() for key, value in layout.items()}
@@ -30,10 +30,12 @@ def change(layout: BlobLayout, start: BlobLayout) -> dict[str, Tensor]:
 
 
 def price_vector(form: VectorForm, lambda_key: Mapping[Any, float]) -> Tensor:
-    """(D,): what each number of a layout's vector costs per unit of change.
+    """Return the price (D,) per unit of absolute change of each number of a layout vector.
 
-    The sum over a vector of price times absolute change is the sum over keys of lambda_key * `change`. BlobexError if a
-    key has no weight.
+    The sum of price times absolute change over a vector is the sum of lambda_key times `change` over the keys.
+
+    Raises:
+        BlobexError: A key has no weight.
     """
     missing = [key for key in KEYS if key not in lambda_key]
     if missing:

@@ -1,0 +1,102 @@
+"""Flipping layouts, found by gradients and reduced to few blobs where these are wanted."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from blobex.counterfactual.assignment import BlobAssignment
+from blobex.counterfactual.gradient_search import GradientSearch
+from blobex.counterfactual.problems import Problems, SearchContext
+from blobex.counterfactual.shrink import Shrinker
+from blobex.optim.batching import State, where_rows
+
+APPEARANCE_KEYS = ("features", "spatial_style")
+FEWER_STEPS = 3  # a search with one blob fewer has the steps of a whole search divided by this
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Layouts that reach the target, or come closest to it, `count` for each of P problems."""
+
+    vectors: Tensor  # P*count,D
+    gradient: Tensor  # P*count,D: of the target's loss
+    step: Tensor  # P*count: iterations of the gradient search
+
+
+def find_flips(problems: Problems, assignment: BlobAssignment, context: SearchContext) -> Flips:
+    """Search flipping layouts by gradients; with several counterfactuals, each blob changes in one of them alone."""
+    search = GradientSearch(problems, context, assignment, problems.start)
+    state = search.run("counterfactuals")
+    missed = (state["margin"] <= context.params.margin).nonzero()[:, 0]
+    if len(missed):
+        state = _retry_appearance(search, missed, state)
+    vectors = assignment.layouts(state["best"], problems.start)
+    gradient = state["target_gradient"].reshape(-1, problems.start.shape[1])
+    flips = Flips(vectors, gradient, state["step"].repeat_interleave(assignment.count))
+    return _separate_blobs(problems, flips, state["best"], assignment, context) if assignment.assigned else flips
+
+
+def _retry_appearance(search: GradientSearch, missed: Tensor, state: State) -> State:
+    """Search the problems `missed` again, changing appearance only.
+
+    A blob that has moved away or shrunk to nothing has no gradient that would bring it back to flip by its colour.
+    """
+    problems = search.problems[missed]
+    keys = {key: torch.ones(1, 1, 1, dtype=torch.bool) for key in APPEARANCE_KEYS}
+    mask = problems.mask & problems.form.mask(keys).to(problems.mask.device)
+    problems = dataclasses.replace(problems, mask=mask)
+    again = dataclasses.replace(search, problems=problems, initial=problems.start).run("appearance only")
+    better = again["margin"] > state["margin"][missed]
+    chosen = where_rows(better, again, {name: value[missed] for name, value in state.items()})
+    return {name: value.index_copy(0, missed, chosen[name]) for name, value in state.items()}
+
+
+def _separate_blobs(
+    problems: Problems, flips: Flips, variables: Tensor, assignment: BlobAssignment, context: SearchContext
+) -> Flips:
+    """Give each blob to the counterfactual with its largest share, and search on from there.
+
+    Where that does not flip, the shared layout stays.
+    """
+    repeated, owned = problems.repeated(assignment.count), assignment.owned(variables)
+    initial = torch.where(owned, assignment.proposals(variables), repeated.start)
+    separate = dataclasses.replace(repeated, mask=repeated.mask & owned)
+    state = GradientSearch(separate, context, BlobAssignment(1, problems.form), initial).run("separate blobs")
+    flipped = Shrinker(separate, context).flipped(state["best"])[:, None]
+    vectors = torch.where(flipped, state["best"], flips.vectors)
+    return Flips(vectors, torch.where(flipped, state["target_gradient"], flips.gradient), flips.step)
+
+
+def eliminate_blobs(problems: Problems, flips: Flips, context: SearchContext) -> Flips:
+    """Reduce flips to changes of few blobs, by greedy elimination.
+
+    Blobs are restored while the flip lasts. Then, one blob fewer at a time, a short search looks for a change of the
+    others that makes up for it.
+    """
+    shrinker, single = Shrinker(problems, context), BlobAssignment(1, problems.form)
+    vectors, gradient = shrinker.restore_blobs(flips.vectors, flips.gradient), flips.gradient
+    params = dataclasses.replace(context.params, steps=max(1, context.params.steps // FEWER_STEPS))
+    short = dataclasses.replace(context, params=params)
+    reducible = shrinker.flipped(vectors)
+    while True:
+        changed = problems.form.changed(vectors, problems.start)
+        reducible = reducible & (changed.sum(1) > 1)
+        if not reducible.any():
+            return Flips(vectors, gradient, flips.step)
+        index = reducible.nonzero()[:, 0]
+        gain = shrinker.gain_per_blob(vectors, gradient).masked_fill(~changed, torch.inf)
+        least = torch.zeros_like(changed).scatter(1, gain.argmin(1, keepdim=True), True)
+        allowed = (changed & ~least)[:, problems.form.owners().to(changed.device)]
+        fewer = dataclasses.replace(problems, mask=problems.mask & allowed)[index]
+        initial = problems.restore(vectors, least)[index]
+        state = GradientSearch(fewer, short, single, initial).run("fewer blobs")
+        flipped = Shrinker(fewer, context).flipped(state["best"])
+        reduced = Shrinker(fewer, context).restore_blobs(state["best"], state["target_gradient"])
+        vectors, gradient, reducible = vectors.clone(), gradient.clone(), reducible.clone()
+        vectors[index] = torch.where(flipped[:, None], reduced, vectors[index])
+        gradient[index] = torch.where(flipped[:, None], state["target_gradient"], gradient[index])
+        reducible[index] = flipped

@@ -1,0 +1,116 @@
+"""Gradient search: Adam on the flip loss and the proximity (OCTET, Zemni et al., CVPR 2023)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from blobex.core.errors import BlobexError
+from blobex.counterfactual.assignment import ENTROPY_WEIGHT, BlobAssignment
+from blobex.counterfactual.problems import Problems, SearchContext
+from blobex.optim import adam
+from blobex.optim.batching import State, finite_rows, solve_in_batches, where_rows
+
+BETAS = (0.8, 0.9)  # of Adam: a search ends after a few steps
+PROGRESS = 0.99  # a flip at less than this share of the best cost so far is progress
+
+
+@dataclass(frozen=True)
+class _Iterate:
+    """Evaluation of the variables of R problems."""
+
+    margin: Tensor  # R: least margin of a problem's counterfactuals
+    proximity: Tensor  # R: mean distance from the start
+    cost: Tensor  # R: proximity and entropy of the assignment
+    target_gradient: Tensor  # R*count,D: of the target's loss, by the layouts
+    gradient: Tensor  # R,F: of the whole loss, by the variables
+    finite: Tensor  # R, bool
+
+
+@dataclass(frozen=True)
+class GradientSearch:
+    """Minimisation of target loss + lambda_prox * distance for P problems, `assignment.count` layouts each."""
+
+    problems: Problems
+    context: SearchContext
+    assignment: BlobAssignment
+    initial: Tensor  # P,D: layout vectors of the first iterate
+
+    def run(self, title: str) -> State:
+        """Search until a flip by `margin` is found and no nearer one for `patience` steps, or for `steps` steps.
+
+        Returns:
+            Of each problem the cheapest iterate that flips by `margin`, or else the one with the highest margin: its
+            variables `best` (P,F), `margin` (P,), `cost` (P,), `target_gradient` (P,count*D) and `step` (P,).
+
+        Raises:
+            BlobexError: The decision model's outputs have no gradient.
+        """
+        return solve_in_batches(len(self.problems), self.context.batch_size, self._load, self._advance, title)
+
+    def _load(self, numbers: Tensor) -> State:
+        numbers = numbers.to(self.initial.device)
+        variables, start = self.assignment.initial(self.initial[numbers]), self.problems[numbers].start
+        zeros = torch.zeros_like(start[:, 0])
+        state = {"best": variables, "target_gradient": torch.zeros_like(start).repeat(1, self.assignment.count)}
+        state |= {"margin": zeros - torch.inf, "cost": zeros, "step": zeros.long(), "stalled": zeros.long()}
+        return adam.init(variables) | state
+
+    def _advance(self, state: State) -> tuple[State, Tensor]:
+        problems, variables, params = self.problems[state["number"]], state["vector"], self.context.params
+        iterate = self._evaluate(problems, variables)
+        state = self._keep_best(state, iterate)
+        flipped = state["margin"] > params.margin
+        settled = self.assignment.settled(variables, problems.changeable)
+        finished = flipped & (state["stalled"] >= params.patience) & settled
+        finished = finished | (flipped & (iterate.proximity == 0))  # flipped at the start
+        finished = finished | ~iterate.finite | (state["iteration"] >= params.steps)
+        mask = problems.mask.repeat(1, self.assignment.count)
+        mask = torch.cat([mask, torch.ones_like(variables[:, mask.shape[1] :]).bool()], 1)
+        stepped = adam.step(state, torch.where(mask, iterate.gradient, 0), self._learning_rates(), BETAS)
+        stepped["vector"] = torch.where(mask, stepped["vector"], self.assignment.initial(problems.start))
+        return state | stepped, finished
+
+    def _evaluate(self, problems: Problems, variables: Tensor) -> _Iterate:
+        count, assignment, composer = self.assignment.count, self.assignment, self.context.composer
+        repeated = problems.repeated(count)
+        with torch.enable_grad():
+            leaf = variables.detach().requires_grad_()
+            vectors, entropy = assignment.layouts(leaf, problems.start), assignment.entropy(leaf)
+            images = composer.compose(vectors, repeated.image_index, repeated.changeable)
+            outputs = composer.networks.decide(images)
+            if not outputs.requires_grad:
+                raise BlobexError("the decision's scores carry no gradient: give a differentiable decision model")
+            loss = repeated.target.loss(outputs).sum()
+            (target_gradient,) = torch.autograd.grad(loss, vectors, retain_graph=assignment.assigned)
+            change = vectors.detach() - repeated.start
+            gradient = target_gradient + self.context.params.lambda_prox * problems.price * change.sign()
+            outputs = outputs.detach()
+            margin = repeated.target.margin(outputs).unflatten(0, (-1, count)).amin(1)
+            if assignment.assigned:  # assigning blobs before all flip would leave some counterfactuals without means
+                entropy_loss = (torch.where(margin > 0, ENTROPY_WEIGHT, 0) * entropy).sum()
+                (gradient,) = torch.autograd.grad((vectors, entropy_loss), leaf, (gradient, None))
+        proximity = (change.abs() * problems.price).sum(1).unflatten(0, (-1, count)).mean(1)
+        cost = proximity + ENTROPY_WEIGHT * entropy.detach()
+        finite = finite_rows(outputs, vectors.detach()).unflatten(0, (-1, count)).all(1)
+        return _Iterate(margin, proximity, cost, target_gradient, gradient, finite)
+
+    def _keep_best(self, state: State, iterate: _Iterate) -> State:
+        least = self.context.params.margin
+        flipped, was_flipped = iterate.margin > least, state["margin"] > least
+        cheaper = flipped & (~was_flipped | (iterate.cost < state["cost"]))
+        closer_to_flip = ~was_flipped & (iterate.margin > state["margin"])
+        better = iterate.finite & (cheaper | closer_to_flip)
+        progress = better & (~was_flipped | (iterate.cost < PROGRESS * state["cost"]))
+        target_gradient = iterate.target_gradient.reshape(len(better), -1)
+        candidate = {"best": state["vector"], "target_gradient": target_gradient, "step": state["iteration"]}
+        candidate |= {"margin": iterate.margin, "cost": iterate.cost}
+        best = where_rows(better, candidate, state)
+        return state | best | {"stalled": torch.where(progress, 0, state["stalled"] + 1)}
+
+    def _learning_rates(self) -> Tensor:
+        params = self.context.params
+        rates = self.problems.form.rates(params.learning_rate, params.size_lr_multiplier)
+        return self.assignment.per_variable(rates.to(self.initial.device), params.learning_rate)

@@ -43,11 +43,11 @@ def release(
     """
     from blobex.release.release import release as write
 
-    for found in write(["square", "rect"] if setup == "all" else [setup], to, name, register):
-        print(f"{found.folder}: {found.files} files, {found.bytes / 1e6:.1f} MB")
-        if found.missing:
-            print(f"  without {', '.join(found.missing)}")
-        models = ", ".join(found.models)
+    for written in write(["square", "rect"] if setup == "all" else [setup], to, name, register):
+        print(f"{written.folder}: {written.files} files, {written.bytes / 1e6:.1f} MB")
+        if written.missing:
+            print(f"  without {', '.join(written.missing)}")
+        models = ", ".join(written.models)
         print(f"  the reference in MLflow: {models}" if models else "  not registered in MLflow")
 
 

@@ -1,1 +1,1 @@
-"""Checkpoints promoted: a folder that explains by itself, its card, and its version in MLflow."""
+"""Releases: the networks of a setup in a folder that explains by itself, with a model card and an MLflow version."""

@@ -1,16 +1,89 @@
-"""What a release is made of: the networks of a setup, and what was measured of them."""
+"""Contents of a release: the networks of a setup, and the reports that measured them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import yaml
+
+from blobex.config.explain import VARIANTS
+from blobex.config.params import Params
+from blobex.config.training import Training
 from blobex.core.errors import BlobexError
-from blobex.release.pipeline import Part, Pipeline
+from blobex.core.files import read_json
+from blobex.networks.import_weights import PROVENANCE
+from blobex.networks.weights import CONFIG, WEIGHTS
+from blobex.tracking.stage_status import stage_changes
+
+METRICS = "metrics.json"
+NETWORKS = {
+    "parser": "scene parser: boxes, semantic, panoptic and drivable maps",
+    "decision": "decision model; variants other than plain have a planted shortcut",
+    "blobgan_pretrain": "BlobGAN after pretraining on segments",
+    "blobgan": "BlobGAN: layout network, generator and discriminator",
+    "encoder_pretrain": "encoder after training on generated images",
+    "encoder": "encoder after training on generated and real images",
+}
+REPORTS = ("invert", "explain", "evaluate", "truth")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one DVC stage wrote for a setup: a network in models/ or measures in reports/."""
+
+    stage: str
+    setup: str
+    variant: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.stage} {self.variant}".strip()
+
+    @property
+    def dvc_name(self) -> str:
+        return f"{self.stage}@{self.setup}" + (f"-{self.variant}" if self.variant else "")
+
+    @property
+    def is_network(self) -> bool:
+        return self.stage in NETWORKS
+
+    @property
+    def folder(self) -> Path:
+        return Path("models" if self.is_network else "reports", self.stage, self.setup, self.variant)
+
+    @property
+    def outputs(self) -> list[Path]:
+        return [self.folder / name for name in ((CONFIG, WEIGHTS) if self.is_network else ()) + (METRICS,)]
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that a release copies."""
+        provenance = self.folder / PROVENANCE
+        return self.outputs + ([provenance] if self.is_network and provenance.is_file() else [])
+
+    def provenance(self) -> dict[str, Any]:
+        """Return the source of imported weights; empty for a trained network. BlobexError: the file is damaged."""
+        path = self.folder / PROVENANCE
+        try:
+            return dict(yaml.safe_load(path.read_text(encoding="utf-8"))) if path in self.files else {}
+        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+            raise BlobexError(f"{path} is damaged: import the weights again") from error
+
+    def measures(self) -> dict[str, float]:
+        """Return the numbers of metrics.json. BlobexError: it is damaged."""
+        path = self.folder / METRICS
+        try:
+            return {str(name): float(value) for name, value in read_json(path).items()}
+        except (OSError, ArithmeticError, ValueError, AttributeError, TypeError) as error:
+            raise BlobexError(f"{path} is damaged: run `dvc pull`, or `dvc repro {self.dvc_name}`") from error
 
 
 @dataclass(frozen=True)
 class Contents:
-    """The networks of a setup, the later stages that measured them, and why nothing is there of others."""
+    """The parts of a release, and the reason why others are missing, by their names."""
 
     setup: str
     networks: list[Part]
@@ -22,34 +95,49 @@ class Contents:
         return self.networks + self.reports
 
     def metrics(self) -> dict[str, float]:
-        """All measures, by names such as decision.plain.accuracy."""
-        found = ((part.name.replace(" ", "."), part.measures()) for part in self.parts)
-        return {f"{part}.{name}": value for part, measures in found for name, value in measures.items()}
+        """Return all measures by names such as decision.plain.accuracy."""
+        measures = ((part.name.replace(" ", "."), part.measures()) for part in self.parts)
+        return {f"{part}.{name}": value for part, values in measures for name, value in values.items()}
 
 
-def collect(pipeline: Pipeline, setup: str) -> Contents:
-    """All that is there of a setup.
+def parts_of(params: Params, setup: str) -> Iterator[Part]:
+    """Yield every part that a setup can have, in the order of dvc.yaml."""
+    variants = {"decision": params.decision.variants, "explain": VARIANTS}
+    for stage in (*NETWORKS, *REPORTS):
+        if stage != "truth" or setup in params.truth.setups:
+            yield from (Part(stage, setup, variant) for variant in variants.get(stage, [""]))
 
-    What was measured of other networks, or with other parameters, is left out. BlobexError: a network is incomplete, or
-    is not what dvc.lock records, or does not belong to the others and to the parameters.
+
+def training_of(part: Part, params: Params) -> Training:
+    """Return the training parameters of a network, with the batch size of its setup."""
+    training: Training = getattr(params.for_setup(part.setup), part.stage).training
+    return training
+
+
+def collect(params: Params, setup: str) -> Contents:
+    """Collect the parts of a setup that exist. Reports that are out of date are left out.
+
+    Raises:
+        BlobexError: if a network is incomplete, or is not what dvc.lock records for the present parameters and code.
     """
-    found = Contents(setup, [], [], {})
-    for part in pipeline.parts(setup):
-        there = [path.is_file() for path in (part.outputs if part.network else [part.metrics])]
-        fault = pipeline.fault(part.key) if any(there) else None
-        if not any(there):
-            found.missing[part.name] = "not trained" if part.network else "not measured"
-        elif part.network and fault:
-            raise BlobexError(f"{fault}: run `dvc repro {part.key}`, or `dvc commit -f {part.key}` if it may stay so")
-        elif part.network and not all(there):
-            missing = part.outputs[there.index(False)]
-            raise BlobexError(f"{missing} is missing: run `dvc pull`, or `dvc repro {part.key}`")
-        elif part.network:
-            found.networks.append(part)
-        elif fault:
-            found.missing[part.name] = fault
+    contents = Contents(setup, [], [], {})
+    parts = list(parts_of(params, setup))
+    present = [part for part in parts if any(path.is_file() for path in part.outputs)]
+    changes = stage_changes([part.dvc_name for part in present])
+    for part in parts:
+        absent = next((path for path in part.outputs if not path.is_file()), None)
+        change = changes.get(part.dvc_name)
+        if part not in present:
+            contents.missing[part.name] = "not trained" if part.is_network else "not measured"
+        elif part.is_network and change:
+            name = part.dvc_name
+            raise BlobexError(f"{change}: run `dvc repro {name}`, or `dvc commit -f {name}` if its results still hold")
+        elif part.is_network and absent:
+            raise BlobexError(f"{absent} is missing: run `dvc pull`, or `dvc repro {part.dvc_name}`")
+        elif part.is_network:
+            contents.networks.append(part)
+        elif change:
+            contents.missing[part.name] = change
         else:
-            found.reports.append(part)
-    for part in found.parts:
-        part.measures(), part.imported()  # BlobexError if one of them is damaged
-    return found
+            contents.reports.append(part)
+    return contents

@@ -1,9 +1,8 @@
-"""A release in MLflow: a new version of a registered model, and the runs that trained its networks."""
+"""Releases in MLflow: versions of a registered model, its alias, and the runs that trained the networks."""
 
 from __future__ import annotations
 
 import tempfile
-import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,54 +10,53 @@ from pathlib import Path
 from typing import Any
 
 from blobex.config.params import Params
-from blobex.core.errors import BlobexError
+from blobex.core.errors import BlobexError, brief
 from blobex.networks.import_weights import sha256
 from blobex.networks.weights import WEIGHTS
-from blobex.release.contents import Contents
-from blobex.release.pipeline import Part
+from blobex.release.contents import Contents, Part
 from blobex.tracking import store as mlflow_store
 from blobex.tracking.mlflow_tracker import MlflowTracker
 
 EXPERIMENT, ALIAS = "release", "reference"
-RUNS = 20  # the newest ones that are looked through for each network
+MAX_RUNS = 20  # newest runs that are searched for each network
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """The MLflow run that logged a network's very weights."""
+    """The MLflow run that logged a network's weights."""
 
     run_id: str
-    commit: str  # of git; "none" where there was none
-    minutes: float  # from its first moment to its last
+    commit: str  # of git; "none" outside of a repository
+    minutes: float  # between start and end
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """What goes wrong within is told as a BlobexError: each kind of store has errors of its own."""
+def _errors_of_mlflow() -> Iterator[None]:
+    """Convert all exceptions to BlobexError: every kind of MLflow store raises its own."""
     try:
         yield
     except BlobexError:
         raise
     except Exception as error:
-        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
-        raise BlobexError(f"MLflow did not do its part ({reason}): check run.tracking_uri, or --no-register") from error
+        reason = brief(f"{type(error).__name__}: {error}")
+        raise BlobexError(f"MLflow failed ({reason}): check run.tracking_uri, or give --no-register") from error
 
 
-@_told()
+@_errors_of_mlflow()
 def training_runs(client: Any, contents: Contents) -> dict[str, TrainingRun]:
-    """The newest finished run that logged each network's weights, by its name; without those that have none."""
-    found = ((part.name, _training_run(client, contents.setup, part)) for part in contents.networks)
-    return {name: run for name, run in found if run}
+    """Return the newest finished run that logged each network's weights, by the network's name."""
+    runs = {part.name: _training_run(client, part) for part in contents.networks}
+    return {name: run for name, run in runs.items() if run}
 
 
-def _training_run(client: Any, setup: str, part: Part) -> TrainingRun | None:
+def _training_run(client: Any, part: Part) -> TrainingRun | None:
     experiment = client.get_experiment_by_name(part.stage)
     if experiment is None:
         return None
-    chosen = f"tags.setup = '{setup}' and attributes.status = 'FINISHED'"
-    newest = ["attributes.start_time DESC"]
-    checksum = sha256(part.metrics.with_name(WEIGHTS))
-    for run in client.search_runs([experiment.experiment_id], chosen, order_by=newest, max_results=RUNS):
+    finished = f"tags.setup = '{part.setup}' and attributes.status = 'FINISHED'"
+    order = ["attributes.start_time DESC"]
+    checksum = sha256(part.folder / WEIGHTS)
+    for run in client.search_runs([experiment.experiment_id], finished, order_by=order, max_results=MAX_RUNS):
         tags, info = run.data.tags, run.info
         if tags.get("variant", "") == part.variant and _logged_weights(client, info.run_id) == checksum:
             minutes = (info.end_time - info.start_time) / 60_000
@@ -67,23 +65,23 @@ def _training_run(client: Any, setup: str, part: Part) -> TrainingRun | None:
 
 
 def _logged_weights(client: Any, run_id: str) -> str | None:
-    """SHA-256 of the weights among a run's artifacts."""
+    """Return the SHA-256 of the weights among a run's artifacts."""
     if WEIGHTS not in {item.path for item in client.list_artifacts(run_id)}:
         return None
-    with tempfile.TemporaryDirectory() as place:
-        return sha256(Path(client.download_artifacts(run_id, WEIGHTS, place)))
+    with tempfile.TemporaryDirectory() as folder:
+        return sha256(Path(client.download_artifacts(run_id, WEIGHTS, folder)))
 
 
-@_told()
+@_errors_of_mlflow()
 def add_version(
     client: Any, params: Params, model: str, folder: Path, measures: Mapping[str, float], tags: Mapping[str, str]
 ) -> str:
-    """Log a release folder and its measures to a run, and make that a new version of `model`; the version's number.
+    """Log a release folder and its measures as a run, register it as a version of `model` and return its number.
 
-    No alias points to it yet: until `promote`, the version before is the one that is used.
+    `promote` moves the alias to it: until then the version before remains the reference.
     """
-    place = mlflow_store.artifact_location(params.run, EXPERIMENT)
-    experiment = mlflow_store.experiment_of(client, EXPERIMENT, place)
+    location = mlflow_store.artifact_location(params.run, EXPERIMENT)
+    experiment = mlflow_store.experiment_of(client, EXPERIMENT, location)
     run_id = client.create_run(experiment, run_name=model, tags=dict(tags)).info.run_id
     status = "FAILED"
     try:
@@ -99,18 +97,18 @@ def add_version(
         client.set_terminated(run_id, status)
 
 
-@_told()
+@_errors_of_mlflow()
 def promote(client: Any, model: str, version: str, contents: Contents, runs: Mapping[str, TrainingRun]) -> list[str]:
-    """Let the alias `reference` point to a version, and to those that the trainings of its decision models registered.
+    """Set the alias `reference` of a version, and of the versions that its decision models' trainings registered.
 
-    Versions that had it stay without. The names and versions that have it now.
+    Returns their names and version numbers.
     """
-    chosen = [(model, version)]
+    versions = [(model, version)]
     for part in contents.networks:
         if part.name in runs:
             name = f"{part.stage}-{contents.setup}-{part.variant}"
-            same = f"name = '{name}' and run_id = '{runs[part.name].run_id}'"
-            chosen += [(name, str(each.version)) for each in client.search_model_versions(same)[:1]]
-    for name, number in chosen:
+            query = f"name = '{name}' and run_id = '{runs[part.name].run_id}'"
+            versions += [(name, str(registered.version)) for registered in client.search_model_versions(query)[:1]]
+    for name, number in versions:
         client.set_registered_model_alias(name, ALIAS, number)
-    return [f"{name} {number}" for name, number in chosen]
+    return [f"{name} {number}" for name, number in versions]

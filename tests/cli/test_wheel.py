@@ -40,8 +40,8 @@ def test_the_wheel_holds_the_package_and_no_more(wheel):
         names = set(content.namelist())
     held = {name for name in names if name.startswith("blobex/")}
     package = {str(path.relative_to(ROOT)) for path in (ROOT / "blobex").rglob("*.py")}
-    data = [ROOT / "blobex/release/card.md"]
-    data += [path for folder in ("app/page", "report/templates") for path in (ROOT / "blobex" / folder).iterdir()]
+    folders = ("app/page", "release/templates", "report/templates")
+    data = [path for folder in folders for path in (ROOT / "blobex" / folder).iterdir()]
     package |= {str(path.relative_to(ROOT)) for path in data}
     assert held == package
     assert {name.split("/")[0] for name in names - held} == {f"blobex-{__version__}.dist-info"}

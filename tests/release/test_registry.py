@@ -1,16 +1,16 @@
-"""Releases in MLflow: versions, the alias, and which runs made the weights; in a database of the test's own."""
+"""Releases in MLflow: versions, the alias, and the runs that trained the networks."""
 
 import json
 from pathlib import Path
 
 import pytest
-from release.test_release import MEASURES, commit, content, rows, trained
+from worlds.released import content, table_rows
+from worlds.trained_project import MEASURES, commit, trained
 
 from blobex.config.read import load_params
 from blobex.core.errors import BlobexError
 from blobex.release import registry
 from blobex.release.contents import collect
-from blobex.release.pipeline import Pipeline
 from blobex.release.release import release
 from blobex.tracking import runs as tracking
 from blobex.tracking import store as mlflow_store
@@ -40,7 +40,7 @@ def version_of(client, model):
     return int(client.get_model_version_by_alias(model, "reference").version)
 
 
-def test_the_alias_moves_and_old_versions_stay(project, client, monkeypatch, tmp_path):
+def test_alias_moves_and_old_versions_stay(project, client, monkeypatch, tmp_path):
     (first,) = release(["rect"], Path("models/release"))
     assert first.models == ["blobex-rect 1"] and version_of(client, "blobex-rect") == 1
     before = content(first.folder)
@@ -70,8 +70,9 @@ def test_the_alias_moves_and_old_versions_stay(project, client, monkeypatch, tmp
     assert version_of(client, "blobex-rect") == 2  # until the folder stands, the alias does not move
 
 
-def test_the_run_that_made_the_weights_is_found(client):
-    params, contents = load_params("params.yaml"), collect(Pipeline.read(), "rect")
+def test_training_runs_are_found_by_their_weights(client):
+    params = load_params("params.yaml")
+    contents = collect(params, "rect")
     assert registry.training_runs(client, contents) == {}
     ids = []
     for variant, weights in (("plain", "plain"), ("biased", "biased"), ("plain", "biased")):  # the last logs others
@@ -87,11 +88,13 @@ def test_the_run_that_made_the_weights_is_found(client):
     (done,) = release(["rect"], Path("other"), name="ours")
     assert done.models == ["ours-rect 1", "decision-rect-plain 2"]
     assert version_of(client, "decision-rect-plain") == 2
-    told = {cells[0]: cells[2] for cells in rows((done.folder / "README.md").read_text(), "ours-rect")}
-    assert f"MLflow run {ids[0]} " in told["decision plain"] and f"MLflow run {ids[1]} " in told["decision biased"]
+    origins = {cells[0]: cells[2] for cells in table_rows((done.folder / "README.md").read_text(), "ours-rect")}
+    assert (
+        f"MLflow run {ids[0]} " in origins["decision plain"] and f"MLflow run {ids[1]} " in origins["decision biased"]
+    )
 
 
-def test_errors_of_mlflow_are_one_sentence(client):
-    contents = collect(Pipeline.read(), "rect")
-    with pytest.raises(BlobexError, match=r"MLflow did not do its part \(.*no such model"):
+def test_mlflow_errors_are_one_sentence(client):
+    contents = collect(load_params("params.yaml"), "rect")
+    with pytest.raises(BlobexError, match=r"MLflow failed \(.*no such model"):
         registry.promote(client, "no such model", "1", contents, {})

@@ -27,13 +27,13 @@ def fid(
 ) -> None:
     """Measure how near a generator's pictures are to real ones: the Frechet distance, with Inception the FID."""
     from blobex.core.device import resolve_device
-    from blobex.metrics.generator import Sampling, check_place, load_measured, measure_generator, write_measures
+    from blobex.metrics.generator import Sampling, check_place, load_generator, measure_generator, write_measures
 
     sampling = Sampling(images, seed, truncation, batch_size)
     if out:
         check_place(out)
-    model, yardstick = load_measured(checkpoint, stats, resolve_device(device), network, kid, external)
-    measures = measure_generator(model, yardstick, sampling)
+    model, reference = load_generator(checkpoint, stats, resolve_device(device), network, kid, external)
+    measures = measure_generator(model, reference, sampling)
     for name, value in measures.items():
         print(f"{name}: {value:.5g}" if isinstance(value, float) else f"{name}: {value}")
     if out:

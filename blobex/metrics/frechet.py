@@ -1,43 +1,39 @@
-"""Frechet distance between two sets of pictures (Heusel et al., NeurIPS 2017), in float64."""
+"""Frechet distance between two sets of images (Heusel et al., NeurIPS 2017), in float64.
+
+The distance is our own: the matrix roots of clean-fid and torchmetrics are inexact where a covariance is singular, as
+with fewer images than features.
+"""
 
 from __future__ import annotations
 
-import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from blobex.config.value_types import is_file_name
 from blobex.core.errors import BlobexError
 from blobex.core.files import check_packed, whole_file
-from blobex.datasets.images import to_float
-from blobex.networks.external import EXTERNAL, FILES, require
-from blobex.networks.parser import load_parser
-
-FeatureNetwork = Callable[[Tensor], Tensor]  # pictures (N,3,H,W) uint8 to features (N,D)
-INCEPTION_SIZE = 299
+from blobex.metrics.feature_networks import INCEPTION_RESIZES, FeatureNetwork
 
 
 @dataclass(frozen=True)
 class GaussianStatistics:
-    """Mean and covariance of the features of a set of pictures, and where they come from."""
+    """Mean and covariance of the features of a set of images, and their origin."""
 
     mean: Tensor  # D float64
     covariance: Tensor  # D,D float64, unbiased
     images: int
-    network: str  # of the features: "parser", "inception" or "inception_clean"
-    setup: str  # the pictures' sizes: "square" or "rect"
+    network: str  # feature network: "parser", "inception" or "inception_clean"
+    setup: str  # shape of the images: "square" or "rect"
 
 
 class GaussianAccumulator:
-    """Collects features batch by batch; the order and size of the batches do not matter."""
+    """Statistics of features that come batch by batch; batch sizes and order do not matter."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -51,21 +47,25 @@ class GaussianAccumulator:
         self._products = self._products + features.T @ features
 
     def compute(self, network: str, setup: str) -> GaussianStatistics:
-        """The statistics of all features so far. BlobexError for fewer than two pictures or features not finite."""
+        """Return the statistics of all features so far.
+
+        Raises:
+            BlobexError: if there are fewer than two images, or a feature is not finite.
+        """
         if self._count < 2:
-            raise BlobexError(f"a Frechet distance needs two pictures or more on either side, not {self._count}")
+            raise BlobexError(f"a Frechet distance needs two images or more on either side, not {self._count}")
         mean = self._sum / self._count
         covariance = (self._products - self._count * torch.outer(mean, mean)) / (self._count - 1)
         if not covariance.isfinite().all():
-            raise BlobexError("some features are not finite: the pictures or the feature network are broken")
+            raise BlobexError("some features are not finite: the images or the feature network are broken")
         return GaussianStatistics(mean, covariance, self._count, network, setup)
 
 
 def statistics(batches: Iterable[Tensor], features: FeatureNetwork, network: str, setup: str) -> GaussianStatistics:
-    """The statistics of uint8 pictures (N,3,H,W), given in batches of any size.
+    """Compute the statistics of images (N,3,H,W) uint8, given in batches of any size.
 
     >>> batches = [torch.zeros(1, 3, 2, 2, dtype=torch.uint8), torch.full((1, 3, 2, 2), 2, dtype=torch.uint8)]
-    >>> statistics(batches, lambda pictures: pictures.double().mean((2, 3)), "parser", "square").mean.tolist()
+    >>> statistics(batches, lambda images: images.double().mean((2, 3)), "parser", "square").mean.tolist()
     [1.0, 1.0, 1.0]
     """
     accumulator = GaussianAccumulator()
@@ -76,21 +76,21 @@ def statistics(batches: Iterable[Tensor], features: FeatureNetwork, network: str
 
 
 def gaussian(features: Tensor, network: str, setup: str) -> GaussianStatistics:
-    """The statistics of features (N,D).
+    """Compute the statistics of features (N,D).
 
     >>> gaussian(torch.tensor([[0.0], [2.0]]), "parser", "rect").covariance.tolist()
     [[2.0]]
     """
-    accumulator = GaussianAccumulator()
-    accumulator.update(features)
-    return accumulator.compute(network, setup)
+    return statistics([features], lambda batch: batch, network, setup)
 
 
 def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:
-    """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) (Dowson and Landau, 1982), not below 0.
+    """Compute |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) (Dowson and Landau, 1982), at least 0.
 
     The trace of the root is the sum of the roots of the eigenvalues of C_a^(1/2) C_b C_a^(1/2), which is symmetric.
-    BlobexError if the features are of different networks or setups.
+
+    Raises:
+        BlobexError: if the features are of different networks or setups.
 
     >>> features = torch.tensor([[0.0], [2.0]])
     >>> a, b = gaussian(features, "parser", "rect"), gaussian(features + 3, "parser", "rect")
@@ -109,7 +109,7 @@ def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:
 
 
 def frechet_name(network: str) -> str:
-    """What a Frechet distance of this feature network is called: only Inception's is the FID.
+    """Return the name of the Frechet distance by a network's features; only Inception's is the FID.
 
     >>> frechet_name("inception_clean"), frechet_name("parser")
     ('fid_clean', 'fd_parser')
@@ -118,18 +118,22 @@ def frechet_name(network: str) -> str:
 
 
 def save_statistics(path: Path, values: GaussianStatistics) -> None:
-    """Write the statistics as .npz; the file appears whole or not at all."""
+    """Write statistics to a .npz file, all of it or nothing."""
     arrays = {name: np.asarray(value) for name, value in vars(values).items()}
     with whole_file(path) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
 
 
 def load_statistics(path: Path) -> GaussianStatistics:
-    """Statistics that `save_statistics` wrote. BlobexError if they are missing or damaged."""
+    """Load statistics that `save_statistics` wrote.
+
+    Raises:
+        BlobexError: if they are missing or damaged.
+    """
     try:
         check_packed(path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            found = GaussianStatistics(
+            values = GaussianStatistics(
                 mean=torch.from_numpy(content["mean"]),
                 covariance=torch.from_numpy(content["covariance"]),
                 images=int(content["images"]),
@@ -138,63 +142,9 @@ def load_statistics(path: Path) -> GaussianStatistics:
             )
     except (OSError, KeyError, TypeError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise BlobexError(f"no Frechet statistics in {path}: run `dvc repro fid_stats` or `dvc pull` first") from error
-    width = len(found.mean) if found.mean.ndim == 1 else 0
-    if not width or found.covariance.shape != (width, width) or not is_file_name(found.setup):
+    size = len(values.mean) if values.mean.ndim == 1 else 0
+    if not size or values.covariance.shape != (size, size) or not is_file_name(values.setup):
         raise BlobexError(f"{path} holds no mean and covariance of a setup: run `dvc repro fid_stats` again")
-    if not (found.mean.isfinite().all() and found.covariance.isfinite().all()):
+    if not (values.mean.isfinite().all() and values.covariance.isfinite().all()):
         raise BlobexError(f"the statistics in {path} are not finite: run `dvc repro fid_stats` again")
-    return found
-
-
-def load_features(network: str, parser_folder: Path, device: torch.device, external: Path = EXTERNAL) -> FeatureNetwork:
-    """The feature network "parser" (saved in `parser_folder`), "inception" or "inception_clean".
-
-    The latter two are one network, whose pictures are resized on the device or as clean-fid does it; its file comes
-    from the folder `external`, or torch's downloads. BlobexError if the network is missing; its message says which file
-    belongs where.
-    """
-    if network == "parser":
-        parser = load_parser(parser_folder).to(device)
-        return lambda images: parser.pooled_features(to_float(images.to(device)))
-    if network in INCEPTION_RESIZES:
-        return inception_features(require("inception", external), device, INCEPTION_RESIZES[network])
-    raise BlobexError(f"unknown feature network {network!r}: choose parser, {' or '.join(INCEPTION_RESIZES)}")
-
-
-def inception_features(path: Path, device: torch.device, resize: Callable[[Tensor], Tensor]) -> FeatureNetwork:
-    """Inception's pooled features (N,2048) of pictures that `resize` makes 299x299, from 0 to 255.
-
-    BlobexError if `path` is not the TorchScript file that clean-fid (Parmar et al., CVPR 2022) uses.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # this file exists in no other format than TorchScript
-            layers = torch.jit.load(str(path), map_location=device).eval().layers
-    except (RuntimeError, AttributeError) as error:
-        raise BlobexError(f"{path} is damaged or another network: put {FILES['inception'].content} there") from error
-
-    def features(images: Tensor) -> Tensor:
-        x = resize(images.to(device)).to(device)
-        return layers((x - 128) / 128).flatten(1)
-
-    return features
-
-
-def resize_clean(images: Tensor, size: int = INCEPTION_SIZE) -> Tensor:
-    """uint8 (N,3,H,W) to float (N,3,size,size), 0 to 255, on the CPU: PIL's bicubic filter in float, as clean-fid."""
-    channels = images.cpu().flatten(0, 1).numpy().astype(np.float32)
-    resized = [np.asarray(Image.fromarray(one).resize((size, size), Image.Resampling.BICUBIC)) for one in channels]
-    return torch.from_numpy(np.stack(resized)).clamp(0, 255).unflatten(0, (len(images), 3))
-
-
-def resize_fast(images: Tensor, size: int = INCEPTION_SIZE) -> Tensor:
-    """As `resize_clean`, but on the device of the pictures."""
-    resized = F.interpolate(images.float(), (size, size), mode="bicubic", antialias=True, align_corners=False)
-    return resized.clamp(0, 255)
-
-
-# The name of Inception's features by how pictures are resized for it.
-INCEPTION_RESIZES: Mapping[str, Callable[[Tensor], Tensor]] = {
-    "inception": resize_fast,
-    "inception_clean": resize_clean,
-}
+    return values

@@ -17,7 +17,7 @@ from blobex.datasets.datamodule import explained_paths, load_image_files
 from blobex.datasets.images import to_float
 from blobex.datasets.manifest import manifest_path
 from blobex.explain.explainer import Explainer
-from blobex.metrics.frechet import load_features
+from blobex.metrics.feature_networks import load_features
 from blobex.stages import common
 from blobex.tracking import runs as tracking
 

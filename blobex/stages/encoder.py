@@ -12,7 +12,7 @@ from blobex.core.device import resolve_device
 from blobex.datasets.datamodule import batch_indices, checksum, load_images
 from blobex.datasets.images import to_float
 from blobex.datasets.manifest import manifest_path
-from blobex.metrics.flips import agreement_measures
+from blobex.metrics.agreement import attribute_agreement
 from blobex.networks import weights
 from blobex.networks.blobgan import load_blobgan
 from blobex.networks.decision import DecisionModel, load_decision
@@ -76,7 +76,7 @@ def reconstruction_measures(
     columns = common.in_batches(compare, images, size=batch_size)
     before, after = columns[:, 2:].chunk(2, dim=1)
     means = {distance: columns[:, 0].mean().item(), "l2": columns[:, 1].mean().item()}
-    return means | agreement_measures(before, after, decision.output_names)
+    return means | attribute_agreement(before, after, decision.output_names)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from blobex.datasets.manifest import manifest_path
 from blobex.decisions.load import load
 from blobex.explain.measures import answer_values, diversity, split_distance, with_intervals
 from blobex.explain.results_folder import read_results
-from blobex.metrics.frechet import frechet_distance, frechet_name, gaussian, load_features, load_statistics
+from blobex.metrics.feature_networks import load_features
+from blobex.metrics.frechet import frechet_distance, frechet_name, gaussian, load_statistics
 from blobex.metrics.manifold import precision_recall
 from blobex.networks.blobgan import load_blobgan, sample_pictures
 from blobex.networks.parser import load_parser

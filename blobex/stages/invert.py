@@ -15,8 +15,8 @@ from blobex.explain.explainer import Explainer
 from blobex.explain.measures import with_intervals
 from blobex.inversion.inversion import Inversion
 from blobex.inversion.inversion_file import save_inversion
+from blobex.metrics.agreement import decision_agreement
 from blobex.metrics.alignment import alignment, found_again
-from blobex.metrics.flips import kept
 from blobex.networks.blobgan import load_blobgan, sample_pictures
 from blobex.networks.perceptual import perceptual_name
 from blobex.perception.reading import SceneReading
@@ -38,7 +38,7 @@ def main(params: Params, setup: str) -> None:
         names_of = {"perceptual": perceptual_name(params.data.perceptual)}
         means = ("loss", "encoder_loss", "perceptual", "l2", "failed")
         measures = {names_of.get(name, name): getattr(inversion, name).double().mean().item() for name in means}
-        measures |= kept(explainer.decision.kind, before, after, explainer.decision.outputs)
+        measures |= decision_agreement(explainer.decision.kind, before, after, explainer.decision.outputs)
         measures |= with_intervals(object_values(explainer, queries, inversion), params.run.seed)
         common.write_metrics(folder, counts | measures, tracker)
         pairs = torch.stack([queries[:SHOWN], inversion.image[:SHOWN].clamp(-1, 1)], dim=1).flatten(0, 1)

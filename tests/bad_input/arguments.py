@@ -101,9 +101,9 @@ EXPLAINED = [
     out("results in a device", "/dev/null", "is a file"),
 ]
 OTHERS = [
-    fid("one picture", "-n 1", "two pictures or more"),
+    fid("one picture", "-n 1", "two images or more"),
     fid("pictures without end", f"-n {10**12}", f"{10**12}"),
-    fid("pictures below 0", "-n -4", "two pictures or more"),
+    fid("pictures below 0", "-n -4", "two images or more"),
     fid("a batch of none", "--batch-size 0", "the batch size is 0"),
     fid("a truncation above 1", "--truncation 1.5", "the truncation is 1.5"),
     fid("a truncation that is no number", "--truncation nan", "the truncation is nan"),

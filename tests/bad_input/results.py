@@ -150,7 +150,7 @@ STATISTICS = [
     statistics("a covariance that is a list", arrays(covariance=np.zeros(16))),
     statistics("a number of pictures that is a list", arrays(images=np.array([1, 2]))),
     statistics("a mean of a petabyte", put(STATS, large_array())),
-    statistics("other features", arrays(mean=np.zeros(5), covariance=np.eye(5)), "has 5 features a picture"),
+    statistics("other features", arrays(mean=np.zeros(5), covariance=np.eye(5)), "has 5 features an image"),
     statistics("an unknown network", arrays(network=np.array("resnet")), "unknown feature network 'resnet'"),
     statistics("another setup", arrays(setup=np.array("square")), "no parser weights in", "parser/square"),
     statistics("a setup that leads out", arrays(setup=np.array("../../..")), STATS),

@@ -14,7 +14,7 @@ SHOWN = (  # all of whose public functions have one
         "layout/published_splat",
         "metrics/cout",
         "metrics/diversity",
-        "metrics/flips",
+        "metrics/agreement",
         "metrics/halves",
         "metrics/interval",
     ),

@@ -1,4 +1,4 @@
-"""The measures of a saved generator against numpy and scipy, and `blobex fid` as its user types it."""
+"""Measures of a saved generator against numpy, scipy and torchmetrics, and the command `blobex fid`."""
 
 import errno
 import json
@@ -17,8 +17,9 @@ from worlds.tiny_networks import random_blobgan, tiny_network
 
 from blobex.cli import main as cli
 from blobex.metrics import generator
-from blobex.metrics.frechet import GaussianStatistics, load_features, save_statistics, statistics
-from blobex.metrics.generator import Sampling, Yardstick, load_measured, measure_generator
+from blobex.metrics.feature_networks import load_features
+from blobex.metrics.frechet import GaussianStatistics, save_statistics, statistics
+from blobex.metrics.generator import Reference, Sampling, load_generator, measure_generator
 from blobex.networks import weights
 from blobex.networks.blobgan import BlobGAN
 from blobex.networks.parser import Parser
@@ -28,7 +29,7 @@ COUNT = 21  # no multiple of the batch sizes below
 
 
 def few_features(images: Tensor) -> Tensor:
-    """What a feature network gives, but three numbers a picture and exact."""
+    """A feature network of three exact numbers an image."""
     assert images.dtype == torch.uint8
     return images.double().mean((2, 3))
 
@@ -40,11 +41,11 @@ def real_statistics(setup: str = "square") -> GaussianStatistics:
 
 
 def measured(model: BlobGAN, sampling: Sampling, pictures: Path | None = None) -> dict[str, float]:
-    return measure_generator(model, Yardstick(real_statistics(), few_features, pictures), sampling)
+    return measure_generator(model, Reference(real_statistics(), few_features, pictures), sampling)
 
 
 def bytes_by_numpy(model: BlobGAN, count: int, seed: int, truncation: float) -> np.ndarray:
-    """All pictures in one batch; bytes are the nearest, not the next below."""
+    """All images in one batch, rounded to the nearest byte."""
     z = torch.randn(count, model.z_dim, generator=torch.Generator().manual_seed(seed))
     w = model.layout_network.to_w(z)
     w = truncation * model.mean_w + (1 - truncation) * w
@@ -59,8 +60,8 @@ def distance_by_scipy(features: np.ndarray, real: GaussianStatistics) -> float:
 
 
 @pytest.mark.parametrize("truncation", [0.0, 0.4])
-def test_all_pictures_count_and_are_rounded(truncation: float) -> None:
-    """Two faults of the published script: it cuts to bytes without rounding, and leaves out the last, partial batch."""
+def test_all_images_count_and_are_rounded(truncation: float) -> None:
+    """Unlike the published script, which truncates to bytes and drops the last, partial batch."""
     model, sizes = random_blobgan(), []
 
     def features(images: Tensor) -> Tensor:
@@ -68,14 +69,14 @@ def test_all_pictures_count_and_are_rounded(truncation: float) -> None:
         return few_features(images)
 
     sampling = Sampling(COUNT, seed=3, truncation=truncation, batch_size=8)
-    found = measure_generator(model, Yardstick(real_statistics(), features), sampling)
-    assert sizes == [8, 8, 5] and found["images"] == COUNT
+    result = measure_generator(model, Reference(real_statistics(), features), sampling)
+    assert sizes == [8, 8, 5] and result["images"] == COUNT
     pictures = bytes_by_numpy(model, COUNT, 3, truncation)
-    assert found["fid"] == pytest.approx(distance_by_scipy(pictures.mean((2, 3)), real_statistics()), rel=1e-6)
+    assert result["fid"] == pytest.approx(distance_by_scipy(pictures.mean((2, 3)), real_statistics()), rel=1e-6)
     without_last = distance_by_scipy(pictures[:16].mean((2, 3)), real_statistics())
-    assert abs(found["fid"] - without_last) > 1e-3 * found["fid"]
+    assert abs(result["fid"] - without_last) > 1e-3 * result["fid"]
     cut = distance_by_scipy(pictures.mean((2, 3)) - 0.5, real_statistics())  # half a byte darker on average
-    assert abs(found["fid"] - cut) > 1e-4 * found["fid"]
+    assert abs(result["fid"] - cut) > 1e-4 * result["fid"]
 
 
 def test_no_result_depends_on_the_batch_size(photos: Path) -> None:
@@ -89,7 +90,7 @@ def test_no_result_depends_on_the_batch_size(photos: Path) -> None:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Ten pictures of 24x32, and one file that is none."""
+    """Ten images of 24x32, and one file that is no image."""
     folder = tmp_path / "photos"
     folder.mkdir()
     random = np.random.default_rng(0)
@@ -100,10 +101,10 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def test_kernel_distance_to_a_folder_is_torchmetrics(photos: Path) -> None:
+def test_kernel_distance_to_a_folder_equals_torchmetrics(photos: Path) -> None:
     model = random_blobgan()
-    found = measured(model, Sampling(COUNT, batch_size=4), photos)
-    assert (found["kid_pictures"], found["kid_skipped"], found["kid_subset_size"]) == (10, 1, 5)
+    result = measured(model, Sampling(COUNT, batch_size=4), photos)
+    assert (result["kid_pictures"], result["kid_skipped"], result["kid_subset_size"]) == (10, 1, 5)
     crops = [Image.open(photos / f"{index}.png").crop((4, 0, 28, 24)) for index in range(10)]
     known = np.stack([np.asarray(crop.resize((16, 16), Image.Resampling.BICUBIC)) for crop in crops]).mean((1, 2))
     made = bytes_by_numpy(model, COUNT, 0, 0.0).mean((2, 3))
@@ -111,13 +112,13 @@ def test_kernel_distance_to_a_folder_is_torchmetrics(photos: Path) -> None:
     # Subsets of 5 scatter about the value of all pictures, which torchmetrics gives for sets of one size.
     random = torch.Generator().manual_seed(0)
     expected = np.mean([float(poly_mmd(x[torch.randperm(COUNT, generator=random)[:10]], y)) for _ in range(300)])
-    assert abs(found["kid"] - expected) < 4 * found["kid_deviation"] / math.sqrt(100)
-    assert found["kid_deviation"] > 0
+    assert abs(result["kid"] - expected) < 4 * result["kid_deviation"] / math.sqrt(100)
+    assert result["kid_deviation"] > 0
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A BlobGAN and a parser where the stages put them, and statistics of pictures of noise."""
+    """A BlobGAN and a parser where the stages put them, and statistics of noise images."""
     torch.manual_seed(0)
     model, parser = random_blobgan(), Parser([4, 6], 16, 16)
     weights.save(tmp_path / "models/blobgan/square", "blobgan", {"setup": "square", **model.config()}, model)
@@ -129,7 +130,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: object) -> int:
-    """The exit code of `blobex fid` with the folder's files, which the arguments overrule."""
+    """The exit code of `blobex fid` with the folder's files, unless the arguments name others."""
     usual = ["--checkpoint", folder / "models/blobgan/square", "--stats", folder / "real.npz", "-n", COUNT]
     monkeypatch.setattr(sys, "argv", ["blobex", "fid", *map(str, [*usual, "--device", "cpu", *arguments])])
     with pytest.raises(SystemExit) as end:
@@ -137,17 +138,17 @@ def run(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: object) -> in
     return int(end.value.code or 0)
 
 
-def test_fid_prints_and_writes_under_the_honest_name(
+def test_fid_prints_and_writes_the_measures(
     folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = folder / "results" / "fid.json"
     assert run(monkeypatch, folder, "--kid", photos, "--out", out, "--seed", 5, "--truncation", 0.25) == 0
     written = json.loads(out.read_text())
     assert [path.name for path in out.parent.iterdir()] == ["fid.json"]
-    model, yardstick = load_measured(folder / "models/blobgan/square", folder / "real.npz", CPU, pictures=photos)
-    assert written == measure_generator(model, yardstick, Sampling(COUNT, 5, 0.25))
-    told = [written[name] for name in ("images", "real_images", "network", "setup", "seed", "truncation")]
-    assert told == [COUNT, 30, "parser", "square", 5, 0.25]
+    model, reference = load_generator(folder / "models/blobgan/square", folder / "real.npz", CPU, folder=photos)
+    assert written == measure_generator(model, reference, Sampling(COUNT, 5, 0.25))
+    settings = [written[name] for name in ("images", "real_images", "network", "setup", "seed", "truncation")]
+    assert settings == [COUNT, 30, "parser", "square", 5, 0.25]
     printed = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
     assert list(printed) == list(written)
     assert float(printed["fd_parser"]) == pytest.approx(written["fd_parser"], rel=1e-4)
@@ -157,10 +158,10 @@ def test_fid_prints_and_writes_under_the_honest_name(
 def refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, *arguments: object
 ) -> str:
-    """The one line about a mistake, which is told before anything is generated."""
+    """The one line of an error that is raised before anything is generated."""
 
     def sample(*_: object) -> None:
-        raise AssertionError("pictures were generated")
+        raise AssertionError("images were generated")
 
     monkeypatch.setattr(generator, "sample_pictures", sample)
     assert run(monkeypatch, folder, *arguments) == 1
@@ -175,14 +176,14 @@ def refused(
         (["--stats", "none.npz"], "no Frechet statistics in none.npz: run `dvc repro fid_stats`"),
         (["--checkpoint", "none"], "no blobgan weights in none: run `dvc repro blobgan`"),
         (["--network", "inception"], "is of parser features, not of inception"),
-        (["-n", "1"], "two pictures or more, not 1"),
+        (["-n", "1"], "two images or more, not 1"),
         (["--batch-size", "0"], "the batch size is 0"),
         (["--truncation", "1.5"], "the truncation is 1.5"),
         (["--device", "tpu"], "unknown device 'tpu'"),
         (["--kid", "none"], "there is no folder none"),
     ],
 )
-def test_mistakes_in_options_are_told_at_once(
+def test_invalid_options_raise_at_once(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -192,7 +193,7 @@ def test_mistakes_in_options_are_told_at_once(
     assert message in refused(monkeypatch, capsys, folder, *arguments)
 
 
-def test_too_few_pictures_for_a_kernel_distance_are_told_at_once(
+def test_too_few_images_for_a_kernel_distance_raise_at_once(
     folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "not 3 and the 10" in refused(monkeypatch, capsys, folder, "--kid", photos, "-n", 3)
@@ -201,30 +202,30 @@ def test_too_few_pictures_for_a_kernel_distance_are_told_at_once(
     assert "not 21 and the 3" in refused(monkeypatch, capsys, folder, "--kid", photos)
 
 
-def test_what_does_not_belong_together_is_told_at_once(
+def test_files_of_different_runs_raise_at_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     published = folder / "blobgan_256x512.ckpt"
     published.write_bytes(b"weights")
-    told = refused(monkeypatch, capsys, folder, "--checkpoint", published)
-    assert f"is a file: run `blobex import {published} --as generator" in told
+    message = refused(monkeypatch, capsys, folder, "--checkpoint", published)
+    assert f"is a file: run `blobex import {published} --as generator" in message
     save_statistics(folder / "rect.npz", real_statistics("rect"))
-    told = refused(monkeypatch, capsys, folder, "--stats", folder / "rect.npz")
-    assert "rect.npz is of rect pictures but" in told and "of square" in told
+    message = refused(monkeypatch, capsys, folder, "--stats", folder / "rect.npz")
+    assert "rect.npz is of rect images but" in message and "of square" in message
     wider = Parser([4, 8], 16, 16)
     weights.save(folder / "models/parser/square", "parser", wider.config, wider)
-    assert "has 10 features a picture but the parser gives 12" in refused(monkeypatch, capsys, folder)
+    assert "has 10 features an image but the parser gives 12" in refused(monkeypatch, capsys, folder)
     larger = random_blobgan(tiny_network(channels={8: 8, 16: 4, 32: 4}), height=32)
     weights.save(folder / "models/blobgan/square", "blobgan", larger.config(), larger)
-    assert "is for 16x16 pictures but the generator makes 32x32" in refused(monkeypatch, capsys, folder)
+    assert "is for 16x16 images but the generator makes 32x32" in refused(monkeypatch, capsys, folder)
     (folder / "models/parser/square/config.yaml").unlink()
     assert "no parser weights in" in refused(monkeypatch, capsys, folder)
 
 
-def test_a_file_that_cannot_be_written_is_told(
+def test_a_file_that_cannot_be_written_raises(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Before anything is measured, if that can be known; else the measures are printed first, and not lost."""
+    """Before anything is measured if possible; otherwise the measures are printed first, so that they are not lost."""
     assert run(monkeypatch, folder, "--out", folder / "models") == 1
     printed = capsys.readouterr()
     assert not printed.out and f"cannot write {folder / 'models'}" in printed.err

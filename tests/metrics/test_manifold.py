@@ -74,7 +74,7 @@ def test_a_neighbour_is_another_picture_and_copies_are_refused() -> None:
 
 
 def test_what_cannot_be_measured_is_refused() -> None:
-    with pytest.raises(BlobexError, match="has 3 pictures: this measure needs 4 or more"):
+    with pytest.raises(BlobexError, match="has 3 images: this measure needs 4 or more"):
         precision_recall(cloud(1, 3), cloud(2, 10))
     with pytest.raises(BlobexError, match="needs 4 or more"):
         precision_recall(cloud(1, 10), cloud(2, 0))

@@ -1,0 +1,48 @@
+"""Agreement of a model's decisions about two versions of the same images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def decision_agreement(kind: str, before: Tensor, after: Tensor, names: tuple[str, ...]) -> dict[str, float]:
+    """Compute the share of decisions, 0 to 1, that are the same before and after. A NaN is a disagreement.
+
+    Args:
+        kind: Kind of the model: see `decisions.decision.Decision`.
+        before, after: Logits (N,A), or (N,A,H,W) for segmentation, where each pixel is a decision.
+        names: Names of the A outputs.
+
+    Returns:
+        `agreement`; for attributes also those of `attribute_agreement`.
+
+    >>> before, after = torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([[0.0, 9.0], [0.0, 1.0]])
+    >>> decision_agreement("classes", before, after, ("day", "night"))
+    {'agreement': 0.5}
+    """
+    if kind == "attributes":
+        return attribute_agreement(before, after, names)
+    valid = ~(before.isnan().any(1) | after.isnan().any(1))
+    return {"agreement": ((before.argmax(1) == after.argmax(1)) & valid).double().mean().item()}
+
+
+def attribute_agreement(before: Tensor, after: Tensor, names: tuple[str, ...]) -> dict[str, float]:
+    """Compute the share of images, 0 to 1, whose decision at logit 0 is the same before and after.
+
+    A NaN is a disagreement.
+
+    Args:
+        before, after: Logits (N,A).
+        names: Names of the A attributes.
+
+    Returns:
+        `agreement_<name>` for each attribute, and their mean, `agreement`.
+
+    >>> attribute_agreement(torch.tensor([[1.0, -1.0]]), torch.tensor([[1.0, 1.0]]), ("forward", "stop"))
+    {'agreement': 0.5, 'agreement_forward': 1.0, 'agreement_stop': 0.0}
+    """
+    same = ((before > 0) == (after > 0)) & ~before.isnan() & ~after.isnan()
+    shares = same.double().mean(0)
+    by_name = {f"agreement_{name}": share for name, share in zip(names, shares.tolist(), strict=True)}
+    return {"agreement": torch.mean(shares).item(), **by_name}

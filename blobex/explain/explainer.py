@@ -27,10 +27,7 @@ from blobex.core.ranks import ALONE, Ranks
 from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.masks import build_masks, check_mask_rows
 from blobex.counterfactual.object_examples import ObjectExamples
-from blobex.counterfactual.problems import Problems
-from blobex.counterfactual.published import LAMBDA_KEY, search_published
 from blobex.counterfactual.questions import Questions, build_questions, check_region
-from blobex.counterfactual.search import SearchOptions, search
 from blobex.counterfactual.verify import Counterfactuals
 from blobex.datasets.images import to_float, to_tensor
 from blobex.decisions.decision import Decision, frozen_eval, output_index
@@ -42,13 +39,12 @@ from blobex.explain.film import films
 from blobex.explain.gate import GateResult, gate_reasons
 from blobex.explain.input_images import Image, load_images
 from blobex.explain.loading import load_networks
+from blobex.explain.methods import FastMethod, PublishedMethod, SearchMethod
 from blobex.explain.published_files import write_published
 from blobex.explain.request import Output, Plan, Request, make_plan
 from blobex.explain.results_folder import ResultFolder
 from blobex.explain.snapshot import write_snapshots
 from blobex.inversion.inversion import Inversion
-from blobex.inversion.invert import invert
-from blobex.inversion.published import invert_published
 from blobex.layout.blobs import BlobLayout
 from blobex.layout.vector import VectorForm
 from blobex.networks.parser import Parser, ParserOutput
@@ -109,6 +105,15 @@ class Explainer:
         networks = loaded.decision, loaded.exact, loaded.quick, loaded.blobs
         return cls(setup, values, place, *networks, loaded.weights, loaded.parser, loaded.examples)
 
+    @property
+    def method(self) -> SearchMethod:
+        """The inversion and the search that search.mode names."""
+        if self.params.search.mode == "published":
+            return PublishedMethod(self.exact)
+        inversion = self.params.invert.square if self.setup == "square" else self.params.invert.rect
+        networks, seed = NetworkPair(self.quick, self.exact), self.params.run.seed
+        return FastMethod(networks, self.batch_size, inversion, seed, self.examples)
+
     def plan(self, request: Request) -> Plan:
         """Check a request against the model and the parameters, and fill in what it leaves open.
 
@@ -120,11 +125,7 @@ class Explainer:
         columns = self._columns(request.attributes)
         replaced = None if request.replaced is None else output_index(self.decision, request.replaced)
         plan = make_plan(request, columns, replaced, self.params.explain, cast(Shape, self.setup))
-        if self.params.search.mode == "published":
-            if plan.variant.count > 1:
-                raise BlobexError("the published search finds one counterfactual at a time: use search.mode fast")
-            if plan.gate.action == "skip":
-                raise BlobexError("the published search skips nothing: let the gate report, or use search.mode fast")
+        self.method.check(plan)
         only = request.only
         if only is None:
             self._listed_masks(plan)
@@ -224,7 +225,7 @@ class Explainer:
         gate = GateResult(reasons, skip=plan.gate.action == "skip")
         layout = images.inversion.layout
         found = self.search(images.queries, layout, questions, self._masks(images, plan), plan, gate.skipped)
-        compose = plan.compose if self.params.search.mode == "fast" else "full"
+        compose = self.method.compose(plan)
         records = self._with_sentences(explanations(self.setup, images, questions, found, gate, compose))
         if not gif:
             return records, []
@@ -257,13 +258,8 @@ class Explainer:
             start: Layouts to start from; None: those of the encoder.
             steps: Number of steps; None: that of the parameters.
         """
-        values = self.params.invert.square if self.setup == "square" else self.params.invert.rect
-        values = values if steps is None else dataclasses.replace(values, steps=steps)
-        queries = queries.to(self.device)
         with frozen_eval(self.decision):
-            if self.params.search.mode == "published":
-                return invert_published(queries, self.exact)
-            return invert(queries, NetworkPair(self.quick, self.exact), values, self.batch_size, start)
+            return self.method.invert(queries.to(self.device), start, steps)
 
     def search(
         self,
@@ -275,15 +271,8 @@ class Explainer:
         skip: Tensor | None = None,
     ) -> Counterfactuals:
         """Search the counterfactuals of inverted images; see `blobex.counterfactual.search.search`."""
-        published = self.params.search.mode == "published"
-        prices = LAMBDA_KEY if published else plan.search.lambda_key
-        problems = Problems.of(queries, start, questions.image_index, questions.target, allowed, prices)
-        options = SearchOptions(plan.variant.few, plan.variant.count, plan.photo, self.params.run.seed)
         with frozen_eval(self.decision):
-            if published:
-                return search_published(problems, self.exact)
-            networks = NetworkPair(self.quick, self.exact)
-            return search(problems, networks, plan.search, self.batch_size, options, skip, self.examples)
+            return self.method.search(queries, start, questions, allowed, plan, skip)
 
     def readings(self, images: Sequence[np.ndarray]) -> list[SceneReading]:
         """Return what the parser sees in images, uint8 (H,W,3); BlobexError without a parser."""

@@ -1,0 +1,115 @@
+"""The two values of search.mode: this package's inversion and search, and the published ones as a baseline."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from blobex.config.explain import InversionParams
+from blobex.core.errors import BlobexError
+from blobex.counterfactual.object_examples import ObjectExamples
+from blobex.counterfactual.problems import Problems
+from blobex.counterfactual.published import LAMBDA_KEY, search_published
+from blobex.counterfactual.questions import Questions
+from blobex.counterfactual.search import SearchOptions, search
+from blobex.counterfactual.verify import Counterfactuals
+from blobex.explain.request import Plan
+from blobex.inversion.inversion import Inversion
+from blobex.inversion.invert import invert
+from blobex.inversion.published import invert_published
+from blobex.layout.blobs import BlobLayout
+from blobex.optim.networks import NetworkPair, Networks
+
+
+class SearchMethod(Protocol):
+    """A way to invert images and to search counterfactuals."""
+
+    def check(self, plan: Plan) -> None:
+        """Raise BlobexError if the method does not support the plan."""
+
+    def compose(self, plan: Plan) -> Literal["photo", "full"]:
+        """Return how the counterfactual images are made."""
+
+    def invert(self, queries: Tensor, start: BlobLayout | None = None, steps: int | None = None) -> Inversion:
+        """Invert images (N,3,H,W), from layouts `start`, in `steps` steps; None: the defaults."""
+
+    def search(
+        self,
+        queries: Tensor,
+        layout: BlobLayout,
+        questions: Questions,
+        masks: Mapping[str, Tensor],
+        plan: Plan,
+        skip: Tensor | None = None,
+    ) -> Counterfactuals:
+        """Search counterfactuals of images with inverted layouts, but for the questions `skip`, bool (P,)."""
+
+
+@dataclass(frozen=True)
+class FastMethod:
+    """This package's inversion and search."""
+
+    networks: NetworkPair
+    batch_size: int
+    inversion: InversionParams
+    seed: int
+    examples: ObjectExamples | None
+
+    def check(self, plan: Plan) -> None:
+        pass
+
+    def compose(self, plan: Plan) -> Literal["photo", "full"]:
+        return plan.compose
+
+    def invert(self, queries: Tensor, start: BlobLayout | None = None, steps: int | None = None) -> Inversion:
+        params = self.inversion if steps is None else dataclasses.replace(self.inversion, steps=steps)
+        return invert(queries, self.networks, params, self.batch_size, start)
+
+    def search(
+        self,
+        queries: Tensor,
+        layout: BlobLayout,
+        questions: Questions,
+        masks: Mapping[str, Tensor],
+        plan: Plan,
+        skip: Tensor | None = None,
+    ) -> Counterfactuals:
+        index, target, variant = questions.image_index, questions.target, plan.variant
+        problems = Problems.of(queries, layout, index, target, masks, plan.search.lambda_key)
+        options = SearchOptions(variant.few, variant.count, plan.photo, self.seed)
+        return search(problems, self.networks, plan.search, self.batch_size, options, skip, self.examples)
+
+
+@dataclass(frozen=True)
+class PublishedMethod:
+    """The published inversion and search, step for step (OCTET, Zemni et al., CVPR 2023)."""
+
+    networks: Networks
+
+    def check(self, plan: Plan) -> None:
+        if plan.variant.count > 1:
+            raise BlobexError("the published search finds one counterfactual at a time: use search.mode fast")
+        if plan.gate.action == "skip":
+            raise BlobexError("the published search skips nothing: let the gate report, or use search.mode fast")
+
+    def compose(self, plan: Plan) -> Literal["photo", "full"]:
+        return "full"
+
+    def invert(self, queries: Tensor, start: BlobLayout | None = None, steps: int | None = None) -> Inversion:
+        return invert_published(queries, self.networks)
+
+    def search(
+        self,
+        queries: Tensor,
+        layout: BlobLayout,
+        questions: Questions,
+        masks: Mapping[str, Tensor],
+        plan: Plan,
+        skip: Tensor | None = None,
+    ) -> Counterfactuals:
+        problems = Problems.of(queries, layout, questions.image_index, questions.target, masks, LAMBDA_KEY)
+        return search_published(problems, self.networks)

@@ -28,7 +28,7 @@ from blobex.metrics.frechet import (
 )
 from blobex.metrics.kernel import SUBSET_SIZE, kernel_distance, kernel_name
 from blobex.networks import weights
-from blobex.networks.blobgan import BlobGAN, load_blobgan, sample_pictures
+from blobex.networks.blobgan import BlobGAN, load_blobgan, sample_images
 from blobex.networks.external import EXTERNAL
 
 MOST = 10**7  # generated images
@@ -128,7 +128,7 @@ def measure_generator(model: BlobGAN, reference: Reference, sampling: Sampling) 
     batch_size = sampling.batch_size or max(1, pixels // (model.height * model.width))
     known = _folder_features(reference, model, batch_size, sampling.images)
     accumulator, features = GaussianAccumulator(), list[Tensor]()
-    batches = sample_pictures(model, sampling.images, batch_size, sampling.seed, sampling.truncation)
+    batches = sample_images(model, sampling.images, batch_size, sampling.seed, sampling.truncation)
     with torch.no_grad(), tqdm(total=sampling.images, unit="image", disable=None, leave=False) as bar:
         for batch in batches:
             values = reference.features(batch).cpu()

@@ -1,1 +1,1 @@
-"""Networks, as plain torch modules."""
+"""Networks as torch modules, their files, and the import of published checkpoints."""

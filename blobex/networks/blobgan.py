@@ -1,4 +1,4 @@
-"""A trained BlobGAN: layout network and generator, with all that makes its pictures repeatable."""
+"""BlobGAN: layout network and generator, with stored noise maps so that a layout has one rendering."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ LATENT_BATCH = 500
 
 
 class BlobGAN(nn.Module):
-    """Blobs to pictures (N,3,height,width) and noise to blobs.
+    """Generator of images (N,3,height,width) from layouts, and of layouts from noise.
 
-    The noise maps that `render` uses by default and the mean of w are stored with the weights: one layout has one
-    picture.
+    The default noise maps of `render` and the mean of w are stored with the weights.
     """
 
     mean_w: Tensor
@@ -59,25 +58,25 @@ class BlobGAN(nn.Module):
         return self.network.z_dim
 
     def fixed_noise(self) -> list[Tensor]:
-        """The stored noise maps (1,1,h,w), one per styled layer."""
+        """Return the stored noise maps (1,1,h,w), one per styled layer."""
         return [getattr(self, f"noise_{index}") for index in range(len(self.generator.noise_shapes()))]
 
     def render(self, layout: BlobLayout, noise: list[Tensor] | None = None) -> Tensor:
-        """Pictures (N,3,height,width), about [-1,1]; with the stored noise unless other maps are given."""
+        """Render images (N,3,height,width), about in [-1,1], with the stored noise maps by default."""
         return self.generator(layout, self.fixed_noise() if noise is None else noise)
 
     def scores(self, layout: BlobLayout) -> Tensor:
-        """Score maps (N,K+1,height,width) of the pictures' own size, background first; they sum to one."""
+        """Return score maps (N,K+1,height,width) at the size of the images, background first; they sum to one."""
         generator = self.generator
         return score_pyramid(layout, generator.canvas, self.height, generator.splat)[self.height]
 
     def sample(self, z: Tensor, truncation: float = 0.0) -> BlobLayout:
-        """Blobs for z (N,z_dim). Truncation 0 leaves w as it is, 1 gives the mean (BlobGAN, ECCV 2022, section 4)."""
+        """Return layouts for z (N,z_dim), with w moved to its mean by `truncation` (BlobGAN, ECCV 2022, section 4)."""
         w = self.layout_network.to_w(z)
         return self.layout_network.from_w(self.mean_w * truncation + w * (1 - truncation))
 
     def layout_from_w(self, w: Tensor, mlp_idx: int = -1) -> BlobLayout:
-        """Blobs for w (N,w_size), of a network of layers the activation before layer `mlp_idx`."""
+        """Return layouts for w (N,w_size), the activation before layer `mlp_idx` of an MLP, or a flow's only w."""
         return self.layout_network.from_w(w, mlp_idx)
 
     @torch.no_grad()
@@ -91,7 +90,7 @@ class BlobGAN(nn.Module):
         self.mean_w.copy_(total / samples)
 
     def config(self) -> dict[str, Any]:
-        """What `from_config` builds this network from."""
+        """Return the argument of `from_config` that builds this network."""
         return {
             "height": self.height,
             "aspect_ratio": self.aspect_ratio,
@@ -100,24 +99,22 @@ class BlobGAN(nn.Module):
 
 
 @torch.no_grad()
-def sample_pictures(
-    model: BlobGAN, count: int, batch_size: int, seed: int, truncation: float = 0.0
-) -> Iterator[Tensor]:
-    """`count` random pictures, uint8 (N,3,height,width), in batches; each is the same whatever the batch size."""
+def sample_images(model: BlobGAN, count: int, batch_size: int, seed: int, truncation: float = 0.0) -> Iterator[Tensor]:
+    """Generate `count` random images in batches, uint8 (N,3,height,width); the batch size does not change them."""
     z = torch.randn(count, model.z_dim, generator=torch.Generator().manual_seed(seed))
     for part in z.to(model.mean_w.device).split(batch_size):
         yield to_uint8(model.render(model.sample(part, truncation)))
 
 
 def from_config(config: dict[str, Any]) -> BlobGAN:
-    """The network that a saved config describes, with fresh weights; BlobexError names what is wrong in it."""
+    """Build the untrained network of a saved config; raise BlobexError if the config is invalid."""
     network = parse(Network, config.get("network"), "network")
-    picture = parse(ImageSize, {name: config.get(name) for name in ("height", "aspect_ratio")}, "config")
-    return BlobGAN(network, picture.height, picture.aspect_ratio)
+    size = parse(ImageSize, {name: config.get(name) for name in ("height", "aspect_ratio")}, "config")
+    return BlobGAN(network, size.height, size.aspect_ratio)
 
 
 def load_blobgan(folder: Path) -> BlobGAN:
-    """The BlobGAN saved in a folder, frozen and ready to render; BlobexError if there is none."""
+    """Load a saved BlobGAN, frozen; raise BlobexError if there is none."""
     config = weights.read_config(folder, "blobgan")
     with weights.config_errors(folder, "blobgan"):
         model = from_config(config)

@@ -1,8 +1,8 @@
-"""PyTorch files from elsewhere, opened without running any code from them.
+"""Safe reading of PyTorch checkpoints of other programs.
 
-torch's weights-only reader makes tensors and plain containers, and refuses every class that is not listed. The classes
-that training programs leave beside the weights (settings, paths, NumPy numbers) are listed here by name only: in
-place of each stands an inert class of ours, which is then turned into plain data. None of their packages is imported.
+torch's weights-only reader builds tensors and plain containers and refuses all classes that are not listed. Classes
+that training programs save beside the weights (settings, paths, NumPy numbers) are listed here by name and replaced by
+inert classes, which are then converted to plain data. Their packages are not imported and no code is run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from blobex.core.files import check_packed
 
 
 class _Foreign:
-    """An object of a class that is not loaded: what the file says of it is kept, and nothing is done."""
+    """Inert stand-in for an object: it keeps its arguments and state."""
 
     arguments: tuple[Any, ...]
     state: Any
@@ -35,22 +35,23 @@ class _Foreign:
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
-    def plain(self, known: dict[int, Any]) -> Any:
-        """The value as plain data; None where it means nothing here. `known` is that of the function `plain`."""
+    def plain(self, converted: dict[int, Any]) -> Any:
+        """Convert to plain data; None if the value is not used. `converted` is that of `plain`."""
         return None
 
 
 class _Settings(_Foreign):
     """A node of an OmegaConf tree, or an argparse.Namespace."""
 
-    def plain(self, known: dict[int, Any]) -> Any:
-        return plain(next((self.state[key] for key in ("_content", "_val") if key in self.state), self.state), known)
+    def plain(self, converted: dict[int, Any]) -> Any:
+        value = next((self.state[key] for key in ("_content", "_val") if key in self.state), self.state)
+        return plain(value, converted)
 
 
 class _NumpyNumber(_Foreign):
-    """A NumPy scalar: its type, and its bytes."""
+    """A NumPy scalar: its type and its bytes."""
 
-    def plain(self, known: dict[int, Any]) -> Any:
+    def plain(self, converted: dict[int, Any]) -> Any:
         kind, data = self.arguments
         code, order = kind.arguments[0], kind.state[1]
         if not re.fullmatch("[biuf][1248]", code):
@@ -59,14 +60,14 @@ class _NumpyNumber(_Foreign):
 
 
 class _Dictionary:
-    """A dictionary with more to it than keys and values, which torch fills if it is a plain one."""
+    """A subclass of dict, read as a plain one."""
 
     def __new__(cls, *_: Any) -> Any:
         return {}
 
 
 class _File:
-    """A path, as text."""
+    """A path, read as text."""
 
     def __new__(cls, *parts: str) -> Any:
         return str(PurePosixPath(*parts))
@@ -98,32 +99,31 @@ _NAMES: Mapping[type, tuple[str, ...]] = {
         *("omegaconf.base.Metadata", "omegaconf.base.ContainerMetadata"),
         *(f"typing.{name}" for name in ("Any", "Dict", "List", "Tuple", "Optional", "Union")),
         *(f"builtins.{name}" for name in ("dict", "list", "tuple", "int", "float", "str", "bool", "bytes", "object")),
-        # Lightning before 1.5 files the state of a callback under its class.
+        # Lightning before 1.5 saved the state of a callback under its class.
         "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
         "pytorch_lightning.callbacks.early_stopping.EarlyStopping",
     ),
 }
 
 
-def plain(value: Any, known: dict[int, Any] | None = None) -> Any:
-    """Dictionaries, lists and leaves; what stands in for foreign objects is gone.
+def plain(value: Any, converted: dict[int, Any] | None = None) -> Any:
+    """Convert to dictionaries, lists and leaves without stand-ins.
 
-    What stands in several places is made plain once, and kept in `known`: else lists that hold each other could double
-    at every level.
+    `converted` holds the results by object, so that nested lists that share elements cannot grow exponentially.
     """
-    known = {} if known is None else known
-    if id(value) not in known:
-        known[id(value)] = _plain(value, known)
-    return known[id(value)]
+    converted = {} if converted is None else converted
+    if id(value) not in converted:
+        converted[id(value)] = _plain(value, converted)
+    return converted[id(value)]
 
 
-def _plain(value: Any, known: dict[int, Any]) -> Any:
+def _plain(value: Any, converted: dict[int, Any]) -> Any:
     if isinstance(value, _Foreign):
-        return value.plain(known)
+        return value.plain(converted)
     if isinstance(value, Mapping):
-        return {key: plain(item, known) for key, item in value.items() if not _is_foreign(key)}
+        return {key: plain(item, converted) for key, item in value.items() if not _is_foreign(key)}
     if isinstance(value, list | tuple):
-        return [plain(item, known) for item in value]
+        return [plain(item, converted) for item in value]
     return None if _is_foreign(value) else value
 
 
@@ -132,25 +132,25 @@ def _is_foreign(value: Any) -> bool:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What a PyTorch file holds, as plain data and tensors on the CPU; no code from it is run.
+    """Read a PyTorch file, in the zip form or that before PyTorch 1.6, as plain data and tensors on the CPU.
 
-    The zip form and the form before PyTorch 1.6 are read. BlobexError: there is no such file, it needs a class that is
-    not known to be harmless, it is damaged, or it holds no dictionary.
+    Raises:
+        BlobexError: if the file is missing or damaged, needs a class that is not listed, or holds no dictionary.
     """
     try:
         if _is_safetensors(path):
             raise BlobexError(f"{path} is a safetensors file, not a PyTorch file: give the file as it was published")
         check_packed(path)
         allowed: list[Any] = [(kind, name) for kind, names in _NAMES.items() for name in names]
-        # Without a file name, torch cannot choose another format by its ending.
+        # From a stream, torch cannot choose another format by the file name.
         with path.open("rb") as file, torch.serialization.safe_globals(allowed), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old forms, which are refused where they cannot be read
+            warnings.simplefilter("ignore")  # warnings of old forms, which raise if they cannot be read
             checkpoint = plain(torch.load(file, map_location="cpu", weights_only=True))
     except BlobexError:
         raise
     except FileNotFoundError as error:
         raise BlobexError(f"there is no checkpoint {path}: check the path") from error
-    except Exception as error:  # torch.load raises many kinds; each means that the file is not what it should be
+    except Exception as error:  # torch.load raises many kinds for damaged and foreign files
         foreign = re.search(r"GLOBAL (\S+)", str(error))
         reason = f"it needs {foreign[1]}, which could run code" if foreign else "it is damaged or of another format"
         raise BlobexError(f"{path} is not a safe PyTorch checkpoint ({reason}): give another file") from error
@@ -160,12 +160,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def form(path: Path) -> str:
-    """The name of a PyTorch file's form."""
+    """Return the name of the form of a PyTorch file."""
     return "PyTorch zip file" if zipfile.is_zipfile(path) else "PyTorch file of the form before 1.6"
 
 
 def _is_safetensors(path: Path) -> bool:
-    """A safetensors file begins with the length of its JSON header."""
+    """Test for the start of a safetensors file: the length of its JSON header."""
     with path.open("rb") as file:
         start = file.read(9)
     return start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size

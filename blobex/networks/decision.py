@@ -1,4 +1,4 @@
-"""The decision model: a DenseNet (Huang et al., CVPR 2017) with one logit per action, or also per reason."""
+"""Decision model: a DenseNet (Huang et al., CVPR 2017) with one logit per action, and optionally per reason."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from blobex.core.errors import BlobexError
 from blobex.networks import weights
 from blobex.scenes.rules import ACTIONS, REASONS
 
-SMALLEST = 32  # pixels: the body halves pictures five times
+SMALLEST = 32  # pixels: the body halves images five times
 BLOCKS = {"densenet121": (6, 12, 24, 16), "densenet_small": (2, 4, 8, 4)}  # layers of each dense block
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=SECTION)
 class _Saved:
-    """What config.yaml says of a decision model: the arguments of `DecisionModel`."""
+    """Arguments of `DecisionModel` in config.yaml."""
 
     architecture: Literal["densenet121", "densenet_small"]
     height: Annotated[Int, Field(ge=SMALLEST, le=1024)]
@@ -32,16 +32,24 @@ class _Saved:
 
 
 class DecisionModel(nn.Module):
-    """Pictures (N,3,H,W) in [-1,1] to logits (N,outputs), which `output_names` names.
+    """Network from images (N,3,H,W) in [-1,1] to logits (N,outputs), named by `output_names`.
 
-    There are 4 outputs, in the order of `scenes.rules.ACTIONS`, or 25: the reasons of `scenes.rules.REASONS` follow.
-    The tensors of `body` have torchvision's names for a DenseNet's `features`.
+    `body` is torchvision's `features` of a DenseNet.
+
+    Args:
+        architecture: Key of BLOCKS.
+        height: Height of the images.
+        width: Width of the images.
+        outputs: 4, the actions of `scenes.rules.ACTIONS`, or 25, with the reasons of `scenes.rules.REASONS` after them.
+
+    Raises:
+        BlobexError: if an argument is out of range.
     """
 
     def __init__(self, architecture: str, height: int, width: int, outputs: int = len(ACTIONS)) -> None:
         super().__init__()
         if min(height, width) < SMALLEST:
-            raise BlobexError(f"the decision model needs pictures of {SMALLEST} pixels or more: enlarge the setup")
+            raise BlobexError(f"the decision model needs images of {SMALLEST} pixels or more: enlarge the setup")
         if architecture not in BLOCKS:
             raise BlobexError(f"unknown decision architecture {architecture!r}: choose {' or '.join(BLOCKS)}")
         if outputs not in (len(ACTIONS), len(ACTIONS + REASONS)):
@@ -63,23 +71,22 @@ class DecisionModel(nn.Module):
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """One name per logit."""
+        """Names of the logits."""
         return (ACTIONS + REASONS)[: self.classifier.out_features]
 
     def features(self, x: Tensor) -> Tensor:
-        """The vector before the classifier: (N,1024) float32 for densenet121."""
+        """Return the vectors before the classifier: (N,1024) float32 for densenet121."""
         return F.relu(self.body(x)).float().mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        # Row by row: a matrix product may round a row by its place in the batch.
+        # Not a matrix product, which may round a row by its position in the batch.
         weighted = self.features(x)[:, None] * self.classifier.weight.float()
         return weighted.sum(-1) + self.classifier.bias.float()
 
 
 def load_decision(folder: Path) -> DecisionModel:
-    """The decision model saved in a folder, frozen. BlobexError if there is none."""
-    saved = weights.read_saved(folder, "decision", _Saved, outputs=len(ACTIONS))
-    with weights.config_errors(folder, "decision"):
-        model = DecisionModel(**dataclasses.asdict(saved))
-    weights.load_state(folder, "decision", model)
-    return model.eval().requires_grad_(False)
+    """Load a saved decision model, frozen; raise BlobexError if there is none."""
+    defaults = {"outputs": len(ACTIONS)}
+    return weights.load_network(
+        folder, "decision", _Saved, lambda saved: DecisionModel(**dataclasses.asdict(saved)), defaults
+    )

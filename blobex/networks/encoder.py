@@ -1,4 +1,4 @@
-"""From a picture to w: the encoder, with StyleGAN2's residual body or a ResNet-18's."""
+"""Encoder of images to w, with StyleGAN2's residual body or a ResNet-18."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from blobex.networks.residual import SMALLEST, ResidualNetwork
 
 @pydantic.dataclasses.dataclass(frozen=True, config=SECTION)
 class _Saved:
-    """What config.yaml says of an encoder: the arguments of `Encoder`."""
+    """Arguments of `Encoder` in config.yaml."""
 
     architecture: Literal["stylegan", "resnet"]
     channels: dict[Int, Annotated[Int, Field(ge=1, le=8192)]]
@@ -30,7 +30,10 @@ class _Saved:
 
 
 class Encoder(nn.Module):
-    """Pictures (N,3,height,width) in [-1,1] to w (N,w_size), the activation before layer `mlp_idx`."""
+    """Network from images (N,3,height,width) in [-1,1] to w (N,w_size), the activation before layer `mlp_idx`.
+
+    `channels` is used by the architecture "stylegan" only.
+    """
 
     def __init__(
         self, architecture: str, channels: dict[int, int], height: int, aspect_ratio: int, w_size: int, mlp_idx: int
@@ -57,9 +60,5 @@ class Encoder(nn.Module):
 
 
 def load_encoder(folder: Path, kind: str = "encoder") -> Encoder:
-    """The encoder saved in a folder, frozen; `kind` encoder_pretrain for the one that saw only generated pictures."""
-    saved = weights.read_saved(folder, kind, _Saved)
-    with weights.config_errors(folder, kind):
-        encoder = Encoder(**dataclasses.asdict(saved))
-    weights.load_state(folder, kind, encoder)
-    return encoder.eval().requires_grad_(False)
+    """Load a saved encoder, frozen; raise BlobexError if there is none. `kind` is its stage, or encoder_pretrain."""
+    return weights.load_network(folder, kind, _Saved, lambda saved: Encoder(**dataclasses.asdict(saved)))

@@ -1,4 +1,4 @@
-"""From blobs to a picture: StyleGAN2 synthesis with spatial modulation (BlobGAN, ECCV 2022, section 3.2)."""
+"""Generator: StyleGAN2 synthesis with spatial modulation (BlobGAN, ECCV 2022, section 3.2)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEMODULATION_EPSILON = 1e-8
 
 
 class SpatialModulation(nn.Module):
-    """Multiplies each point's channels by a style: that of the blobs that cover it, each as much as it does."""
+    """Modulation of each point's channels by the styles of the blobs, weighted by their scores."""
 
     def __init__(self, style_dim: int, channels: int, normalise: bool) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class SpatialModulation(nn.Module):
         self.normalise = normalise
 
     def forward(self, x: Tensor, scores: Tensor, style: Tensor) -> Tensor:
-        """x (N,channels,h,w), scores (N,K+1,h,w) and styles (N,K+1,style_dim) to (N,channels,h,w), channels last."""
+        """Modulate x (N,channels,h,w) by scores (N,K+1,h,w) and styles (N,K+1,style_dim), channels last."""
         affine = self.affine(style)
         points, weights = x.permute(0, 2, 3, 1).flatten(1, 2), scores.flatten(2)
         if self.normalise:
@@ -38,10 +38,10 @@ class SpatialModulation(nn.Module):
 
 
 class _NormalisedStyle(torch.autograd.Function):
-    """x (N,P,C) times the style map scores^T affine, divided by its root mean square over channels; scores (N,K+1,P).
+    """Product of x (N,P,C) and the style map scores^T affine, normalised by its root mean square over channels.
 
-    Once differentiable, with the gradient in closed form: for m the normalised map and u = gradient * x, the map gets
-    (u - m * mean(u m)) / rms. Half the passes over the points that automatic differentiation makes.
+    Scores are (N,K+1,P). Once differentiable, in closed form with half the passes of automatic differentiation:
+    for m the normalised map and u = gradient * x, the gradient of the map is (u - m * mean(u m)) / rms.
     """
 
     @staticmethod
@@ -65,9 +65,9 @@ class _NormalisedStyle(torch.autograd.Function):
 
 
 class ModulatedConv(nn.Module):
-    """A convolution whose input is scaled by the style map, with unit-norm weights if demodulated.
+    """Convolution of the modulated input, with unit-norm weights if demodulated, times `gain`.
 
-    With `up`, a transposed convolution of stride 2 followed by the binomial filter. The result is times `gain`.
+    With `up`, a transposed convolution of stride 2 followed by the binomial filter.
     """
 
     folded: Tensor | None
@@ -83,7 +83,7 @@ class ModulatedConv(nn.Module):
         self.register_buffer("folded", None, persistent=False)
 
     def effective_weight(self) -> Tensor:
-        """The weight that the convolution uses: no style enters it, so that it can be made once."""
+        """Return the weight of the convolution. It does not depend on the style, so that `fold` can store it."""
         weight = self.weight * self.scale
         if self.demodulate:
             weight = weight * torch.rsqrt(weight.square().sum((1, 2, 3), keepdim=True) + DEMODULATION_EPSILON)
@@ -99,7 +99,7 @@ class ModulatedConv(nn.Module):
 
 
 class StyledLayer(nn.Module):
-    """Modulated 3x3 convolution, noise, bias, leaky ReLU; the ReLU's gain is already in the three summands."""
+    """Modulated 3x3 convolution, noise, bias and leaky ReLU, whose gain is multiplied into the three summands."""
 
     def __init__(self, inputs: int, outputs: int, style_dim: int, up: bool = False) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class StyledLayer(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """Modulated 1x1 convolution to colours, added to the upsampled picture of the level below."""
+    """Modulated 1x1 convolution to colours, added to the upsampled image of the level below."""
 
     def __init__(self, inputs: int, style_dim: int) -> None:
         super().__init__()
@@ -126,9 +126,13 @@ class ToRGB(nn.Module):
 
 
 class Generator(nn.Module):
-    """Blobs to pictures (N,3,height,width), about [-1,1].
+    """Network from layouts to images (N,3,height,width), about in [-1,1].
 
-    `channels` maps the height of each level, from the input grid to the picture, to its width.
+    Args:
+        canvas: Grid of the images.
+        channels: Channels by level height, from the input grid to the image.
+        feature_dim: Length of the blobs' features.
+        style_dim: Length of the blobs' styles.
     """
 
     def __init__(self, canvas: Canvas, channels: Mapping[int, int], feature_dim: int, style_dim: int) -> None:
@@ -145,7 +149,7 @@ class Generator(nn.Module):
             self.rgbs.append(ToRGB(channels[height], style_dim))
 
     def forward(self, layout: BlobLayout, noise: Sequence[Tensor]) -> Tensor:
-        """`noise`: one map (N or 1,1,h,w) per styled layer, in the order of `noise_shapes`."""
+        """Render layouts with one noise map (N or 1,1,h,w) per styled layer, in the order of `noise_shapes`."""
         with torch.autocast(layout.xs.device.type, enabled=False):
             pyramid = score_pyramid(layout, self.canvas, self.heights[0], self.splat)
         if torch.is_autocast_enabled(layout.xs.device.type):
@@ -164,24 +168,24 @@ class Generator(nn.Module):
         return at_least_float32(image)
 
     def fold(self, precision: torch.dtype) -> None:
-        """Make the convolutions' effective weights once, for a network whose weights no longer change."""
+        """Store the effective weights of all convolutions, for a network whose weights no longer change."""
         for module in self.modules():
             if isinstance(module, ModulatedConv):
                 module.folded = module.effective_weight().detach().to(precision)
 
     @staticmethod
     def feature_grid(layout: BlobLayout, scores: Tensor) -> Tensor:
-        """What the blobs write into the input grid: sum over blobs of score times feature, (N,feature_dim,h,w)."""
+        """Return the input grid: the sum over blobs of score times feature, (N,feature_dim,h,w)."""
         grid = torch.bmm(scores.flatten(2).transpose(1, 2), layout.features)
         return grid.unflatten(1, scores.shape[2:]).permute(0, 3, 1, 2)
 
     def noise_shapes(self) -> list[tuple[int, int]]:
-        """Height and width of the noise map of each styled layer."""
+        """Return height and width of the noise map of each styled layer."""
         heights = [self.heights[0], *[height for height in self.heights[1:] for _ in range(2)]]
         return [(height, height * self.canvas.aspect_ratio) for height in heights]
 
     def random_noise(self, batch: int, random: torch.Generator) -> list[Tensor]:
-        """Fresh noise maps (batch,1,h,w)."""
+        """Draw noise maps (batch,1,h,w)."""
         return [
             torch.randn(batch, 1, height, width, generator=random, device=random.device)
             for height, width in self.noise_shapes()

@@ -1,4 +1,4 @@
-"""Published weights into the models folder, as if a stage of blobex had trained them."""
+"""Import of published weights into the models folder, as if a stage of blobex had trained them."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from blobex.networks.decision import load_decision
 from blobex.networks.encoder import load_encoder
 
 KINDS = ("generator", "encoder", "decision")
-MEAN_W_SAMPLES = 10_000  # z whose mean w is taken (BlobGAN, ECCV 2022, section 4)
+MEAN_W_SAMPLES = 10_000  # of the mean of w (BlobGAN, ECCV 2022, section 4)
 PROVENANCE = "provenance.yaml"
-METRICS = "metrics.json"  # an output of every stage; empty here, where nothing is measured
+METRICS = "metrics.json"  # an output of every stage; empty, as nothing is measured
 
 
 @dataclass(frozen=True)
 class _Network:
-    """An imported network, where it belongs, and what has become of the file's content."""
+    """An imported network and its provenance."""
 
     module: nn.Module
-    stage: str  # the stage that would have trained it
+    stage: str  # that would have trained it
     config: dict[str, Any]
-    picture: ImageSize | None  # size of its pictures; None: any
-    source: str  # where the file holds it
-    dropped: list[str]
-    computed: list[str]
+    size: ImageSize | None  # of its images; None for any
+    source: str  # location in the file
+    dropped: list[str]  # content of the file that is not used
+    computed: list[str]  # content of the network that is not in the file
 
 
 def import_file(
@@ -56,12 +56,25 @@ def import_file(
     variant: str = "plain",
     seed: int | None = None,
 ) -> tuple[Path, dict[str, Any]]:
-    """Write a published file's network to its place under `models`; the folder, and what provenance.yaml says.
+    """Convert a published file and save its network in its folder under `models`.
 
-    `kind` is generator, encoder or decision, `variant` the name of a decision model. The mean of w is taken over z
-    drawn with `seed` (None: run.seed). The folder is replaced only when all is ready; what else is in it, such as
-    checkpoints, stays; its measures, which were of other weights, are emptied. BlobexError: the file is unsafe, damaged
-    or of another kind, or does not fit the setup's pictures or its BlobGAN.
+    The folder is replaced once the new one is complete. Other files in it, such as checkpoints, are kept; its measures
+    are emptied, as they were of other weights.
+
+    Args:
+        file: Published checkpoint.
+        kind: "generator", "encoder" or "decision".
+        setup: "square" or "rect".
+        params: Parameters, for the image size of the setup.
+        models: Folder of all networks.
+        variant: Name of a decision model.
+        seed: Seed of the z for the mean of w; `run.seed` by default.
+
+    Returns:
+        The folder, and the content of its provenance.yaml.
+
+    Raises:
+        BlobexError: if the file is unsafe, damaged or of another kind, or does not fit the setup or its BlobGAN.
     """
     if kind not in KINDS:
         raise BlobexError(f"unknown kind {kind!r}: choose {', '.join(KINDS)}")
@@ -69,16 +82,17 @@ def import_file(
         raise BlobexError(f"the variant {variant!r} cannot name a folder: use letters, digits, _ and -")
     size, seed = params.setup(setup), params.run.seed if seed is None else seed
     checkpoint = read_checkpoint(file)
-    held = published.kinds(checkpoint)
-    if kind not in held:
-        raise BlobexError(f"{file} holds no published {kind} but {' and '.join(held) or 'none of ours'}: check --as")
+    stored = published.kinds(checkpoint)
+    if kind not in stored:
+        content = " and ".join(stored) or "no known network"
+        raise BlobexError(f"{file} holds no published {kind} but {content}: check --as")
     try:
         network = _network(checkpoint, kind, size, seed)
         _check(network, setup, size, models)
     except BlobexError as error:
         raise BlobexError(f"{file}: {error}") from error
     folder = models / network.stage / setup / (variant if kind == "decision" else "")
-    named = {"setup": setup, "variant": variant} if kind == "decision" else {"setup": setup}
+    names = {"setup": setup, "variant": variant} if kind == "decision" else {"setup": setup}
     provenance = {
         "file": file.name,
         "sha256": sha256(file),
@@ -90,18 +104,18 @@ def import_file(
     }
     try:
         with whole_folder(folder) as new:
-            weights.save(new, network.stage, named | network.config, network.module)
-            _load(network.stage, new)  # what cannot be loaded again does not take the place of what can
+            weights.save(new, network.stage, names | network.config, network.module)
+            _load(network.stage, new)  # a network that cannot be loaded must not replace one that can
             (new / PROVENANCE).write_text(yaml.safe_dump(provenance, sort_keys=False), encoding="utf-8")
             (new / METRICS).write_text("{}\n", encoding="utf-8")
-            _keep_others(folder, new)
+            _link_other_files(folder, new)
     except OSError as error:
         raise BlobexError(f"cannot write {folder}: {error}") from error
     return folder, provenance
 
 
 def sha256(file: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
@@ -109,15 +123,15 @@ def sha256(file: Path) -> str:
 def _network(checkpoint: Mapping[str, Any], kind: str, size: ImageSize, seed: int) -> _Network:
     if kind == "generator":
         return _generator(checkpoint, seed)
-    found = published.find(checkpoint, kind)
-    rest = _dropped(checkpoint, found.place, (found.prefix,))
-    source = f"{kind} under {found.place or 'no key'}" + (f", names after {found.prefix}" if found.prefix else "")
+    stored = published.find(checkpoint, kind)
+    dropped = _dropped(checkpoint, stored.key, (stored.prefix,))
+    source = f"{kind} under {stored.key or 'no key'}" + (f", names after {stored.prefix}" if stored.prefix else "")
     if kind == "encoder":
         encoder = published.encoder_from_checkpoint(checkpoint)
-        picture = ImageSize(encoder.config["height"], encoder.config["aspect_ratio"])
-        return _Network(encoder, "encoder", encoder.config, picture, source, rest, [])
+        encoder_size = ImageSize(encoder.config["height"], encoder.config["aspect_ratio"])
+        return _Network(encoder, "encoder", encoder.config, encoder_size, source, dropped, [])
     decision = published.decision_from_checkpoint(checkpoint, size.height, size.width)
-    return _Network(decision, "decision", decision.config, None, source, rest, [])
+    return _Network(decision, "decision", decision.config, None, source, dropped, [])
 
 
 def _generator(checkpoint: Mapping[str, Any], seed: int) -> _Network:
@@ -130,38 +144,37 @@ def _generator(checkpoint: Mapping[str, Any], seed: int) -> _Network:
         if any(str(name).startswith("generator_ema.noises.") for name in checkpoint["state_dict"]):
             dropped.append("state_dict: generator_ema.noises.* (they fit no layer)")
     source = "generator_ema and layout_net_ema under state_dict"
-    return _Network(
-        model, "blobgan", model.config(), ImageSize(model.height, model.aspect_ratio), source, dropped, computed
-    )
+    size = ImageSize(model.height, model.aspect_ratio)
+    return _Network(model, "blobgan", model.config(), size, source, dropped, computed)
 
 
-def _dropped(checkpoint: Mapping[str, Any], place: str | None, kept: tuple[str, ...]) -> list[str]:
-    """What of a checkpoint is not in the network: other keys, other networks' tensors, filters that never change."""
-    keys = [] if place is None else [str(key) for key in checkpoint if key not in (place, "hyper_parameters")]
-    state = checkpoint if place is None else checkpoint[place]
-    others = Counter(str(name).split(".")[0] for name in state if not str(name).startswith(kept))
-    filters = sum(str(name).startswith(kept) and str(name).endswith(".kernel") for name in state)
-    label = "" if place is None else f"{place}: "
+def _dropped(checkpoint: Mapping[str, Any], key: str | None, prefixes: tuple[str, ...]) -> list[str]:
+    """List the unused content of a checkpoint: other keys, other networks' tensors, constant filters."""
+    keys = [] if key is None else [str(name) for name in checkpoint if name not in (key, "hyper_parameters")]
+    state = checkpoint if key is None else checkpoint[key]
+    others = Counter(str(name).split(".")[0] for name in state if not str(name).startswith(prefixes))
+    filters = sum(str(name).startswith(prefixes) and str(name).endswith(".kernel") for name in state)
+    label = "" if key is None else f"{key}: "
     groups = [f"{label}{name}.* ({count} tensors)" for name, count in others.items()]
     return keys + groups + ([f"{label}*.kernel ({filters} fixed filters)"] if filters else [])
 
 
 def _check(network: _Network, setup: str, size: ImageSize, models: Path) -> None:
-    """BlobexError unless the network fits the setup's pictures and BlobGAN."""
-    picture = network.picture
-    if picture is not None and picture != size:
+    """Raise BlobexError unless the network fits the setup's image size and BlobGAN."""
+    own = network.size
+    if own is not None and own != size:
         raise BlobexError(
-            f"it is for pictures of {picture.height}x{picture.width} but setups.{setup} is {size.height}x{size.width}: "
-            f"set setups.{setup} to {{height: {picture.height}, aspect_ratio: {picture.aspect_ratio}}}, "
+            f"it is for images of {own.height}x{own.width} but setups.{setup} is {size.height}x{size.width}: "
+            f"set setups.{setup} to {{height: {own.height}, aspect_ratio: {own.aspect_ratio}}}, "
             "or choose the other setup"
         )
     blobgan = models / "blobgan" / setup
     if network.stage == "encoder" and (blobgan / weights.CONFIG).exists():
         config = network.config
-        wanted = from_config(weights.read_config(blobgan, "blobgan")).layout_network.w_size(config["mlp_idx"])
-        if config["w_size"] != wanted:
+        w_size = from_config(weights.read_config(blobgan, "blobgan")).layout_network.w_size(config["mlp_idx"])
+        if config["w_size"] != w_size:
             raise BlobexError(
-                f"its w has {config['w_size']} numbers but that of the BlobGAN in {blobgan} has {wanted}: "
+                f"its w has {config['w_size']} numbers but that of the BlobGAN in {blobgan} has {w_size}: "
                 "import the generator that it was trained with first"
             )
 
@@ -172,15 +185,15 @@ def _load(stage: str, folder: Path) -> nn.Module:
     return load_encoder(folder) if stage == "encoder" else load_decision(folder)
 
 
-def _keep_others(old: Path, new: Path) -> None:
-    """What else stands in the folder `old`, under other names, also in `new`: it is always in one of them."""
+def _link_other_files(old: Path, new: Path) -> None:
+    """Link the other files of `old` in `new`, so that no moment lacks them."""
     for entry in old.iterdir() if old.exists() else ():
         if not (new / entry.name).exists():
             _link(entry, new / entry.name)
 
 
 def _link(source: Path, target: Path) -> None:
-    """The same file or folder under another name; a copy where the file system has no links."""
+    """Link a file or folder under another name, or copy it on a file system without links."""
     if source.is_dir() and not source.is_symlink():
         shutil.copytree(source, target, symlinks=True, copy_function=_link_file)
     else:

@@ -1,4 +1,4 @@
-"""From noise to blobs by a flow that was fitted to the blobs of real pictures."""
+"""Layout flow: a flow from noise to layouts, fitted to the layouts of real images."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from blobex.networks.layout_network import FEATURE_EPSILON, LayoutShape
 from blobex.networks.ops import pixel_norm
 
 STEPS = 16  # of Heun's method, from noise to w
-GEOMETRY = 6  # numbers that say where a blob is: x, y, length by width, twice its direction, root of its size
-# What differences weigh when layouts are compared: a twelfth of a picture's height as much as a whole direction.
+GEOMETRY = 6  # numbers of a blob: x, y, log aspect, cosine and sine of the doubled angle, root of the size
+# Weights of differences between layouts: a twelfth of the image height counts as much as a whole direction.
 PRESENCE, PLACE, ASPECT, APPEARANCE = 2.0, 12.0, 1.5, 0.15
-SHARP = 30.0  # how soon a blob that is more absent than present vanishes
-FREQUENCIES = 32  # of the waves that tell the time
+SHARPNESS = 30.0  # slope of the presence of a blob
+FREQUENCIES = 32  # of the time embedding
 
 
 class LayoutFlow(nn.Module):
-    """z (N,z_dim), pixel-normalised, flows to w (N,z_dim), and w is read as blobs.
+    """Flow from pixel-normalised z (N,z_dim) to w (N,z_dim), the principal components of layouts.
 
-    w are the principal components of real layouts, so that it takes no network to read them. z becomes w along the
-    velocity field that flow matching learns (Lipman et al., ICLR 2023, equation 9, with straight paths). Only layouts
-    teach it, by `blobex.training.layout`: no gradient reaches z.
+    z is moved along a velocity field learned by flow matching (Lipman et al., ICLR 2023, equation 9, with straight
+    paths) in `blobex.training.layout`. No gradient reaches z.
     """
 
     mean: Tensor
@@ -55,7 +54,7 @@ class LayoutFlow(nn.Module):
 
     @torch.no_grad()
     def to_w(self, z: Tensor, mlp_idx: int = -1) -> Tensor:
-        """w (N,z_dim): where the velocity carries z from time 0 to 1, in STEPS steps of Heun's method."""
+        """Return w (N,z_dim): z moved by the velocity from time 0 to 1, in STEPS steps of Heun's method."""
         self.w_size(mlp_idx)
         with torch.autocast(z.device.type, enabled=False):
             x = pixel_norm(z.float())
@@ -67,26 +66,30 @@ class LayoutFlow(nn.Module):
             return x
 
     def from_w(self, w: Tensor, mlp_idx: int = -1) -> BlobLayout:
-        """The blobs that principal components w (N,z_dim) stand for."""
+        """Return layouts for principal components w (N,z_dim)."""
         self.w_size(mlp_idx)
         with torch.autocast(w.device.type, enabled=False):
             numbers = self.mean + (w.float() * self.scale) @ self.components
-            return self._cut(numbers / self.weights)
+            return self._to_layout(numbers / self.weights)
 
     def w_size(self, mlp_idx: int = -1) -> int:
-        """How many numbers w has. BlobexError unless `mlp_idx` is -1: a flow has no layers to choose from."""
+        """Return the length of w. Raise BlobexError unless `mlp_idx` is -1, as a flow has one w only."""
         if mlp_idx != -1:
             raise BlobexError(f"mlp_idx is {mlp_idx} but a flow has one w only: set mlp_idx to -1")
         return self.shape.z_dim
 
     @torch.no_grad()
     def fit(self, layout: BlobLayout, present: Tensor) -> None:
-        """Take the principal components of layouts whose blobs are `present` (N,K) or not.
+        """Set the principal components to those of layouts.
 
-        They are found by random projections (Halko et al., SIAM Review 2011, algorithm 4.4), always the same ones.
+        They are computed by random projections of a fixed seed (Halko et al., SIAM Review 2011, algorithm 4.4).
+
+        Args:
+            layout: N layouts of real images.
+            present: (N,K) bool, the blobs that are visible.
         """
-        numbers, there = self._numbers(layout, present), self._there(present)
-        self.mean.copy_((numbers * there).sum(0) / there.sum(0).clamp(min=1))
+        numbers, defined = self._numbers(layout, present), self._defined(present)
+        self.mean.copy_((numbers * defined).sum(0) / defined.sum(0).clamp(min=1))
         centred = self._centred(layout, present)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -95,34 +98,34 @@ class LayoutFlow(nn.Module):
         self.scale.copy_((values.square().sum() / len(centred) / self.shape.z_dim).sqrt().clamp(min=1e-6))
 
     @torch.no_grad()
-    def w_of(self, layout: BlobLayout, present: Tensor) -> Tensor:
-        """w (N,z_dim) of layouts whose blobs are `present` (N,K) or not: the inverse of `from_w`, but for the rest."""
+    def project(self, layout: BlobLayout, present: Tensor) -> Tensor:
+        """Return w (N,z_dim) of layouts with `present` (N,K) blobs: the inverse of `from_w`, up to the residual."""
         return self._centred(layout, present) @ self.components.T / self.scale
 
     def _centred(self, layout: BlobLayout, present: Tensor) -> Tensor:
-        """(N,numbers): how layouts differ from the mean one; what is absent differs in being absent only."""
-        return (self._numbers(layout, present) - self.mean) * self._there(present)
+        """Differences (N,numbers) to the mean layout; an absent blob differs in its presence only."""
+        return (self._numbers(layout, present) - self.mean) * self._defined(present)
 
     def _numbers(self, layout: BlobLayout, present: Tensor) -> Tensor:
-        """(N,numbers): which blobs are present, and where they all are and how they look."""
+        """Weighted numbers (N,numbers) of layouts: presence, geometry and appearance of all blobs."""
         ux, uy = layout.covs[..., 2:].unbind(-1)
         ratio = (layout.covs[..., 0] - layout.covs[..., 1]) / 4
-        turned = ux.square() - uy.square(), 2 * ux * uy
+        doubled = ux.square() - uy.square(), 2 * ux * uy
         root = layout.sizes[:, 1:].clamp(min=0).sqrt()
-        geometry = torch.stack([layout.xs, layout.ys, ratio, *turned, root], dim=2)
+        geometry = torch.stack([layout.xs, layout.ys, ratio, *doubled, root], dim=2)
         appearance = torch.cat([layout.features, layout.spatial_style], dim=2)
         parts = present.float(), geometry.flatten(1), appearance.flatten(1)
         return torch.cat(parts, dim=1) * self.weights
 
-    def _there(self, present: Tensor) -> Tensor:
-        """(N,numbers): 1 where a number says something of a picture, 0 where its blob is absent."""
-        there = present.float()
-        everywhere = F.pad(there, (1, 0), value=1.0)
-        width = self.lengths[2] // everywhere.shape[1]
-        parts = torch.ones_like(there), there.repeat_interleave(GEOMETRY, 1), everywhere.repeat_interleave(width, 1)
+    def _defined(self, present: Tensor) -> Tensor:
+        """Mask (N,numbers): 0 for geometry and appearance of absent blobs, else 1."""
+        blobs = present.float()
+        entries = F.pad(blobs, (1, 0), value=1.0)
+        width = self.lengths[2] // entries.shape[1]
+        parts = torch.ones_like(blobs), blobs.repeat_interleave(GEOMETRY, 1), entries.repeat_interleave(width, 1)
         return torch.cat(parts, dim=1)
 
-    def _cut(self, numbers: Tensor) -> BlobLayout:
+    def _to_layout(self, numbers: Tensor) -> BlobLayout:
         presence, geometry, appearance = numbers.split(self.lengths, dim=1)
         xs, ys, ratio, cosine, sine, root = geometry.view(len(numbers), -1, GEOMETRY).unbind(-1)
         features, styles = appearance.view(len(numbers), self.shape.blobs + 1, -1).split(
@@ -131,14 +134,14 @@ class LayoutFlow(nn.Module):
         if self.shape.norm_features:
             features, styles = pixel_norm(features, FEATURE_EPSILON), pixel_norm(styles, FEATURE_EPSILON)
         angle = torch.atan2(sine, cosine) / 2
-        there = (SHARP * (presence - 0.5)).sigmoid()
-        sizes = ABSENT + (root.clamp(min=0).square() - ABSENT) * there
+        visible = (SHARPNESS * (presence - 0.5)).sigmoid()
+        sizes = ABSENT + (root.clamp(min=0).square() - ABSENT) * visible
         covs = torch.stack([2 * ratio, -2 * ratio, angle.cos(), angle.sin()], dim=2)
         return BlobLayout(xs.clamp(0, 1), ys.clamp(0, 1), covs, F.pad(sizes, (1, 0)), features, styles)
 
 
 class Velocity(nn.Module):
-    """Where a point x (N,dim) on its way from noise to w is heading at time t (N,), from 0 to 1."""
+    """Velocity of a point x (N,dim) between noise and w at time t (N,) in [0,1]."""
 
     def __init__(self, dim: int, width: int, blocks: int) -> None:
         super().__init__()
@@ -158,7 +161,7 @@ class Velocity(nn.Module):
 
 
 class _Block(nn.Module):
-    """A residual step whose normalised input the time scales and shifts."""
+    """Residual block whose normalised input is scaled and shifted by the time embedding."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

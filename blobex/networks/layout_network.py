@@ -1,4 +1,4 @@
-"""From noise to blobs: the layout network (BlobGAN, ECCV 2022, section 3.1)."""
+"""Layout network: an MLP from noise to layouts (BlobGAN, ECCV 2022, section 3.1)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FEATURE_EPSILON = 1e-5
 
 
 class LayoutShape(NamedTuple):
-    """The sizes of a layout network, named as in params.yaml."""
+    """Sizes of a layout network, named as in params.yaml."""
 
     blobs: int
     feature_dim: int
@@ -29,7 +29,7 @@ class LayoutShape(NamedTuple):
 
 
 class LayoutNetwork(nn.Module):
-    """z (N,z_dim), pixel-normalised, through `layout_layers` linear layers, cut into the six blob tensors."""
+    """MLP from pixel-normalised z (N,z_dim) to layouts."""
 
     def __init__(self, shape: LayoutShape) -> None:
         super().__init__()
@@ -47,24 +47,24 @@ class LayoutNetwork(nn.Module):
         return self.from_w(self.to_w(z))
 
     def to_w(self, z: Tensor, mlp_idx: int = -1) -> Tensor:
-        """The activation (N,hidden) before layer `mlp_idx`, counted from the end: -1 is the last layer."""
-        with torch.autocast(z.device.type, enabled=False):  # positions need more digits than bfloat16 has
+        """Return the activation (N,hidden) before layer `mlp_idx`, counted from the end: -1 is the last layer."""
+        with torch.autocast(z.device.type, enabled=False):  # bfloat16 is too coarse for positions
             x = pixel_norm(z.float())
             for layer in self.layers[: self._first(mlp_idx)]:
                 x = leaky(layer(x))
             return x
 
     def from_w(self, w: Tensor, mlp_idx: int = -1) -> BlobLayout:
-        """The blobs for an activation before layer `mlp_idx`."""
+        """Return layouts for the activation before layer `mlp_idx`."""
         remaining = self.layers[self._first(mlp_idx) :]
         with torch.autocast(w.device.type, enabled=False):
             w = w.float()
             for layer in remaining[:-1]:
                 w = leaky(layer(w))
-            return self._cut(remaining[-1](w))
+            return self._to_layout(remaining[-1](w))
 
     def w_size(self, mlp_idx: int = -1) -> int:
-        """How many numbers w has at `mlp_idx`."""
+        """Return the length of the activation before layer `mlp_idx`."""
         return self.widths[self._first(mlp_idx)]
 
     def _first(self, mlp_idx: int) -> int:
@@ -72,14 +72,14 @@ class LayoutNetwork(nn.Module):
             raise BlobexError(f"mlp_idx {mlp_idx} is not from -{len(self.layers)} to -1: choose a layer that exists")
         return len(self.layers) + mlp_idx
 
-    def _cut(self, output: Tensor) -> BlobLayout:
+    def _to_layout(self, output: Tensor) -> BlobLayout:
         feature, style, blobs = self.shape.feature_dim, self.shape.style_dim, self.shape.blobs
         lengths = [blobs + 1, feature, style, blobs * (2 + 4 + feature + style)]
         sizes, background, background_style, rest = output.split(lengths, dim=1)
-        place, covs, features, styles = rest.view(len(output), blobs, -1).split([2, 4, feature, style], dim=-1)
+        xy, covs, features, styles = rest.view(len(output), blobs, -1).split([2, 4, feature, style], dim=-1)
         features = torch.cat([background[:, None], features], dim=1)
         styles = torch.cat([background_style[:, None], styles], dim=1)
         if self.shape.norm_features:
             features, styles = pixel_norm(features, FEATURE_EPSILON), pixel_norm(styles, FEATURE_EPSILON)
-        xs, ys = place.sigmoid().unbind(-1)
+        xs, ys = xy.sigmoid().unbind(-1)
         return BlobLayout(xs=xs, ys=ys, covs=covs, sizes=sizes, features=features, spatial_style=styles)

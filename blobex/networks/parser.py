@@ -1,8 +1,7 @@
-"""The parser: one body, and heads that find objects, name every pixel, tell things apart and mark where one may drive.
+"""Scene parser: one body with heads for boxes, semantic categories, things and drivable area.
 
-Its features also measure perceptual distance and the Frechet distance where no network trained on photographs is at
-hand. Sources of the heads: CenterNet (Zhou et al., 2019, "Objects as Points") for boxes, Panoptic-DeepLab (Cheng et
-al., CVPR 2020) for things.
+Boxes follow CenterNet (Zhou et al., 2019, "Objects as Points"), things Panoptic-DeepLab (Cheng et al., CVPR 2020). The
+features also serve the perceptual and the Frechet distance if there are no networks trained on photographs.
 """
 
 from __future__ import annotations
@@ -26,27 +25,27 @@ from blobex.networks import weights
 from blobex.scenes.labels import DETECTION, DRIVABLE, SEMANTIC
 
 STRIDE = 2  # pixels between two cells of the finest level
-FIRST_THING = SEMANTIC.index("person")  # semantic categories from here on are counted one by one
-RARE = 0.05  # probability that an untrained heat map gives everywhere, so that its many empty cells weigh little
+FIRST_THING = SEMANTIC.index("person")  # first of the semantic categories that are things
+PRIOR = 0.05  # initial probability of heat maps, so that their many empty cells weigh little
 
 
 @dataclass(frozen=True)
 class ParserOutput:
-    """What the heads say, float32. h and w are H/2 and W/2; coordinates are in pixels, pixel i reaching from i to i+1.
+    """Outputs of the heads, float32; h = H/2, w = W/2. Coordinates are in pixels; pixel i covers [i, i+1].
 
-    An object is a peak of `heat`: its box has its centre at ((column, row) + `offset`)·2 and `size` across and down.
+    An object is a peak of `heat`; the centre of its box is ((column, row) + `offset`) * 2.
     """
 
-    heat: Tensor  # N,10,h,w: logits of "the centre of an object of this detection category is in this cell"
+    heat: Tensor  # N,10,h,w: logits of the centre of an object, by category of labels.DETECTION
     offset: Tensor  # N,2,h,w: x and y of the centre within its cell, 0 to 1
     size: Tensor  # N,2,h,w: logarithm of width and height
-    semantic: Tensor  # N,19,H,W: logits
-    centres: Tensor  # N,1,H,W: logits of "the centroid of a thing is in this pixel"
+    semantic: Tensor  # N,19,H,W: logits, by category of labels.SEMANTIC
+    centres: Tensor  # N,1,H,W: logits of the centroid of a thing
     shifts: Tensor  # N,2,H,W: x and y from the pixel to the centroid of its thing
-    drivable: Tensor  # N,3,H,W: logits
+    drivable: Tensor  # N,3,H,W: logits, by category of labels.DRIVABLE
 
     def __getitem__(self, index: slice) -> ParserOutput:
-        """What they say of some of the pictures."""
+        """Select images of the batch."""
         return ParserOutput(**{name: tensor[index] for name, tensor in vars(self).items()})
 
     def to(self, device: torch.device | str) -> ParserOutput:
@@ -55,16 +54,16 @@ class ParserOutput:
 
 @dataclass(frozen=True)
 class Detections:
-    """The boxes found in one picture, the surest first."""
+    """Boxes detected in one image, by decreasing score."""
 
     boxes: Tensor  # M,4: x1, y1, x2, y2
     scores: Tensor  # M: 0 to 1
-    categories: Tensor  # M: scenes.labels.DETECTION
+    categories: Tensor  # M: labels.DETECTION
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=SECTION)
 class _Saved:
-    """What config.yaml says of a parser: the arguments of `Parser`."""
+    """Arguments of `Parser` in config.yaml."""
 
     channels: list[Annotated[Int, Field(ge=1, le=8192)]]
     height: Annotated[Int, Field(ge=1, le=4096)]
@@ -72,9 +71,15 @@ class _Saved:
 
 
 class Parser(nn.Module):
-    """Pictures (N,3,H,W) in [-1,1] to ParserOutput; H and W divisible by 2 to the number of `channels`.
+    """Network from images (N,3,H,W) in [-1,1] to `ParserOutput`.
 
-    `channels` are the widths of the levels at strides 2, 4, 8 and so on.
+    Args:
+        channels: Channels of the levels at strides 2, 4, 8, ...
+        height: Height of the images, divisible by the largest stride.
+        width: Width of the images, divisible by the largest stride.
+
+    Raises:
+        BlobexError: if a size is not divisible.
     """
 
     def __init__(self, channels: Sequence[int], height: int, width: int) -> None:
@@ -100,10 +105,10 @@ class Parser(nn.Module):
         self.group = _head(finest, 3 * cell)
         self.drive = _head(finest, len(DRIVABLE) * cell)
         for head, maps in ((self.detect, len(DETECTION)), (self.group, cell)):
-            nn.init.constant_(cast(Tensor, head[-1].bias)[:maps], math.log(RARE / (1 - RARE)))
+            nn.init.constant_(cast(Tensor, head[-1].bias)[:maps], math.log(PRIOR / (1 - PRIOR)))
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """The body's levels, the finest first: (N,channels[i],H/2^(i+1),W/2^(i+1))."""
+        """Return the levels of the body, the finest first: (N,channels[i],H/2^(i+1),W/2^(i+1))."""
         x = F.pixel_unshuffle(x.contiguous(memory_format=torch.channels_last), STRIDE)
         levels = []
         for down, block in zip(self.down, self.blocks, strict=True):
@@ -112,7 +117,7 @@ class Parser(nn.Module):
         return levels
 
     def pooled_features(self, x: Tensor) -> Tensor:
-        """The mean over the picture of every channel of every level: (N, sum of channels) float32."""
+        """Return the mean of every channel of every level, (N, sum of channels) float32."""
         return torch.cat([level.float().mean((2, 3)) for level in self.features(x)], dim=1)
 
     def forward(self, x: Tensor) -> ParserOutput:
@@ -134,31 +139,31 @@ class Parser(nn.Module):
         )
 
 
-def detections(output: ParserOutput, threshold: float = 0.3, most: int = 100) -> list[Detections]:
-    """The boxes of each picture: peaks of the heat map that reach `threshold`, at most `most` of them."""
+def detections(output: ParserOutput, threshold: float = 0.3, max_count: int = 100) -> list[Detections]:
+    """Return the boxes of each image: at most `max_count` peaks of the heat map from `threshold` on."""
     heat = output.heat.sigmoid()
     heat = heat * (heat == F.max_pool2d(heat, 3, stride=1, padding=1))
     count, categories, height, width = heat.shape
-    scores, places = heat.flatten(1).topk(min(most, categories * height * width))
-    cells = places % (height * width)
+    scores, indices = heat.flatten(1).topk(min(max_count, categories * height * width))
+    cells = indices % (height * width)
     corner = torch.stack([cells % width, cells // width], dim=-1)
-    offset, size = (_gather(each, cells) for each in (output.offset, output.size))
+    offset, size = (_gather(maps, cells) for maps in (output.offset, output.size))
     centre, half = (corner + offset) * STRIDE, size.exp() / 2
     boxes = torch.cat([centre - half, centre + half], dim=-1)
     limits = torch.tensor([width, height, width, height], device=boxes.device) * STRIDE
     boxes = boxes.clamp(min=0).minimum(limits.to(boxes.dtype))
-    found = scores >= threshold
+    detected = scores >= threshold
     return [
-        Detections(boxes[i][found[i]], scores[i][found[i]], places[i][found[i]] // (height * width))
+        Detections(boxes[i][detected[i]], scores[i][detected[i]], indices[i][detected[i]] // (height * width))
         for i in range(count)
     ]
 
 
-def panoptic(output: ParserOutput, threshold: float = 0.3, most: int = 100) -> tuple[Tensor, Tensor]:
-    """Category and thing number of each pixel, both (N,H,W) int64; stuff has thing number 0.
+def panoptic(output: ParserOutput, threshold: float = 0.3, max_count: int = 100) -> tuple[Tensor, Tensor]:
+    """Return category and thing number of each pixel, both (N,H,W) int64; stuff has thing number 0.
 
-    Every pixel of a thing category goes to the nearest centroid from where its shift points (Cheng et al., CVPR 2020,
-    section 3.3); then the pixels of a thing take the category that most of them have.
+    A pixel of a thing category belongs to the centroid nearest to the point that its shift predicts (Cheng et al.,
+    CVPR 2020, section 3.3); the pixels of a thing take the most frequent category among them.
     """
     category = output.semantic.argmax(1)
     things = torch.zeros_like(category)
@@ -168,14 +173,14 @@ def panoptic(output: ParserOutput, threshold: float = 0.3, most: int = 100) -> t
     grid = torch.stack(torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy")).to(heat.device)
     targets = grid + output.shifts
     for i in range(len(heat)):
-        scores, places = heat[i].flatten().topk(min(most, height * width))
-        places = places[scores >= threshold]
+        scores, cells = heat[i].flatten().topk(min(max_count, height * width))
+        cells = cells[scores >= threshold]
         inside = category[i] >= FIRST_THING
-        if len(places) == 0 or not inside.any():
+        if len(cells) == 0 or not inside.any():
             continue
-        centres = torch.stack([places % width, places // width], dim=-1).to(targets.dtype)
+        centres = torch.stack([cells % width, cells // width], dim=-1).to(targets.dtype)
         nearest = torch.cdist(targets[i][:, inside].T[None], centres[None])[0].argmin(1)
-        votes = torch.zeros(len(places), len(SEMANTIC), device=heat.device)
+        votes = torch.zeros(len(cells), len(SEMANTIC), device=heat.device)
         votes.index_put_((nearest, category[i][inside]), torch.ones(len(nearest), device=heat.device), accumulate=True)
         category[i][inside] = votes.argmax(1)[nearest]
         things[i][inside] = nearest + 1
@@ -183,16 +188,15 @@ def panoptic(output: ParserOutput, threshold: float = 0.3, most: int = 100) -> t
 
 
 def load_parser(folder: Path) -> Parser:
-    """The parser saved in a folder, frozen. BlobexError if there is none."""
-    saved = weights.read_saved(folder, "parser", _Saved)
-    with weights.config_errors(folder, "parser"):
-        parser = Parser(saved.channels, saved.height, saved.width)
-    weights.load_state(folder, "parser", parser)
-    return parser.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    """Load a saved parser, frozen; raise BlobexError if there is none."""
+    parser = weights.load_network(
+        folder, "parser", _Saved, lambda saved: Parser(saved.channels, saved.height, saved.width)
+    )
+    return parser.to(memory_format=torch.channels_last)
 
 
 def _gather(maps: Tensor, cells: Tensor) -> Tensor:
-    """The values (N,M,C) of maps (N,C,h,w) at flat places (N,M)."""
+    """Return the values (N,M,C) of maps (N,C,h,w) at flat indices (N,M)."""
     return maps.flatten(2).gather(2, cells[:, None].expand(-1, maps.shape[1], -1)).transpose(1, 2)
 
 
@@ -203,7 +207,7 @@ def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 
 class _Residual(nn.Module):
-    """Two convolutions beside a shortcut (He et al., CVPR 2016)."""
+    """Residual block (He et al., CVPR 2016)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Perceptual distance between pictures, in the form of LPIPS (Zhang et al., CVPR 2018, section 3.1)."""
+"""Perceptual distance between images, in the form of LPIPS (Zhang et al., CVPR 2018, section 3.1)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from blobex.networks.external import EXTERNAL, FILES, read_tensors, require
 from blobex.networks.parser import load_parser
 
 EPSILON = 1e-10  # keeps the gradient finite where all channels are zero
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of colours from 0 to 1
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of colours in [0, 1]
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A torchvision network, and the layers of its `features` that LPIPS reads."""
+    """A torchvision network and the indices of the layers of its `features` that LPIPS uses."""
 
     build: Callable[..., nn.Module]
     taps: tuple[int, ...]
@@ -35,10 +35,12 @@ BACKBONES: Mapping[str, Backbone] = {
 
 
 class PerceptualDistance(nn.Module):
-    """The distance that the layers of `network` see: 0 for identical pictures.
+    """Squared distance between normalised features; 0 for identical images. Frozen; gradients reach the images.
 
-    `layers` maps pictures (N,3,H,W) in [-1,1] to feature maps (N,C,h,w). `channel_weights` holds C numbers from 0 per
-    layer; without them every channel counts 1. Frozen; gradients reach the pictures.
+    Args:
+        network: Module that `layers` uses.
+        layers: Function from images (N,3,H,W) in [-1,1] to feature maps (N,C,h,w).
+        channel_weights: C non-negative weights per layer; 1 by default.
     """
 
     def __init__(
@@ -53,12 +55,12 @@ class PerceptualDistance(nn.Module):
         self.eval().requires_grad_(False)
 
     def embed(self, x: Tensor) -> list[Tensor]:
-        """The layers' maps of pictures (N,3,H,W), every position's channels scaled to length 1."""
-        maps = [layer.float() for layer in self.layers(x)]
-        return [layer * (layer.square().sum(1, keepdim=True) + EPSILON).rsqrt() for layer in maps]
+        """Return the feature maps of images (N,3,H,W), normalised to length 1 at each position."""
+        maps = [features.float() for features in self.layers(x)]
+        return [features * (features.square().sum(1, keepdim=True) + EPSILON).rsqrt() for features in maps]
 
     def distance_to(self, embedded: Sequence[Tensor], x: Tensor) -> Tensor:
-        """Distances (N,) of pictures from pictures that `embed` has prepared."""
+        """Return distances (N,) of images to the images embedded by `embed`."""
         total = torch.zeros(len(x), device=x.device)
         for number, (one, other) in enumerate(zip(self.embed(x), embedded, strict=True)):
             squares = (one - other).square()
@@ -68,7 +70,7 @@ class PerceptualDistance(nn.Module):
         return total
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
-        """Distances (N,) between the pictures of two batches."""
+        """Return distances (N,) between the images of two batches."""
         return self.distance_to(self.embed(a), b)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
@@ -76,7 +78,7 @@ class PerceptualDistance(nn.Module):
 
 
 class TappedBackbone(nn.Module):
-    """The chosen layers of a torchvision network trained on ImageNet, for pictures in [-1,1]."""
+    """Layers `taps` of a torchvision network trained on ImageNet, for images in [-1,1]."""
 
     mean: Tensor
     std: Tensor
@@ -97,15 +99,20 @@ class TappedBackbone(nn.Module):
 
 
 def perceptual_name(network: str) -> str:
-    """What this network's distance is called: only that of a network which LPIPS was fitted to is LPIPS."""
+    """Return the name of the distance: lpips_<network> for the networks of LPIPS, else pd_<network>."""
     return f"lpips_{network}" if network in BACKBONES else f"pd_{network}"
 
 
 def load_perceptual(network: str, parser_folder: Path, external: Path = EXTERNAL) -> PerceptualDistance:
-    """The distance of network "parser" (saved in `parser_folder`), or of LPIPS with "vgg", "alex" or "squeeze".
+    """Load a perceptual distance.
 
-    LPIPS's networks come from the folder `external`, or torch's downloads. BlobexError if the network is missing; its
-    message says which file belongs where.
+    Args:
+        network: "parser", or "vgg", "alex" or "squeeze" for LPIPS.
+        parser_folder: Folder of the parser.
+        external: Folder of LPIPS's networks, searched before torch's downloads.
+
+    Raises:
+        BlobexError: if the network is missing; the message says where to put which file.
     """
     if network == "parser":
         parser = load_parser(parser_folder)
@@ -114,7 +121,7 @@ def load_perceptual(network: str, parser_folder: Path, external: Path = EXTERNAL
         raise BlobexError(f"unknown perceptual network {network!r}: choose parser, {', '.join(BACKBONES)}")
     backbone, path = BACKBONES[network], require(network, external)
     state = read_tensors(path, FILES[network].content)
-    with torch.device("meta"):  # no time and no random numbers for weights that are replaced at once
+    with torch.device("meta"):  # takes no time and draws no random numbers
         body = backbone.build(weights=None)
     try:
         body.to_empty(device="cpu").load_state_dict(state)
@@ -127,7 +134,7 @@ def load_perceptual(network: str, parser_folder: Path, external: Path = EXTERNAL
 
 
 def lpips_weights(network: str) -> list[Tensor]:
-    """The channel weights that LPIPS learned, one (C,) per layer; they come with the package lpips."""
+    """Return LPIPS's channel weights from the package lpips, one (C,) per layer."""
     package = importlib.util.find_spec("lpips")
     if package is None or package.origin is None:
         raise BlobexError("the package lpips is not installed: install it, or set data.perceptual to parser")

@@ -1,4 +1,4 @@
-"""Tensors of the published BlobGAN and OCTET checkpoints under blobex's names."""
+"""Conversion of the tensor names of published BlobGAN and OCTET checkpoints to blobex's."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from blobex.core.errors import BlobexError
 
-# Published name, as a pattern, to ours. Order matters: the first that matches is taken; None drops the tensor.
+# Patterns of published names and the names in blobex. The first match is used; None drops the tensor.
 GENERATOR_NAMES: tuple[tuple[str, str | None], ...] = (
     (r"noises\..*|.*\.kernel", None),
     (r"conv1\.(.*)", r"first.\1"),
@@ -36,18 +36,18 @@ RESIDUAL_NAMES: tuple[tuple[str, str | None], ...] = (
 DECISION_NAMES: tuple[tuple[str, str | None], ...] = (
     (r"classifier\.(?:\d+\.)?(weight|bias)", r"classifier.\1"),
     (r"\w*reason\w*\.(?:\d+\.)?(weight|bias)", r"reasons.\1"),
-    # torchvision's first DenseNets had a dot more: denselayer1.norm.1.weight.
+    # torchvision's first DenseNets had names such as denselayer1.norm.1.weight.
     (r"body\.(.*denselayer\d+\.(?:norm|conv))\.([12]\..*)", r"body.\1\2"),
     (r"body\.(.*)", r"body.\1"),
 )
 
 
 def generator_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The generator's tensors under our names; the published ones carry a leading dimension of one."""
+    """Rename the tensors of a generator and remove the published leading dimensions of one."""
     split: dict[str, Tensor] = {}
     for name, tensor in published.items():
         match = re.fullmatch(r"convs\.(\d+)\.(.*)", name)
-        if match:  # even layers upsample, odd ones follow at the same size
+        if match:  # even layers upsample, odd layers follow at the same size
             index, rest = int(match[1]), match[2]
             name = f"{'layers' if index % 2 else 'ups'}.{index // 2}.{rest}"
         split[name] = tensor
@@ -66,16 +66,16 @@ def _shape(name: str, tensor: Tensor) -> Tensor:
 
 
 def layout_state(published: Mapping[str, Tensor], multiplier: float) -> dict[str, Tensor]:
-    """The layout network's tensors under our names.
+    """Rename the tensors of a layout network.
 
-    `multiplier` is the published learning-rate multiplier over ours: both are factors of the weights in use.
+    `multiplier` is the published learning-rate multiplier divided by that of blobex; both are factors of the weights.
     """
     state = _renamed(strip(published, "mlp."), ((r"(\d+)\.(.*)", _one_less),))
     return state if multiplier == 1 else {name: tensor * multiplier for name, tensor in state.items()}
 
 
 def residual_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A discriminator's or encoder's tensors under our names."""
+    """Rename the tensors of a discriminator or encoder."""
     blocks = {
         re.sub(r"^convs\.([1-9]\d*)", lambda match: f"blocks.{int(match[1]) - 1}", name): tensor
         for name, tensor in published.items()
@@ -84,7 +84,7 @@ def residual_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def residual_shape(state: Mapping[str, Tensor]) -> tuple[dict[int, int], int]:
-    """Channels by level height, and the aspect ratio, of a residual network's tensors."""
+    """Return the channels by level height and the aspect ratio of a residual network."""
     count = sum(name.endswith("skip.weight") for name in state)
     widths = [state["from_rgb.weight"].shape[0], *(state[f"blocks.{i}.skip.weight"].shape[0] for i in range(count))]
     channels = {4 * 2 ** (count - index): width for index, width in enumerate(widths)}
@@ -93,9 +93,9 @@ def residual_shape(state: Mapping[str, Tensor]) -> tuple[dict[int, int], int]:
 
 
 def decision_state(published: Mapping[str, Tensor], body: str) -> dict[str, Tensor]:
-    """A decision model's tensors under our names; those of its DenseNet begin with `body`.
+    """Rename the tensors of a decision model, whose DenseNet's names begin with `body`.
 
-    The rows of a classifier for reasons follow those of the classifier for actions.
+    The rows of a separate classifier of reasons are appended to those of the classifier of actions.
     """
     named = {}
     for name, tensor in published.items():
@@ -110,7 +110,7 @@ def decision_state(published: Mapping[str, Tensor], body: str) -> dict[str, Tens
 
 
 def strip(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin with `prefix`, which is taken off."""
+    """Return the tensors whose names begin with `prefix`, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if str(name).startswith(prefix)}
 
 
@@ -121,13 +121,15 @@ def _one_less(match: re.Match[str]) -> str:
 def _renamed(state: Mapping[str, Tensor], names: Iterable[tuple[str, Any]]) -> dict[str, Tensor]:
     renamed: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        pattern, ours = next(((p, o) for p, o in names if re.fullmatch(p, name)), (None, None))
+        pattern, replacement = next(((old, new) for old, new in names if re.fullmatch(old, name)), (None, None))
         if pattern is None:
             raise BlobexError(f"the checkpoint has an unknown tensor {name}: it is not of the published form")
-        if ours is None:
+        if replacement is None:
             continue
-        place = re.sub(pattern, ours, name)
-        if place in renamed:
-            raise BlobexError(f"the checkpoint has more than one tensor for {place}: it is not of the published form")
-        renamed[place] = tensor
+        new_name = re.sub(pattern, replacement, name)
+        if new_name in renamed:
+            raise BlobexError(
+                f"the checkpoint has more than one tensor for {new_name}: it is not of the published form"
+            )
+        renamed[new_name] = tensor
     return renamed

@@ -1,7 +1,8 @@
-"""From a picture and the places of its blobs to what each blob looks like."""
+"""Segment encoder: the appearance of each blob from an image and the blobs' ellipses."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from blobex.config.read import parse
 from blobex.config.training import Group
 from blobex.config.value_types import SECTION, Int
 from blobex.core.errors import BlobexError
@@ -22,17 +24,16 @@ from blobex.networks.blobgan import BlobGAN, from_config
 from blobex.networks.layout_network import FEATURE_EPSILON
 from blobex.networks.ops import at_least_float32, pixel_norm
 
-WIDTHS = (32, 64, 128)  # of the body's levels, the finest first
-REACH = 3.0  # blob-relative places are times this, so that they are about as large as the features
-THIN = 1e-5  # share of the picture; with less score than that, a blob's means fade to nothing
+WIDTHS = (32, 64, 128)  # channels of the body's levels, the finest first
+POSITION_SCALE = 3.0  # brings blob-relative positions to the scale of the features
+MIN_SCORE = 1e-5  # share of the image; the features of a blob with a smaller total score fade to zero
 
 
 class SegmentEncoder(nn.Module):
-    """Pictures to one code per blob, and codes to features and styles.
+    """Network from images to one code per blob, and from codes to features and styles.
 
-    A blob's code is made of nothing but the picture where the blob shows: of features of a small convolutional body,
-    averaged with the blob's scores, as they are and times the place relative to the blob's centre. So what one blob
-    says of the picture, no other says.
+    A code depends only on the image region that the blob covers: it is made of convolutional features averaged by the
+    blob's scores, plain and multiplied by the position relative to the blob's centre.
     """
 
     traits: Tensor
@@ -48,11 +49,11 @@ class SegmentEncoder(nn.Module):
         self.fine = nn.Sequential(*_layer(3, first, 1), *_layer(first, second, 2), *_layer(second, second, 1))
         self.coarse = nn.Sequential(*_layer(second, third, 2), *_layer(third, third, 1))
         self.code = nn.Linear(3 * (second + third), code_dim)
-        self.slot = nn.Parameter(0.5 * torch.randn(blobs + 1, code_dim))  # what all segments of a blob have in common
+        self.slot = nn.Parameter(0.5 * torch.randn(blobs + 1, code_dim))  # mean code of the blob
         self.look = nn.Linear(code_dim, feature_dim + style_dim)
 
     def codes(self, images: Tensor, layout: BlobLayout) -> Tensor:
-        """(N,K+1,code_dim) of pictures (N,3,height,width); only the places of `layout` are read."""
+        """Return codes (N,K+1,code_dim) of images (N,3,height,width) and the ellipses of `layout`."""
         height = self.canvas.height
         with torch.autocast(images.device.type, enabled=False):
             pyramid = score_pyramid(layout, self.canvas, height // 4)
@@ -70,29 +71,31 @@ class SegmentEncoder(nn.Module):
         self.usual.copy_(anchors.mean_ellipses)
 
     def appearance(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and styles (N,K+1,...) of codes, normalised as a layout network's are."""
+        """Return features and styles (N,K+1,...) of codes, normalised as those of a layout network."""
         feature, style = self.look(codes).split([self.feature_dim, self.look.out_features - self.feature_dim], dim=-1)
         return pixel_norm(feature, FEATURE_EPSILON), pixel_norm(style, FEATURE_EPSILON)
 
     def _pooled(self, features: Tensor, scores: Tensor, layout: BlobLayout) -> list[Tensor]:
-        """Means of features (N,C,h,w) over each blob's scores (N,K+1,h,w): plain, times x, and times y."""
+        """Means of features (N,C,h,w) by each blob's scores (N,K+1,h,w): plain, times x, and times y."""
         height, width = scores.shape[2:]
         grid_y, grid_x = (
             torch.arange(size, device=scores.device, dtype=scores.dtype) / height for size in (height, width)
         )
         middle = torch.full_like(layout.xs[:, :1], 0.5)
-        x = REACH * (grid_x - self.canvas.aspect_ratio * torch.cat([middle, layout.xs], 1)[..., None])  # N,K+1,w
-        y = REACH * (grid_y - torch.cat([middle, layout.ys], 1)[..., None])  # N,K+1,h
-        weights = scores / (scores.sum((2, 3), keepdim=True) + THIN * height * width)
+        x = POSITION_SCALE * (
+            grid_x - self.canvas.aspect_ratio * torch.cat([middle, layout.xs], 1)[..., None]
+        )  # N,K+1,w
+        y = POSITION_SCALE * (grid_y - torch.cat([middle, layout.ys], 1)[..., None])  # N,K+1,h
+        weights = scores / (scores.sum((2, 3), keepdim=True) + MIN_SCORE * height * width)
         points = features.permute(0, 2, 3, 1).flatten(1, 2)
         return [
-            at_least_float32(torch.bmm(each.flatten(2).to(points.dtype), points))
-            for each in (weights, weights * x[:, :, None], weights * y[..., None])
+            at_least_float32(torch.bmm(weighting.flatten(2).to(points.dtype), points))
+            for weighting in (weights, weights * x[:, :, None], weights * y[..., None])
         ]
 
 
 class StoredExamples(nn.Module):
-    """The blobs of some real pictures: what they look like, where they are, and which of them show something."""
+    """Codes and ellipses of the blobs of E real images."""
 
     codes: Tensor  # E,K+1,code_dim
     xs: Tensor  # E,K; this and the following as in BlobLayout
@@ -101,12 +104,12 @@ class StoredExamples(nn.Module):
     sizes: Tensor  # E,K
     present: Tensor  # E,K bool
 
-    def __init__(self, pictures: int, blobs: int, code_dim: int) -> None:
+    def __init__(self, images: int, blobs: int, code_dim: int) -> None:
         super().__init__()
-        self.register_buffer("codes", torch.zeros(pictures, blobs + 1, code_dim))
+        self.register_buffer("codes", torch.zeros(images, blobs + 1, code_dim))
         for name, size in (("xs", ()), ("ys", ()), ("covs", (4,)), ("sizes", ())):
-            self.register_buffer(name, torch.zeros(pictures, blobs, *size))
-        self.register_buffer("present", torch.zeros(pictures, blobs, dtype=torch.bool))
+            self.register_buffer(name, torch.zeros(images, blobs, *size))
+        self.register_buffer("present", torch.zeros(images, blobs, dtype=torch.bool))
 
     @classmethod
     def of(cls, codes: Tensor, xs: Tensor, ys: Tensor, covs: Tensor, sizes: Tensor, present: Tensor) -> StoredExamples:
@@ -119,7 +122,7 @@ class StoredExamples(nn.Module):
 
 @pydantic.dataclasses.dataclass(frozen=True, config=SECTION)
 class _Saved:
-    """What config.yaml says beside the BlobGAN."""
+    """Keys of config.yaml beside those of the BlobGAN."""
 
     code_dim: Annotated[Int, Field(ge=1, le=8192)]
     slots: dict[Group, Annotated[Int, Field(ge=1, le=512)]]
@@ -128,25 +131,26 @@ class _Saved:
 
 @dataclass(frozen=True)
 class Pretrained:
-    """What the stage blobgan_pretrain leaves."""
+    """Networks and examples of the stage blobgan_pretrain."""
 
     blobgan: BlobGAN
     encoder: SegmentEncoder
-    slots: dict[str, int]  # blobs of each group of segments, the hindmost first
+    slots: dict[str, int]  # number of blobs per group of segments, from back to front
     examples: StoredExamples
 
 
 def build_segment_encoder(blobgan: BlobGAN, code_dim: int) -> SegmentEncoder:
-    """A fresh encoder for the blobs of a BlobGAN."""
+    """Build an untrained encoder for the blobs of a BlobGAN."""
     network = blobgan.network
     return SegmentEncoder(blobgan.generator.canvas, network.blobs, code_dim, network.feature_dim, network.style_dim)
 
 
 def load_pretrained(folder: Path) -> Pretrained:
-    """The BlobGAN and segment encoder saved in a folder, frozen. BlobexError if there are none."""
+    """Load the networks saved by blobgan_pretrain, frozen; raise BlobexError if there are none."""
     kind = "blobgan_pretrain"
-    saved, config = weights.read_saved(folder, kind, _Saved), weights.read_config(folder, kind)
+    config = weights.read_config(folder, kind)
     with weights.config_errors(folder, kind):
+        saved = parse(_Saved, {field.name: config.get(field.name) for field in dataclasses.fields(_Saved)})
         blobgan = from_config(config)
     slots = {str(group): count for group, count in saved.slots.items()}
     if sum(slots.values()) != blobgan.network.blobs:

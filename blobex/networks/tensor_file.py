@@ -1,4 +1,4 @@
-"""Files of tensors that torch.save wrote, ours and others', opened without running any code from them."""
+"""Files of tensors in the format of torch.save, read without running code from them."""
 
 from __future__ import annotations
 
@@ -12,26 +12,23 @@ from blobex.core.files import check_packed
 
 
 def load_tensors(path: Path, mapped: bool = False) -> Any:
-    """What torch.save wrote of tensors and plain containers; no code from the file is run.
+    """Load tensors and plain containers; with `mapped`, tensors are read when they are used.
 
-    With `mapped`, tensors are read only as they are used.
-
-    OSError as the file system gives it, ValueError for a file that is damaged or holds anything else.
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is damaged or holds anything else.
     """
     check_packed(path)
     try:
         return torch.load(path, map_location="cpu", mmap=mapped, weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # torch.load raises many kinds; each means that the file is not what it should be
+    except Exception as error:  # torch.load raises many kinds for damaged and foreign files
         raise ValueError("it is damaged, or holds more than tensors") from error
 
 
 def save_tensors(path: Path, content: Any) -> None:
-    """Write tensors and plain containers as torch.save does. OSError as the file system gives it, as of a full disk.
-
-    torch itself says of a full disk only that its stream failed.
-    """
+    """Save tensors and plain containers; raise OSError, where torch.save hides the reason, such as a full disk."""
     stream = io.BytesIO()
     torch.save(content, stream)
     path.write_bytes(stream.getbuffer())

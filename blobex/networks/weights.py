@@ -1,12 +1,12 @@
-"""Weights on disk: a folder with weights.safetensors and config.yaml (what the network is, and for which pictures).
+"""Saved networks: a folder with weights.safetensors and config.yaml (kind, architecture, image size).
 
-A tensor is stored in float16 where that loses nothing, as it does not after `shorten`, and else as it is.
+A tensor is stored in float16 if that loses nothing, as after `shorten`, and else as it is.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,16 +22,17 @@ from blobex.config.read import parse, read_yaml
 from blobex.core.errors import BlobexError
 from blobex.core.files import whole_file
 
-T = TypeVar("T")
+S = TypeVar("S")
+Module = TypeVar("Module", bound=nn.Module)
 WEIGHTS = "weights.safetensors"
 CONFIG = "config.yaml"
-LARGE = 4096  # numbers from which on a tensor is worth shortening
+LARGE = 4096  # number of entries from which a tensor is shortened
 
 
 def shorten(module: nn.Module) -> None:
-    """Round the large tensors of a trained network to float16's precision, in place, so that its file is half as long.
+    """Round the large tensors of a trained network to float16 precision in place, which halves its file.
 
-    They stay float32. Small ones (biases, statistics, scales) are not rounded, nor what float16 cannot reach.
+    They stay float32. Small tensors (biases, statistics, scales) and tensors out of float16's range are not rounded.
     """
     with torch.no_grad():
         for tensor in module.state_dict().values():
@@ -42,10 +43,10 @@ def shorten(module: nn.Module) -> None:
 
 
 def save(folder: Path, kind: str, config: Mapping[str, Any], module: nn.Module) -> None:
-    """Write a network's weights and config. `kind` is its stage's name; the config is plain YAML data."""
+    """Save the weights and the config, plain YAML data, of a network. `kind` is the name of its stage."""
     tensors = {name: _stored(tensor.detach().cpu().contiguous()) for name, tensor in module.state_dict().items()}
     with whole_file(folder / WEIGHTS) as temporary:
-        temporary.write_bytes(to_bytes(tensors))  # safetensors' own writing would let nobody else read it
+        temporary.write_bytes(to_bytes(tensors))  # safetensors' own writer makes files that only the user can read
     with whole_file(folder / CONFIG) as temporary:
         temporary.write_text(yaml.safe_dump({"kind": kind, **config}, sort_keys=False), encoding="utf-8")
 
@@ -58,31 +59,52 @@ def _stored(tensor: Tensor) -> Tensor:
 
 
 def read_config(folder: Path, kind: str) -> dict[str, Any]:
-    """The config of a saved network; BlobexError if there is none or it is of another kind."""
+    """Read the config of a saved network, without its kind.
+
+    Raises:
+        BlobexError: if there is none or it is of another kind.
+    """
     try:
         config = read_yaml(folder / CONFIG)
     except (OSError, ValueError) as error:
         raise BlobexError(f"no {kind} weights in {folder}: run `dvc repro {kind}` or `dvc pull` first") from error
-    found = config.get("kind") if isinstance(config, dict) else None
-    if found != kind:
-        known = found if found and isinstance(found, str) else "damaged"
-        raise BlobexError(f"{folder} holds a {known} network where a {kind} is needed: give another folder")
+    saved = config.get("kind") if isinstance(config, dict) else None
+    if saved != kind:
+        name = saved if saved and isinstance(saved, str) else "damaged"
+        raise BlobexError(f"{folder} holds a {name} network where a {kind} is needed: give another folder")
     return {key: value for key, value in config.items() if key != "kind"}
 
 
-def read_saved(folder: Path, kind: str, saved: type[T], **older: Any) -> T:
-    """What the config of a saved network says, as the dataclass `saved` of the network's arguments.
+def load_network(
+    folder: Path,
+    kind: str,
+    saved: type[S],
+    build: Callable[[S], Module],
+    defaults: Mapping[str, Any] | None = None,
+) -> Module:
+    """Load a saved network, frozen.
 
-    `older` are the values of keys that older configs lack. BlobexError names a key that is missing or out of range.
+    Args:
+        folder: Folder of the network.
+        kind: Name of the stage that trains it.
+        saved: Dataclass of the keys of config.yaml that `build` needs.
+        build: Function from these values to the network.
+        defaults: Values of keys that older configs lack.
+
+    Raises:
+        BlobexError: if files are missing, damaged or do not agree.
     """
-    config = {**older, **read_config(folder, kind)}
+    config = {**(defaults or {}), **read_config(folder, kind)}
     with config_errors(folder, kind):
-        return parse(saved, {field.name: config.get(field.name) for field in dataclasses.fields(saved)})  # type: ignore[arg-type]
+        keys = [field.name for field in dataclasses.fields(saved)]  # type: ignore[arg-type]
+        module = build(parse(saved, {key: config.get(key) for key in keys}))
+    load_state(folder, kind, module)
+    return module.eval().requires_grad_(False)
 
 
 @contextmanager
 def config_errors(folder: Path, kind: str) -> Iterator[None]:
-    """An error within is that of the folder's config."""
+    """Name the folder's config in a BlobexError raised within."""
     try:
         yield
     except BlobexError as error:
@@ -90,9 +112,10 @@ def config_errors(folder: Path, kind: str) -> Iterator[None]:
 
 
 def load_state(folder: Path, kind: str, module: nn.Module) -> None:
-    """Fill `module` from the folder's weights; BlobexError if they are missing, damaged or of another shape.
+    """Load the folder's weights into a module.
 
-    Weights that are not finite are damaged: all that is made of them would be nonsense.
+    Raises:
+        BlobexError: if they are missing, damaged, not finite or of other shapes.
     """
     try:
         tensors: dict[str, Tensor] = load_file(folder / WEIGHTS)

@@ -20,7 +20,7 @@ from blobex.layout.assign import assign_segments
 from blobex.metrics.feature_networks import load_features
 from blobex.metrics.frechet import frechet_distance, frechet_name, load_statistics, statistics
 from blobex.networks import weights
-from blobex.networks.blobgan import BlobGAN, sample_pictures
+from blobex.networks.blobgan import BlobGAN, sample_images
 from blobex.networks.parser import load_parser
 from blobex.networks.perceptual import load_perceptual
 from blobex.networks.segment_encoder import load_pretrained
@@ -122,7 +122,7 @@ def watch_distance(params: Params, setup: str, tracker: Tracker) -> list[EveryNS
     features = load_features(network, common.MODELS / "parser" / setup, device, external)
 
     def measure(step: int, module: Any) -> None:
-        pictures = sample_pictures(module.average, options.fid_images, options.training.batch_size, params.run.seed)
+        pictures = sample_images(module.average, options.fid_images, options.training.batch_size, params.run.seed)
         measures = {name: frechet_distance(real, statistics(pictures, features, network, setup))}
         module.score(measures)
         tracker.log_metrics(measures, step)

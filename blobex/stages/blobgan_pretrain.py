@@ -126,7 +126,7 @@ def layout_lesson(
     first = [tensor[: min(learnt, FITTED)] for tensor in (codes, *places)]
     flow.fit(layouts_of(painter, *first[:-1]), first[-1])
     lesson = [tensor[:learnt] for tensor in (codes, *places)]
-    w = common.in_batches(lambda *batch: flow.w_of(layouts_of(painter, *batch[:-1]), batch[-1]), *lesson)
+    w = common.in_batches(lambda *batch: flow.project(layouts_of(painter, *batch[:-1]), batch[-1]), *lesson)
     module = LayoutModule(flow, training, seed)
     module.depends_on(w=checksum(w))
     return module, batches_of((w,), learnt, training, seed)

@@ -22,7 +22,7 @@ from blobex.explain.results_folder import read_results
 from blobex.metrics.feature_networks import load_features
 from blobex.metrics.frechet import frechet_distance, frechet_name, gaussian, load_statistics
 from blobex.metrics.manifold import precision_recall
-from blobex.networks.blobgan import load_blobgan, sample_pictures
+from blobex.networks.blobgan import load_blobgan, sample_images
 from blobex.networks.parser import load_parser
 from blobex.networks.perceptual import load_perceptual, perceptual_name
 from blobex.stages import common
@@ -48,7 +48,7 @@ def generator_measures(params: Params, setup: str, folder: Path) -> dict[str, fl
     blobgan = load_blobgan(common.MODELS / "blobgan" / setup).to(device)
     real, name = load_statistics(common.fid_stats(params, setup)), frechet_name(network)
     held_out = load_images(params, setup, "val").split(options.batch_size)
-    made = partial(sample_pictures, blobgan, batch_size=options.batch_size, seed=params.run.seed)
+    made = partial(sample_images, blobgan, batch_size=options.batch_size, seed=params.run.seed)
     with torch.no_grad():
         real_features, made_features = (
             torch.cat([features(part).cpu() for part in pictures])

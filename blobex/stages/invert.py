@@ -17,7 +17,7 @@ from blobex.inversion.inversion import Inversion
 from blobex.inversion.inversion_file import save_inversion
 from blobex.metrics.agreement import decision_agreement
 from blobex.metrics.alignment import alignment, found_again
-from blobex.networks.blobgan import load_blobgan, sample_pictures
+from blobex.networks.blobgan import load_blobgan, sample_images
 from blobex.networks.perceptual import perceptual_name
 from blobex.perception.reading import SceneReading
 from blobex.stages import common
@@ -79,7 +79,7 @@ def generated(params: Params, setup: str) -> tuple[list[str], Tensor, dict[str, 
     """The same for pictures of the BlobGAN itself, rounded to bytes as files are; there is nothing to skip."""
     common.inversions(setup).with_name("pictures.json").unlink(missing_ok=True)
     blobgan, options = load_blobgan(common.MODELS / "blobgan" / setup), params.invert
-    batches = sample_pictures(blobgan, options.images, SHOWN, params.run.seed, options.truncation)
+    batches = sample_images(blobgan, options.images, SHOWN, params.run.seed, options.truncation)
     names = [f"generated_{index}" for index in range(options.images)]
     return names, to_float(torch.cat(list(batches))), {"images": len(names), "skipped": 0}
 

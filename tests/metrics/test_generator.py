@@ -163,7 +163,7 @@ def refused(
     def sample(*_: object) -> None:
         raise AssertionError("images were generated")
 
-    monkeypatch.setattr(generator, "sample_pictures", sample)
+    monkeypatch.setattr(generator, "sample_images", sample)
     assert run(monkeypatch, folder, *arguments) == 1
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err.startswith("blobex: ") and printed.err.count("\n") == 1

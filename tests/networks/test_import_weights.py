@@ -146,10 +146,6 @@ def test_mean_of_w_is_that_of_many_latents_and_seeded(place):
     assert ((load_blobgan(folder).mean_w - w.mean(0)).abs() < 5 * spread + 1e-6).all()
 
 
-def test_ten_thousand_latents_make_the_mean():
-    assert importing.MEAN_W_SAMPLES == 10_000
-
-
 def test_provenance_says_what_came_from_where(place):
     write_params(place, square=(16, 1))
     checkpoint = checkpoint_of(random_blobgan()) | {"optimizer_states": [{}]}
@@ -282,7 +278,7 @@ def test_interrupted_import_leaves_the_old_folder(place, monkeypatch, moment):
     if moment == "writing":
         monkeypatch.setattr(weights, "save", dying)
     elif moment == "linking":
-        monkeypatch.setattr(importing, "_link_file", dying)
+        monkeypatch.setattr("os.link", dying)
     else:
         monkeypatch.setattr(Path, "rename", lambda a, b: dying() if a.name == "new" else rename(a, b))
     with pytest.raises(KeyboardInterrupt):
@@ -317,8 +313,8 @@ MISTAKES = [
     (encoder_file(), ["generator", "square"], "holds no published generator but encoder: check --as"),
     (encoder_file(), ["encoder", "rect"], "set setups.rect to {height: 16, aspect_ratio: 1}"),
     (decision_file()[1], ["encoder", "rect"], "holds no published encoder but decision: check --as"),
-    ({"epoch": 3}, ["generator", "rect"], "but none of ours"),
-    ({1: 2, "state_dict": {3: 4}}, ["encoder", "rect"], "but none of ours"),
+    ({"epoch": 3}, ["generator", "rect"], "but no known network"),
+    ({1: 2, "state_dict": {3: 4}}, ["encoder", "rect"], "but no known network"),
     (GENERATOR, ["discriminator", "rect"], "unknown kind 'discriminator': choose generator, encoder, decision"),
     (GENERATOR, ["generator", "wide"], "unknown setup 'wide'"),
     (GENERATOR, ["decision", "rect", "--variant", "../up"], "cannot name a folder"),

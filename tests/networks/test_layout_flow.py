@@ -58,7 +58,7 @@ def fitted(z_dim=ALL, aspect_ratio=1):
 def test_all_components_together_are_the_layout(aspect_ratio):
     flow = fitted(aspect_ratio=aspect_ratio)
     layout, present = layouts(64, seed=1)
-    back = flow.from_w(flow.w_of(layout, present))
+    back = flow.from_w(flow.project(layout, present))
     seen = F.pad(present, (1, 0), value=True)
     for key in ("xs", "ys", "sizes"):
         wanted, found = getattr(layout, key), getattr(back, key)
@@ -97,7 +97,7 @@ def test_components_against_numpy():
     numbers = np.array(rows)
     numbers = np.where(np.isnan(numbers), np.nanmean(numbers, axis=0), numbers)  # what is absent counts as the mean
     variances = np.linalg.eigvalsh(np.cov(numbers.T, bias=True))[::-1][:16]
-    w = fitted(z_dim=16).w_of(layout, present).double()
+    w = fitted(z_dim=16).project(layout, present).double()
     assert w.mean(0).abs().max() < 1e-5
     found = np.cov(w.T.numpy(), bias=True)
     np.testing.assert_allclose(np.diag(found), variances / variances.mean(), rtol=0.02)
@@ -106,8 +106,8 @@ def test_components_against_numpy():
 
 def test_one_at_a_time_is_the_same():
     flow, (layout, present) = fitted(z_dim=16), layouts(5, seed=2)
-    single = [flow.w_of(layout[i : i + 1], present[i : i + 1]) for i in range(5)]
-    torch.testing.assert_close(torch.cat(single), flow.w_of(layout, present), rtol=1e-5, atol=1e-5)
+    single = [flow.project(layout[i : i + 1], present[i : i + 1]) for i in range(5)]
+    torch.testing.assert_close(torch.cat(single), flow.project(layout, present), rtol=1e-5, atol=1e-5)
     z = torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(torch.cat([flow.to_w(row) for row in z.split(1)]), flow.to_w(z), rtol=1e-5, atol=1e-5)
 
@@ -154,7 +154,7 @@ def lesson(steps, every=100):
 def taught(folder, options, flow=None):
     flow = flow or LayoutFlow(shape(z_dim=16), 1)
     flow.fit(*layouts())
-    w = flow.w_of(*layouts())
+    w = flow.project(*layouts())
     module = LayoutModule(flow, options, RUN.seed)
 
     def batches(step):

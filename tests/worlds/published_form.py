@@ -1,9 +1,12 @@
-"""Networks of ours under the published names, as the published code would save them."""
+"""Networks of blobex in the form in which the published code saves them, and back."""
 
 import re
 
 import torch
 from worlds.tiny_networks import tiny_network
+
+from blobex.networks.published_names import residual_shape, residual_state
+from blobex.networks.residual import ResidualNetwork
 
 NETWORKS = [
     (tiny_network(rectangle="legacy"), 16, 2),
@@ -16,13 +19,13 @@ NETWORKS = [
 
 
 def published_generator(model):
-    """The generator's tensors as the published code would save them."""
+    """Return the tensors of the generator under their published names."""
     renamed = {}
     for name, tensor in model.generator.state_dict().items():
         block, rest = name.split(".", 1) if name.startswith("first") else re.match(r"(\w+\.\d+)\.(.*)", name).groups()
         kind, _, index = block.partition(".")
         number = int(index or 0)
-        place = {
+        published = {
             "first": "conv1",
             "first_rgb": "to_rgb1",
             "ups": f"convs.{2 * number}",
@@ -36,7 +39,7 @@ def published_generator(model):
         elif rest == "conv.weight":
             tensor = tensor[None]
         rest = rest.replace("affine.", "").replace("noise_weight", "noise.weight")
-        renamed[f"{place}.{rest}"] = tensor
+        renamed[f"{published}.{rest}"] = tensor
     for index, _ in enumerate(model.generator.ups):
         renamed[f"convs.{2 * index}.conv.blur.kernel"] = torch.ones(4, 4)
         renamed[f"to_rgbs.{index}.upsample.kernel"] = torch.ones(4, 4)
@@ -45,8 +48,8 @@ def published_generator(model):
 
 
 def published_residual(network):
-    """A discriminator's or encoder's tensors as the published code would save them."""
-    places = {
+    """Return the tensors of a discriminator or encoder under their published names."""
+    names = {
         "from_rgb.weight": "convs.0.0.weight",
         "from_rgb.bias": "convs.0.1.bias",
         "final_conv.weight": "final_conv.0.weight",
@@ -58,18 +61,27 @@ def published_residual(network):
     }
     for index, _ in enumerate(network.blocks):
         ours, theirs = f"blocks.{index}", f"convs.{index + 1}"
-        places |= {
+        names |= {
             f"{ours}.conv1.weight": f"{theirs}.conv1.0.weight",
             f"{ours}.conv1.bias": f"{theirs}.conv1.1.bias",
             f"{ours}.conv2.weight": f"{theirs}.conv2.1.weight",
             f"{ours}.conv2.bias": f"{theirs}.conv2.2.bias",
             f"{ours}.skip.weight": f"{theirs}.skip.1.weight",
         }
-    renamed = {places[name]: tensor for name, tensor in network.state_dict().items()}
+    renamed = {names[name]: tensor for name, tensor in network.state_dict().items()}
     return renamed | {"convs.1.conv2.0.kernel": torch.ones(4, 4), "convs.1.skip.0.kernel": torch.ones(4, 4)}
 
 
+def discriminator_from_published(published):
+    state = residual_state(published)
+    channels, aspect_ratio = residual_shape(state)
+    network = ResidualNetwork(channels, aspect_ratio, state["output.weight"].shape[0], standard_deviation=True)
+    network.load_state_dict(state)
+    return network.eval().requires_grad_(False)
+
+
 def checkpoint_of(model):
+    """Return the checkpoint of a BlobGAN."""
     layers = model.layout_network.state_dict()
     layout = {
         re.sub(r"layers\.(\d+)", lambda match: f"mlp.{int(match[1]) + 1}", name): tensor
@@ -77,7 +89,7 @@ def checkpoint_of(model):
     }
     state = {f"generator_ema.{name}": tensor for name, tensor in published_generator(model).items()}
     state |= {f"layout_net_ema.{name}": tensor for name, tensor in layout.items()}
-    state |= {f"generator.{name}": torch.zeros(1) for name in published_generator(model)}  # the raw one is not wanted
+    state |= {f"generator.{name}": torch.zeros(1) for name in published_generator(model)}  # not used: the raw generator
     settings = {
         "resolution": model.height,
         "aspect_ratio": model.aspect_ratio,
@@ -87,6 +99,6 @@ def checkpoint_of(model):
 
 
 def published_decision(model, body="feat_extract.feat_extract.", holder=""):
-    """A decision model's file, as `model_state_dict`."""
+    """Return the checkpoint of a decision model."""
     state = {name.replace("body.", body, 1): tensor for name, tensor in model.state_dict().items()}
     return {"epoch": 7, "model_state_dict": {f"{holder}{name}": tensor for name, tensor in state.items()}}

@@ -29,7 +29,7 @@ class ImageShare:
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def named(self, rows: Tensor | slice) -> list[str]:
+    def named(self, rows: Tensor) -> list[str]:
         """Return the names of this process's images `rows` (m,)."""
         return [self.names[number] for number in self.numbers[rows].tolist()]
 

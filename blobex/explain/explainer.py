@@ -34,7 +34,7 @@ from blobex.decisions.decision import Decision, frozen_eval, output_index
 from blobex.decisions.load import Model
 from blobex.explain.batch import ImageShare, InvertedImages
 from blobex.explain.changeable import layout_masks, region_masks
-from blobex.explain.explanation import Explanation, explanations
+from blobex.explain.explanation import Explanation, build_explanations
 from blobex.explain.film import films
 from blobex.explain.gate import GateResult, gate_reasons
 from blobex.explain.input_images import Image, load_images
@@ -42,7 +42,8 @@ from blobex.explain.loading import load_networks
 from blobex.explain.methods import FastMethod, PublishedMethod, SearchMethod
 from blobex.explain.published_files import write_published
 from blobex.explain.request import Output, Plan, Request, make_plan
-from blobex.explain.results_folder import ResultFolder
+from blobex.explain.results_folder import ResultsFolder
+from blobex.explain.sentences import add_sentences
 from blobex.explain.snapshot import write_snapshots
 from blobex.inversion.inversion import Inversion
 from blobex.layout.blobs import BlobLayout
@@ -50,7 +51,6 @@ from blobex.layout.vector import VectorForm
 from blobex.networks.parser import Parser, ParserOutput
 from blobex.optim.batching import float32_batch_size, in_batches
 from blobex.optim.networks import NetworkPair, Networks
-from blobex.perception.differences import differences, sentence
 from blobex.perception.objects import read_scenes
 from blobex.perception.reading import SceneReading
 from blobex.perception.regions import region_mask
@@ -175,12 +175,12 @@ class Explainer:
         Args:
             inversion: Returns the inversion of the images at some positions (n,) of the share.
         """
-        folder = None if output is None else self._results(output, plan, ranks)
+        folder = None if output is None else ResultsFolder.open(output, self.settings(plan, output.gif), ranks)
         records = dict[int, list[Explanation]]()
-        for name, number, query in zip(images.named(slice(None)), images.numbers.tolist(), images.queries, strict=True):
-            known = folder.known(number, name, query) if folder else None
-            if known is not None:
-                records[number] = known
+        for number, query in zip(images.numbers.tolist(), images.queries, strict=True):
+            finished = folder.read_finished(number, images.names[number], query) if folder else None
+            if finished is not None:
+                records[number] = finished
         missing = torch.tensor([row for row, n in enumerate(images.numbers.tolist()) if n not in records]).long()
         batches = missing.split(self.batch_size) if len(missing) else ()
         for rows in tqdm(batches, desc="images", disable=None if ranks.first else True, leave=False):
@@ -199,7 +199,7 @@ class Explainer:
         if folder:
             for number, name in enumerate(images.names):
                 if number not in records:
-                    records[number] = folder.written(number, name)
+                    records[number] = folder.read_shared(number, name)
         ordered = [record for number in range(len(images.names)) for record in records[number]]
         if folder and output:
             folder.finish(images.names, ordered)
@@ -226,7 +226,9 @@ class Explainer:
         layout = images.inversion.layout
         found = self.search(images.queries, layout, questions, self._masks(images, plan), plan, gate.skipped)
         compose = self.method.compose(plan)
-        records = self._with_sentences(explanations(self.setup, images, questions, found, gate, compose))
+        records = build_explanations(self.setup, images, questions, found, gate, compose)
+        if self.parser is not None:
+            records = add_sentences(records, self.readings)
         if not gif:
             return records, []
         rows = float32_batch_size(self.batch_size, self.device)
@@ -337,16 +339,6 @@ class Explainer:
             raise BlobexError(f"no attribute to explain: choose from {', '.join(self.decision.outputs)}")
         return list(dict.fromkeys(output_index(self.decision, name) for name in attributes))
 
-    def _results(self, output: Output, plan: Plan, ranks: Ranks) -> ResultFolder:
-        """Open the folder of the results; the first of several processes prepares it for all."""
-        settings = self.settings(plan, output.gif)
-        if ranks.size == 1:
-            return ResultFolder.begin(output.folder, settings, output.replace)
-        if ranks.first:
-            ResultFolder.begin(output.folder, settings, output.replace).mark()
-        ranks.wait()
-        return ResultFolder.begin(output.folder, settings, replace=False)
-
     def _listed_masks(self, plan: Plan) -> dict[str, Tensor]:
         return build_masks(self.blobs, plan.variant.keys, plan.blobs, plan.variant.background)
 
@@ -373,19 +365,3 @@ class Explainer:
         start = images.inversion.layout[index]
         again = self.invert(images.queries[index], start, plan.gate.refine_steps)
         return dataclasses.replace(images, inversion=images.inversion.replaced(index, again))
-
-    def _with_sentences(self, records: list[Explanation]) -> list[Explanation]:
-        """Add the changes that the parser sees to the records; without a parser, return them as they are.
-
-        Rendered counterfactuals are compared with the reconstruction, so that reconstruction errors are no change.
-        """
-        if self.parser is None:
-            return records
-        before = self.readings([r.query if r.compose == "photo" else r.reconstruction for r in records])
-        after = self.readings([record.counterfactual for record in records])
-        described = []
-        for record, *pair in zip(records, before, after, strict=True):
-            changes = differences(*pair)
-            objects = tuple(change.as_dict() for change in changes)
-            described.append(dataclasses.replace(record, sentence=sentence(changes), objects=objects))
-        return described

@@ -9,8 +9,10 @@ from blobex.config.explain import VARIANTS
 from blobex.config.params import Params
 from blobex.core.errors import BlobexError
 from blobex.core.files import read_json, without_password
-from blobex.explain.explanation import TABLE, Explanation, read_table
-from blobex.explain.results_folder import SETTINGS, as_json, read_results
+from blobex.explain.explanation import Explanation
+from blobex.explain.record_files import as_json
+from blobex.explain.results_folder import SETTINGS, read_results
+from blobex.explain.table import TABLE, read_table
 from blobex.layout.dominant import dominant_blobs
 from blobex.layout.splat import AREA, Canvas
 from blobex.networks.perceptual import perceptual_name

@@ -19,7 +19,7 @@ from blobex.core.code_state import code_digest
 from blobex.core.errors import BlobexError
 from blobex.core.files import read_json, whole_file, whole_folder
 from blobex.datasets.images import load_image, write_png
-from blobex.explain.results_folder import DAMAGES
+from blobex.explain.record_files import DAMAGES
 from blobex.truth.judge import Row
 
 ROWS, SHEET = "rows.json", "examples.png"

@@ -24,10 +24,10 @@ COUNT = 10  # two batches of four pictures and one of two
 RESULTS = Path("reports/explain/rect/basic/results")
 MORTAL = """
 import os, signal
-from blobex.explain.results_folder import ResultFolder
+from blobex.explain.results_folder import ResultsFolder
 from blobex.stages import common, explain
 
-write, last = ResultFolder.write, os.environ.get("DIES_AT")
+write, last = ResultsFolder.write, os.environ.get("DIES_AT")
 
 def mortal(self, number, *rest):
     if str(number) == last:
@@ -35,7 +35,7 @@ def mortal(self, number, *rest):
     print("wrote", number, flush=True)
     return write(self, number, *rest)
 
-ResultFolder.write = mortal
+ResultsFolder.write = mortal
 common.run_stage(explain.main, "setup", "variant")
 """
 STAGE = "-c", MORTAL, "rect", "basic"

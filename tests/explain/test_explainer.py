@@ -15,9 +15,9 @@ from blobex.core.errors import BlobexError
 from blobex.datasets.images import load_image, to_array
 from blobex.decisions.source import from_callable
 from blobex.explain.explainer import Explainer
-from blobex.explain.explanation import read_table
 from blobex.explain.request import Output, Request
 from blobex.explain.snapshot import snapshot
+from blobex.explain.table import read_table
 from blobex.networks import weights
 from blobex.networks.blobgan import load_blobgan
 from blobex.networks.decision import load_decision

@@ -18,9 +18,10 @@ from blobex.counterfactual.questions import Questions, build_questions
 from blobex.counterfactual.search import search
 from blobex.counterfactual.verify import Counterfactuals
 from blobex.explain.batch import InvertedImages
-from blobex.explain.explanation import Explanation, explanations, read_table, write_table
+from blobex.explain.explanation import Explanation, build_explanations
 from blobex.explain.gate import GateResult
 from blobex.explain.published_files import write_metadata
+from blobex.explain.table import read_table, write_table
 from blobex.inversion.inversion import Inversion
 from blobex.inversion.invert import invert
 from blobex.layout.blobs import KEYS, BlobLayout
@@ -84,7 +85,7 @@ def solved() -> Solved:
 def records(solved: Solved) -> list[Explanation]:
     questions, queries, inversion, found = solved
     images, gate = InvertedImages(NAMES, queries, inversion), GateResult([""] * len(questions))
-    return explanations("rect", images, questions, found, gate, "full")
+    return build_explanations("rect", images, questions, found, gate, "full")
 
 
 def test_records_tell_each_problem(records: list[Explanation]) -> None:
@@ -147,7 +148,7 @@ def test_metadata_of_questions_that_differ_by_picture(tmp_path: Path, records: l
 
 
 def test_table_round_trip(tmp_path: Path, records: list[Explanation]) -> None:
-    path = write_table(tmp_path, records)
+    path = write_table(tmp_path, [record.row() for record in records])
     rows = read_table(tmp_path)
     assert len(rows) == len(records)
     assert rows[0]["image"] == "a.png" and rows[0]["flipped"] is True and rows[0]["changed_keys"] == ["xs"]
@@ -168,7 +169,7 @@ def test_a_failed_write_leaves_nothing(
 
     monkeypatch.setattr(pq, "write_table", broken)
     with pytest.raises(OSError, match="disk full"):
-        write_table(tmp_path, records)
+        write_table(tmp_path, [record.row() for record in records])
     assert not list(tmp_path.iterdir())
 
 

@@ -19,9 +19,10 @@ from blobex.datasets.images import load_image, to_array
 from blobex.decisions.decision import Input
 from blobex.decisions.source import from_callable
 from blobex.explain.explainer import Explainer
-from blobex.explain.explanation import Explanation, read_table
+from blobex.explain.explanation import Explanation
 from blobex.explain.request import Output, Request
-from blobex.explain.results_folder import ResultFolder, read_results
+from blobex.explain.results_folder import ResultsFolder, read_results
+from blobex.explain.table import read_table
 from blobex.layout.blobs import KEYS
 
 SETTINGS = {"setup": "rect", "request": {"steps": 4}}
@@ -75,16 +76,16 @@ def test_a_stopped_run_goes_on_and_ends_as_an_unbroken_one(
 ) -> None:
     """Stopped after the first batch of four pictures, and in the middle of writing the second."""
     whole = explainer().explain(pictures(8), Request(["stop"]), Output(tmp_path / "whole", gif=True))
-    write, calls = ResultFolder.write, list[int]()
+    write, calls = ResultsFolder.write, list[int]()
 
-    def stopped(self: ResultFolder, number: int, *arguments: object) -> Path:
+    def stopped(self: ResultsFolder, number: int, *arguments: object) -> Path:
         if number >= stop_at:
             raise KeyboardInterrupt
         calls.append(number)
         return write(self, number, *arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(ResultFolder, "write", stopped)
+        patch.setattr(ResultsFolder, "write", stopped)
         explainer().explain(pictures(8), Request(["stop"]), Output(tmp_path / "broken", gif=True))
     assert len(list((tmp_path / "broken").rglob("record.json"))) == len(calls) == stop_at
     asked = []
@@ -181,7 +182,7 @@ def test_other_files_are_spared(tmp_path: Path) -> None:
     for out, told in ((".", r"thesis\.tex"), ("thesis.tex", "is a file"), ("thesis.tex/out", "cannot write")):
         for replace in (False, True):
             with pytest.raises(BlobexError, match=told):
-                ResultFolder.begin(tmp_path / out, SETTINGS, replace)
+                ResultsFolder.open(Output(tmp_path / out, replace=replace), SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
@@ -248,7 +249,7 @@ def test_what_a_killed_process_was_writing_is_in_nobodys_way(tmp_path: Path) -> 
 
 def test_order_of_ten_thousand_pictures(tmp_path: Path) -> None:
     (record,) = explainer().explain(pictures(1), Request(["stop"]))
-    store, query = ResultFolder.begin(tmp_path / "out", SETTINGS, replace=False), torch.zeros(3, 32, 64)
+    store, query = ResultsFolder.open(Output(tmp_path / "out"), SETTINGS), torch.zeros(3, 32, 64)
     for number in (10_000, 9_999, 7):
         store.write(number, query, [dataclasses.replace(record, image=f"{number}.png")])
     assert [found.image for found in read_results(tmp_path / "out")] == ["7.png", "9999.png", "10000.png"]

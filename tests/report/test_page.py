@@ -23,8 +23,8 @@ from blobex.config.params import Params
 from blobex.core.errors import BlobexError
 from blobex.datasets.images import to_array
 from blobex.explain.explanation import Explanation
-from blobex.explain.request import Request
-from blobex.explain.results_folder import ResultFolder
+from blobex.explain.request import Output, Request
+from blobex.explain.results_folder import ResultsFolder
 from blobex.metrics.interval import interval
 from blobex.report.images import GREY, blob_map, difference, page_image
 from blobex.stages import report
@@ -91,7 +91,7 @@ def records() -> list[Explanation]:
 
 def write(records: list[Explanation], setup: str = "rect", variant: str = "basic") -> None:
     settings = {"decision": {"name": "painted", "outputs": ["forward", "stop", "left", "right"]}}
-    folder = ResultFolder.begin(f"reports/explain/{setup}/{variant}/results", settings, replace=True)
+    folder = ResultsFolder.open(Output(f"reports/explain/{setup}/{variant}/results", replace=True), settings)
     names = list(dict.fromkeys(record.image for record in records))
     for place, name in enumerate(names):
         some = [dataclasses.replace(record, setup=setup) for record in records if record.image == name]

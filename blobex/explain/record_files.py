@@ -1,0 +1,171 @@
+"""Files of one explained image: record.json, blobs.safetensors and images."""
+
+from __future__ import annotations
+
+import json
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from blobex.config.read import parse
+from blobex.core.errors import BlobexError
+from blobex.core.files import read_json
+from blobex.datasets.images import load_image, write_gif, write_png
+from blobex.explain.blob_changes import BlobChange
+from blobex.explain.explanation import Explanation
+from blobex.layout.blobs import KEYS, BlobLayout, from_dict
+
+RECORD, BLOBS = "record.json", "blobs.safetensors"
+BEFORE = "before"  # label of the layout that all counterfactuals of an image start at
+DERIVED = ("verdict", "words")  # written for people, computed again when read
+SCALARS = (str, int, float, bool)
+SCORES = ("scores_before", "scores_after")
+# Exceptions that reading a damaged folder may raise.
+DAMAGES = (OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, SafetensorError)
+MAX_NAME = 60  # letters of an image's or an output's name in file names
+
+
+def write_records(
+    folder: Path, digest: str, records: Sequence[Explanation], films: Sequence[Sequence[np.ndarray]]
+) -> None:
+    """Write the explanations of one image into an empty folder.
+
+    Args:
+        digest: SHA-256 of the query.
+        films: Frames of each explanation's animation, uint8 (H,W,3); empty: no animations.
+    """
+    layouts = {BEFORE: records[0].blobs_before}
+    write_png(folder / "query.png", records[0].query)
+    write_png(folder / "reconstruction.png", records[0].reconstruction)
+    rows = []
+    for index, (record, label) in enumerate(zip(records, _labels(records), strict=True)):
+        if films:
+            write_gif(folder / f"{label}.gif", films[index])
+        write_png(folder / f"{label}.png", record.counterfactual)
+        layouts[label] = record.blobs_after
+        rows.append(as_json(record) | {"label": label})
+    (folder / BLOBS).write_bytes(to_bytes(_pack(layouts)))
+    content = {"image": records[0].image, "sha256": digest, "explanations": rows}
+    (folder / RECORD).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_records(folder: Path, name: str | None = None, digest: str | None = None) -> list[Explanation]:
+    """Read the explanations of one image.
+
+    Raises:
+        ValueError: They are of another image than `name` with SHA-256 `digest`, where given.
+        Exception: One of DAMAGES.
+    """
+    content = read_json(folder / RECORD)
+    if (name is not None and content["image"] != name) or (digest is not None and content["sha256"] != digest):
+        raise ValueError(f"{folder} holds another image")
+    tensors = load_file(folder / BLOBS)
+    query, reconstruction = load_image(folder / "query.png"), load_image(folder / "reconstruction.png")
+    records = []
+    for row in content["explanations"]:
+        label = row.pop("label")
+        if label != safe_name(label):
+            raise ValueError(f"{label} is not a file name")
+        blobs = tuple(_read_blob({key: blob[key] for key in blob if key != "words"}) for blob in row.pop("blobs"))
+        scores: dict[str, Any] = {key: torch.tensor(parse(list[float], row.pop(key), key)) for key in SCORES}
+        records.append(
+            Explanation(
+                **_checked({key: value for key, value in row.items() if key not in (*DERIVED, "objects")}),
+                **scores,
+                objects=tuple(dict(item) for item in row["objects"]),
+                blobs=blobs,
+                query=query,
+                reconstruction=reconstruction,
+                counterfactual=load_image(folder / f"{label}.png"),
+                blobs_before=_unpack(tensors, BEFORE),
+                blobs_after=_unpack_changed(tensors, label),
+            )
+        )
+    return records
+
+
+def as_json(record: Explanation) -> dict[str, Any]:
+    """Convert an explanation to the form of record.json, without images and layouts; floats keep all digits."""
+    scalars = {key: value for key, value in vars(record).items() if isinstance(value, SCALARS)}
+    derived = {key: getattr(record, key) for key in DERIVED} | {"changes": record.changes}
+    scores = {key: getattr(record, key).tolist() for key in SCORES}
+    objects = {"objects": list(record.objects), "blobs": [blob.as_dict() for blob in record.blobs]}
+    return scalars | derived | scores | objects
+
+
+def safe_name(name: str) -> str:
+    """Convert a name to letters, digits, hyphens and underscores.
+
+    >>> safe_name("not stop")
+    'not_stop'
+    """
+    return re.sub(r"[^A-Za-z0-9-]+", "_", name).strip("_")[:MAX_NAME] or "picture"
+
+
+def _read_blob(row: Mapping[str, Any]) -> BlobChange:
+    """Convert a blob's change from JSON; BlobexError for values of other types."""
+    hints = typing.get_type_hints(BlobChange) | {"keys": list[str]}
+    fields = {name: parse(hints[name], value, name) for name, value in row.items()}
+    return BlobChange(**fields | {"keys": tuple(fields["keys"])})
+
+
+def _checked(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the scalar fields of a record; BlobexError for a missing field or another type."""
+    hints = typing.get_type_hints(Explanation)
+    expected = [name for name, hint in hints.items() if hint in SCALARS or name == "changes"]
+    fields = {name: parse(hints[name], row.get(name), name) for name in {*expected, *row}}
+    if set(fields["changes"]) != set(KEYS):
+        raise ValueError("changes of other keys")
+    return fields
+
+
+def _pack(layouts: Mapping[str, BlobLayout]) -> dict[str, Tensor]:
+    """Convert layouts of one image to named tensors; of all but BEFORE, keep the entries that differ from it.
+
+    `<label>.<key>` (n, ...) are entries of a key, and `<label>.<key>.at` (n) their positions.
+    """
+    before = layouts[BEFORE]
+    tensors = {f"{BEFORE}.{key}": tensor.contiguous() for key, tensor in before.items()}
+    for label in layouts.keys() - {BEFORE}:
+        for key, tensor in layouts[label].items():
+            entries, start = tensor[0], getattr(before, key)[0]
+            at = (entries != start).flatten(1).any(1) if entries.ndim > 1 else entries != start
+            tensors |= {f"{label}.{key}": entries[at].contiguous(), f"{label}.{key}.at": at.nonzero()[:, 0]}
+    return tensors
+
+
+def _unpack(tensors: Mapping[str, Tensor], label: str) -> BlobLayout:
+    return from_dict({key: tensors[f"{label}.{key}"] for key in KEYS})
+
+
+def _unpack_changed(tensors: Mapping[str, Tensor], label: str) -> BlobLayout:
+    layout = _unpack(tensors, BEFORE).map(Tensor.clone)
+    for key, tensor in layout.items():
+        tensor[0, tensors[f"{label}.{key}.at"]] = tensors[f"{label}.{key}"]
+    return layout
+
+
+def _labels(records: Sequence[Explanation]) -> list[str]:
+    """Return the file names of one image's counterfactuals: <from>_to_<to>.
+
+    The output's number is appended if two outputs have the same safe name, and the counterfactual's number if there
+    are several per question.
+    """
+    names = [f"{safe_name(record.from_class)}_to_{safe_name(record.to_class)}" for record in records]
+    if len(set(names)) < len({record.column for record in records}):
+        names = [f"{name}_{record.column}" for name, record in zip(names, records, strict=True)]
+    if any(record.number for record in records):
+        names = [f"{name}_{record.number}" for name, record in zip(names, records, strict=True)]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise BlobexError(f"{records[number].attribute} is asked twice of {records[number].image}: ask once")
+    return names

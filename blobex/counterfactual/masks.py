@@ -1,4 +1,4 @@
-"""What a counterfactual may change: which keys of the layout, which blobs, and whether the background."""
+"""Masks of the layout entries that a counterfactual may change: by key, blob, and background."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ PLAIN_NAMES = {
 
 
 def resolve_keys(names: Sequence[str]) -> tuple[str, ...]:
-    """The keys, in the order of KEYS, that keys and plain names stand for; BlobexError if a name is unknown.
+    """Return the keys that keys and plain names stand for, in the order of KEYS.
+
+    Raises:
+        BlobexError: A name is unknown, or there is none.
 
     >>> resolve_keys(["style", "position"])
     ('xs', 'ys', 'spatial_style')
@@ -40,13 +43,17 @@ def build_masks(
     blobs: Sequence[int] | Sequence[Sequence[int]] | None,
     background: bool | Sequence[bool],
 ) -> dict[str, Tensor]:
-    """Which entries of a layout of `count` blobs may change: one bool mask per key, for no other key than `keys`.
+    """Return one bool mask per changeable key of a layout of `count` blobs.
 
-    `blobs` are numbers from 0, the same for all pictures, or one list per picture; None is all of them. `background` is
-    for all pictures or one for each list. Masks broadcast
-    to the layout's tensors: (1 or N, K) for `xs`, with K+1 where entry 0 is the background, and a last dimension of 1
-    where a blob has several numbers. The background's entry of `sizes` never changes, as it is never read.
-    BlobexError: an unknown key or blob, or nothing left that may change.
+    Masks broadcast to the layout's tensors: (1 or N,K), or (1 or N,K+1) where entry 0 is the background, with a last
+    dimension of 1 where a blob has several numbers. Entry 0 of `sizes` is never read and never changes.
+
+    Args:
+        blobs: Blobs that may change, numbered from 0: one list for all images or one list per image; None: all.
+        background: Whether the background may change: for all images or one value per list.
+
+    Raises:
+        BlobexError: A key or blob is unknown, or nothing may change.
 
     >>> build_masks(3, ["xs", "sizes"], blobs=[1], background=True)
     {'xs': tensor([[False,  True, False]]), 'sizes': tensor([[False, False,  True, False]])}
@@ -56,18 +63,18 @@ def build_masks(
     allowed[:, 0] = torch.as_tensor(background)
     for row, numbers in enumerate(rows):
         allowed[row, [number + 1 for number in numbers]] = True
-    result = {key: _mask(key, allowed) for key in resolve_keys(keys)}
-    changeable = sum((mask.flatten(1).sum(1) for mask in result.values()), torch.zeros(len(rows)))
+    masks = {key: _mask(key, allowed) for key in resolve_keys(keys)}
+    changeable = sum((mask.flatten(1).sum(1) for mask in masks.values()), torch.zeros(len(rows)))
     if not changeable.all():
         raise BlobexError("nothing may change: allow a blob, or the background with its features or spatial_style")
-    return result
+    return masks
 
 
-def check_mask_rows(masks: Mapping[str, Tensor], pictures: int) -> None:
-    """BlobexError unless the masks are the same for all pictures, or there is one for each."""
-    listed = max(map(len, masks.values()))
-    if listed not in (1, pictures):
-        raise BlobexError(f"blobs are listed for {listed} of {pictures} pictures: give one list, or one per picture")
+def check_mask_rows(masks: Mapping[str, Tensor], images: int) -> None:
+    """Raise BlobexError unless the masks have one row for all images, or one per image."""
+    rows = max(map(len, masks.values()))
+    if rows not in (1, images):
+        raise BlobexError(f"blobs are listed for {rows} of {images} images: give one list, or one per image")
 
 
 def _mask(key: str, allowed: Tensor) -> Tensor:
@@ -83,7 +90,7 @@ def _rows(count: int, blobs: Any) -> list[list[int]]:
         return [list(range(count))]
     nested = {isinstance(item, Sequence) for item in blobs}
     if len(nested) > 1:
-        raise BlobexError("blobs mixes numbers and lists: give one list for all pictures, or one list per picture")
+        raise BlobexError("blobs mixes numbers and lists: give one list for all images, or one list per image")
     rows = [list(row) for row in (blobs if True in nested else [blobs])]
     unknown = [number for row in rows for number in row if not isinstance(number, int) or not 0 <= number < count]
     if unknown:

@@ -147,7 +147,7 @@ def test_maps_on_the_command_line(photos: Path, monkeypatch: pytest.MonkeyPatch)
     [
         (["--region", "0,0,1"], "--region 0,0,1: give left,top,right,bottom, such as"),
         (["--region", "a,b,c,d"], "--region a,b,c,d: give left,top,right,bottom"),
-        (["--region", "0,0,2,1", "--to", "green"], "give left, top, right, bottom as shares of the picture"),
+        (["--region", "0,0,2,1", "--to", "green"], "give left, top, right, bottom as shares of the image"),
         (["--from", "grey", "--to", "green"], "theirs has no output 'grey': choose from red, green, blue"),
         (["--to", "grey"], "theirs has no output 'grey': choose from red, green, blue"),
         ([], "no output to change: name one of red, green, blue"),

@@ -89,11 +89,11 @@ def test_a_region_holds_the_pixels_whose_centre_it_holds(box: Box, inside: list[
 @pytest.mark.parametrize(
     ("box", "words"),
     [
-        ((0.5, 0, 0.5, 1), "shares of the picture from 0 to 1"),
-        ((-0.1, 0, 1, 1), "shares of the picture from 0 to 1"),
-        ((0, 0, 1, 1.01), "shares of the picture from 0 to 1"),
-        ((0.9, 0, 0.1, 1), "shares of the picture from 0 to 1"),
-        ((0, 0, float("nan"), 1), "shares of the picture from 0 to 1"),
+        ((0.5, 0, 0.5, 1), "shares of the image from 0 to 1"),
+        ((-0.1, 0, 1, 1), "shares of the image from 0 to 1"),
+        ((0, 0, 1, 1.01), "shares of the image from 0 to 1"),
+        ((0.9, 0, 0.1, 1), "shares of the image from 0 to 1"),
+        ((0, 0, float("nan"), 1), "shares of the image from 0 to 1"),
         ((0.4, 0, 0.6, 0.1), "smaller than a pixel"),
     ],
 )
@@ -103,18 +103,18 @@ def test_regions_that_are_none(box: Box, words: str) -> None:
 
 
 def test_nothing_to_replace() -> None:
-    with pytest.raises(BlobexError, match="picture 0 has no car in the region: choose another region"):
+    with pytest.raises(BlobexError, match="image 0 has no car in the region: choose another region"):
         regions((2,), (0, 0, 0.5, 1), replaced=1)
-    with pytest.raises(BlobexError, match="picture 1 has no road in the region"):
+    with pytest.raises(BlobexError, match="image 1 has no road in the region"):
         regions((2,), (0, 0, 1, 0.5), replaced=0) if (MAP[0, 0] == 0).any() else regions((1,), (0.7, 0, 1, 1), 0)
 
 
 @pytest.mark.parametrize(
     ("kind", "said", "columns", "box", "words"),
     [
-        ("attributes", MAPS, (0,), None, r"gives \(3, 2, 4\) per picture: that is not attributes"),
-        ("segmentation", SAID, (0,), None, r"gives \(3,\) per picture: that is not segmentation"),
-        ("classes", SAID[:, :2], (0,), None, r"gives \(2,\) per picture: that is not classes"),
+        ("attributes", MAPS, (0,), None, r"gives \(3, 2, 4\) per image: that is not attributes"),
+        ("segmentation", SAID, (0,), None, r"gives \(3,\) per image: that is not segmentation"),
+        ("classes", SAID[:, :2], (0,), None, r"gives \(2,\) per image: that is not classes"),
         ("attributes", SAID, (0,), (0, 0, 1, 1), "a region is for segmentation models, and this one gives attributes"),
         ("classes", SAID, (0,), (0, 0, 1, 1), "a region is for segmentation models, and this one gives classes"),
         ("attributes", SAID, (), None, "no output to change: name one of road, car, sky"),

@@ -383,7 +383,7 @@ def test_classes_and_regions_are_searched_alike() -> None:
 
 def test_search_refuses_bad_input() -> None:
     start = layouts(2)
-    with pytest.raises(BlobexError, match="3 of 2 pictures"):
+    with pytest.raises(BlobexError, match="3 of 2 images"):
         run(start, allowed=build_masks(BLOBS, ("xs",), [[0]] * 3, background=False))
     with pytest.raises(BlobexError, match="differentiable"):
         run(start, decision=lambda images: decide(images).detach())

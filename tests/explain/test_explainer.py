@@ -377,7 +377,7 @@ def test_maps_are_explained(theirs: tuple[Path, str]) -> None:
         assert record.scores_after.sum() == pytest.approx(1, abs=1e-5)
         left = np.abs(record.counterfactual[:, :16].astype(int) - record.reconstruction[:, :16]).max()
         assert left <= 2  # what is far from the light stays
-    with pytest.raises(BlobexError, match="picture 1 has no 1 in the region"):
+    with pytest.raises(BlobexError, match="image 1 has no 1 in the region"):
         explainer.explain(pictures(2), Request(["2"], region=light, replaced="1"))
     with pytest.raises(BlobexError, match="no output to change: name one of 0, 1, 2"):
         explainer.explain(pictures(2))

@@ -17,9 +17,9 @@ def scenes(
     seed: Annotated[int, typer.Option(help="Other seeds, other scenes.")] = 0,
 ) -> None:
     """Draw synthetic road scenes that no network was trained on, as photos to explain."""
-    from blobex.scenes.write import write_pictures
+    from blobex.scenes.write import write_images
 
-    print("\n".join(map(str, write_pictures(out, count, height, seed))))
+    print("\n".join(map(str, write_images(out, count, height, seed))))
 
 
 def data(

@@ -1,1 +1,1 @@
-"""What params.yaml may say: frozen dataclasses, a section each, and their strict reader."""
+"""Parameters of a run: params.yaml as validated dataclasses, its reader, and profiles."""

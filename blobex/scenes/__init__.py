@@ -1,1 +1,1 @@
-"""A procedural road world in which the true cause of every decision is known."""
+"""Synthetic road world: random scenes, their images, labels and the causes of decisions (numpy only)."""

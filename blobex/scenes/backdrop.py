@@ -1,4 +1,4 @@
-"""Everything that stands still: sky, buildings, trees, the road and its lines, the traffic light and the stop sign."""
+"""Static parts of a scene: sky, buildings, trees, the road and its lines, the traffic light and the stop sign."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 from blobex.scenes.canvas import Canvas
 from blobex.scenes.scene import LANE_WIDTH, Building, Colour, Line, Scene, Tree
 
-NEAREST, FARTHEST = 2.2, 300.0  # metres: below the bottom of the picture, and all but at the horizon
+NEAREST, FARTHEST = 2.2, 300.0  # metres: below the bottom of the image, and close to the horizon
 LINE = 0.13  # half the width of a line, metres
 DASH, GAP = 2.0, 2.5  # metres
 LIGHT_INSTANCE, SIGN_INSTANCE = 201, 202
@@ -18,12 +18,12 @@ LAMPS: dict[str, Colour] = {"red": (255, 36, 28), "green": (40, 255, 130)}
 
 
 def paint_sky(canvas: Canvas, scene: Scene) -> None:
-    """A gradient, clouds or stars, and something low along the horizon."""
+    """Paint a gradient, clouds and a skyline."""
     index, tone, rows = canvas.segment("sky"), canvas.tone, canvas.rows
     horizon = int(scene.view.horizon * rows) + 1
     fade = np.linspace(0, 1, horizon)[:, None, None] ** 1.5
     gradient = (1 - fade) * np.array(tone.sky) + fade * np.array(tone.haze)
-    canvas.polygon(((0, 0), (2 * rows, 0), (2 * rows, horizon), (0, horizon)), tone.haze, index)
+    canvas.polygon(_rectangle(0, 0, 2 * rows, horizon), tone.haze, index)
     canvas.colours.paste(Image.fromarray(gradient.astype(np.uint8)).resize((2 * rows, horizon)), (0, 0))
     rng = np.random.default_rng(scene.seed)
     if scene.weather in ("clear", "overcast") and scene.time != "night":
@@ -34,25 +34,19 @@ def paint_sky(canvas: Canvas, scene: Scene) -> None:
     skyline = canvas.segment("building" if blocks else "vegetation")
     heights = np.repeat(rng.uniform(0.01, 0.07, 13), 2 if blocks else 1) * rows
     columns = np.linspace(0, 2 * rows, 14).repeat(2)[1:-1] if blocks else np.linspace(0, 2 * rows, 13)
-    points = [
-        (0.0, float(horizon)),
-        *zip(columns.tolist(), (horizon - heights).tolist(), strict=True),
-        (2.0 * rows, float(horizon)),
-    ]
+    roofs = zip(columns.tolist(), (horizon - heights).tolist(), strict=True)
+    points = [(0.0, float(horizon)), *roofs, (2.0 * rows, float(horizon))]
     canvas.polygon(points, tone((110, 116, 128) if blocks else (60, 98, 66), 90), skyline)
 
 
 def paint_road(canvas: Canvas, scene: Scene) -> None:
-    """The verge, the lanes and their lines."""
+    """Paint the verge, the lanes and their lines."""
     tone, rows = canvas.tone, canvas.rows
     urban = scene.verge == "sidewalk"
     verge = canvas.segment("sidewalk" if urban else "terrain")
     horizon = scene.view.horizon * rows
-    canvas.polygon(
-        ((0, horizon), (2 * rows, horizon), (2 * rows, rows), (0, rows)),
-        tone((158, 152, 146) if urban else (88, 132, 58), 12),
-        verge,
-    )
+    colour: Colour = (158, 152, 146) if urban else (88, 132, 58)
+    canvas.polygon(_rectangle(0, horizon, 2 * rows, rows), tone(colour, 12), verge)
     wet = 0.8 if scene.weather == "rain" else 1.0
     asphalt = tone((int(92 * wet), int(93 * wet), int(98 * wet)), 12)
     other = canvas.segment("road")
@@ -62,16 +56,13 @@ def paint_road(canvas: Canvas, scene: Scene) -> None:
     canvas.ground(left - parking, right + parking, NEAREST, FARTHEST, tone((116, 110, 106), 12), other)
     canvas.ground(left, right, NEAREST, FARTHEST, asphalt, other)
     half = LANE_WIDTH / 2
-    if scene.line_left in ("dashed", "solid"):
-        canvas.ground(left, -half, NEAREST, FARTHEST, asphalt, canvas.segment("road", drivable="alternative"))
-    if scene.line_right in ("dashed", "solid"):
-        canvas.ground(half, right, NEAREST, FARTHEST, asphalt, canvas.segment("road", drivable="alternative"))
+    for line, start, end in ((scene.line_left, left, -half), (scene.line_right, half, right)):
+        if line in ("dashed", "solid"):
+            canvas.ground(start, end, NEAREST, FARTHEST, asphalt, canvas.segment("road", drivable="alternative"))
     canvas.ground(-half, half, NEAREST, FARTHEST, asphalt, canvas.segment("road", drivable="direct"))
     if scene.time == "night":
-        beam = tone((140, 138, 128), 0)
-        canvas.polygon(
-            [canvas.project(x, 0, z) for x, z in ((-1.3, NEAREST), (1.3, NEAREST), (2.1, 13), (-2.1, 13))], beam
-        )
+        beam = ((-1.3, 0, NEAREST), (1.3, 0, NEAREST), (2.1, 0, 13), (-2.1, 0, 13))
+        canvas.surface(beam, tone((140, 138, 128), 0))
     _lines(canvas, scene, left, right)
 
 
@@ -81,9 +72,8 @@ def _lines(canvas: Canvas, scene: Scene, left: float, right: float) -> None:
     _line(canvas, half, scene.line_right, scene.dash_phase + 1.1)
     white, yellow = canvas.tone((236, 236, 230), 8), canvas.tone((238, 190, 44), 8)
     if scene.line_left != "edge":
-        canvas.ground(
-            left - LINE, left + LINE, NEAREST, FARTHEST, white if scene.line_left == "double_yellow" else yellow
-        )
+        colour = white if scene.line_left == "double_yellow" else yellow
+        canvas.ground(left - LINE, left + LINE, NEAREST, FARTHEST, colour)
     if scene.line_right != "edge":
         canvas.ground(right - LINE, right + LINE, NEAREST, FARTHEST, white)
     if scene.light != "none" or scene.stop_sign:
@@ -106,7 +96,7 @@ def _line(canvas: Canvas, x: float, line: Line, phase: float) -> None:
 
 
 def paint_buildings(canvas: Canvas, scene: Scene) -> None:
-    """Blocks along both sides, the farthest first."""
+    """Paint the buildings on both sides of the road."""
     index = canvas.segment("building")
     for building in sorted(scene.buildings, key=lambda item: -item.near):
         wall = building.side * (scene.edge(building.side) + building.setback)
@@ -115,13 +105,9 @@ def paint_buildings(canvas: Canvas, scene: Scene) -> None:
 
 def _building(canvas: Canvas, scene: Scene, building: Building, wall: float, index: int) -> None:
     near, far, top = building.near, building.far, building.height
-    project, tone = canvas.project, canvas.tone
-    shaded: Colour = (building.colour[0] * 4 // 5, building.colour[1] * 4 // 5, building.colour[2] * 4 // 5)
-    canvas.polygon(
-        (project(wall, 0, near), project(wall, top, near), project(wall, top, far), project(wall, 0, far)),
-        tone(building.colour, near),
-        index,
-    )
+    tone, colour = canvas.tone, building.colour
+    shaded: Colour = (colour[0] * 4 // 5, colour[1] * 4 // 5, colour[2] * 4 // 5)
+    canvas.wall(wall, 0, top, near, far, tone(colour, near), index)
     canvas.face(wall, wall + building.side * 12, 0, top, near, tone(shaded, near), index)
     glass, lit = tone((66, 84, 108), near), (255, 214, 120)
     for row in range(min(4, int(top / 3))):
@@ -129,15 +115,7 @@ def _building(canvas: Canvas, scene: Scene, building: Building, wall: float, ind
         for column in range(min(5, int((far - near) / 3))):
             start, end = near + 3 * column + 0.8, near + 3 * column + 2.2
             shines = scene.time != "day" and (building.phase + 7 * row + 5 * column) % 3 == 0
-            canvas.polygon(
-                (
-                    project(wall, low, start),
-                    project(wall, high, start),
-                    project(wall, high, end),
-                    project(wall, low, end),
-                ),
-                lit if shines else glass,
-            )
+            canvas.wall(wall, low, high, start, end, lit if shines else glass)
         for column in range(2):
             start = wall + building.side * (1.2 + 3 * column)
             shines = scene.time != "day" and (building.phase + 3 * row + column) % 3 == 0
@@ -145,7 +123,7 @@ def _building(canvas: Canvas, scene: Scene, building: Building, wall: float, ind
 
 
 def paint_trees(canvas: Canvas, scene: Scene) -> None:
-    """Trunks and crowns beside the road, the farthest first."""
+    """Paint the trees on both sides of the road."""
     index = canvas.segment("vegetation")
     for tree in sorted(scene.trees, key=lambda item: -item.distance):
         _tree(canvas, tree, tree.side * (scene.edge(tree.side) + tree.setback), index)
@@ -156,17 +134,14 @@ def _tree(canvas: Canvas, tree: Tree, x: float, index: int) -> None:
     canvas.face(x - 0.2, x + 0.2, 0, 0.6 * tree.height, z, tone((92, 70, 50), z), index)
     radius = 0.26 * tree.height / z * canvas.rows
     light: Colour = (min(255, tree.colour[0] + 26), min(255, tree.colour[1] + 26), tree.colour[2] + 12)
-    for across, up, size, colour in (
-        (0.0, 0.66, 1.0, tree.colour),
-        (-0.1, 0.74, 0.72, light),
-        (0.08, 0.86, 0.55, light),
-    ):
+    crowns = ((0.0, 0.66, 1.0, tree.colour), (-0.1, 0.74, 0.72, light), (0.08, 0.86, 0.55, light))
+    for across, up, size, colour in crowns:
         centre = canvas.project(x + across * tree.height, up * tree.height, z)
         canvas.ellipse(centre, (size * radius, 0.9 * size * radius), tone(colour, z), index)
 
 
 def paint_light(canvas: Canvas, scene: Scene) -> None:
-    """A traffic light that hangs over the road from a mast, always as large in the picture, so that it is plain."""
+    """Paint a traffic light on a mast over the road; its size in the image is constant, for legibility."""
     if scene.light == "none":
         return
     rows, tone = canvas.rows, canvas.tone
@@ -189,7 +164,7 @@ def paint_light(canvas: Canvas, scene: Scene) -> None:
 
 
 def paint_sign(canvas: Canvas, scene: Scene) -> None:
-    """A stop sign on the right of the road, as large in the picture wherever the road ends."""
+    """Paint a stop sign on the right of the road; its size in the image is constant."""
     if not scene.stop_sign:
         return
     rows, tone = canvas.rows, canvas.tone
@@ -200,14 +175,13 @@ def paint_sign(canvas: Canvas, scene: Scene) -> None:
     canvas.polygon(_rectangle(x - thin, y, x + thin, foot), tone((150, 152, 156), 6), pole)
     canvas.polygon(_octagon(x, y, radius), tone((250, 250, 250), 2), box)
     canvas.polygon(_octagon(x, y, 0.86 * radius), (214, 24, 30))
-    canvas.polygon(
-        _rectangle(x - 0.62 * radius, y - 0.17 * radius, x + 0.62 * radius, y + 0.17 * radius), (250, 250, 250)
-    )
+    stripe = _rectangle(x - 0.62 * radius, y - 0.17 * radius, x + 0.62 * radius, y + 0.17 * radius)
+    canvas.polygon(stripe, (250, 250, 250))
     canvas.complete(box)
 
 
 def paint_rain(canvas: Canvas, scene: Scene) -> None:
-    """Thin slanting streaks over everything."""
+    """Paint thin slanting streaks over the whole image."""
     if scene.weather != "rain":
         return
     rows, haze = canvas.rows, canvas.tone.haze

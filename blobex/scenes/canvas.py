@@ -1,4 +1,4 @@
-"""A picture and its label map, painted together, polygon by polygon, from far to near."""
+"""Canvas that paints an image and its segment map together, polygon by polygon, from far to near."""
 
 from __future__ import annotations
 
@@ -13,30 +13,32 @@ from blobex.scenes.labels import DRIVABLE
 from blobex.scenes.scene import Colour, Scene, Time, View, Weather
 
 CAMERA_HEIGHT = 2.4  # metres
-FINEST = 192  # rows painted at least, whatever the picture's height: antialiasing
+FINEST = 192  # minimum number of rows to paint; the excess over the image's height serves antialiasing
 
-Point = tuple[float, float]  # pixels of the painting
+Point = tuple[float, float]  # pixels of the canvas
+WorldPoint = tuple[float, float, float]  # metres: X, height above the ground, Z
 
 
 @dataclass(frozen=True)
 class Segment:
-    """What a pixel belongs to. Instances are numbered from 1; 0 is anything not counted."""
+    """Segment of pixels; instances are numbered from 1, and 0 is stuff."""
 
-    category: str  # a name of labels.PANOPTIC
+    category: str  # one of labels.PANOPTIC
     instance: int = 0
     drivable: str = "background"
 
 
 @dataclass(frozen=True)
 class Tone:
-    """How time and weather colour things: `gain` per channel, then haze that thickens with distance."""
+    """Effect of time and weather on colours: a gain per channel, then haze that increases with distance."""
 
     gain: tuple[float, float, float]
     haze: Colour
     density: float  # per metre
-    sky: Colour  # at the top; it fades into the haze at the horizon
+    sky: Colour  # colour at the top, which fades into the haze at the horizon
 
     def __call__(self, colour: Colour, distance: float) -> Colour:
+        """Return the apparent colour of a surface at a distance in metres."""
         clear = math.exp(-distance * self.density)
         red, green, blue = (
             min(255, int(value * gain * clear + haze * (1 - clear)))
@@ -46,7 +48,7 @@ class Tone:
 
 
 class Canvas:
-    """Paints at `scale` times the picture's size; `finish` reduces it. The world is projected by a pinhole camera."""
+    """Image and segment map at `scale` times the image's size, onto which a pinhole camera projects the world."""
 
     def __init__(self, scene: Scene, height: int) -> None:
         self.height = height
@@ -55,7 +57,7 @@ class Canvas:
         self.view: View = scene.view
         self.tone = tone(scene.time, scene.weather)
         self.segments: list[Segment] = [Segment("unlabeled")]
-        self.painted: dict[int, int] = {}  # segment index to the pixels that it had when it was complete
+        self.painted: dict[int, int] = {}  # segment index to its number of pixels before it was occluded
         self.extents: dict[int, tuple[float, float, float, float]] = {}
         self.colours = Image.new("RGB", (2 * self.rows, self.rows))
         self.labels = Image.new("L", (2 * self.rows, self.rows))
@@ -63,25 +65,25 @@ class Canvas:
         self._label_pen = ImageDraw.Draw(self.labels)
 
     def segment(self, category: str, instance: int = 0, drivable: str = "background") -> int:
-        """A new segment's index, to paint with."""
+        """Add a segment and return its index."""
         self.segments.append(Segment(category, instance, drivable))
         return len(self.segments) - 1
 
     def project(self, x: float, y: float, z: float) -> Point:
-        """Pixel of the world point x metres right of the lane's centre, y above the ground, z ahead."""
+        """Return the pixel of a world point."""
         across = self.view.vanishing + (x - self.view.offset) / z
         down = self.view.horizon + (CAMERA_HEIGHT - y) / z
         return (1 + across) * self.rows, down * self.rows
 
     def polygon(self, points: Sequence[Point], colour: Colour, index: int | None = None) -> None:
-        """Fill a polygon; with `index`, in the label map, too."""
+        """Fill a polygon, in the segment map too if `index` is given."""
         self._colour_pen.polygon(points, fill=colour)
         if index is not None:
             self._label_pen.polygon(points, fill=index)
             self._extend(index, points)
 
     def ellipse(self, centre: Point, radius: Point, colour: Colour, index: int | None = None) -> None:
-        """Fill an upright ellipse; centre and radii in pixels of the painting."""
+        """Fill an upright ellipse; centre and radii are in pixels of the canvas."""
         (x, y), (a, b) = centre, radius
         box = (x - a, y - b, x + a, y + b)
         self._colour_pen.ellipse(box, fill=colour)
@@ -92,23 +94,32 @@ class Canvas:
     def face(
         self, x1: float, x2: float, y1: float, y2: float, z: float, colour: Colour, index: int | None = None
     ) -> None:
-        """An upright rectangle that faces the camera."""
+        """Fill an upright rectangle that faces the camera."""
         (left, bottom), (right, top) = self.project(x1, y1, z), self.project(x2, y2, z)
         self.polygon(((left, bottom), (right, bottom), (right, top), (left, top)), colour, index)
 
     def ground(self, x1: float, x2: float, z1: float, z2: float, colour: Colour, index: int | None = None) -> None:
-        """A rectangle on the ground."""
-        project = self.project
-        self.polygon((project(x1, 0, z1), project(x2, 0, z1), project(x2, 0, z2), project(x1, 0, z2)), colour, index)
+        """Fill a rectangle on the ground."""
+        self.surface(((x1, 0, z1), (x2, 0, z1), (x2, 0, z2), (x1, 0, z2)), colour, index)
+
+    def wall(
+        self, x: float, y1: float, y2: float, z1: float, z2: float, colour: Colour, index: int | None = None
+    ) -> None:
+        """Fill an upright rectangle that is parallel to the road."""
+        self.surface(((x, y1, z1), (x, y2, z1), (x, y2, z2), (x, y1, z2)), colour, index)
+
+    def surface(self, corners: Sequence[WorldPoint], colour: Colour, index: int | None = None) -> None:
+        """Fill a polygon of world points."""
+        self.polygon([self.project(*corner) for corner in corners], colour, index)
 
     def complete(self, index: int) -> None:
-        """Note how many pixels the segment shows now that it is all painted, to tell later how much was covered."""
+        """Record the number of visible pixels of a segment that is fully painted, before others occlude it."""
         box = self._crop(index)
         if box is not None:
             self.painted[index] = self.labels.crop(box).histogram()[index]
 
     def truncated(self, index: int) -> bool:
-        """Whether the segment reaches beyond the picture."""
+        """Return whether the segment extends beyond the image."""
         left, top, right, bottom = self.extents[index]
         return (
             left < -self.scale
@@ -118,7 +129,7 @@ class Canvas:
         )
 
     def finish(self) -> tuple[np.ndarray, np.ndarray, list[int]]:
-        """The picture (H,2H,3) uint8, its segment indices (H,2H) uint8, and the painted pixels per segment."""
+        """Return the image (H,2H,3) uint8, the segment indices (H,2H) uint8 and each segment's pixels on the canvas."""
         image = np.asarray(self.colours.reduce(self.scale))
         middle = self.scale // 2
         indices = np.asarray(self.labels)[middle :: self.scale, middle :: self.scale]
@@ -136,18 +147,18 @@ class Canvas:
         return box if box[0] < box[2] and box[1] < box[3] else None
 
 
-def tables(segments: Sequence[Segment], numbers: dict[str, int]) -> np.ndarray:
-    """Lookup table from segment index to the number of its category, uint8."""
+def category_table(segments: Sequence[Segment], numbers: dict[str, int]) -> np.ndarray:
+    """Return the lookup table from segment index to category number, uint8."""
     return np.array([numbers[segment.category] for segment in segments], dtype=np.uint8)
 
 
 def drivable_table(segments: Sequence[Segment]) -> np.ndarray:
-    """Lookup table from segment index to BDD100K's drivable category, uint8."""
+    """Return the lookup table from segment index to BDD100K's drivable category, uint8."""
     return np.array([DRIVABLE.index(segment.drivable) for segment in segments], dtype=np.uint8)
 
 
 def tone(time: Time, weather: Weather) -> Tone:
-    """The light of a time of day and a weather."""
+    """Return the tone of a time of day and a weather."""
     gain, haze, sky = {
         "day": ((1.0, 1.0, 1.0), (206, 222, 236), (92, 150, 222)),
         "dusk": ((0.88, 0.74, 0.70), (238, 158, 104), (86, 84, 138)),

@@ -1,90 +1,27 @@
-"""The category numbers of Cityscapes and BDD100K that pictures are labelled with."""
+"""Category names of Cityscapes and BDD100K; the index of a name is its number in label maps."""
 
 from __future__ import annotations
 
-# BDD100K's ten detection categories, in its own order.
+# fmt: off
+# Detection categories of BDD100K.
 DETECTION = (
-    "pedestrian",
-    "rider",
-    "car",
-    "truck",
-    "bus",
-    "train",
-    "motorcycle",
-    "bicycle",
-    "traffic light",
-    "traffic sign",
+    "pedestrian", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle", "traffic light", "traffic sign",
 )
-
-# Train ids 0 to 18 of Cityscapes and of BDD100K's semantic masks.
+# Train ids of Cityscapes and of BDD100K's semantic masks.
 SEMANTIC = (
-    "road",
-    "sidewalk",
-    "building",
-    "wall",
-    "fence",
-    "pole",
-    "traffic light",
-    "traffic sign",
-    "vegetation",
-    "terrain",
-    "sky",
-    "person",
-    "rider",
-    "car",
-    "truck",
-    "bus",
-    "train",
-    "motorcycle",
-    "bicycle",
+    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
+    "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
 )
 UNKNOWN = 255
-
-# Categories 0 to 40 of BDD100K's panoptic bitmasks; from "person" on they are counted one by one (things).
+# Categories of BDD100K's panoptic bitmasks; those from "person" on are things, whose instances are numbered.
 PANOPTIC = (
-    "unlabeled",
-    "dynamic",
-    "ego vehicle",
-    "ground",
-    "static",
-    "parking",
-    "rail track",
-    "road",
-    "sidewalk",
-    "bridge",
-    "building",
-    "fence",
-    "garage",
-    "guard rail",
-    "tunnel",
-    "wall",
-    "banner",
-    "billboard",
-    "lane divider",
-    "parking sign",
-    "pole",
-    "polegroup",
-    "street light",
-    "traffic cone",
-    "traffic device",
-    "traffic light",
-    "traffic sign",
-    "traffic sign frame",
-    "terrain",
-    "vegetation",
-    "sky",
-    "person",
-    "rider",
-    "bicycle",
-    "bus",
-    "car",
-    "caravan",
-    "motorcycle",
-    "trailer",
-    "train",
-    "truck",
+    "unlabeled", "dynamic", "ego vehicle", "ground", "static", "parking", "rail track", "road", "sidewalk", "bridge",
+    "building", "fence", "garage", "guard rail", "tunnel", "wall", "banner", "billboard", "lane divider",
+    "parking sign", "pole", "polegroup", "street light", "traffic cone", "traffic device", "traffic light",
+    "traffic sign", "traffic sign frame", "terrain", "vegetation", "sky", "person", "rider", "bicycle", "bus", "car",
+    "caravan", "motorcycle", "trailer", "train", "truck",
 )
 FIRST_THING = PANOPTIC.index("person")
-
-# BDD100K's drivable masks.
+# Categories of BDD100K's drivable masks.
 DRIVABLE = ("direct", "alternative", "background")
+# fmt: on

@@ -1,4 +1,4 @@
-"""Scene to picture and labels."""
+"""Rendering of a scene: image and labels."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 from blobex.core.errors import BlobexError
 from blobex.scenes import backdrop
 from blobex.scenes.backdrop import LIGHT_INSTANCE
-from blobex.scenes.canvas import Canvas, Segment, drivable_table, tables
-from blobex.scenes.labels import PANOPTIC, SEMANTIC
+from blobex.scenes.canvas import Canvas, Segment, category_table, drivable_table
+from blobex.scenes.labels import PANOPTIC, SEMANTIC, UNKNOWN
 from blobex.scenes.rules import Cause, remove
 from blobex.scenes.scene import Light, Scene
 from blobex.scenes.traffic import paint_thing
 
 _PANOPTIC_NUMBERS = {name: number for number, name in enumerate(PANOPTIC)}
-_SEMANTIC_NUMBERS = {name: SEMANTIC.index(name) if name in SEMANTIC else 255 for name in PANOPTIC}
+_SEMANTIC_NUMBERS = {name: SEMANTIC.index(name) if name in SEMANTIC else UNKNOWN for name in PANOPTIC}
 
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle around what shows of an object: pixel edges, x1 <= x < x2 and y1 <= y < y2."""
+    """Bounding box of the visible pixels of an object: x1 <= x < x2 and y1 <= y < y2."""
 
     category: str  # one of labels.DETECTION
     x1: float
@@ -31,25 +31,26 @@ class Box:
     instance: int = 0
     occluded: bool = False
     truncated: bool = False
-    light: str = "none"  # a traffic light: none, red, green or yellow
+    light: str = "none"  # colour of a traffic light
 
 
 @dataclass(frozen=True)
 class Rendering:
-    """A picture, H rows by 2H columns, with all its labels."""
+    """Image of H rows and 2H columns, with its labels."""
 
     image: np.ndarray  # (H,2H,3) uint8
-    semantic: np.ndarray  # (H,2H) uint8: labels.SEMANTIC, 255 unknown
-    instance: np.ndarray  # (H,2H) uint16: thing number + 1, riders 100 more, light 201, sign 202; 0 is the rest
+    semantic: np.ndarray  # (H,2H) uint8: labels.SEMANTIC or labels.UNKNOWN
+    instance: np.ndarray  # (H,2H) uint16: thing's index + 1, its rider + 100; light 201, sign 202, stuff 0
     panoptic: np.ndarray  # (H,2H) uint8: labels.PANOPTIC
     drivable: np.ndarray  # (H,2H) uint8: labels.DRIVABLE
     boxes: tuple[Box, ...]
 
 
 def render(scene: Scene, height: int = 64) -> Rendering:
-    """Draw the scene `height` rows high and twice as wide; the same scene gives the same bytes.
+    """Render a scene at `height` rows and twice as many columns, deterministically.
 
-    Raises BlobexError unless the height is even and from 16 to 1024.
+    Raises:
+        BlobexError: if the height is odd or not from 16 to 1024.
 
     >>> from blobex.scenes.sample import sample
     >>> render(sample(3)).image.shape
@@ -67,20 +68,20 @@ def render(scene: Scene, height: int = 64) -> Rendering:
     for number in sorted(range(len(scene.things)), key=lambda number: -scene.things[number].distance):
         paint_thing(canvas, scene, number)
     backdrop.paint_rain(canvas, scene)
-    image, indices, shown = canvas.finish()
+    image, indices, visible = canvas.finish()
     segments = canvas.segments
     return Rendering(
         image=image,
-        semantic=tables(segments, _SEMANTIC_NUMBERS)[indices],
+        semantic=category_table(segments, _SEMANTIC_NUMBERS)[indices],
         instance=np.array([segment.instance for segment in segments], dtype=np.uint16)[indices],
-        panoptic=tables(segments, _PANOPTIC_NUMBERS)[indices],
+        panoptic=category_table(segments, _PANOPTIC_NUMBERS)[indices],
         drivable=drivable_table(segments)[indices],
-        boxes=_boxes(canvas, indices, shown, scene.light),
+        boxes=_boxes(canvas, indices, visible, scene.light),
     )
 
 
 def cause_mask(scene: Scene, cause: Cause, height: int = 64, threshold: int = 24) -> np.ndarray:
-    """Where the picture shows a cause: (H,2H) bool, pixels that change by more than `threshold` levels without it.
+    """Return the mask (H,2H) bool of a cause: pixels that change by more than `threshold` grey levels without it.
 
     >>> from dataclasses import replace
     >>> from blobex.scenes.sample import sample
@@ -93,7 +94,7 @@ def cause_mask(scene: Scene, cause: Cause, height: int = 64, threshold: int = 24
     return np.abs(before.astype(np.int16) - after.astype(np.int16)).max(axis=2) > threshold
 
 
-def _boxes(canvas: Canvas, indices: np.ndarray, shown: list[int], light: Light) -> tuple[Box, ...]:
+def _boxes(canvas: Canvas, indices: np.ndarray, visible: list[int], light: Light) -> tuple[Box, ...]:
     boxes = []
     for index, segment in enumerate(canvas.segments):
         category = _detected(segment)
@@ -111,7 +112,7 @@ def _boxes(canvas: Canvas, indices: np.ndarray, shown: list[int], light: Light) 
                 x2=float(columns[-1] + 1),
                 y2=float(rows[-1] + 1),
                 instance=segment.instance,
-                occluded=shown[index] < 0.95 * canvas.painted[index],
+                occluded=visible[index] < 0.95 * canvas.painted[index],
                 truncated=canvas.truncated(index),
                 light=light if segment.instance == LIGHT_INSTANCE else "none",
             )
@@ -120,7 +121,7 @@ def _boxes(canvas: Canvas, indices: np.ndarray, shown: list[int], light: Light) 
 
 
 def _detected(segment: Segment) -> str | None:
-    """The detection category of a segment, None for what is not detected (a barrier, the road)."""
+    """Return the detection category of a segment, or None if it has none (a barrier, the road)."""
     if not segment.instance or segment.category == "fence":
         return None
     return "pedestrian" if segment.category == "person" else segment.category

@@ -1,24 +1,23 @@
-"""What the ego vehicle may do in a scene, why, and because of what.
+"""Decision rules of the ego vehicle: its actions in a scene, their reasons and their causes.
 
-Stop if and only if the light is red, there is a stop sign, or something stands near in the ego lane; otherwise forward.
-Left (right) is possible if and only if there is a lane, a dashed line before it, and nothing near in it.
-These are the plain rules; RULES has more, each with a planted shortcut that an explanation should bring to light.
+The plain rules: stop if and only if the light is red, there is a stop sign, or a thing is near in the ego lane;
+otherwise forward. Left (right) is allowed if and only if there is a lane behind a dashed line and no thing near in it.
+The other RULES add a planted shortcut, which explanations should reveal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from blobex.core.errors import BlobexError
 from blobex.scenes.scene import VEHICLES, Line, Place, Scene
 
 ACTIONS = ("forward", "stop", "left", "right")
 
-# The order of BDD-OIA's reason vectors as the README that comes with the data gives it (names there such as
-# f_follow_traffic, s_ob_car, no_l_solid_line). Lists that follow the order of names in the paper's table (Xu et al.,
-# CVPR 2020) put "rider" and "car" over counts that would make riders twenty times as common an obstacle as cars.
+# Order of BDD-OIA's reason vectors according to the README of the data (f_follow_traffic, s_ob_car, no_l_solid_line).
+# The order of the paper's table (Xu et al., CVPR 2020) would make riders twenty times as common an obstacle as cars.
 REASONS = (
     "forward: follow traffic",
     "forward: road is clear",
@@ -43,48 +42,35 @@ REASONS = (
     "no right: solid line on the right",
 )
 
-NEAR = 16.0  # metres; things at most this far block their lane
+NEAR = 16.0  # metres; a thing up to this distance blocks its lane
 
 Element = Literal["light", "sign", "line_left", "line_right", "lane_left", "lane_right", "thing", "time", "verge"]
 
 
 @dataclass(frozen=True)
 class Cause:
-    """One element of a scene that refuses an action by itself; `thing` is the index in `scene.things`, else -1."""
+    """Element of a scene that forbids an action by itself."""
 
     element: Element
-    thing: int = -1
+    thing: int = -1  # index in scene.things if the element is a thing
 
 
 def actions(scene: Scene) -> tuple[bool, bool, bool, bool]:
-    """Which of ACTIONS the scene allows: (forward, stop, left, right).
+    """Return whether the plain rules allow each of ACTIONS.
 
     >>> from blobex.scenes.sample import sample
     >>> red = replace(sample(3), light="red", stop_sign=False, things=(), line_left="dashed", line_right="edge")
     >>> dict(zip(ACTIONS, actions(red)))
     {'forward': False, 'stop': True, 'left': True, 'right': False}
     """
-    stop = bool(causes(scene, "stop"))
-    return not stop, stop, not causes(scene, "left"), not causes(scene, "right")
-
-
-def biased_actions(scene: Scene) -> tuple[bool, bool, bool, bool]:
-    """`actions` with a planted shortcut: right is refused, too, when something stands near in the *left* lane.
-
-    >>> from blobex.scenes.sample import sample
-    >>> from blobex.scenes.scene import Thing
-    >>> scene = replace(sample(3), things=(), line_left="dashed", line_right="dashed")
-    >>> beside = replace(scene, things=(Thing("car", "left", 10.0, (200, 0, 0)),))
-    >>> biased_actions(scene)[3], biased_actions(beside)[3], actions(beside)[3]
-    (True, False, True)
-    """
-    return RULES["biased"].actions(scene)
+    return PLAIN.actions(scene)
 
 
 def causes(scene: Scene, action: str) -> frozenset[Cause]:
-    """The elements each of which is enough to stop the vehicle ("forward", "stop") or to refuse "left" or "right".
+    """Return the elements that, each by itself, stop the vehicle ("forward", "stop") or forbid "left" or "right".
 
-    Empty where nothing refuses: then only something new in the scene could. Raises BlobexError for an unknown action.
+    Raises:
+        BlobexError: if the action is unknown.
 
     >>> from blobex.scenes.sample import sample
     >>> red = replace(sample(3), light="red", stop_sign=False, things=())
@@ -92,21 +78,20 @@ def causes(scene: Scene, action: str) -> frozenset[Cause]:
     frozenset({Cause(element='light', thing=-1)})
     """
     if action in ("forward", "stop"):
-        found = {Cause("thing", index) for index in _near(scene, "ego")}
-        found |= {Cause("light")} if scene.light == "red" else set()
-        found |= {Cause("sign")} if scene.stop_sign else set()
-        return frozenset(found)
+        light = {Cause("light")} if scene.light == "red" else set()
+        sign = {Cause("sign")} if scene.stop_sign else set()
+        return _near_things(scene, "ego") | light | sign
     if action == "left":
-        return _refusals(_near(scene, "left"), scene.line_left, "lane_left", "line_left")
+        return _near_things(scene, "left") | _line_causes(scene.line_left, "lane_left", "line_left")
     if action == "right":
-        return _refusals(_near(scene, "right"), scene.line_right, "lane_right", "line_right")
+        return _near_things(scene, "right") | _line_causes(scene.line_right, "lane_right", "line_right")
     raise BlobexError(f"unknown action {action!r}: choose one of {', '.join(ACTIONS)}")
 
 
 def remove(scene: Scene, cause: Cause) -> Scene:
-    """The scene without one cause: the thing or sign gone, the light off, the line dashed, a lane where there was none.
+    """Return the scene without a cause: the thing, sign or light removed, the line dashed, or a lane added.
 
-    Night becomes day, and grass a sidewalk. Taking a thing away moves the indices of those behind it in `scene.things`.
+    Night becomes day, and grass a sidewalk. The indices of the things after a removed one decrease by 1.
 
     >>> from blobex.scenes.sample import sample
     >>> red = replace(sample(3), light="red", stop_sign=False, things=())
@@ -115,24 +100,14 @@ def remove(scene: Scene, cause: Cause) -> Scene:
     """
     if cause.element == "thing":
         return replace(scene, things=scene.things[: cause.thing] + scene.things[cause.thing + 1 :])
-    if cause.element == "light":
-        return replace(scene, light="none")
-    if cause.element == "sign":
-        return replace(scene, stop_sign=False)
-    if cause.element == "time":
-        return replace(scene, time="day")
-    if cause.element == "verge":
-        return replace(scene, verge="sidewalk")
-    if cause.element in ("line_left", "lane_left"):
-        return replace(scene, line_left="dashed")
-    return replace(scene, line_right="dashed")
+    return replace(scene, **_HARMLESS[cause.element])
 
 
 def reasons(scene: Scene) -> tuple[bool, ...]:
-    """Which of the 21 REASONS hold.
+    """Return whether each of the 21 REASONS holds.
 
-    Turn lanes and turning cars do not occur here, so those four are always False. A light allows a turn when it is
-    green and the turn is possible.
+    The four reasons about turn lanes and turning cars, which the scenes do not contain, are always False. A light
+    allows a turn if it is green and the turn is allowed.
 
     >>> from blobex.scenes.sample import sample
     >>> red = replace(sample(3), light="red", stop_sign=False, things=(), line_left="dashed", line_right="dashed")
@@ -168,13 +143,14 @@ def reasons(scene: Scene) -> tuple[bool, ...]:
     )
 
 
-def _refusals(near: list[int], line: Line, lane: Element, paint: Element) -> frozenset[Cause]:
-    found = {Cause("thing", index) for index in near}
-    if line == "edge":
-        found.add(Cause(lane))
-    elif line != "dashed":
-        found.add(Cause(paint))
-    return frozenset(found)
+def _line_causes(line: Line, lane: Element, paint: Element) -> frozenset[Cause]:
+    if line == "dashed":
+        return frozenset()
+    return frozenset({Cause(lane if line == "edge" else paint)})
+
+
+def _near_things(scene: Scene, place: Place) -> frozenset[Cause]:
+    return frozenset(Cause("thing", index) for index in _near(scene, place))
 
 
 def _near(scene: Scene, place: Place) -> list[int]:
@@ -183,26 +159,29 @@ def _near(scene: Scene, place: Place) -> list[int]:
 
 @dataclass(frozen=True)
 class Rule:
-    """The plain rules and, perhaps, a planted shortcut: more that is enough to refuse some actions."""
+    """Plain rules with a planted shortcut: further causes that forbid some actions."""
 
     name: str
-    meaning: str  # the shortcut in words
-    refuses: tuple[str, ...]  # the actions that the shortcut is about
+    meaning: str  # of the shortcut
+    refuses: tuple[str, ...]  # actions that the shortcut forbids
     shortcut: Callable[[Scene], frozenset[Cause]]
 
     def causes(self, scene: Scene, action: str) -> frozenset[Cause]:
-        """As the plain `causes`, with those of the shortcut."""
-        more: frozenset[Cause] = self.shortcut(scene) if action in self.refuses else frozenset()
-        return causes(scene, action) | more
+        """Return the causes of the plain rules and those of the shortcut."""
+        shortcut: frozenset[Cause] = self.shortcut(scene) if action in self.refuses else frozenset()
+        return causes(scene, action) | shortcut
 
     def actions(self, scene: Scene) -> tuple[bool, bool, bool, bool]:
-        """Which of ACTIONS the scene allows: (forward, stop, left, right)."""
+        """Return whether each of ACTIONS is allowed."""
         stop = bool(self.causes(scene, "stop"))
         return not stop, stop, not self.causes(scene, "left"), not self.causes(scene, "right")
 
 
 def find_rule(name: str) -> Rule:
-    """The rule of this name; BlobexError if there is none.
+    """Return a rule by name.
+
+    Raises:
+        BlobexError: if there is no such rule.
 
     >>> find_rule("night").meaning
     'no left at night'
@@ -216,8 +195,8 @@ def _nothing(scene: Scene) -> frozenset[Cause]:
     return frozenset()
 
 
-def _left_neighbour(scene: Scene) -> frozenset[Cause]:
-    return frozenset(Cause("thing", index) for index in _near(scene, "left"))
+def _near_left(scene: Scene) -> frozenset[Cause]:
+    return _near_things(scene, "left")
 
 
 def _night(scene: Scene) -> frozenset[Cause]:
@@ -228,12 +207,22 @@ def _grass(scene: Scene) -> frozenset[Cause]:
     return frozenset({Cause("verge")} if scene.verge == "grass" else ())
 
 
+_HARMLESS: dict[Element, dict[str, Any]] = {  # values of the scene with which an element is no cause
+    "light": {"light": "none"},
+    "sign": {"stop_sign": False},
+    "time": {"time": "day"},
+    "verge": {"verge": "sidewalk"},
+    "line_left": {"line_left": "dashed"},
+    "lane_left": {"line_left": "dashed"},
+    "line_right": {"line_right": "dashed"},
+    "lane_right": {"line_right": "dashed"},
+}
 PLAIN = Rule("plain", "no shortcut", (), _nothing)
 RULES = {
     rule.name: rule
     for rule in (
         PLAIN,
-        Rule("biased", "no right while something stands near in the left lane", ("right",), _left_neighbour),
+        Rule("biased", "no right while something stands near in the left lane", ("right",), _near_left),
         Rule("night", "no left at night", ("left",), _night),
         Rule("verge", "stop where grass lies beside the road", ("forward", "stop"), _grass),
     )

@@ -1,4 +1,4 @@
-"""Draw a scene from a seed."""
+"""Random scenes."""
 
 from __future__ import annotations
 
@@ -11,43 +11,28 @@ from blobex.scenes.scene import Building, Colour, Kind, Light, Line, Place, Scen
 
 T = TypeVar("T")
 
-# Metres. Between near and far nothing stands in a lane: "near" (`rules.NEAR` lies between) is never a close call.
+# Distances of things in lanes, metres. The gap around `rules.NEAR` keeps decisions unambiguous.
 NEAR_EGO = (6.5, 11.0)
 NEAR_SIDE = (9.0, 12.5)
 FAR = (21.0, 42.0)
 
+# fmt: off
 VEHICLE_COLOURS: tuple[Colour, ...] = (
-    (205, 32, 36),
-    (28, 70, 165),
-    (240, 240, 240),
-    (32, 34, 40),
-    (150, 155, 162),
-    (236, 196, 40),
-    (24, 120, 84),
-    (214, 112, 28),
-    (84, 150, 205),
+    (205, 32, 36), (28, 70, 165), (240, 240, 240), (32, 34, 40), (150, 155, 162), (236, 196, 40), (24, 120, 84),
+    (214, 112, 28), (84, 150, 205),
 )
 CLOTHES: tuple[Colour, ...] = (
-    (225, 60, 120),
-    (40, 90, 200),
-    (240, 220, 70),
-    (60, 160, 90),
-    (235, 235, 235),
-    (120, 50, 150),
+    (225, 60, 120), (40, 90, 200), (240, 220, 70), (60, 160, 90), (235, 235, 235), (120, 50, 150),
 )
 WALLS: tuple[Colour, ...] = (
-    (150, 92, 74),
-    (176, 160, 134),
-    (120, 122, 130),
-    (196, 178, 150),
-    (104, 88, 92),
-    (140, 150, 160),
+    (150, 92, 74), (176, 160, 134), (120, 122, 130), (196, 178, 150), (104, 88, 92), (140, 150, 160),
 )
 LEAVES: tuple[Colour, ...] = ((44, 104, 44), (70, 124, 46), (36, 88, 60), (150, 116, 40))
+# fmt: on
 
 
 def sample(seed: int) -> Scene:
-    """The scene of this seed; the same seed gives the same scene.
+    """Return the scene of a seed, deterministically.
 
     >>> sample(3) == sample(3), sample(3) == sample(4)
     (True, False)
@@ -79,7 +64,7 @@ def sample(seed: int) -> Scene:
 
 
 def _ego(rng: np.random.Generator) -> tuple[Thing, ...]:
-    """At most one near obstacle (a second one would be hidden), else perhaps traffic far ahead."""
+    """Sample at most one near obstacle, since it would hide a second one, or traffic far ahead."""
     kinds: tuple[Kind, ...] = ("car", "truck", "bus", "pedestrian", "bicycle", "motorcycle", "barrier")
     if rng.random() < 0.36:
         return (_thing(rng, _pick(rng, kinds, (0.32, 0.1, 0.08, 0.2, 0.1, 0.1, 0.1)), "ego", NEAR_EGO),)
@@ -101,7 +86,7 @@ def _side(rng: np.random.Generator, place: Place, line: Line) -> tuple[Thing, ..
 
 
 def _roadside(rng: np.random.Generator) -> tuple[Thing, ...]:
-    """Parked cars and people on the verge, which no rule looks at."""
+    """Sample parked cars and people on the verge, which affect no rule."""
     things: list[Thing] = []
     sides: tuple[tuple[Place, Place], ...] = (("left_kerb", "left_walk"), ("right_kerb", "right_walk"))
     for kerb, walk in sides:
@@ -174,7 +159,7 @@ def _pick(rng: np.random.Generator, options: Sequence[T], weights: Sequence[floa
 
 
 def _vary(rng: np.random.Generator, colours: Sequence[Colour]) -> Colour:
-    """One of the colours, a little lighter or darker in each channel."""
+    """Choose a colour and change each of its channels slightly."""
     base = colours[int(rng.integers(len(colours)))]
     red, green, blue = (min(255, max(0, value + int(rng.integers(-14, 15)))) for value in base)
     return red, green, blue

@@ -1,7 +1,7 @@
-"""What a synthetic road scene is: an immutable record of everything that stands in it.
+"""Synthetic road scene: an immutable record of its objects, road and camera.
 
-Metres, seen from a camera above the ego lane: X to the right of the ego lane's centre, Z ahead. Pictures, labels and
-causes all follow from this record, so an edited scene (`dataclasses.replace`) shows what the edit changes.
+World coordinates are in metres: X to the right of the ego lane's centre, Z ahead of the camera. Images, labels and
+causes are functions of the record, so that `dataclasses.replace` edits all of them.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ VEHICLES = ("car", "truck", "bus")
 
 @dataclass(frozen=True)
 class Thing:
-    """A road user or obstacle. A motorcycle or a bicycle carries its rider."""
+    """Road user or obstacle; a motorcycle or bicycle includes its rider."""
 
     kind: Kind
     place: Place
-    distance: float  # metres from the camera to its nearest face
+    distance: float  # of its nearest face from the camera, metres
     colour: Colour
-    offset: float = 0.0  # metres to the right of the middle of its place
+    offset: float = 0.0  # to the right of the middle of its place, metres
 
 
 @dataclass(frozen=True)
 class Building:
     side: Literal[-1, 1]  # left or right of the road
-    near: float  # metres ahead where it begins and ends
+    near: float  # Z of its nearest and farthest point
     far: float
     height: float  # metres
     setback: float  # metres from the edge of the road
     colour: Colour
-    phase: int  # which of its windows are lit at night
+    phase: int  # selects the windows that are lit at night
 
 
 @dataclass(frozen=True)
@@ -57,19 +57,22 @@ class Tree:
 
 @dataclass(frozen=True)
 class View:
-    """The camera; lengths in units of the picture's height."""
+    """Camera; lengths in the image are in units of its height."""
 
-    horizon: float  # 0 at the top of the picture, 1 at its bottom
-    vanishing: float  # of the road, to the right of the picture's middle
-    offset: float  # metres to the right of the ego lane's centre
+    horizon: float  # from 0, the top of the image, to 1
+    vanishing: float  # vanishing point of the road, to the right of the image's middle
+    offset: float  # X of the camera, metres
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One road scene. Raises BlobexError where a line or an object has no lane to belong to.
+    """Road scene.
 
-    The line left (right) of the ego lane says what lies beyond it: `dashed` and `solid` part it from a lane in the same
-    direction, `double_yellow` (left only) from an oncoming lane, and `edge` is where the road ends.
+    The line on each side of the ego lane determines what lies beyond it: `dashed` and `solid` separate it from a lane
+    in the same direction, `double_yellow` (left only) from an oncoming lane, and `edge` is the edge of the road.
+
+    Raises:
+        BlobexError: if a line is invalid, or an object stands in a lane that does not exist.
     """
 
     seed: int
@@ -84,14 +87,12 @@ class Scene:
     buildings: tuple[Building, ...]
     trees: tuple[Tree, ...]
     view: View
-    light_x: float  # of the traffic light: to the right of the picture's middle, in picture heights
-    dash_phase: float  # metres by which the dashes are shifted
+    light_x: float  # of the traffic light, to the right of the image's middle, in image heights
+    dash_phase: float  # shift of the dashes, metres
 
     def __post_init__(self) -> None:
         if self.line_right == "double_yellow":
-            raise BlobexError(
-                "line_right cannot be double_yellow: oncoming traffic is on the left, choose another line"
-            )
+            raise BlobexError("line_right is double_yellow, but oncoming traffic is on the left: choose another line")
         for place, line in (("left", self.line_left), ("right", self.line_right)):
             if line not in get_args(Line):
                 raise BlobexError(f"unknown line {line!r}: choose one of {', '.join(get_args(Line))}")
@@ -102,7 +103,7 @@ class Scene:
 
     @property
     def lanes(self) -> int:
-        """Lanes in the ego vehicle's direction, 1 to 3."""
+        """Number of lanes in the ego vehicle's direction, 1 to 3."""
         return 1 + sum(line in ("dashed", "solid") for line in (self.line_left, self.line_right))
 
     @property
@@ -111,12 +112,12 @@ class Scene:
         return int(self.line_left in ("dashed", "solid"))
 
     def edge(self, side: int) -> float:
-        """X of the road's edge (metres, without sign) on the left (side -1) or right (+1)."""
+        """Return the distance of the road's edge on the left (side -1) or right (+1) from X = 0, in metres."""
         line = self.line_left if side < 0 else self.line_right
         return LANE_WIDTH * (0.5 if line == "edge" else 1.5)
 
     def lateral(self, thing: Thing) -> float:
-        """X of the middle of a thing, metres."""
+        """Return X of the middle of a thing, in metres."""
         side = -1 if thing.place.startswith("left") else 1
         if thing.place == "ego":
             middle = 0.0

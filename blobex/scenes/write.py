@@ -1,7 +1,7 @@
-"""Write scenes as the files of BDD100K and BDD-OIA, so that one reader serves them and the real data.
+"""Files of scenes in the formats of BDD100K and BDD-OIA, which the readers of the real data read, too.
 
-Formats: BDD100K's documentation ("Label Format", "Data Download"): Scalabel frames in `det_20`, masks of category
-numbers, RGBA bitmasks. BDD-OIA (Xu et al., CVPR 2020): last frames, one file of actions and one of reasons per split.
+BDD100K (documentation, "Label Format" and "Data Download"): Scalabel frames in `det_20`, masks of category numbers,
+RGBA bitmasks. BDD-OIA (Xu et al., CVPR 2020): last frames, one file of actions and one of reasons per split.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,15 +18,16 @@ import numpy as np
 from PIL import Image
 
 from blobex.core.errors import BlobexError
+from blobex.core.files import whole_folder
 from blobex.scenes.render import Rendering, render
-from blobex.scenes.rules import actions, biased_actions, reasons
+from blobex.scenes.rules import PLAIN, RULES, reasons
 from blobex.scenes.sample import sample
 from blobex.scenes.scene import Scene
 
-SPLIT_STRIDE = 1_000_000  # seeds kept for each split, so that a larger split keeps its first pictures
-DATASET_STRIDE = 10_000_000  # seeds kept for each data set
-LOOSE = 9  # place, among the splits, of the seeds of pictures that belong to none
-STUFF_INSTANCE = 300  # in bitmasks, uncounted categories are the segment this much above their number
+SPLIT_STRIDE = 1_000_000  # seeds reserved for each split, so that a larger split has the same first images
+DATASET_STRIDE = 10_000_000  # seeds reserved for each data set
+SEPARATE = 9  # index, after those of the splits, of the seeds of images that belong to no split
+STUFF_INSTANCE = 300  # segment number of stuff in bitmasks, minus its category number
 
 FOLDERS = {
     "detection_train": "bdd100k/images/100k/train",
@@ -43,12 +42,12 @@ TIMES = {"day": "daytime", "dusk": "dawn/dusk", "night": "night"}
 WEATHERS = {"clear": "clear", "overcast": "overcast", "rain": "rainy", "fog": "foggy"}
 LIGHTS = {"none": "NA", "red": "R", "green": "G"}
 
-Progress = Callable[[int, int], None]  # pictures done, pictures in all
+Progress = Callable[[int, int], None]  # number of images written, total number
 
 
 @dataclass(frozen=True)
 class DatasetCounts:
-    """Pictures in each set and split."""
+    """Number of images in each split."""
 
     detection_train: int  # 100k: boxes and drivable areas
     detection_val: int
@@ -60,55 +59,63 @@ class DatasetCounts:
 
 
 def seed_ranges(counts: DatasetCounts, seed: int) -> dict[str, range]:
-    """The scene seeds of each split. No two splits and no two data sets share one; BlobexError if they would."""
+    """Return the scene seeds of each split, which no other split and no other data set contains.
+
+    Raises:
+        BlobexError: if a split is empty or too large.
+    """
     ranges = {}
     for position, (name, count) in enumerate(asdict(counts).items()):
         if not 1 <= count <= SPLIT_STRIDE:
-            raise BlobexError(f"{name} is {count}: it must be from 1 to {SPLIT_STRIDE} pictures")
+            raise BlobexError(f"{name} is {count}: it must be from 1 to {SPLIT_STRIDE} images")
         start = seed * DATASET_STRIDE + position * SPLIT_STRIDE
         ranges[name] = range(start, start + count)
     return ranges
 
 
-def picture_name(seed: int) -> str:
-    """File name, without its ending, of the picture of a scene."""
+def image_name(seed: int) -> str:
+    """Return the file name of a scene's image, without suffix."""
     return f"scene-{seed:08d}"
 
 
 def scene_of(path: str | Path) -> Scene:
-    """The scene behind a written picture. Raises BlobexError for a picture that is none of ours."""
+    """Return the scene of an image file.
+
+    Raises:
+        BlobexError: if the name is not that of a scene's image.
+    """
     match = re.fullmatch(r"scene-(\d{8,})", Path(path).stem)
     if match is None:
-        raise BlobexError(f"{path} is no picture of a synthetic scene: its name must be scene-<seed>")
+        raise BlobexError(f"{path} is not an image of a synthetic scene: its name must be scene-<seed>")
     return sample(int(match[1]))
 
 
-def write_pictures(folder: Path, count: int, height: int, seed: int) -> list[Path]:
-    """Draw `count` scenes that are in no data set, as pictures alone, into a folder; the files, in order.
+def write_images(folder: Path, count: int, height: int, seed: int) -> list[Path]:
+    """Write images of `count` scenes that no data set contains, without labels, and return their paths.
 
-    BlobexError: too many for a seed, or the folder cannot be written.
+    Raises:
+        BlobexError: if there are too many for a seed, or the folder cannot be written.
     """
     if not 1 <= count <= SPLIT_STRIDE or seed < 0:
         raise BlobexError(f"{count} scenes of seed {seed}: give 1 to {SPLIT_STRIDE} scenes and a seed from 0")
-    start = seed * DATASET_STRIDE + LOOSE * SPLIT_STRIDE
+    start = seed * DATASET_STRIDE + SEPARATE * SPLIT_STRIDE
     try:
-        drawn = [scene for scene, _ in _pictures(folder, range(start, start + count), height, lambda: None)]
+        scenes = [scene for scene, _ in _renderings(folder, range(start, start + count), height, lambda: None)]
     except OSError as error:
         raise BlobexError(f"cannot write into {folder} ({error.strerror}): give another folder") from error
-    return [folder / f"{picture_name(scene.seed)}.jpg" for scene in drawn]
+    return [folder / f"{image_name(scene.seed)}.jpg" for scene in scenes]
 
 
 def write_dataset(root: Path, counts: DatasetCounts, height: int, seed: int, progress: Progress | None = None) -> None:
-    """Write all sets under `root`, which must not exist yet (or be empty).
+    """Write all splits under `root`, which must not exist or be empty; an interrupted run leaves no `root`.
 
-    All is written beside `root` first and renamed at the end: a run that stops leaves no `root`. Raises BlobexError.
+    Raises:
+        BlobexError: if `root` contains files, or a split is empty or too large.
     """
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise BlobexError(f"{root} is there already: remove it or choose another folder")
+        raise BlobexError(f"{root} exists already: remove it or choose another folder")
     ranges = seed_ranges(counts, seed)
     total, done = sum(len(seeds) for seeds in ranges.values()), itertools.count(1)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
     writers = {"detection": _write_detection, "segmentation": _write_segmentation, "decision": _write_decision}
 
     def tick() -> None:
@@ -116,35 +123,30 @@ def write_dataset(root: Path, counts: DatasetCounts, height: int, seed: int, pro
         if progress is not None:
             progress(number, total)
 
-    try:
+    with whole_folder(root) as folder:
         for name, seeds in ranges.items():
             kind, split = name.split("_")
-            writers[kind](folder, split, _pictures(folder / FOLDERS[name], seeds, height, tick))
+            writers[kind](folder, split, _renderings(folder / FOLDERS[name], seeds, height, tick))
         _write_json(folder / "scenes.json", _manifest(ranges, height, seed))
-        folder.chmod(0o755)  # mkdtemp's own is private
-        folder.replace(root)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
-def _pictures(folder: Path, seeds: range, height: int, tick: Callable[[], None]) -> Iterator[tuple[Scene, Rendering]]:
-    """Draw the scenes of a split one by one and write their pictures."""
+def _renderings(folder: Path, seeds: range, height: int, tick: Callable[[], None]) -> Iterator[tuple[Scene, Rendering]]:
+    """Render the scenes of a split one by one and write their images."""
     folder.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
         scene = sample(seed)
         rendering = render(scene, height)
-        Image.fromarray(rendering.image).save(folder / f"{picture_name(seed)}.jpg", quality=95, subsampling=0)
+        Image.fromarray(rendering.image).save(folder / f"{image_name(seed)}.jpg", quality=95, subsampling=0)
         yield scene, rendering
         tick()
 
 
-def _write_detection(folder: Path, split: str, pictures: Iterator[tuple[Scene, Rendering]]) -> None:
-    """labels/det_20/det_<split>.json and labels/drivable/masks/<split>/*.png."""
+def _write_detection(folder: Path, split: str, renderings: Iterator[tuple[Scene, Rendering]]) -> None:
+    """Write labels/det_20/det_<split>.json and labels/drivable/masks/<split>/*.png."""
     masks = _folder(folder / "bdd100k/labels/drivable/masks" / split)
     frames = []
-    for scene, rendering in pictures:
-        Image.fromarray(rendering.drivable).save(masks / f"{picture_name(scene.seed)}.png")
+    for scene, rendering in renderings:
+        Image.fromarray(rendering.drivable).save(masks / f"{image_name(scene.seed)}.png")
         frames.append(_frame(scene, rendering))
     _write_json(folder / "bdd100k/labels/det_20" / f"det_{split}.json", frames)
 
@@ -164,45 +166,41 @@ def _frame(scene: Scene, rendering: Rendering) -> dict[str, Any]:
         for box in rendering.boxes
     ]
     attributes = {"weather": WEATHERS[scene.weather], "timeofday": TIMES[scene.time], "scene": "city street"}
-    return {"name": f"{picture_name(scene.seed)}.jpg", "attributes": attributes, "timestamp": 10000, "labels": labels}
+    return {"name": f"{image_name(scene.seed)}.jpg", "attributes": attributes, "timestamp": 10000, "labels": labels}
 
 
-def _write_segmentation(folder: Path, split: str, pictures: Iterator[tuple[Scene, Rendering]]) -> None:
-    """labels/sem_seg/masks/<split>/*.png and labels/pan_seg/bitmasks/<split>/*.png."""
+def _write_segmentation(folder: Path, split: str, renderings: Iterator[tuple[Scene, Rendering]]) -> None:
+    """Write labels/sem_seg/masks/<split>/*.png and labels/pan_seg/bitmasks/<split>/*.png."""
     masks = _folder(folder / "bdd100k/labels/sem_seg/masks" / split)
     bitmasks = _folder(folder / "bdd100k/labels/pan_seg/bitmasks" / split)
-    for scene, rendering in pictures:
-        name = f"{picture_name(scene.seed)}.png"
+    for scene, rendering in renderings:
+        name = f"{image_name(scene.seed)}.png"
         Image.fromarray(rendering.semantic).save(masks / name)
         Image.fromarray(bitmask(rendering)).save(bitmasks / name)
 
 
-def _write_decision(folder: Path, split: str, pictures: Iterator[tuple[Scene, Rendering]]) -> None:
-    """lastframe/gt_4a_21r/<split>_25k_images_{actions,biased_actions,reasons}.json."""
-    scenes = [scene for scene, _ in pictures]
-    names = [f"{picture_name(scene.seed)}.jpg" for scene in scenes]
+def _write_decision(folder: Path, split: str, renderings: Iterator[tuple[Scene, Rendering]]) -> None:
+    """Write lastframe/gt_4a_21r/<split>_25k_images_{actions,biased_actions,reasons}.json."""
+    scenes = [scene for scene, _ in renderings]
+    names = [f"{image_name(scene.seed)}.jpg" for scene in scenes]
     stem = str(folder / "bdd_oia/lastframe/gt_4a_21r" / f"{split}_25k_images")
     images = [{"file_name": name, "id": number} for number, name in enumerate(names)]
-    for decide, ending in ((actions, "actions"), (biased_actions, "biased_actions")):
-        annotations = [
-            {"id": number, "category": [int(value) for value in decide(scene)]} for number, scene in enumerate(scenes)
-        ]
+    for rule, ending in ((PLAIN, "actions"), (RULES["biased"], "biased_actions")):
+        categories = [[int(value) for value in rule.actions(scene)] for scene in scenes]
+        annotations = [{"id": number, "category": category} for number, category in enumerate(categories)]
         _write_json(Path(f"{stem}_{ending}.json"), {"images": images, "annotations": annotations})
-    why = [
-        {"file_name": name, "reason": [int(value) for value in reasons(scene)]}
-        for name, scene in zip(names, scenes, strict=True)
-    ]
-    _write_json(Path(f"{stem}_reasons.json"), why)
+    values = [[int(value) for value in reasons(scene)] for scene in scenes]
+    rows = [{"file_name": name, "reason": reason} for name, reason in zip(names, values, strict=True)]
+    _write_json(Path(f"{stem}_reasons.json"), rows)
 
 
 def bitmask(rendering: Rendering) -> np.ndarray:
-    """BDD100K's panoptic bitmask, (H,2H,4) uint8: category, flags, and the segment number's high and low byte."""
+    """Return BDD100K's panoptic bitmask (H,2H,4) uint8: category, flags, high and low byte of the segment number."""
     flags = np.zeros(256, dtype=np.uint8)
     for box in rendering.boxes:
         flags[box.instance] = (box.truncated << 3) + (box.occluded << 2)
-    segment = np.where(
-        rendering.instance > 0, rendering.instance, STUFF_INSTANCE + rendering.panoptic.astype(np.uint16)
-    )
+    stuff = STUFF_INSTANCE + rendering.panoptic.astype(np.uint16)
+    segment = np.where(rendering.instance > 0, rendering.instance, stuff)
     high, low = (segment >> 8).astype(np.uint8), (segment & 255).astype(np.uint8)
     return np.stack([rendering.panoptic, flags[rendering.instance], high, low], axis=2)
 

@@ -15,9 +15,9 @@ from blobex.datasets.bdd_files import missing_parts
 from blobex.datasets.images import fit_mask, load_image
 from blobex.scenes.labels import PANOPTIC, SEMANTIC
 from blobex.scenes.render import Box, render
-from blobex.scenes.rules import actions, biased_actions, reasons
+from blobex.scenes.rules import RULES, actions, reasons
 from blobex.scenes.sample import sample
-from blobex.scenes.write import DatasetCounts, picture_name, scene_of, seed_ranges, write_dataset, write_pictures
+from blobex.scenes.write import DatasetCounts, image_name, scene_of, seed_ranges, write_dataset, write_images
 
 COUNTS = DatasetCounts(6, 3, 4, 2, 5, 3, 2)
 
@@ -73,7 +73,7 @@ def test_decisions_round_trip(written, split, count):
     for one, two in zip(plain, biased, strict=True):
         scene = scene_of(one.image)
         assert (one.actions, one.reasons) == (actions(scene), reasons(scene))
-        assert (two.image, two.actions, two.reasons) == (one.image, biased_actions(scene), reasons(scene))
+        assert (two.image, two.actions, two.reasons) == (one.image, RULES["biased"].actions(scene), reasons(scene))
 
 
 def test_the_same_call_writes_the_same_bytes(written, tmp_path):
@@ -88,7 +88,7 @@ def test_manifest(written):
     assert (manifest["height"], manifest["width"], manifest["seed"]) == (32, 64, 3)
     for entry in manifest["sets"].values():
         for seed in range(entry["first_seed"], entry["first_seed"] + entry["count"]):
-            assert (written / entry["pictures"] / f"{picture_name(seed)}.jpg").is_file()
+            assert (written / entry["pictures"] / f"{image_name(seed)}.jpg").is_file()
 
 
 def test_no_two_splits_or_data_sets_share_a_seed():
@@ -114,7 +114,7 @@ def test_a_stopped_run_leaves_nothing(tmp_path):
 
 def test_a_data_set_is_not_overwritten(root):
     before = fingerprint(root)
-    with pytest.raises(BlobexError, match="there already"):
+    with pytest.raises(BlobexError, match="exists already"):
         write_dataset(root, COUNTS, 32, 0)
     assert fingerprint(root) == before
 
@@ -334,11 +334,11 @@ def test_biased_decisions_follow_from_the_reasons_where_there_are_none(root):
     labels = root / "bdd_oia/lastframe/gt_4a_21r"
     (labels / "train_25k_images_biased_actions.json").unlink()
     for record in bdd.read_decisions(root, "train", biased=True):
-        assert record.actions == biased_actions(scene_of(record.image))
+        assert record.actions == RULES["biased"].actions(scene_of(record.image))
 
 
 def test_loose_pictures_are_of_scenes_that_no_data_set_holds(tmp_path):
-    paths = write_pictures(tmp_path / "photos", 3, 32, seed=1)
+    paths = write_images(tmp_path / "photos", 3, 32, seed=1)
     assert sorted(tmp_path.rglob("*.jpg")) == sorted(paths) and len(set(paths)) == 3
     for path in paths:
         scene = scene_of(path)
@@ -346,7 +346,7 @@ def test_loose_pictures_are_of_scenes_that_no_data_set_holds(tmp_path):
         for seed in (0, 1, 2):
             assert all(scene.seed not in seeds for seeds in seed_ranges(DatasetCounts(*[1_000_000] * 7), seed).values())
     with pytest.raises(BlobexError, match="0 scenes of seed 1"):
-        write_pictures(tmp_path, 0, 32, seed=1)
+        write_images(tmp_path, 0, 32, seed=1)
     (tmp_path / "file").touch()
     with pytest.raises(BlobexError, match="cannot write into"):
-        write_pictures(tmp_path / "file", 1, 32, seed=1)
+        write_images(tmp_path / "file", 1, 32, seed=1)

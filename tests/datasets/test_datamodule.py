@@ -28,7 +28,7 @@ from blobex.datasets.datamodule import (
 from blobex.datasets.folder import folder_images
 from blobex.scenes.labels import DETECTION
 from blobex.scenes.render import Box, render
-from blobex.scenes.rules import actions, biased_actions
+from blobex.scenes.rules import RULES, actions
 from blobex.scenes.write import DatasetCounts, scene_of, write_dataset
 
 PROFILE = Path(__file__).parents[2] / "profiles" / "synthetic.yaml"
@@ -94,7 +94,7 @@ def test_decisions_are_those_of_the_rules(params: Params) -> None:
     paths = sorted((Path(params.data.root) / "bdd_oia/lastframe/data").iterdir())[:10]
     scenes = [scene_of(path) for path in paths]
     assert plain.actions.tolist() == [list(map(float, actions(scene))) for scene in scenes]
-    assert biased.actions.tolist() == [list(map(float, biased_actions(scene))) for scene in scenes]
+    assert biased.actions.tolist() == [list(map(float, RULES["biased"].actions(scene))) for scene in scenes]
     assert len(load_decisions(params, "square", "test").images) == 3
 
 

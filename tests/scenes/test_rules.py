@@ -1,3 +1,5 @@
+"""Rules of the ego vehicle: actions, reasons and causes."""
+
 from dataclasses import replace
 
 import pytest
@@ -10,7 +12,6 @@ from blobex.scenes.rules import (
     RULES,
     Cause,
     actions,
-    biased_actions,
     causes,
     find_rule,
     reasons,
@@ -22,7 +23,7 @@ from blobex.scenes.scene import Thing
 PLAIN = replace(sample(0), things=(), light="none", stop_sign=False, line_left="dashed", line_right="dashed")
 
 
-def scene(**changes):
+def scene_with(**changes):
     return replace(PLAIN, **changes)
 
 
@@ -30,11 +31,11 @@ def thing(kind="car", place="ego", distance=9.0):
     return Thing(kind, place, distance, (90, 90, 90))
 
 
-def told(found):
-    return {REASONS[index] for index, value in enumerate(reasons(found)) if value}
+def true_reasons(scene):
+    return {REASONS[index] for index, value in enumerate(reasons(scene)) if value}
 
 
-# Worked by hand: what stands in the scene, then forward, stop, left, right.
+# Changes of the plain scene, then the expected forward, stop, left, right.
 TABLE = [
     ({}, (1, 0, 1, 1)),
     ({"light": "red"}, (0, 1, 1, 1)),
@@ -58,7 +59,7 @@ TABLE = [
 
 @pytest.mark.parametrize(("changes", "expected"), TABLE)
 def test_actions(changes, expected):
-    assert actions(scene(**changes)) == tuple(map(bool, expected))
+    assert actions(scene_with(**changes)) == tuple(map(bool, expected))
 
 
 @pytest.mark.parametrize(
@@ -99,80 +100,82 @@ def test_actions(changes, expected):
     ],
 )
 def test_reasons(changes, expected):
-    assert told(scene(**changes)) == expected
+    assert true_reasons(scene_with(**changes)) == expected
 
 
 def test_reasons_agree_with_actions():
     for seed in range(400):
-        found = sample(seed)
-        forward, stop, left, right = actions(found)
-        names = told(found)
+        scene = sample(seed)
+        forward, stop, left, right = actions(scene)
+        names = true_reasons(scene)
         assert any(name.startswith("forward") for name in names) == forward
         assert any(name.startswith("stop") for name in names) == stop
         assert any(name.startswith("no left") for name in names) != left
         assert any(name.startswith("no right") for name in names) != right
-        assert len(reasons(found)) == 21
+        assert len(reasons(scene)) == 21
 
 
-def test_near_is_a_distance():
+def test_near_is_up_to_a_distance():
     assert (
-        actions(scene(things=(thing(distance=NEAR),)))[1]
-        and not actions(scene(things=(thing(distance=NEAR + 0.1),)))[1]
+        actions(scene_with(things=(thing(distance=NEAR),)))[1]
+        and not actions(scene_with(things=(thing(distance=NEAR + 0.1),)))[1]
     )
 
 
-def test_the_bias_is_a_left_neighbour_that_forbids_right():
-    assert biased_actions(scene(things=(thing(place="left"),))) == (True, False, False, False)
-    assert biased_actions(scene(things=(thing(place="left", distance=30),))) == (True, False, True, True)
-    assert biased_actions(scene(things=(thing("car", "left_kerb"),))) == (True, False, True, True)
-    assert RULES["biased"].causes(scene(things=(thing(place="left"),)), "right") == {Cause("thing", 0)}
-    assert causes(scene(things=(thing(place="left"),)), "right") == frozenset()
+def test_biased_rule_forbids_right_if_a_thing_is_near_on_the_left():
+    assert RULES["biased"].actions(scene_with(things=(thing(place="left"),))) == (True, False, False, False)
+    assert RULES["biased"].actions(scene_with(things=(thing(place="left", distance=30),))) == (True, False, True, True)
+    assert RULES["biased"].actions(scene_with(things=(thing("car", "left_kerb"),))) == (True, False, True, True)
+    assert RULES["biased"].causes(scene_with(things=(thing(place="left"),)), "right") == {Cause("thing", 0)}
+    assert causes(scene_with(things=(thing(place="left"),)), "right") == frozenset()
     for seed in range(200):
-        plain, biased = actions(sample(seed)), biased_actions(sample(seed))
+        plain, biased = actions(sample(seed)), RULES["biased"].actions(sample(seed))
         assert plain[:3] == biased[:3] and biased[3] <= plain[3]
 
 
-def test_causes_by_hand():
-    found = scene(light="red", stop_sign=True, line_right="edge", things=(thing(place="left"), thing("pedestrian")))
-    assert causes(found, "stop") == causes(found, "forward") == {Cause("light"), Cause("sign"), Cause("thing", 1)}
-    assert causes(found, "left") == {Cause("thing", 0)}
-    assert causes(found, "right") == {Cause("lane_right")}
-    assert causes(scene(line_left="double_yellow"), "left") == {Cause("line_left")}
-    assert causes(scene(light="green"), "stop") == frozenset()
+def test_causes():
+    scene = scene_with(
+        light="red", stop_sign=True, line_right="edge", things=(thing(place="left"), thing("pedestrian"))
+    )
+    assert causes(scene, "stop") == causes(scene, "forward") == {Cause("light"), Cause("sign"), Cause("thing", 1)}
+    assert causes(scene, "left") == {Cause("thing", 0)}
+    assert causes(scene, "right") == {Cause("lane_right")}
+    assert causes(scene_with(line_left="double_yellow"), "left") == {Cause("line_left")}
+    assert causes(scene_with(light="green"), "stop") == frozenset()
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 @pytest.mark.parametrize(("action", "position"), [("forward", 0), ("stop", 1), ("left", 2), ("right", 3)])
-def test_the_action_changes_when_and_only_when_its_last_cause_goes(rule, action, position):
+def test_action_changes_when_its_last_cause_is_removed(rule, action, position):
     edited = 0
     for seed in range(150):
-        found = sample(seed)
-        before = rule.actions(found)[position]
-        # Things from the back of the tuple first, so that the other indices still hold.
-        for cause in sorted(rule.causes(found, action), key=lambda cause: -cause.thing):
-            assert rule.actions(found)[position] == before == (action == "stop")
-            assert remove(found, cause) != found
-            found = remove(found, cause)
+        scene = sample(seed)
+        before = rule.actions(scene)[position]
+        # From the last thing to the first, so that the other indices stay valid.
+        for cause in sorted(rule.causes(scene, action), key=lambda cause: -cause.thing):
+            assert rule.actions(scene)[position] == before == (action == "stop")
+            assert remove(scene, cause) != scene
+            scene = remove(scene, cause)
             edited += 1
-        assert rule.actions(found)[position] == (action != "stop")
+        assert rule.actions(scene)[position] == (action != "stop")
     assert edited > 50
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-def test_a_shortcut_refuses_more_and_never_allows(rule):
-    """In a fair share of all scenes, or no model could learn it; where it does not apply, the plain rules hold."""
+def test_shortcut_only_forbids(rule):
+    """A shortcut applies in many scenes, so that a model can learn it; elsewhere the plain rules hold."""
     scenes = [sample(seed) for seed in range(400)]
-    applies = [bool(rule.shortcut(each)) for each in scenes]
-    for each, shortcut in zip(scenes, applies, strict=True):
-        plain, planted = actions(each), rule.actions(each)
+    applies = [bool(rule.shortcut(scene)) for scene in scenes]
+    for scene, shortcut in zip(scenes, applies, strict=True):
+        plain, planted = actions(scene), rule.actions(scene)
         assert planted[0] <= plain[0] and planted[1] >= plain[1] and planted[2] <= plain[2] and planted[3] <= plain[3]
         changed = {name for name, one, two in zip(ACTIONS, plain, planted, strict=True) if one != two}
         assert changed <= set(rule.refuses) and (shortcut or not changed)
     assert rule.name == "plain" or 0.15 < sum(applies) / len(scenes) < 0.7
-    assert rule.name == "plain" or any(rule.actions(each) != actions(each) for each in scenes)
+    assert rule.name == "plain" or any(rule.actions(scene) != actions(scene) for scene in scenes)
 
 
-# Worked by hand: the scene, then what each rule with a shortcut says: forward, stop, left, right.
+# Changes of the plain scene, then the expected actions of each rule with a shortcut.
 PLANTED = [
     ({}, (1, 0, 1, 1), (1, 0, 1, 1), (1, 0, 1, 1)),
     ({"time": "night"}, (1, 0, 1, 1), (1, 0, 0, 1), (1, 0, 1, 1)),
@@ -183,42 +186,42 @@ PLANTED = [
 
 
 @pytest.mark.parametrize(("changes", "biased", "night", "verge"), PLANTED)
-def test_planted_rules_by_hand(changes, biased, night, verge):
-    found = replace(scene(time="day", verge="sidewalk"), **changes)
+def test_actions_of_planted_rules(changes, biased, night, verge):
+    scene = replace(scene_with(time="day", verge="sidewalk"), **changes)
     for name, expected in (("biased", biased), ("night", night), ("verge", verge)):
-        assert find_rule(name).actions(found) == tuple(map(bool, expected))
+        assert find_rule(name).actions(scene) == tuple(map(bool, expected))
 
 
-def test_causes_of_planted_rules_by_hand():
-    found = scene(time="night", verge="grass", light="red", line_left="solid")
-    assert RULES["night"].causes(found, "left") == {Cause("time"), Cause("line_left")}
-    assert RULES["verge"].causes(found, "stop") == {Cause("verge"), Cause("light")}
-    assert RULES["verge"].causes(found, "left") == {Cause("line_left")}
+def test_causes_of_planted_rules():
+    scene = scene_with(time="night", verge="grass", light="red", line_left="solid")
+    assert RULES["night"].causes(scene, "left") == {Cause("time"), Cause("line_left")}
+    assert RULES["verge"].causes(scene, "stop") == {Cause("verge"), Cause("light")}
+    assert RULES["verge"].causes(scene, "left") == {Cause("line_left")}
     with pytest.raises(BlobexError, match="unknown rule 'moon': choose from plain, biased, night, verge"):
         find_rule("moon")
 
 
-def test_removing_what_is_no_cause_changes_nothing():
+def test_removing_other_things_changes_no_action():
     for seed in range(100):
-        found = sample(seed)
-        blocking = {cause for action in ("stop", "left", "right") for cause in causes(found, action)}
-        for index in range(len(found.things)):
+        scene = sample(seed)
+        blocking = {cause for action in ("stop", "left", "right") for cause in causes(scene, action)}
+        for index in range(len(scene.things)):
             if Cause("thing", index) not in blocking:
-                assert actions(remove(found, Cause("thing", index))) == actions(found)
+                assert actions(remove(scene, Cause("thing", index))) == actions(scene)
 
 
-def test_a_mirrored_scene_swaps_left_and_right():
+def test_mirrored_scene_swaps_left_and_right():
     swap = {"left": "right", "right": "left", "left_kerb": "right_kerb", "right_kerb": "left_kerb"}
     for seed in range(200):
-        found = sample(seed)
-        if found.line_left == "double_yellow":
+        scene = sample(seed)
+        if scene.line_left == "double_yellow":
             continue
-        things = tuple(replace(item, place=swap.get(item.place, item.place)) for item in found.things)
-        mirrored = replace(found, line_left=found.line_right, line_right=found.line_left, things=things)
-        forward, stop, left, right = actions(found)
+        things = tuple(replace(item, place=swap.get(item.place, item.place)) for item in scene.things)
+        mirrored = replace(scene, line_left=scene.line_right, line_right=scene.line_left, things=things)
+        forward, stop, left, right = actions(scene)
         assert actions(mirrored) == (forward, stop, right, left)
 
 
-def test_unknown_actions_are_refused():
+def test_unknown_action():
     with pytest.raises(BlobexError, match="fly"):
         causes(PLAIN, "fly")

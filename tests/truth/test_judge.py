@@ -173,7 +173,7 @@ def test_planted_decisions_are_those_of_the_scenes(tmp_path: Path) -> None:
     assert len(load_planted(params, "rect", "train", "biased").actions) == 6
     with pytest.raises(BlobexError, match="rule night needs synthetic scenes, so take plain or biased"):
         load_planted(params, "rect", "train", "night")
-    with pytest.raises(BlobexError, match="is no picture of a synthetic scene"):
+    with pytest.raises(BlobexError, match="is not an image of a synthetic scene"):
         held_out(params, "rect", 2)
 
 

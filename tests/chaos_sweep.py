@@ -1,4 +1,4 @@
-"""`make chaos-sweep`: kill workers of a sweep at random moments, and the sweep itself, and count what became of trials.
+"""`make chaos-sweep`: kill workers of a sweep at random moments, and the sweep itself, and count lost trials.
 
 The sweep tunes a formula, in processes of its own with studies and MLflow runs as real ones have. It is killed and
 called again, and in the end called once more and left alone. BLOBEX_STORAGE names a database to use; else it is a file.
@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
-from worlds.tiny_sweep import FormulaTask, command, opened, params, swept
+from worlds.tiny_sweep import FormulaTask, command, opened, params, process_id, swept
 
-from blobex.sweeps.storage import VARIABLE
-from blobex.sweeps.study import TRIES, Opened, counted, reason
-from blobex.tracking import runs as tracking
+from blobex.sweeps.storage import TRIES, VARIABLE
+from blobex.sweeps.study import OpenStudy
+from blobex.sweeps.trials import failure, retry_history
+from blobex.tracking.store import connect
 
 ENDLESS = 1000  # trials: no machine comes to their end before the last kill
 KILLS_OF_ONE_SWEEP = 7
@@ -52,7 +53,7 @@ class Counts:
         """What is not as it should be."""
         faults = [name for name in ("twice", "missing", "left", "unexplained", "unnamed") if getattr(self, name)]
         faults += ["done"] if self.done != self.wanted else []
-        # A worker may die before its run is known, or after its run has ended.
+        # A worker may die before its run begins, or after it has ended.
         closed = self.runs.get("FINISHED", 0) >= self.done and not self.runs.get("RUNNING")
         return faults + ([] if closed else ["runs"])
 
@@ -77,26 +78,30 @@ def disturbed(folder: Path, kills: int, seed: int, url: str | None = None) -> Co
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
         sweeps += 1
-    wanted = counted(study.trials()) + 5
+    wanted = study.counted() + 5
     with redirect_stdout(None):
         last, _ = swept(folder, wanted, None, values, workers=2, url=url)
     with closing(study), closing(last):
         return counts(study.trials(), wanted, len(killed), sweeps, _runs(values, study))
 
 
-def _kill_one(study: Opened, spared: set[str], dice: random.Random) -> set[str]:
-    """Kill a worker that is busy with a trial, if there is one; its name.
+def _kill_one(study: OpenStudy, killed: set[str], dice: random.Random) -> set[str]:
+    """Kill a worker that runs a trial, if there is one; return its name.
 
-    What has lost many workers already is spared: in the end it would be held to blame, and given up.
+    A trial that lost many workers already is spared: in the end the sweep would give it up.
     """
     running = study.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    signed = [trial.user_attrs for trial in running if "worker" in trial.user_attrs]
-    names = {known["worker"][1] for known in signed if known.get("tries", 1) < TRIES - SPARED} - spared
+    workers = {
+        trial.user_attrs["worker"]: trial
+        for trial in running
+        if "settings" in trial.user_attrs and len(retry_history(trial)) + 1 < TRIES - SPARED
+    }
+    names = sorted(set(workers) - killed)
     if not names:
         return set()
-    name = dice.choice(sorted(names))
+    name = dice.choice(names)
     try:
-        os.kill(int(name.partition("-")[0]), signal.SIGKILL)
+        os.kill(process_id(workers[name]), signal.SIGKILL)
     except ProcessLookupError:  # it has just ended
         return set()
     return {name}
@@ -115,14 +120,14 @@ def counts(trials: list[FrozenTrial], wanted: int, kills: int, sweeps: int, runs
         twice=sum(count > 1 for count in times.values()),
         missing=sum(bool(trial.params) and tuple(trial.params.values()) not in times for trial in lost),
         left=sum(trial.state in (TrialState.RUNNING, TrialState.WAITING) for trial in trials),
-        unexplained=sum("killed" not in str(reason(trial)) for trial in lost),
+        unexplained=sum("killed" not in str(failure(trial)) for trial in lost),
         unnamed=len({"present", "published"} - {trial.user_attrs.get("name") for trial in done}),
         runs=runs,
     )
 
 
-def _runs(values, study: Opened) -> dict[str, int]:
-    client = tracking.connect(values.run.tracking_uri)
+def _runs(values, study: OpenStudy) -> dict[str, int]:
+    client = connect(values.run.tracking_uri)
     parent = client.get_run(study.study.user_attrs["run_id"])
     found = client.search_runs([parent.info.experiment_id], f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
     return dict(Counter(run.info.status for run in found))

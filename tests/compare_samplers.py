@@ -1,4 +1,4 @@
-"""`python tests/compare_samplers.py`: which sampler finds the smallest loss in how many trials, by several seeds.
+"""`python tests/compare_samplers.py`: compare the least loss that each sampler finds, for several seeds.
 
 The search is tuned in the painted world, whose networks are formulas: a trial takes a second. The first two trials are
 the present and the published settings, and the next ones random, the same for all samplers.
@@ -7,20 +7,17 @@ the present and the published settings, and the next ones random, the same for a
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-from sweeps.test_tasks import world_params, world_parts
-from worlds.tiny_world import tiny_explainer
+from worlds.sweep_world import search_task
 
 from blobex.config.sweeps import Range
-from blobex.sweeps.best import missed, whole_trials
-from blobex.sweeps.counterfactual_task import CounterfactualTask
-from blobex.sweeps.storage import Place
+from blobex.sweeps.storage import StudyFolder
 from blobex.sweeps.study import begin
+from blobex.sweeps.trials import excess, whole_trials
 from blobex.sweeps.worker import work
 
 SPACE = {
@@ -33,18 +30,16 @@ SPACE = {
 
 
 def least(sampler: str, seed: int, trials: int) -> tuple[np.ndarray, float]:
-    """The least loss so far after each trial (trials,), infinite before one keeps the limits; and the seconds."""
-    params = world_params(sampler=sampler, seed=seed, pruner="none", seconds=None)
-    params = dataclasses.replace(params, sweep_cf=dataclasses.replace(params.sweep_cf, space=SPACE))
+    """Return the least loss after each trial (trials,), infinite until one keeps the limits, and the seconds."""
     begun = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        task = CounterfactualTask(tiny_explainer(params), world_parts(), Path(folder))
+        task = search_task(Path(folder), sampler=sampler, seed=seed, pruner="none", seconds=None, space=SPACE)
         task.prepare()
-        study = begin(task, Place(Path(folder)), "study")
-        work(study, task, params, trials)
+        study = begin(task, StudyFolder(Path(folder)), "study")
+        work(study, task, task.explainer.params, trials)
         losses = [float("inf")] * trials
         for trial in whole_trials(study.trials()):
-            if not missed(trial):
+            if not excess(trial):
                 losses[trial.number] = trial.user_attrs["loss"]
     return np.minimum.accumulate(losses), time.perf_counter() - begun
 
@@ -56,12 +51,14 @@ def main() -> None:
     parser.add_argument("samplers", nargs="*", default=["gp", "tpe", "random"])
     given = parser.parse_args()
     for sampler in given.samplers:
-        found = [least(sampler, seed, given.trials) for seed in range(given.seeds)]
-        curves = np.stack([curve for curve, _ in found])
+        results = [least(sampler, seed, given.trials) for seed in range(given.seeds)]
+        curves = np.stack([curve for curve, _ in results])
         for after in sorted({2, given.trials // 2, given.trials}):
-            each = " ".join(f"{loss:.4f}" for loss in curves[:, after - 1])
-            print(f"{sampler:<7} after {after:>3}: mean {curves[:, after - 1].mean():.4f}, by seed {each}", flush=True)
-        print(f"{sampler:<7} {np.mean([seconds for _, seconds in found]):.0f} s a study", flush=True)
+            by_seed = " ".join(f"{loss:.4f}" for loss in curves[:, after - 1])
+            print(
+                f"{sampler:<7} after {after:>3}: mean {curves[:, after - 1].mean():.4f}, by seed {by_seed}", flush=True
+            )
+        print(f"{sampler:<7} {np.mean([seconds for _, seconds in results]):.0f} s a study", flush=True)
 
 
 if __name__ == "__main__":

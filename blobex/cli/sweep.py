@@ -1,4 +1,4 @@
-"""`blobex sweep`."""
+"""Commands of `blobex sweep`."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ sweeps = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 @sweeps.callback()
 def sweep() -> None:
-    """Tune values that depend on each other: the search's (cf), the inversion's (invert), the encoder's (encoder)."""
+    """Tune settings that depend on each other: of the search (cf), the inversion (invert) or the encoder (encoder)."""
 
 
-SweptSetup = Annotated[str, typer.Option(help="Shape of the pictures: square or rect.")]
-Trials = Annotated[int | None, typer.Option(min=1, help="In all, with those of earlier calls.")]
-Workers = Annotated[int, typer.Option(min=1, help="Processes that try at the same time; they share the cores.")]
+SweptSetup = Annotated[str, typer.Option(help="Shape of the images: square or rect.")]
+Trials = Annotated[int | None, typer.Option(min=1, help="Number of trials, those of earlier calls included.")]
+Workers = Annotated[int, typer.Option(min=1, help="Processes that run trials at the same time; they share the cores.")]
 StudyName = Annotated[
-    str | None, typer.Option("--name", help="Of the study; one that was stopped goes on. The setup's, if not given.")
+    str | None, typer.Option("--name", help="Name of the study; an existing one is continued. Default: the setup.")
 ]
 Storage = Annotated[
     str | None,
     typer.Option(
-        envvar="BLOBEX_STORAGE",  # a password on the command line is there for all to read
-        help="URL of a database, for workers on several machines; else a file beside the reports.",
+        envvar="BLOBEX_STORAGE",  # a command line would show the password to everybody
+        help="URL of a database, for workers on several machines. Default: a file beside the reports.",
     ),
 ]
 SweptModels = Annotated[Path, typer.Option(help="Folder of the trained networks.")]
-SweptParams = Annotated[Path, typer.Option(help="Parameter file; sweep_<kind> says where to look, and for what.")]
+SweptParams = Annotated[Path, typer.Option(help="Parameter file; sweep_<kind> holds the search space and limits.")]
 
 
 SWEEPS = {
-    "cf": "Tune explain.<setup>: the smallest change that flips decisions often enough, and soon enough.",
-    "invert": "Tune invert.<setup>: the nearest reconstruction that is decided as the photo is, and soon enough.",
-    "encoder": "Tune encoder_pretrain.training, by short trainings.",
+    "cf": "Tune explain.<setup>: the smallest change that flips decisions often enough and soon enough.",
+    "invert": "Tune invert.<setup>: the nearest reconstruction that keeps the decision and is soon enough.",
+    "encoder": "Tune encoder_pretrain.training by short trainings.",
 }
 
 
@@ -50,8 +50,8 @@ def _add_sweep(kind: str) -> None:
         models: SweptModels = Path("models"),
         params: SweptParams = Path("params.yaml"),
     ) -> None:
-        from blobex.sweeps.compare import table
-        from blobex.sweeps.tasks import run_sweep
+        from blobex.sweeps.comparison import table
+        from blobex.sweeps.launch import run_sweep
 
         best, comparison = run_sweep(kind, setup, name or setup, trials, workers, storage, models, params)
         print(table(comparison))
@@ -64,10 +64,10 @@ for _kind in SWEEPS:
 
 @sweeps.command("apply")
 def sweep_apply(
-    name: Annotated[str, typer.Argument(help="Of the study: the setup's, if it was given none.")],
-    kind: Annotated[str, typer.Option(help="What was tuned: cf, invert or encoder.")] = "cf",
+    name: Annotated[str, typer.Argument(help="Name of the study; the setup, if it was given none.")],
+    kind: Annotated[str, typer.Option(help="Kind of the sweep: cf, invert or encoder.")] = "cf",
     params: Annotated[Path, typer.Option(help="Parameter file to write to.")] = Path("params.yaml"),
-    dvc: Annotated[bool, typer.Option("--dvc", help="Write nothing: print the words for `dvc exp run`.")] = False,
+    dvc: Annotated[bool, typer.Option("--dvc", help="Write nothing; print the options for `dvc exp run`.")] = False,
 ) -> None:
     """Write a study's best values into the parameter file; comments stay."""
     from blobex.sweeps.best import BEST, apply, read_best

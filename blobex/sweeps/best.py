@@ -1,121 +1,98 @@
-"""The best trial, its values as a file, and their way into params.yaml."""
+"""Finalists and best trial of a study, and the best values as a file and in params.yaml."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from blobex.config.messages import abbreviated
 from blobex.config.read import read_yaml
 from blobex.config.write import Changes, Value, rewrite_values
 from blobex.core.errors import BlobexError, brief
 from blobex.core.files import whole_file
-from blobex.sweeps.study import Opened
+from blobex.sweeps.study import OpenStudy
 from blobex.sweeps.task import Settings, Task
+from blobex.sweeps.trials import best_trial, excess, whole_trials
 
 BEST = "best.yaml"
-FINALS = "finals"  # of a study: what finalists lost when they were measured again, by their trials' numbers
-
-
-def whole_trials(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Those that were tried to their end."""
-    return [t for t in trials if t.state == TrialState.COMPLETE and t.user_attrs.get("stopped_after") is None]
-
-
-def missed(trial: FrozenTrial) -> float:
-    """By how much, in shares of the limits, a trial misses them; 0: it keeps all."""
-    return sum(max(0.0, each) for each in trial.constraints.values())
-
-
-def best_trial(trials: Sequence[FrozenTrial], again: Mapping[int, float] | None = None) -> FrozenTrial:
-    """The smallest loss of those that keep the limits; if none does, the one that misses them least.
-
-    If some were measured `again` (their losses by number), the best is one of these, by what they lost there: the least
-    of many losses on a few pictures is as much luck as merit.
-
-    BlobexError if no trial was tried to its end; it tells why the last one failed.
-    """
-    whole = whole_trials(trials)
-    if not whole:
-        reasons = [t.user_attrs["reason"] for t in trials if t.state == TrialState.FAIL and "reason" in t.user_attrs]
-        raise BlobexError(f"no trial of the sweep succeeded: {reasons[-1] if reasons else 'none was tried to its end'}")
-    losses = again or {trial.number: trial.user_attrs["loss"] for trial in whole}
-    known = [trial for trial in whole if trial.number in losses]
-    return min(known, key=lambda trial: (missed(trial), losses[trial.number], trial.number))
+FINALS = "finals"  # attribute of a study: losses of the finalists by trial number
 
 
 def finalists(trials: Sequence[FrozenTrial], count: int) -> list[FrozenTrial]:
-    """The `count` best trials, and those that the study began with, unless they miss a limit that others keep."""
-    ranked = sorted(whole_trials(trials), key=lambda trial: (missed(trial), trial.user_attrs["loss"], trial.number))
+    """Return the `count` best trials and the starting ones, without those that miss a limit unless all do."""
+    ranked = sorted(whole_trials(trials), key=lambda trial: (excess(trial), trial.user_attrs["loss"], trial.number))
     starts = [trial for trial in ranked[count:] if "name" in trial.user_attrs]
-    return [trial for trial in (*ranked[:count], *starts) if missed(trial) == 0 or missed(ranked[0]) > 0]
+    return [trial for trial in (*ranked[:count], *starts) if excess(trial) == 0 or excess(ranked[0]) > 0]
 
 
-def finals(opened: Opened) -> dict[int, float]:
-    """What finalists lost when they were measured again, by their trials' numbers."""
+def finalist_losses(opened: OpenStudy) -> dict[int, float]:
+    """Return the losses of the finalists, measured on data of no trial, by trial number."""
     return {int(number): loss for number, loss in opened.study.user_attrs.get(FINALS, {}).items()}
 
 
-def measure_again(opened: Opened, task: Task) -> None:
-    """Measure the finalists on what no trial saw, those that were not yet."""
+def measure_finalists(opened: OpenStudy, task: Task) -> None:
+    """Measure the finalists, except those that were measured before, on data of no trial."""
     count = task.options.finalists
     for trial in finalists(opened.trials(), count) if count > 1 else ():
-        known = finals(opened)
-        if trial.number not in known:
-            known[trial.number] = _again(trial, task)
-            opened.study.set_user_attr(FINALS, {str(number): loss for number, loss in known.items()})
+        losses = finalist_losses(opened)
+        if trial.number not in losses:
+            losses[trial.number] = _finalist_loss(trial, task)
+            opened.study.set_user_attr(FINALS, {str(number): loss for number, loss in losses.items()})
 
 
-def _again(trial: FrozenTrial, task: Task) -> float:
-    """The loss of a finalist on what no trial saw; infinite if it fails there: it must not take the others along."""
+def _finalist_loss(trial: FrozenTrial, task: Task) -> float:
+    """Return the loss of a finalist, infinite if it fails."""
     try:
         return task.again(trial.user_attrs["settings"])
-    except Exception as error:  # as in trials, whatever the values do to the networks
+    except Exception as error:  # whatever the values do to the networks, the other finalists are measured
         print(f"trial {trial.number} fails where finalists are measured: {brief(error)}")
         return math.inf
 
 
-def candidates(opened: Opened) -> dict[str, Settings]:
-    """The settings that a study began with, by name, and the best ones."""
+def candidates(opened: OpenStudy) -> dict[str, Settings]:
+    """Return the starting settings by name, and the best ones."""
     trials = opened.trials()
     named = {t.user_attrs["name"]: t.user_attrs["settings"] for t in whole_trials(trials) if "name" in t.user_attrs}
-    return named | {"best": best_trial(trials, finals(opened)).user_attrs["settings"]}
+    return named | {"best": best_trial(trials, finalist_losses(opened)).user_attrs["settings"]}
 
 
-def write_best(opened: Opened, task: Task) -> Path:
-    """Write best.yaml: the values by their keys in params.yaml, and what they achieved."""
-    again = finals(opened)
-    trial = best_trial(opened.trials(), again)
+def write_best(opened: OpenStudy, task: Task) -> Path:
+    """Write best.yaml: the best values by their keys in params.yaml, and their measurements."""
+    finals = finalist_losses(opened)
+    trial = best_trial(opened.trials(), finals)
     content = {
         "study": opened.study.study_name,
         "trial": trial.number,
-        "keeps_limits": missed(trial) == 0,
+        "keeps_limits": excess(trial) == 0,
         "values": task.keys(trial.user_attrs["settings"]),
         "measures": {"loss": trial.user_attrs["loss"], **trial.user_attrs["measures"]},
-        "loss_of_finalists": again,
+        "loss_of_finalists": finals,
     }
-    path = opened.place.folder / BEST
+    path = opened.folder.path / BEST
     with whole_file(path) as temporary:
         temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return path
 
 
 def apply(best: Path, params: Path) -> Changes:
-    """Write the values of a best.yaml into a parameter file; everything else in it keeps its bytes.
+    """Write the values of a best.yaml into a parameter file, and return each key's value before and after.
 
-    What each key held and holds now is given back. BlobexError: a file is missing or damaged, a key is not there, or a
-    value is out of range; the file then stays as it is.
+    Everything else in the file keeps its bytes.
+
+    Raises:
+        BlobexError: if a file is missing or damaged, a key is missing, or a value is out of range. The parameter file
+            does not change then.
     """
     with rewrite_values(params, read_best(best)) as changes:
         return changes
 
 
 def read_best(path: Path) -> dict[str, Value]:
-    """The values of a best.yaml by their keys; BlobexError if it is missing or damaged."""
+    """Return the values of a best.yaml by their keys; raise BlobexError if it is missing or damaged."""
     try:
         values = read_yaml(path)["values"]
         wrong = [key for key, value in values.items() if type(key) is not str or type(value) not in (int, float)]

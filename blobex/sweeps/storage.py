@@ -1,36 +1,37 @@
-"""Where a study is kept, and which processes work on it."""
+"""Folder and storage of a study."""
 
 from __future__ import annotations
 
 import fcntl
-import os
-import socket
-import uuid
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import optuna
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from sqlalchemy import create_engine, inspect, make_url
+from sqlalchemy import NullPool, create_engine, func, inspect, make_url, select, text
 
 from blobex.config.messages import abbreviated
 from blobex.config.value_types import FILE_NAME_RULE, is_file_name
 from blobex.core.errors import BlobexError, brief
 from blobex.core.files import without_password
-from blobex.sweeps.claim import is_locked, locked, locked_in_postgresql
+from blobex.core.processes import locked
 
 KINDS = ("cf", "invert", "encoder")  # of sweeps
-VARIABLE = "BLOBEX_STORAGE"  # holds the URL: on a command line everybody could read its password
-HEARTBEAT, SILENCE = 60, 150  # seconds: how often a trial in a database tells that it lives, and when it is given up
+VARIABLE = "BLOBEX_STORAGE"  # environment variable with the URL: a command line would show its password to everybody
+HEARTBEAT, GRACE = 60, 150  # seconds: interval of a trial's heartbeat in a database, and when the trial counts as lost
+TRIES = 8  # of a trial whose worker dies each time: perhaps it takes too much memory
+POSTGRESQL_LOCK = 0x626C6F62  # number of the advisory lock that all workers of a database share
+# A machine that loses power or network keeps the lock until the server finds out: after a minute, not after two hours.
+KEEPALIVE = ("tcp_keepalives_idle = 30", "tcp_keepalives_interval = 10", "tcp_keepalives_count = 3")
 
 
 def folder_of(kind: str, name: str, reports: Path = Path("reports")) -> Path:
-    """Where a study is kept. BlobexError: there is no such kind, or the name cannot be a folder's."""
+    """Return the folder of a study; raise BlobexError if the kind is unknown or the name is no file name."""
     if kind not in KINDS:
         raise BlobexError(f"unknown sweep {kind!r}: choose from {', '.join(KINDS)}")
     if not is_file_name(name):
@@ -39,64 +40,40 @@ def folder_of(kind: str, name: str, reports: Path = Path("reports")) -> Path:
 
 
 @dataclass(frozen=True)
-class Place:
-    """The folder of a study, and its storage: a file in the folder, or a database's URL."""
+class StudyFolder:
+    """Folder of a study's reports, and the URL of its database; without one, the study is a file in the folder."""
 
-    folder: Path
+    path: Path
     url: str | None = None
 
     @property
     def journal(self) -> Path:
-        return self.folder / "study.log"
-
-    @property
-    def database(self) -> str | None:
-        """The kind of database; None: a file."""
-        return make_url(self.url).get_backend_name() if self.url else None
+        return self.path / "study.log"
 
     @contextmanager
-    def claimed(self) -> Iterator[None]:
-        """A context in which this process alone takes trials: of all on this machine or, with PostgreSQL, of all."""
-        path = self.folder / "workers" / "claim.lock"
-        if self.url and self.database == "sqlite":
-            path = Path(f"{make_url(self.url).database}.lock")
-        with ExitStack() as stack:
-            stack.enter_context(locked(path))
-            if self.url and self.database == "postgresql":
-                stack.enter_context(locked_in_postgresql(self.url))
-            yield
+    def exclusive(self) -> Iterator[None]:
+        """Hold the lock under which trials are taken: of this machine or, with PostgreSQL, of all machines.
 
-    @contextmanager
-    def alive(self) -> Iterator[list[str]]:
-        """The name of a worker, which counts as alive as long as the context lasts: its machine and its lock."""
-        name = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        path = self._lock(name)
-        with locked(path):
-            yield [socket.gethostname(), name]
-            path.unlink()
-
-    def is_dead(self, worker: list[str] | None) -> bool:
-        """Whether a worker is known to be gone; call it within `claimed`.
-
-        A worker leaves a lock file behind if it is killed. What goes on at other machines, only a database's heartbeat
-        tells.
+        Optuna lets several workers count the same trials and seed the same sampler, which would then try more trials
+        than wanted, and some values twice.
         """
-        if worker is None:  # killed between taking a trial and signing it: both are done within `claimed`
-            return self.database in (None, "sqlite", "postgresql")
-        path = self._lock(worker[1])
-        return not is_locked(path) and (self.url is None or path.exists())
+        url = make_url(self.url) if self.url else None
+        backend = url.get_backend_name() if url else None
+        path = Path(f"{url.database}.lock") if url and backend == "sqlite" else self.path / "workers" / "claim.lock"
+        with locked(path):
+            if self.url is None or backend != "postgresql":
+                yield
+                return
+            engine = create_engine(self.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+            with engine.connect() as connection:
+                for setting in KEEPALIVE:
+                    connection.execute(text(f"SET {setting}"))
+                connection.execute(select(func.pg_advisory_lock(POSTGRESQL_LOCK)))
+                yield
 
-    def forget(self, worker: list[str] | None) -> None:
-        """Remove what a dead worker left."""
-        if worker is not None:
-            self._lock(worker[1]).unlink(missing_ok=True)
 
-    def _lock(self, name: str) -> Path:
-        return self.folder / "workers" / f"{name}.lock"
-
-
-class _FileLock(JournalFileOpenLock):
-    """The journal's lock. Optuna's own outlive a killed process, and the others then wait half a minute."""
+class _JournalLock(JournalFileOpenLock):
+    """Lock of the journal that ends with its process: those of Optuna outlive a killed one for half a minute."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
@@ -114,48 +91,70 @@ class _FileLock(JournalFileOpenLock):
             self.file = None
 
 
-def open_storage(place: Place, silent: Callable[[optuna.Study, optuna.trial.FrozenTrial], None]) -> BaseStorage:
-    """The storage of a place, made if there is none; `silent` is told of trials whose heartbeat has stopped.
+def retry_callback() -> RetryHeartbeatStaleTrialCallback:
+    """Return Optuna's callback that queues the values of a lost trial again."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return RetryHeartbeatStaleTrialCallback(max_retry=TRIES - 1)
 
-    BlobexError: the database cannot be reached, or the file is damaged.
+
+def open_storage(folder: StudyFolder) -> BaseStorage:
+    """Open the storage of a study, and create it if needed.
+
+    A database has Optuna's heartbeat: trials of machines that went silent are queued again.
+
+    Raises:
+        BlobexError: if the database cannot be used, or if the journal is damaged.
     """
-    if place.url is None:
-        place.folder.mkdir(parents=True, exist_ok=True)
-        lock = _FileLock(place.folder / ".study.lock")
-        with locked(lock.path):
-            _mend(place.journal)
-        try:
-            return JournalStorage(JournalFileBackend(str(place.journal), lock_obj=lock))
-        except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:  # of a foreign line
-            told = f"{place.journal} is damaged ({brief(error)}): move it away, or give another --name"
-            raise BlobexError(told) from error
+    return _open_journal(folder) if folder.url is None else _open_database(folder, folder.url)
+
+
+def _open_journal(folder: StudyFolder) -> BaseStorage:
+    folder.path.mkdir(parents=True, exist_ok=True)
+    lock = _JournalLock(folder.path / ".study.lock")
+    with locked(lock.path):
+        _cut_incomplete_line(folder.journal)
     try:
-        engine = create_engine(place.url)
-        inspect(engine).get_table_names()  # before there is a folder for what cannot be used
+        return JournalStorage(JournalFileBackend(str(folder.journal), lock_obj=lock))
+    except (
+        ArithmeticError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise BlobexError(
+            f"{folder.journal} is damaged ({brief(error)}): move it away, or give another --name"
+        ) from error
+
+
+def _open_database(folder: StudyFolder, url: str) -> BaseStorage:
+    try:
+        engine = create_engine(url)
+        inspect(engine).get_table_names()  # before a folder is made for a database that cannot be used
         engine.dispose()
-        place.folder.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings(), place.claimed():  # the first use of a database creates its tables
+        folder.path.mkdir(parents=True, exist_ok=True)
+        with warnings.catch_warnings(), folder.exclusive():  # the first use of a database creates its tables
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return RDBStorage(
-                place.url,
-                engine_kwargs={"pool_pre_ping": True},  # servers end connections that rest through a long trial
+                url,
+                engine_kwargs={"pool_pre_ping": True},  # servers close connections that are idle during a long trial
                 heartbeat_interval=HEARTBEAT,
-                grace_period=SILENCE,
-                heartbeat_stale_trial_callback=silent,
+                grace_period=GRACE,
+                heartbeat_stale_trial_callback=retry_callback(),
             )
-    except Exception as error:  # each database has errors of its own
+    except Exception as error:  # each database has its own exceptions
         raise BlobexError(
-            f"the storage {without_password(place.url)} cannot be used ({brief(without_password(str(error)))}): give a "
+            f"the storage {without_password(url)} cannot be used ({brief(without_password(str(error)))}): give a "
             "database's URL, such as sqlite:///sweeps.db, and install its driver"
         ) from error
 
 
-def _mend(journal: Path) -> None:
-    """Cut off a last line that was not written to its end: Optuna would read no line after it."""
-    if not journal.exists():
-        return
-    with journal.open("rb+") as file:
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            file.truncate(whole)
+def _cut_incomplete_line(journal: Path) -> None:
+    """Cut off a last line without end, which a power failure leaves: Optuna could not read the lines after it."""
+    if journal.exists():
+        content = journal.read_bytes()
+        complete = content.rfind(b"\n") + 1
+        if complete < len(content):
+            with journal.open("rb+") as file:
+                file.truncate(complete)

@@ -1,4 +1,4 @@
-"""What a sweep wants of the thing that it tunes."""
+"""Interface between a sweep and the search or training that it tunes."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from blobex.config.sweeps import Range, Sweep
 
 Number = int | float
 Values = Mapping[str, Number]  # by the names of the search space
-Settings = dict[str, Number]  # by their names in the parameters
+Settings = dict[str, Number]  # by the names of the parameters
 
-SIGNIFICANT = 4  # digits of a tuned value: what stands in a file is what was tried
+SIGNIFICANT = 4  # digits of a tuned value, so that the value in a file is the one that was tried
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a trial achieved."""
+    """Measurements of one trial."""
 
-    loss: float  # what a single objective makes small
-    measures: dict[str, float]  # all that is told of it
-    limits: dict[str, float]  # by what share of itself a limit is missed; at most 0: it is kept
-    objectives: dict[str, float]  # what mode pareto looks at; the names are the task's `directions`
-    stopped_after: int | None = None  # instances, if it was hopeless; all else is of these alone
-    picture: np.ndarray | None = None  # uint8 (H,W,3): its best and its worst
+    loss: float  # minimised with a single objective
+    measures: dict[str, float]
+    limits: dict[str, float]  # relative excess over each limit; at most 0 if the limit is kept
+    objectives: dict[str, float]  # of mode pareto, by the names of the task's `directions`
+    stopped_after: int | None = None  # instances that were measured, if the trial was stopped early
+    image: np.ndarray | None = None  # uint8 (H,W,3): the trial's best and worst result
 
 
 class Report(Protocol):
-    """Is told how a trial goes."""
+    """Callback by which a trial reports its progress."""
 
     def __call__(self, losses: Mapping[int, float], late: bool = False, /) -> bool:
-        """Whether the trial is hopeless and should stop, after these losses by instance; `late`: it is far too slow."""
+        """Report losses by instance, and whether the trial is far too slow; return True if it should stop."""
 
 
 class Task(Protocol):
-    """Something with knobs, which can be tried and measured."""
+    """Search or training whose settings are tuned."""
 
     @property
     def section(self) -> str:
-        """Of the parameters; the MLflow experiment and the folder of reports have its name."""
+        """Section of the parameters; also the name of the MLflow experiment and of the folder of reports."""
 
     @property
     def setup(self) -> str: ...
@@ -54,33 +54,33 @@ class Task(Protocol):
 
     @property
     def directions(self) -> Mapping[str, Literal["minimize", "maximize"]]:
-        """The objectives of mode pareto."""
+        """Objectives of mode pareto."""
 
     def identity(self) -> dict[str, Any]:
-        """All that a trial's figures depend on beside its settings, as JSON holds it."""
+        """Return everything that a trial's measurements depend on beside its settings, as JSON values."""
 
     def starts(self) -> dict[str, dict[str, Number]]:
-        """Values to try first, by name: "present", which stand in the parameters, and perhaps "published"."""
+        """Return the values of the first trials: "present", those of the parameters, and perhaps "published"."""
 
     def settings(self, values: Values) -> Settings:
-        """The settings that values of the search space stand for."""
+        """Convert values of the search space to settings."""
 
     def keys(self, settings: Settings) -> dict[str, Number]:
-        """The settings by their dotted keys in params.yaml."""
+        """Return the settings by their dotted keys in params.yaml."""
 
     def prepare(self) -> None:
-        """Compute what all trials share, once."""
+        """Compute what all trials share."""
 
     def measure(self, settings: Settings, report: Report) -> Outcome:
-        """Try settings, telling `report` how it goes. Any exception is the trial's failure."""
+        """Run a trial. Any exception makes the trial fail."""
 
     def again(self, settings: Settings) -> float:
-        """The loss of settings on what no trial saw, and no comparison will."""
+        """Return the loss of a finalist on data of neither the trials nor the comparison."""
 
     def compare(self, candidates: Mapping[str, Settings]) -> dict[str, Any]:
-        """Measures of each candidate on what no trial saw, and differences of "best" to each other one."""
+        """Measure candidates on held-out data, with the differences of "best" to each other candidate."""
 
 
 def rounded(value: Number) -> Number:
-    """A number that is short to write."""
+    """Round to `SIGNIFICANT` digits."""
     return value if isinstance(value, int) else float(f"{value:.{SIGNIFICANT}g}")

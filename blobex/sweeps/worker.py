@@ -1,4 +1,4 @@
-"""One process's share of a sweep: take a trial, try it, tell what came of it, until all are taken."""
+"""Work of one process of a sweep: take a trial, run it, and record its outcome, until all trials are taken."""
 
 from __future__ import annotations
 
@@ -9,142 +9,135 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import optuna
-from optuna.trial import Trial, TrialState
+from optuna.trial import Trial
 
 from blobex.config.params import Params
 from blobex.config.sweeps import Range
 from blobex.core.errors import BlobexError
+from blobex.core.processes import this_process
 from blobex.datasets.images import write_png
-from blobex.sweeps.study import Opened, counted, pruner, put_back, sampler
+from blobex.sweeps.study import OpenStudy, pruner, retry, sampler
 from blobex.sweeps.task import Number, Outcome, Task
+from blobex.sweeps.trials import whole_trials
 from blobex.tracking import runs as tracking
 from blobex.tracking.tracker import Tracker
 
-SUPERVISOR = "BLOBEX_SUPERVISOR"  # the number of the process that watches over its workers
+SUPERVISOR = "BLOBEX_SUPERVISOR"  # environment variable with the process id of the sweep that started this worker
 
 
 class TrialError(Exception):
-    """A trial came to nothing; the study goes on."""
+    """Failure of a trial; the study goes on."""
 
 
 def work(
-    opened: Opened, task: Task, params: Params, goal: int, after_each: Callable[[], object] = lambda: None
+    opened: OpenStudy, task: Task, params: Params, goal: int, after_each: Callable[[], object] = lambda: None
 ) -> None:
-    """Try trials until `goal` of them are done or being done, or whoever started this process is gone.
-
-    Who that was, SUPERVISOR in the environment tells: it may be gone before this is called.
-    """
+    """Run trials until `goal` of them are finished or running, or until the sweep that started this process is gone."""
     parent = int(os.environ.get(SUPERVISOR, os.getppid()))
-    with opened.place.alive() as worker:
-        while os.getppid() == parent and _next(opened, task, params, goal, worker):
-            after_each()
+    while os.getppid() == parent and _run_next(opened, task, params, goal):
+        after_each()
 
 
-def picture_path(folder: Path, number: int) -> Path:
-    """Where the best and the worst of a trial are shown."""
+def image_path(folder: Path, number: int) -> Path:
+    """Return the path of the image of a trial's best and worst result."""
     return folder / "trials" / f"{number}.png"
 
 
-def _next(opened: Opened, task: Task, params: Params, goal: int, worker: list[str]) -> bool:
-    """Whether there was a trial left to try.
-
-    Trials are counted, taken, given values and signed by one process at a time.
-    """
+def _run_next(opened: OpenStudy, task: Task, params: Params, goal: int) -> bool:
+    """Run the next trial; return False if none is left. Trials are counted and taken by one process at a time."""
     study = opened.study
-    with ExitStack() as claim:
-        claim.enter_context(opened.place.claimed())
-        trials = opened.trials()
-        if counted(trials) >= goal:
+    with ExitStack() as exclusive:
+        exclusive.enter_context(opened.folder.exclusive())
+        if opened.counted() >= goal:
             return False
-        study.sampler, study.pruner = sampler(task.options, len(trials)), pruner(task.options)
+        study.sampler, study.pruner = sampler(task.options, len(opened.trials())), pruner(task.options)
         space = opened.space()
 
         def objective(trial: Trial) -> float | tuple[float, ...]:
-            values = {name: _suggested(trial, name, each) for name, each in space.items()}
-            trial.set_user_attr("worker", worker)
-            claim.close()
-            return _try(opened, task, params, trial, values)
+            values = {name: _suggested(trial, name, entry) for name, entry in space.items()}
+            trial.set_user_attr("worker", this_process())
+            exclusive.close()
+            return _run(opened, task, params, trial, values)
 
         study.optimize(objective, n_trials=1, catch=(TrialError,))
     return True
 
 
-def _suggested(trial: Trial, name: str, each: Range) -> Number:
-    if each.whole:
-        return trial.suggest_int(name, round(each.low), round(each.high), log=each.log)
-    return trial.suggest_float(name, each.low, each.high, log=each.log)
+def _suggested(trial: Trial, name: str, entry: Range) -> Number:
+    if entry.whole:
+        return trial.suggest_int(name, round(entry.low), round(entry.high), log=entry.log)
+    return trial.suggest_float(name, entry.low, entry.high, log=entry.log)
 
 
-def _try(
-    opened: Opened, task: Task, params: Params, trial: Trial, values: Mapping[str, Number]
+def _run(
+    opened: OpenStudy, task: Task, params: Params, trial: Trial, values: Mapping[str, Number]
 ) -> float | tuple[float, ...]:
+    """Run a trial; return the value or values that Optuna optimises."""
     settings = task.settings(values)
     trial.set_user_attr("settings", settings)
     parent = opened.study.user_attrs.get("run_id")
     try:
-        with tracking.child(params, parent, task.section, task.setup, str(trial.number), task.keys(settings)) as run:
-            trial.set_user_attr("run_id", run.run_id)
+        with tracking.child(
+            params, parent, task.section, task.setup, str(trial.number), task.keys(settings)
+        ) as tracker:
             outcome = task.measure(settings, _Reporter(trial))
             if not math.isfinite(outcome.loss):
                 raise BlobexError(f"the loss is {outcome.loss}")
-            _tell(opened, trial, outcome, run)
+            _record(opened, trial, outcome, tracker)
     except KeyboardInterrupt:
-        put_back(opened, opened.trials()[trial.number], "it was interrupted")
+        retry(opened, opened.trials()[trial.number], "it was interrupted")
         raise
-    except Exception as error:  # a trial must not take the others along, whatever its values do to the networks
+    except Exception as error:  # whatever the values do to the networks, the other trials go on
         reason = str(error) if isinstance(error, BlobexError) else f"{type(error).__name__}: {error}"
         trial.set_user_attr("reason", " ".join(reason.split())[:500])
         raise TrialError(reason) from error
     if len(opened.study.directions) > 1:
         return tuple(outcome.objectives[name] for name in task.directions)
-    return outcome.loss if outcome.stopped_after is None else max(outcome.loss, _least(opened))
+    if outcome.stopped_after is None:
+        return outcome.loss
+    # A loss on the first instances is no record: Optuna learns at least the least loss of a whole trial.
+    return max([outcome.loss, *_least_loss(opened)])
 
 
-def _least(opened: Opened) -> float:
-    """The smallest loss of the trials that went to their end."""
-    ended = [trial.user_attrs for trial in opened.trials() if trial.state == TrialState.COMPLETE]
-    return min((each["loss"] for each in ended if each["stopped_after"] is None), default=-math.inf)
+def _least_loss(opened: OpenStudy) -> list[float]:
+    return sorted(trial.user_attrs["loss"] for trial in whole_trials(opened.trials()))[:1]
 
 
-def _tell(opened: Opened, trial: Trial, outcome: Outcome, run: Tracker) -> None:
-    """Note all about a trial: in the study, in the folder and in the tracker."""
-    for name, missed in outcome.limits.items():
-        trial.set_constraint(name, missed)
+def _record(opened: OpenStudy, trial: Trial, outcome: Outcome, tracker: Tracker) -> None:
+    """Store the outcome of a trial in the study, in the folder and in its tracked run."""
+    for name, value in outcome.limits.items():
+        trial.set_constraint(name, value)
     trial.set_user_attr("loss", outcome.loss)
     trial.set_user_attr("measures", outcome.measures)
     trial.set_user_attr("stopped_after", outcome.stopped_after)
-    run.log_metrics({"loss": outcome.loss, **outcome.measures, **_named("over", outcome.limits)})
-    if outcome.picture is not None:
-        path = picture_path(opened.place.folder, trial.number)
+    limits = {f"over_{name}": value for name, value in outcome.limits.items()}
+    tracker.log_metrics({"loss": outcome.loss, **outcome.measures, **limits})
+    if outcome.image is not None:
+        path = image_path(opened.folder.path, trial.number)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_png(path, outcome.picture)
-        run.log_artifact(path)
-
-
-def _named(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
-    return {f"{prefix}_{name}": value for name, value in values.items()}
+        write_png(path, outcome.image)
+        tracker.log_artifact(path)
 
 
 class _Reporter:
-    """Tells Optuna how a trial goes, and asks whether it is hopeless.
+    """Reports a trial's losses to Optuna's pruner.
 
-    Wilcoxon's test compares instance by instance with the best trial; the median is of the mean so far. A trial that is
-    stopped is not told as pruned, but with what it had reached: a Gaussian process learns nothing of pruned ones. What
-    it had reached on easy instances is no record: the least loss of a whole trial is the least that it is told with.
-    Nothing stops a trial that the study began with, as the best is compared with it, nor any with several objectives.
+    Wilcoxon's test compares them instance by instance with the best trial; the median pruner compares means. A trial
+    that is stopped is completed with the loss so far rather than pruned, as a Gaussian process learns nothing from
+    pruned trials. Starting values are never stopped, as the best is compared with them, nor are several objectives.
     """
 
     def __init__(self, trial: Trial) -> None:
-        self.trial, self.seen = trial, dict[int, float]()
+        self.trial, self.losses = trial, dict[int, float]()
 
     def __call__(self, losses: Mapping[int, float], late: bool = False, /) -> bool:
         study = self.trial.study
         if len(study.directions) > 1:
             return False
-        self.seen |= losses
+        self.losses |= losses
         if isinstance(study.pruner, optuna.pruners.WilcoxonPruner):
             for instance, loss in losses.items():
                 self.trial.report(loss, instance)
         else:
-            self.trial.report(sum(self.seen.values()) / len(self.seen), max(self.seen))
+            self.trial.report(sum(self.losses.values()) / len(self.losses), max(self.losses))
         return "name" not in self.trial.user_attrs and (late or self.trial.should_prune())

@@ -242,6 +242,6 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_every_kind_of_sweep_has_a_command():
     from blobex.cli.sweep import SWEEPS
-    from blobex.sweeps.tasks import KINDS
+    from blobex.sweeps.storage import KINDS
 
     assert tuple(SWEEPS) == KINDS

@@ -1,4 +1,4 @@
-"""Sweeps over a real PostgreSQL server: workers of one machine and of several, killed and silent ones."""
+"""Sweeps with a real PostgreSQL server: workers of one machine and of several, and killed ones."""
 
 import os
 import signal
@@ -12,11 +12,11 @@ import pytest
 from chaos_sweep import disturbed
 from optuna.trial import TrialState
 from worlds.postgresql_server import PASSWORD, programs, serving
-from worlds.tiny_sweep import FormulaTask, command, opened, params, swept
+from worlds.tiny_sweep import command, opened, process_id, repeats, swept
 
 from blobex.core.errors import BlobexError
-from blobex.sweeps.storage import VARIABLE, Place
-from blobex.sweeps.study import counted, reason
+from blobex.sweeps.storage import VARIABLE, StudyFolder
+from blobex.sweeps.trials import failure
 
 pytestmark = [
     pytest.mark.slow,
@@ -34,7 +34,7 @@ def server():
 
 @pytest.fixture
 def url(server):
-    """Of an empty database."""
+    """URL of an empty database."""
     from sqlalchemy import create_engine, text
 
     engine = create_engine(server)
@@ -57,14 +57,15 @@ def started(folder, url, workers=2, seconds=0.5):
         )
 
 
-def check_whole(trials, goal):
-    """Every trial was run to its end, once."""
+def check_whole(study, goal):
+    """Assert that every trial was run to its end, once; return the lost ones."""
+    trials = study.trials()
     done = [trial for trial in trials if trial.state == TrialState.COMPLETE]
-    assert len(done) == goal == counted(trials)
+    assert len(done) == goal == study.counted()
     assert len({tuple(trial.params.values()) for trial in done}) == goal
     lost = [trial for trial in trials if trial.state == TrialState.FAIL]
     assert len(done) + len(lost) == len(trials)
-    assert {trial.user_attrs["again"] for trial in done if "again" in trial.user_attrs} <= {t.number for t in lost}
+    assert set(repeats(trials)) <= {trial.number for trial in lost}
     names = [trial.user_attrs["name"] for trial in done if "name" in trial.user_attrs]
     assert sorted(names) == ["present", "published"]
     return lost
@@ -77,16 +78,16 @@ def test_killed_worker_loses_nothing_and_no_password_is_shown(tmp_path, url):
         time.sleep(0.2)
         lines += [line for line in command_lines() if PASSWORD in line]
         if study is None and (tmp_path / "here" / "workers").exists():
-            study = opened(tmp_path / "here", FormulaTask(params().sweep_cf), url=url)
+            study = opened(tmp_path / "here", url=url)
         running = study.study.get_trials(states=(TrialState.RUNNING,)) if study else []
-        busy = [trial for trial in running if "worker" in trial.user_attrs and trial.number >= 3]
+        busy = [trial for trial in running if "settings" in trial.user_attrs and trial.number >= 3]
         if busy and killed is None:
             killed = busy[0]
-            os.kill(int(killed.user_attrs["worker"][1].partition("-")[0]), signal.SIGKILL)
+            os.kill(process_id(killed), signal.SIGKILL)
     assert process.returncode == 0, (tmp_path / "here.txt").read_text()
     with closing(study):
-        lost = check_whole(study.trials(), GOAL)
-    assert [trial.number for trial in lost] == [killed.number] and "SIGKILL" in reason(lost[0])
+        lost = check_whole(study, GOAL)
+    assert [trial.number for trial in lost] == [killed.number] and "killed" in failure(lost[0])
     assert lines == []
     assert PASSWORD not in "".join(path.read_text() for path in tmp_path.rglob("*.txt"))
 
@@ -103,25 +104,25 @@ def test_machines_that_begin_together_share_the_trials(tmp_path, url):
     processes = [started(tmp_path / name, url) for name in ("one", "two")]
     for process in processes:
         assert process.wait(timeout=300) == 0, [path.read_text() for path in tmp_path.glob("*.txt")]
-    with closing(opened(tmp_path / "one", FormulaTask(params().sweep_cf), url=url)) as study:
-        assert check_whole(study.trials(), GOAL) == []
+    with closing(opened(tmp_path / "one", url=url)) as study:
+        assert check_whole(study, GOAL) == []
     folders = {path.name for path in tmp_path.iterdir() if (path / "best.yaml").is_file()}
     assert folders == {"one", "two"}
 
 
 def test_killing_workers_and_the_sweep_loses_nothing(tmp_path, url):
-    found = disturbed(tmp_path, kills=8, seed=1, url=url)
-    assert found.faults() == [] and found.kills == 8
+    counts = disturbed(tmp_path, kills=8, seed=1, url=url)
+    assert counts.faults() == [] and counts.kills == 8
 
 
-def test_claim_of_a_killed_process_is_free(tmp_path, url):
+def test_lock_of_a_killed_process_is_released(tmp_path, url):
     code = (
-        "import os, signal, sys; from pathlib import Path; from blobex.sweeps.storage import Place\n"
-        f"with Place(Path({str(tmp_path)!r}), {url!r}).claimed(): os.kill(os.getpid(), signal.SIGKILL)"
+        "import os, signal, sys; from pathlib import Path; from blobex.sweeps.storage import StudyFolder\n"
+        f"with StudyFolder(Path({str(tmp_path)!r}), {url!r}).exclusive(): os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
     begun = time.monotonic()
-    with Place(tmp_path / "elsewhere", url).claimed():
+    with StudyFolder(tmp_path / "elsewhere", url).exclusive():
         assert time.monotonic() - begun < 20
 
 

@@ -1,4 +1,4 @@
-"""What sweeps tune, in the painted world whose cause is known."""
+"""Tasks that sweeps tune, in the painted world."""
 
 import dataclasses
 import json
@@ -9,55 +9,28 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from worlds.sweep_world import COUNT, search_task, world_images, world_params
 from worlds.tiny_models import NETWORK, save_models
 from worlds.tiny_networks import random_blobgan
 from worlds.tiny_world import HEIGHT, render, scenes, tiny_explainer, tiny_params
 
 from blobex.config.read import load_params
-from blobex.config.sweeps import Range
 from blobex.core.errors import BlobexError
 from blobex.datasets.images import to_array, write_png
 from blobex.explain.request import Request
-from blobex.sweeps import tasks
-from blobex.sweeps.compare import comparison, table
-from blobex.sweeps.counterfactual_task import Answers, CounterfactualTask
-from blobex.sweeps.encoder_task import EncoderTask, explained_by_picture
-from blobex.sweeps.images import Parts, parts
-from blobex.sweeps.inversion_task import InversionTask
-from blobex.sweeps.run import sweep
-from blobex.sweeps.storage import Place
+from blobex.sweeps.comparison import comparison, table
+from blobex.sweeps.launch import load_task
+from blobex.sweeps.storage import StudyFolder
 from blobex.sweeps.study import begin
+from blobex.sweeps.sweep import sweep
+from blobex.sweeps.sweep_images import split_images
+from blobex.sweeps.tune_counterfactual import Answers, CounterfactualTask
+from blobex.sweeps.tune_encoder import EncoderTask, explained_by_image
+from blobex.sweeps.tune_inversion import InversionTask
 from blobex.sweeps.worker import work
 
-COUNT = 4
-SPACE = {
-    "travel": Range(0.2, 5, True, False),
-    "steps": Range(5, 60, True, True),
-    "lambda_prox": Range(0.001, 1, True, False),
-}
 FREE = lambda losses, late=False: False  # noqa: E731
 HOPELESS = lambda losses, late=False: True  # noqa: E731
-
-
-def world_params(**options):
-    params = tiny_params()
-    options = {"variants": ["basic"], "images": COUNT, "held_out": COUNT, "chunk": 2, "sampler": "random", **options}
-    explain = dataclasses.replace(params.explain, attributes=["stop"])
-    run = dataclasses.replace(params.run, tracking_uri="none")
-    swept = dataclasses.replace(params.sweep_cf, space=SPACE, **options)
-    inverted = dataclasses.replace(params.sweep_invert, images=COUNT, held_out=COUNT, chunk=2, sampler="random")
-    return dataclasses.replace(params, explain=explain, run=run, sweep_cf=swept, sweep_invert=inverted)
-
-
-def world_parts():
-    shown = render(scenes(3 * COUNT))
-    names = [f"{number}.png" for number in range(3 * COUNT)]
-    ends = [slice(first, first + COUNT) for first in (0, COUNT, 2 * COUNT)]
-    return Parts(*((names[end], shown[end]) for end in ends))
-
-
-def search_task(folder, **options):
-    return CounterfactualTask(tiny_explainer(world_params(**options)), world_parts(), folder)
 
 
 def test_starts_are_the_present_and_the_published_settings(tmp_path):
@@ -77,37 +50,37 @@ def test_travel_couples_steps_and_learning_rate(tmp_path):
 
 def test_trial_agrees_with_the_explainer(tmp_path):
     task = search_task(tmp_path)
-    told = {}
+    reported = {}
     settings = {"learning_rate": 0.03, "steps": 40, "lambda_prox": 0.01}
-    outcome = task.measure(settings, lambda losses, late=False: told.update(losses))
-    arrays = [to_array(picture) for picture in task.pictures.seen[1]]
+    outcome = task.measure(settings, lambda losses, late=False: reported.update(losses))
+    arrays = [to_array(picture) for picture in task.images.seen[1]]
     records = tiny_explainer(world_params()).explain(arrays, Request(["stop"]))
     assert all(record.flipped for record in records)
     price = task.options.blob_price
     costs = [record.perceptual + price * len(record.blobs) for record in records]
     assert outcome.measures["flip_rate"] == 1 and outcome.limits["flip_rate"] < 0
     assert outcome.loss == pytest.approx(np.mean(costs), rel=0.05)  # pictures were rounded to bytes there
-    assert sorted(told) == list(range(COUNT)) and np.mean(list(told.values())) == pytest.approx(outcome.loss)
-    assert outcome.picture.dtype == np.uint8 and outcome.stopped_after is None
+    assert sorted(reported) == list(range(COUNT)) and np.mean(list(reported.values())) == pytest.approx(outcome.loss)
+    assert outcome.image.dtype == np.uint8 and outcome.stopped_after is None
 
 
 @pytest.mark.parametrize("chunk", [1, 3])
-def test_pictures_are_asked_one_question_in_turn(tmp_path, chunk):
-    params, told = world_params(chunk=chunk), {}
+def test_images_get_one_question_in_turn(tmp_path, chunk):
+    params, reported = world_params(chunk=chunk), {}
     params = dataclasses.replace(params, explain=dataclasses.replace(params.explain, attributes=["forward", "stop"]))
-    task = CounterfactualTask(tiny_explainer(params), world_parts(), tmp_path)
-    outcome = task.measure({"steps": 40}, lambda losses, late=False: told.update(losses))
+    task = CounterfactualTask(tiny_explainer(params), world_images(), tmp_path)
+    outcome = task.measure({"steps": 40}, lambda losses, late=False: reported.update(losses))
     every = tiny_explainer(params).explain(
-        [to_array(picture) for picture in task.pictures.seen[1]], Request(["forward", "stop"])
+        [to_array(picture) for picture in task.images.seen[1]], Request(["forward", "stop"])
     )
     mine = [every[2 * number + number % 2] for number in range(COUNT)]  # forward of the first picture, stop of the next
     assert [record.attribute for record in mine] == ["forward", "stop"] * (COUNT // 2)
     price = task.options.blob_price
-    assert list(told.values()) == pytest.approx([one.perceptual + price * len(one.blobs) for one in mine], rel=0.05)
+    assert list(reported.values()) == pytest.approx([one.perceptual + price * len(one.blobs) for one in mine], rel=0.05)
     assert outcome.measures["changed_blobs"] == np.mean([len(one.blobs) for one in mine])
 
 
-def test_hopeless_trial_tells_how_far_it_came(tmp_path):
+def test_stopped_trial_says_after_how_many_images(tmp_path):
     outcome = search_task(tmp_path).measure({"steps": 5}, HOPELESS)
     assert outcome.stopped_after == 2
 
@@ -115,7 +88,7 @@ def test_hopeless_trial_tells_how_far_it_came(tmp_path):
 @pytest.mark.parametrize(("mode", "stopped"), [("single", 2), ("pareto", None)])
 def test_a_trial_that_is_far_too_slow_is_hopeless_unless_the_best_is_compared_with_it(tmp_path, mode, stopped):
     task = search_task(tmp_path, seconds=1e-6, mode=mode, pruner="none", flip_rate=0.0)
-    study = begin(task, Place(tmp_path), "study")
+    study = begin(task, StudyFolder(tmp_path), "study")
     work(study, task, task.explainer.params, 3)
     *starts, other = study.trials()
     assert [trial.user_attrs["name"] for trial in starts] == ["present", "published"]
@@ -123,7 +96,7 @@ def test_a_trial_that_is_far_too_slow_is_hopeless_unless_the_best_is_compared_wi
     assert all(trial.constraints["seconds"] > 0 for trial in (*starts, other))
 
 
-def test_a_picture_twice_as_wide_may_take_twice_as_long(tmp_path):
+def test_image_twice_as_wide_may_take_twice_as_long(tmp_path):
     task = search_task(tmp_path, seconds=1.5, flip_rate=0.5)
     assert task.limits({"flip_rate": 0.5, "seconds": 3.0}, "flip_rate", 0.5) == {"flip_rate": 0.0, "seconds": 0.0}
     other = search_task(tmp_path, seconds=3.0)
@@ -135,47 +108,41 @@ def test_another_perceptual_network_is_another_study_and_other_results(tmp_path)
     explainer = task.explainer
     data = dataclasses.replace(explainer.params.data, perceptual="vgg")
     other = dataclasses.replace(explainer, params=dataclasses.replace(explainer.params, data=data))
-    assert CounterfactualTask(other, world_parts(), tmp_path).identity() != task.identity()
+    assert CounterfactualTask(other, world_images(), tmp_path).identity() != task.identity()
     plan = explainer.plan(task.requests[0])
     assert other.settings(plan) != explainer.settings(plan)
 
 
-def test_pictures_are_asked_as_variants_say_in_turn(tmp_path):
-    """And a chunk's answers are those of its pictures asked one by one, in their order."""
+def test_images_are_explained_as_the_variants_in_turn(tmp_path):
+    """The answers of a chunk are those of its images one by one, in their order."""
     mixed = search_task(tmp_path, variants=["basic", "targeted"])
     index = torch.arange(COUNT)
-    together = mixed._answers(mixed.explainer, mixed.seen, index)
+    together = mixed.answers(mixed.explainer, mixed.seen, index)
     for number in range(COUNT):
         name = ["basic", "targeted"][number % 2]  # one attribute: every picture is the next variant's turn
         alone = search_task(tmp_path, variants=[name])
-        (one,) = alone._answers(alone.explainer, alone.seen, index[number : number + 1]).records
+        (one,) = alone.answers(alone.explainer, alone.seen, index[number : number + 1]).records
         (same,) = together.records[number : number + 1]
         assert same == one and np.array_equal(same.counterfactual, one.counterfactual)
         assert name == "basic" or set(same.changed_keys) <= {"spatial_style"}
     assert mixed.identity() != search_task(tmp_path).identity()
 
 
-def test_the_comparison_tells_how_many_flip_asked_as_each_variant(tmp_path):
+def test_comparison_has_the_flip_rate_of_each_variant(tmp_path):
     task = search_task(tmp_path, variants=["basic", "targeted"])
     settings = task.settings(task.starts()["present"]) | {"steps": 5}
     compared = task.compare({"best": settings})
-    told = compared["measures"]["best"]
-    assert told["flip_rate"] == pytest.approx((told["flip_rate_basic"] + told["flip_rate_targeted"]) / 2)
+    reported = compared["measures"]["best"]
+    assert reported["flip_rate"] == pytest.approx((reported["flip_rate_basic"] + reported["flip_rate_targeted"]) / 2)
     assert "flip_rate_targeted" in table(compared)
     alone = search_task(tmp_path).compare({"best": settings})["measures"]["best"]
     assert not [name for name in alone if name.startswith("flip_rate_")]
 
 
-@pytest.mark.parametrize(
-    ("variants", "problem"),
-    [
-        ([], r"sweep_cf\.variants is empty: name at least one"),
-        (["basic", "diverse"], r"different numbers of answers \(basic 1 and diverse 3\): sweep them one at a time"),
-    ],
-)
-def test_variants_that_cannot_be_swept(tmp_path, variants, problem):
+def test_variants_with_different_numbers_of_answers_cannot_be_swept_together(tmp_path):
+    problem = r"different numbers of answers \(basic 1 and diverse 3\): sweep them one at a time"
     with pytest.raises(BlobexError, match=problem):
-        search_task(tmp_path, variants=variants)
+        search_task(tmp_path, variants=["basic", "diverse"])
 
 
 def test_settings_out_of_range_fail(tmp_path):
@@ -198,16 +165,16 @@ def test_giving_up_on_hard_pictures_does_not_pay():
     )
 
 
-def test_questions_that_are_none_do_not_count():
-    asked = np.array([[True, False], [False, False]])
+def test_questions_decided_as_wanted_do_not_count():
+    valid = np.array([[True, False], [False, False]])
     flipped, nothing = np.array([[True, False], [False, False]]), np.zeros((2, 2), bool)
-    found = Answers(asked, flipped, nothing, np.full((2, 2), 0.3), np.ones((2, 2)), 1.0, [])
+    found = Answers(valid, flipped, nothing, np.full((2, 2), 0.3), np.ones((2, 2)), 1.0, [])
     losses = found.losses(0.0, 1.0)
     assert losses[0] == pytest.approx(0.3) and np.isnan(losses[1])
     assert found.measures()["flip_rate"] == 1
 
 
-def test_pictures_are_inverted_once(tmp_path, monkeypatch):
+def test_images_are_inverted_once(tmp_path, monkeypatch):
     search_task(tmp_path).prepare()
     (kept,) = tmp_path.glob("inversions-*.pt")
     monkeypatch.setattr("blobex.explain.explainer.invert", lambda *arguments, **options: pytest.fail("inverted again"))
@@ -218,19 +185,19 @@ def test_pictures_are_inverted_once(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_sweep_of_the_search(tmp_path, monkeypatch):
-    monkeypatch.setattr("blobex.sweeps.run.write_plots", lambda opened, task: [])
+    monkeypatch.setattr("blobex.sweeps.sweep.write_plots", lambda opened, task: [])
     task = search_task(tmp_path, flip_rate=0.9)
-    study = begin(task, Place(tmp_path), "study")
+    study = begin(task, StudyFolder(tmp_path), "study")
     compared = sweep(study, task, task.explainer.params, 3, 1, [])
     assert all(each["loss"]["mean"] <= 0.02 for each in compared["differences"].values())
     assert compared["pictures"] == COUNT and set(compared["measures"]) == {"present", "published", "best"}
     text = table(compared)
     assert "best - published, with 95% intervals over pictures:" in text and "on 4 pictures held out" in text
     assert len(list(tmp_path.glob("inversions-*.pt"))) == 3
-    swapped = dataclasses.replace(task.pictures, seen=task.pictures.held_out)
+    swapped = dataclasses.replace(task.images, seen=task.images.held_out)
     other = CounterfactualTask(tiny_explainer(world_params(flip_rate=0.9)), swapped, tmp_path)
     with pytest.raises(BlobexError, match="another pictures"):
-        begin(other, Place(tmp_path), "study")
+        begin(other, StudyFolder(tmp_path), "study")
 
 
 SAMPLES = {
@@ -263,7 +230,7 @@ def test_what_fails_where_settings_are_compared_is_left_out(capsys):
 
 
 def test_more_steps_reconstruct_better():
-    task = InversionTask(tiny_explainer(world_params()), world_parts())
+    task = InversionTask(tiny_explainer(world_params()), world_images())
     starts = {name: task.settings(values) for name, values in task.starts().items()}
     assert starts["published"]["learning_rate"] == 0.02 and starts["published"]["steps"] == 400
     few, many = (task.measure({"learning_rate": 0.02, "steps": steps, "decision_steps": 1}, FREE) for steps in (1, 40))
@@ -291,28 +258,28 @@ def test_encoder_explains_more_after_more_steps(tmp_path):
         "encoder_pretrain.training.learning_rate": 0.01,
         "encoder_pretrain.training.halve_every": 1500,
     }
-    told = {}
-    outcome = task.measure({"learning_rate": 0.01, "halvings": 2.0}, lambda losses, late=False: told.update(losses))
-    assert list(told) == [50, 60] and outcome.loss == pytest.approx(1 - outcome.measures["w_explained"])
+    reported = {}
+    outcome = task.measure({"learning_rate": 0.01, "halvings": 2.0}, lambda losses, late=False: reported.update(losses))
+    assert list(reported) == [50, 60] and outcome.loss == pytest.approx(1 - outcome.measures["w_explained"])
     stopped = task.measure({"learning_rate": 0.01, "halvings": 2.0}, HOPELESS)
     assert stopped.stopped_after == 50
     barely = task.measure({"learning_rate": 1e-7, "halvings": 2.0}, FREE)
     assert outcome.loss < barely.loss
 
 
-def test_explained_by_picture_is_the_stage_s_measure_taken_apart():
+def test_explained_by_image_is_the_stage_s_measure_taken_apart():
     from blobex.training.encoder import EncoderPretrainModule, explained_variance
 
     params = tiny_params()
     blobgan = random_blobgan(NETWORK, HEIGHT, 2)
-    from tiny_models import small_encoder
+    from worlds.tiny_models import small_encoder
 
     torch.manual_seed(0)
     module = EncoderPretrainModule(small_encoder(), blobgan, params.encoder_pretrain.training, 0, {})
-    assert explained_by_picture(module, 256, 0).mean() == pytest.approx(explained_variance(module, 64), rel=1e-4)
+    assert explained_by_image(module, 256, 0).mean() == pytest.approx(explained_variance(module, 64), rel=1e-4)
 
 
-def test_too_few_pictures_are_told(tmp_path):
+def test_too_few_images_are_an_error(tmp_path):
     folder = tmp_path / "photos" / "val"
     folder.mkdir(parents=True)
     (tmp_path / "photos" / "train").mkdir()
@@ -321,19 +288,19 @@ def test_too_few_pictures_are_told(tmp_path):
     params = tiny_params()
     data = dataclasses.replace(params.data, source="folder", root=str(tmp_path / "photos"), cache=None)
     params = dataclasses.replace(params, data=data, invert=dataclasses.replace(params.invert, images=2))
-    found = parts(params, "rect", 2, 1, 1)
+    found = split_images(params, "rect", 2, 1, 1)
     names = [*found.seen[0], *found.finals[0], *found.held_out[0]]
     assert [Path(name).name for name in names] == ["2.png", "3.png", "4.png", "5.png"]
     with pytest.raises(BlobexError, match="needs 5, but behind the first 2"):
-        parts(params, "rect", 2, 1, 2)
+        split_images(params, "rect", 2, 1, 2)
 
 
 def test_unknown_kind(tmp_path):
     with pytest.raises(BlobexError, match="unknown sweep 'gan'"):
-        tasks.load_task("gan", "rect", tiny_params(), tmp_path, tmp_path)
+        load_task("gan", "rect", tiny_params(), tmp_path, tmp_path)
 
 
-def test_time_of_a_trial_is_its_own(tmp_path):
+def test_seconds_of_a_trial_are_of_its_own_process_and_one_thread(tmp_path):
     """Waiting costs nothing, and the number of threads, which a sweep shares out, is the same for all trials."""
     task, threads = search_task(tmp_path), []
     answer, before = task.explainer.explain_batch, torch.get_num_threads()

@@ -1,6 +1,6 @@
-"""A task of formulas alone, to sweep without networks; also the worker process of its sweeps.
+"""Sweep of a formula, without networks; also the command of its worker processes.
 
-Its best setting is learning_rate 0.1 at steps 100: the loss is the squared distance to it, in powers of ten.
+The best setting is learning_rate 0.1 at steps 100: the loss is the squared distance to it, in powers of ten.
 """
 
 import dataclasses
@@ -16,12 +16,13 @@ from worlds.profiles import profile_params
 
 from blobex.config.sweeps import Range
 from blobex.core.errors import BlobexError
-from blobex.sweeps.run import sweep
-from blobex.sweeps.storage import VARIABLE, Place
+from blobex.sweeps.storage import VARIABLE, StudyFolder
 from blobex.sweeps.study import begin
+from blobex.sweeps.sweep import sweep
 from blobex.sweeps.task import Outcome, rounded
 from blobex.sweeps.worker import work
 
+TESTS = str(Path(__file__).parents[1])
 INSTANCES = 12
 
 
@@ -38,7 +39,6 @@ class FormulaTask:
 
     def __init__(self, options, seconds=0.0, broken=lambda settings: False, version=1):
         self.options, self.seconds, self.broken, self.version = options, seconds, broken, version
-        self.prepared = 0
 
     def identity(self):
         return {"version": self.version}
@@ -53,7 +53,7 @@ class FormulaTask:
         return {f"explain.rect.{name}": value for name, value in settings.items()}
 
     def prepare(self):
-        self.prepared += 1
+        pass
 
     def loss(self, settings, instance):
         rate, steps = math.log10(settings["learning_rate"] / 0.1), math.log10(settings["steps"] / 100)
@@ -72,8 +72,7 @@ class FormulaTask:
         loss, rate = float(np.mean(list(losses.values()))), 1 - abs(math.log10(settings["steps"] / 100)) / 2
         measures = {"flip_rate": rate, "perceptual": loss, "seconds": settings["steps"] / 1000}
         limits = {"flip_rate": self.options.flip_rate - rate}
-        picture = np.full((8, 8, 3), 9, np.uint8)
-        return Outcome(loss, measures, limits, dict(measures), stopped, picture)
+        return Outcome(loss, measures, limits, dict(measures), stopped, np.full((8, 8, 3), 9, np.uint8))
 
     def again(self, settings):
         return self.loss(settings, 0)
@@ -82,17 +81,28 @@ class FormulaTask:
         return {"pictures": 1, "measures": {n: {"loss": self.loss(s, 0)} for n, s in candidates.items()}}
 
 
-def opened(folder, task, name="study", url=None):
-    return begin(task, Place(Path(folder), url), name)
+def opened(folder, task=None, name="study", url=None):
+    return begin(task or FormulaTask(params().sweep_cf), StudyFolder(Path(folder), url), name)
+
+
+def process_id(trial):
+    """Return the process id of a running trial's worker."""
+    return int(trial.user_attrs["worker"].split()[1])
+
+
+def repeats(trials):
+    """Return the numbers of the trials that were tried again, once for each repetition."""
+    return [trial.system_attrs["retry_history"][-1] for trial in trials if "retry_history" in trial.system_attrs]
 
 
 def command(folder, goal, seconds=0.0, deadly=0, uri="none", workers=0):
-    """Of a worker or, if it is told how many, of a sweep with so many."""
-    return [sys.executable, __file__, *map(str, (folder, goal, seconds, deadly, uri, workers))]
+    """Return the command of a worker or, with `workers`, of a sweep with that many."""
+    code = f"import sys; sys.path.append({TESTS!r}); from worlds.tiny_sweep import main; main(*sys.argv[1:])"
+    return [sys.executable, "-c", code, *map(str, (folder, goal, seconds, deadly, uri, workers))]
 
 
 def swept(folder, goal=10, task=None, values=None, workers=1, seconds=0.0, name="study", url=None, deadly=0):
-    """A study after a sweep, and its comparison; trials of `deadly` steps kill their workers."""
+    """Run a sweep; return its study and comparison. Trials of `deadly` steps kill their workers."""
     values = values or params()
     task = task or FormulaTask(values.sweep_cf, seconds)
     study = opened(folder, task, name, url)
@@ -101,6 +111,7 @@ def swept(folder, goal=10, task=None, values=None, workers=1, seconds=0.0, name=
 
 
 def main(folder, goal, seconds, deadly, uri, workers):
+    """Run the process of `command`."""
     values, url = params(uri), os.environ.get(VARIABLE) or None
     if workers != "0":
         swept(folder, int(goal), None, values, int(workers), float(seconds), url=url)
@@ -112,7 +123,3 @@ def main(folder, goal, seconds, deadly, uri, workers):
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,11 +1,12 @@
-"""Sweeps of a task whose best settings are known, alone and with workers that are killed."""
+"""Sweeps of a formula whose best settings are known, with one worker and with workers that are killed."""
 
 import csv
 import dataclasses
 import json
 import math
+import os
 import random
-import socket
+import signal
 import subprocess
 import sys
 import time
@@ -17,18 +18,20 @@ import yaml
 from chaos_sweep import disturbed
 from optuna.trial import TrialState, create_trial
 from worlds.profiles import params_text, profile_params
-from worlds.tiny_sweep import INSTANCES, FormulaTask, command, opened, params, swept
+from worlds.tiny_sweep import INSTANCES, FormulaTask, command, opened, params, process_id, repeats, swept
 
 from blobex.config.read import load_params
 from blobex.config.sweeps import Range
 from blobex.config.write import replace_values
 from blobex.core.errors import BlobexError
-from blobex.sweeps import space, tasks
-from blobex.sweeps.best import apply, best_trial
-from blobex.sweeps.claim import is_locked, locked
-from blobex.sweeps.plots import _by_settings, history, on_front, parallel, pareto
-from blobex.sweeps.run import _running, sweep
-from blobex.sweeps.study import TRIES, counted, put_back_silent, reason, recover
+from blobex.core.processes import this_process
+from blobex.sweeps import launch, space
+from blobex.sweeps.best import apply
+from blobex.sweeps.plots import history, on_front, pareto
+from blobex.sweeps.storage import TRIES
+from blobex.sweeps.study import recover
+from blobex.sweeps.sweep import sweep
+from blobex.sweeps.trials import best_trial, failure
 from blobex.sweeps.worker import SUPERVISOR, work
 from blobex.tracking import store as mlflow_store
 
@@ -37,10 +40,10 @@ from blobex.tracking import store as mlflow_store
 def quick(request, monkeypatch):
     """Plots take seconds: most tests do without."""
     if request.node.get_closest_marker("slow") is None and "plots" not in request.node.name:
-        monkeypatch.setattr("blobex.sweeps.run.write_plots", lambda opened, task: [])
+        monkeypatch.setattr("blobex.sweeps.sweep.write_plots", lambda opened, task: [])
 
 
-def test_sweep_begins_with_what_is_known_and_ends_with_the_best_and_plots(tmp_path):
+def test_sweep_begins_with_the_starting_values_and_writes_the_best_and_plots(tmp_path):
     study, compared = swept(tmp_path)
     trials = study.trials()
     assert [trial.user_attrs.get("name") for trial in trials[:3]] == ["present", "published", None]
@@ -61,7 +64,7 @@ def test_sweep_begins_with_what_is_known_and_ends_with_the_best_and_plots(tmp_pa
     assert len(list((tmp_path / "trials").glob("*.png"))) == 10
 
 
-def test_resumed_study_is_that_of_an_unbroken_one(tmp_path):
+def test_continued_study_has_the_trials_of_an_uninterrupted_one(tmp_path):
     whole, _ = swept(tmp_path / "whole", 8)
     swept(tmp_path / "parts", 3)
     parts, _ = swept(tmp_path / "parts", 8)
@@ -80,7 +83,7 @@ def test_study_of_something_else_is_refused(tmp_path):
         opened(tmp_path, FormulaTask(pareto.sweep_cf))
 
 
-def test_failed_trial_tells_why_and_the_study_goes_on(tmp_path):
+def test_failed_trial_has_its_reason_and_the_study_goes_on(tmp_path):
     values = params()
     task = FormulaTask(values.sweep_cf, broken=lambda settings: settings["steps"] == 200)
     study, compared = swept(tmp_path, 5, task, values)
@@ -91,7 +94,7 @@ def test_failed_trial_tells_why_and_the_study_goes_on(tmp_path):
 
 
 @pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("CUDA out of memory"), ZeroDivisionError()])
-def test_any_error_of_a_trial_is_its_own(tmp_path, error):
+def test_any_exception_makes_its_trial_fail(tmp_path, error):
     def broken(settings):
         raise error
 
@@ -101,7 +104,7 @@ def test_any_error_of_a_trial_is_its_own(tmp_path, error):
         swept(tmp_path, 2, task, values)
 
 
-def test_loss_that_is_no_number_fails(tmp_path):
+def test_loss_that_is_not_finite_fails(tmp_path):
     values = params()
     task = FormulaTask(values.sweep_cf)
     task.loss = lambda settings, instance: float("nan") if settings["steps"] == 200 else 1.0
@@ -223,9 +226,6 @@ def test_plots_call_no_stopped_trial_the_best():
     trials = [tried(0, 10, 0.5), tried(1, 20, 0.1, stopped=4), tried(2, 30, 0.3), tried(3, 40, 0.4)]
     points = [point for dots in history(trials).axes[0].collections for point in dots.get_offsets().tolist()]
     assert sorted(points) == [[0, 0.5], [1, 0.3], [2, 0.3], [3, 0.4]]
-    (line,) = [each for each in parallel(_by_settings(trials), 3).axes[0].lines if each.get_label() == "best"]
-    heights = line.get_ydata()
-    assert heights[0] == heights[1] == 1 and heights[2] == pytest.approx(math.log(4 / 3) / math.log(5 / 3))
 
 
 def test_front():
@@ -236,7 +236,7 @@ def test_front():
 def test_ranges():
     wide = space.widened({"a": Range(1, 2, True, False)}, {"x": {"a": 0}, "y": {"a": 5}})
     assert wide["a"] == Range(1, 5, True, False)
-    assert space.inside({"a": Range(1, 5, True, True)}, {"a": 0, "b": 3}) == {"a": 1}
+    assert space.clamped({"a": Range(1, 5, True, True)}, {"a": 0, "b": 3}) == {"a": 1}
     assert space.from_json(json.loads(json.dumps(space.to_json(wide)))) == wide
     for bad, message in (
         ({"a": Range(2, 1, False, False)}, "low must be below high"),
@@ -255,8 +255,8 @@ def test_apply_changes_the_numbers_and_nothing_else(tmp_path):
     path.write_text(text)
     values = {"explain.rect.learning_rate": 1e-05, "explain.rect.steps": 33, "explain.rect.lambda_key.xs": 7.5}
     best.write_text(yaml.safe_dump({"values": values}))
-    told = apply(best, path)
-    assert told["explain.rect.steps"] == (smoke.explain.rect.steps, 33)
+    changes = apply(best, path)
+    assert changes["explain.rect.steps"] == (smoke.explain.rect.steps, 33)
     setup = load_params(path).explain.rect
     assert (setup.learning_rate, setup.steps, setup.lambda_key["xs"]) == (1e-05, 33, 7.5)
     changed = [(a, b) for a, b in zip(text.splitlines(), path.read_text().splitlines(), strict=True) if a != b]
@@ -273,67 +273,56 @@ def test_apply_changes_the_numbers_and_nothing_else(tmp_path):
     assert path.read_text() == before
 
 
-def test_lock_ends_with_its_holder(tmp_path):
-    path = tmp_path / "x.lock"
-    assert not is_locked(path)
-    with locked(path):
-        assert is_locked(path)
-    assert not is_locked(path)
-
-
-def killed_midway(folder, values, url=None):
-    """A study of which one trial is left running by a worker that is no more."""
-    task = FormulaTask(values.sweep_cf)
-    study = opened(folder, task, url=url)
+def taken(study, worker):
+    """Leave a trial running, as if `worker` had taken it; None: killed before it noted its name."""
     trial = study.study.ask()
-    for name, each in study.space().items():
-        (trial.suggest_int if each.whole else trial.suggest_float)(name, each.low, each.high, log=each.log)
-    with study.place.alive() as worker:
+    for name, entry in study.space().items():
+        (trial.suggest_int if entry.whole else trial.suggest_float)(name, entry.low, entry.high, log=entry.log)
+    if worker is not None:
         trial.set_user_attr("worker", worker)
-        with study.place.claimed():
-            assert recover(study) == []  # it lives
-    return study, task
+    return trial.number
 
 
-def test_lost_trial_fails_with_its_reason_and_is_tried_again_once(tmp_path):
+DEAD = this_process() + "0"  # a process of this machine that was started at another time
+
+
+@pytest.mark.parametrize("worker", [DEAD, None])
+def test_lost_trial_fails_with_its_reason_and_is_tried_again_once(tmp_path, worker):
     values = params()
-    study, task = killed_midway(tmp_path, values)
+    task = FormulaTask(values.sweep_cf)
+    study = opened(tmp_path, task)
+    taken(study, worker)
     for _ in range(2):
-        with study.place.claimed():
-            recover(study)
+        recover(study)
     work(study, task, values, 4)
     lost, _, again, *_ = study.trials()
-    assert lost.state == TrialState.FAIL and "killed" in lost.user_attrs["reason"]
-    assert again.user_attrs["again"] == lost.number and again.user_attrs["name"] == "present"
+    assert lost.state == TrialState.FAIL and "killed" in failure(lost)
+    assert repeats(study.trials()) == [lost.number] and again.user_attrs["name"] == "present"
     assert again.params == lost.params and again.state == TrialState.COMPLETE
-    assert [t.user_attrs.get("again") for t in study.trials()].count(lost.number) == 1
-    assert counted(study.trials()) == 4 and len(study.trials()) == 5
+    assert study.counted() == 4 and len(study.trials()) == 5
 
 
-def test_trial_that_was_put_back_but_not_yet_failed_is_not_put_back_twice(tmp_path):
-    study, _ = killed_midway(tmp_path, params())
-    trial = study.trials()[0]
-    put_back_silent(study.study, trial)  # as far as a killed recovery had come
-    with study.place.claimed():
-        recover(study)
-    assert [t.user_attrs.get("again") for t in study.trials()].count(0) == 1
+@pytest.mark.parametrize("worker", [this_process(), "elsewhere 1 1"])
+def test_trial_of_a_living_worker_or_of_another_machine_goes_on(tmp_path, worker):
+    study = opened(tmp_path)
+    number = taken(study, worker)
+    recover(study)
+    assert study.trials()[number].state == TrialState.RUNNING and repeats(study.trials()) == []
 
 
 def test_trial_that_kills_every_worker_is_given_up(tmp_path):
-    study, _ = killed_midway(tmp_path, params())
-    for _ in range(3 * TRIES):  # what is taken is never signed: each worker dies at once
-        with study.place.claimed():
-            recover(study)
-            study.study.ask()
+    study = opened(tmp_path)
+    for _ in range(3 * TRIES):
+        taken(study, None)
+        recover(study)
     tries = [trial for trial in study.trials() if trial.user_attrs.get("name") == "present"]
-    assert len(tries) == TRIES and [trial.user_attrs["tries"] for trial in tries[1:]] == list(range(2, TRIES + 1))
-    assert tries[-1].state == TrialState.FAIL and f"{TRIES - 1} tries before" in tries[-1].user_attrs["reason"]
-    assert "killed" not in tries[-1].user_attrs  # it counts as tried
+    assert len(tries) == TRIES and {trial.state for trial in tries} == {TrialState.FAIL}
+    assert study.counted() == 3  # two starting trials and a random one, each given up
 
 
 def test_torn_last_line_of_the_journal_is_cut_off(tmp_path):
     study, _ = swept(tmp_path, 3)
-    with study.place.journal.open("ab") as file:
+    with study.folder.journal.open("ab") as file:
         file.write(b'{"op_code":4,"wor')
     again, _ = swept(tmp_path, 4)
     assert len(again.trials()) == 4
@@ -344,12 +333,11 @@ def test_workers_share_the_trials(tmp_path):
     study, _ = swept(tmp_path, 6, workers=2, seconds=0.3)
     trials = study.trials()
     assert len(trials) == 6 and all(trial.state == TrialState.COMPLETE for trial in trials)
-    assert len({trial.user_attrs["worker"][1] for trial in trials}) == 2
-    assert not list((tmp_path / "workers").glob("[0-9]*.lock"))
+    assert len({trial.user_attrs["worker"] for trial in trials}) == 2
 
 
-def test_workers_that_die_at_once_are_told_of(tmp_path, monkeypatch):
-    monkeypatch.setattr("blobex.sweeps.run.DEATHS", 2)
+def test_sweep_ends_if_all_workers_die_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("blobex.sweeps.sweep.DEATHS", 2)
     values = params()
     task = FormulaTask(values.sweep_cf)
     code = [sys.executable, "-c", "raise SystemExit('no such thing')"]
@@ -362,14 +350,7 @@ def test_a_worker_whose_sweep_is_gone_before_it_begins_tries_nothing(tmp_path, m
     task = FormulaTask(params().sweep_cf)
     study = opened(tmp_path, task)
     work(study, task, params(), 3)
-    assert counted(study.trials()) == 0
-
-
-def test_trials_of_other_machines_start_no_workers_here(tmp_path):
-    study = opened(tmp_path, FormulaTask(params().sweep_cf))
-    for host in ("elsewhere", socket.gethostname(), "elsewhere"):
-        study.study.ask().set_user_attr("worker", [host, "1-a"])
-    assert _running(study) == 1
+    assert study.counted() == 0
 
 
 def test_database_instead_of_a_file(tmp_path):
@@ -378,48 +359,50 @@ def test_database_instead_of_a_file(tmp_path):
     study = opened(tmp_path / "a", task, url=url)
     work(study, task, values, 3)
     other = opened(tmp_path / "b", task, url=url)  # as from another machine
-    assert counted(other.trials()) == 3 and not (tmp_path / "a" / "study.log").exists()
+    assert other.counted() == 3 and not (tmp_path / "a" / "study.log").exists()
     with pytest.raises(BlobexError, match="install its driver"):
         opened(tmp_path, task, url="nonsense://x")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage")
-def test_worker_that_went_silent_at_another_machine_is_given_up(tmp_path, monkeypatch):
-    """Its lock is not there to ask; that its heartbeat has stopped is seen when the sweep is called again."""
+def test_trial_of_a_machine_that_went_silent_is_tried_again(tmp_path, monkeypatch):
+    """Its process cannot be seen from here, but its heartbeat in the database stops."""
     monkeypatch.setattr("blobex.sweeps.storage.HEARTBEAT", 1)
-    monkeypatch.setattr("blobex.sweeps.storage.SILENCE", 2)
+    monkeypatch.setattr("blobex.sweeps.storage.GRACE", 2)
     url, values = f"sqlite:///{tmp_path}/sweeps.db", params()
-    there, task = killed_midway(tmp_path / "there", values, url)
-    lost = there.trials()[0]
-    there.storage.record_heartbeat(lost._trial_id)
-    here = opened(tmp_path / "here", task, url=url)
-    with here.place.claimed():
-        assert recover(here) == []
+    environment = os.environ | {"BLOBEX_STORAGE": url}
+    there = subprocess.Popen(command(tmp_path / "there", 1, 60.0), env=environment)
+    here = opened(tmp_path / "here", url=url)
+    (number,) = busy(here, 1)
+    os.kill(number, signal.SIGKILL)
+    there.wait()
+    (lost,) = here.study.get_trials(states=(TrialState.RUNNING,))
+    here.storage.set_trial_user_attr(lost._trial_id, "worker", "elsewhere 1 1")
+    recover(here)
+    assert here.trials()[lost.number].state == TrialState.RUNNING
     time.sleep(3.5)
-    with here.place.claimed():
-        assert [trial.number for trial in recover(here)] == [lost.number]
-        assert recover(here) == []
-    assert reason(here.trials()[lost.number]) == "its worker went silent"
-    work(here, task, values, 4)
-    again = [trial for trial in here.trials() if trial.user_attrs.get("again") == lost.number]
-    assert [trial.state for trial in again] == [TrialState.COMPLETE] and again[0].params == lost.params
-    assert counted(here.trials()) == 4
+    recover(here)
+    recover(here)
+    assert failure(here.trials()[lost.number]) == "its worker went silent" and repeats(here.trials()) == [lost.number]
+    work(here, FormulaTask(values.sweep_cf), values, 4)
+    assert here.counted() == 4 and {t.state for t in here.trials() if t.number != lost.number} == {TrialState.COMPLETE}
 
 
 def test_password_of_a_database_is_on_no_command_line(tmp_path, monkeypatch):
-    """Everybody may read those; a process's environment is its owner's."""
+    """Everybody may read command lines; a process's environment is its owner's."""
     seen = []
-    monkeypatch.setattr(tasks, "load_task", lambda *arguments: FormulaTask(params().sweep_cf))
-    monkeypatch.setattr(tasks, "sweep", lambda *arguments: seen.append(arguments) or {})
+    monkeypatch.setattr(launch, "load_task", lambda *arguments: FormulaTask(params().sweep_cf))
+    monkeypatch.setattr(launch, "sweep", lambda *arguments: seen.append(arguments) or {})
     monkeypatch.chdir(tmp_path)
     url = f"sqlite:///{tmp_path}/secret.db"
     (tmp_path / "params.yaml").write_text(params_text("smoke"))
-    tasks.run_sweep("cf", "rect", "rect", 3, 2, url, tmp_path, tmp_path / "params.yaml")
+    launch.run_sweep("cf", "rect", "rect", 3, 2, url, tmp_path, tmp_path / "params.yaml")
     assert not [word for word in seen[0][-1] if "secret" in word]
-    said = "import os, sys; sys.exit(os.environ['BLOBEX_STORAGE'])"
-    monkeypatch.setattr("blobex.sweeps.run.DEATHS", 1)
+    code = "import os, sys; sys.exit(os.environ['BLOBEX_STORAGE'])"
+    monkeypatch.setattr("blobex.sweeps.sweep.DEATHS", 1)
     with pytest.raises(BlobexError, match=r"secret\.db"):
-        sweep(seen[0][0], FormulaTask(params().sweep_cf), params(), 3, 2, [sys.executable, "-c", said])
+        sweep(seen[0][0], FormulaTask(params().sweep_cf), params(), 3, 2, [sys.executable, "-c", code])
 
 
 def test_tracked_as_a_run_within_a_run(tmp_path):
@@ -462,36 +445,36 @@ def test_trial_that_takes_too_much_memory_fails_with_its_reason(tmp_path):
     study, compared = swept(tmp_path, 5, workers=2, deadly=200)
     tries = [trial for trial in study.trials() if trial.user_attrs.get("name") == "published"]
     assert len(tries) == TRIES and {trial.state for trial in tries} == {TrialState.FAIL}
-    assert all("SIGKILL" in reason(trial) and "memory" in reason(trial) for trial in tries)
+    assert all("killed" in failure(trial) and "memory" in failure(trial) for trial in tries)
     assert set(compared["measures"]) == {"present", "best"}
     done = [trial for trial in study.trials() if trial.state == TrialState.COMPLETE]
-    assert len(done) == 4 and counted(study.trials()) == 5
+    assert len(done) == 4 and study.counted() == 5
     rows = list(csv.DictReader((tmp_path / "trials.csv").read_text().splitlines()))
-    assert [row["reason"] for row in rows if row["name"] == "published"] == [reason(trial) for trial in tries]
+    assert [row["reason"] for row in rows if row["name"] == "published"] == [failure(trial) for trial in tries]
 
 
 def busy(study, count):
-    """The numbers of so many processes that are at a trial each."""
+    """Wait until `count` processes run a trial each; return their process ids."""
     for _ in range(600):
         running = study.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        numbers = {int(t.user_attrs["worker"][1].partition("-")[0]) for t in running if "settings" in t.user_attrs}
-        if len(numbers) == count:
-            return numbers
+        ids = {process_id(trial) for trial in running if "settings" in trial.user_attrs}
+        if len(ids) == count:
+            return ids
         time.sleep(0.1)
-    raise AssertionError("nobody began")
+    raise AssertionError("no worker began a trial")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_sweep_that_is_asked_to_end_puts_its_trials_back(tmp_path, workers):
-    study = opened(tmp_path, FormulaTask(params().sweep_cf))
+def test_interrupted_sweep_queues_its_trials_again(tmp_path, workers):
+    study = opened(tmp_path)
     with subprocess.Popen(command(tmp_path, 20, 30.0, workers=workers), stderr=subprocess.DEVNULL) as process:
         numbers = busy(study, workers)
         process.terminate()
         assert process.wait(timeout=60) != 0
     assert not [number for number in numbers if Path(f"/proc/{number}").exists()]
     states = [trial.state for trial in study.trials()]
-    assert TrialState.RUNNING not in states and counted(study.trials()) == 0
+    assert TrialState.RUNNING not in states and study.counted() == 0
     assert states.count(TrialState.WAITING) >= workers
     names = {trial.user_attrs.get("name") for trial in study.trials() if trial.state == TrialState.WAITING}
     assert {"present", "published"} <= names
@@ -499,7 +482,7 @@ def test_sweep_that_is_asked_to_end_puts_its_trials_back(tmp_path, workers):
 
 @pytest.mark.slow
 def test_workers_of_a_killed_sweep_end_after_their_trial(tmp_path):
-    study = opened(tmp_path, FormulaTask(params().sweep_cf))
+    study = opened(tmp_path)
     with subprocess.Popen(command(tmp_path, 20, 3.0, workers=2)) as process:
         numbers = busy(study, 2)
         process.kill()

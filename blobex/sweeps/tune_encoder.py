@@ -1,4 +1,4 @@
-"""The encoder's first training, tuned: the share of w that it explains after a few steps."""
+"""Tuning of the encoder's training on generated images: the variance of w that it explains after few steps."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from blobex.config.training import Training
 from blobex.core.device import resolve_device
 from blobex.datasets.datamodule import checksum
 from blobex.networks.blobgan import BlobGAN
-from blobex.sweeps.clock import one_core, seconds
-from blobex.sweeps.compare import Samples, comparison
+from blobex.sweeps.comparison import Samples, comparison
+from blobex.sweeps.cpu_time import one_thread, seconds
 from blobex.sweeps.task import Number, Outcome, Report, Settings, Values, rounded
 from blobex.tracking.tracker import NullTracker
 from blobex.training.encoder import EncoderPretrainModule, build_encoder
@@ -30,26 +30,25 @@ PUBLISHED_STEPS = 55_000  # where the published training was best
 BATCH = 64
 
 
-class HopelessError(Exception):
-    """Ends a training before its time."""
+class _StoppedError(Exception):
+    """End of a hopeless training."""
 
 
-class _Listener(NullTracker):
-    """Tells how the training's loss goes."""
+class _LossReporter(NullTracker):
+    """Tracker that reports the training's loss."""
 
     def __init__(self, report: Report) -> None:
         self.report = report
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if step is not None and self.report({step: metrics["w_loss"]}):
-            raise HopelessError(step)
+            raise _StoppedError(step)
 
 
 class EncoderTask:
-    """Trials of `encoder_pretrain.training`, each `sweep_encoder.steps` long.
+    """Task that tunes `encoder_pretrain.training` by trainings of `sweep_encoder.steps` steps.
 
-    `halvings` says how often the learning rate is halved in the whole training, so that it means the same in a short
-    one and in that of the parameters.
+    `halvings` counts how often the learning rate is halved in the whole training, and so means the same in a short one.
     """
 
     section = "sweep_encoder"
@@ -59,7 +58,7 @@ class EncoderTask:
         self.params, self.setup, self.blobgan = params, setup, blobgan
         self.options, self.present = params.sweep_encoder, params.encoder_pretrain.training
         self.device = resolve_device(params.run.device)
-        self.space: dict[str, Range] = {str(name): each for name, each in self.options.space.items()}
+        self.space: dict[str, Range] = {str(name): entry for name, entry in self.options.space.items()}
 
     def identity(self) -> dict[str, Any]:
         options = self.params.encoder_pretrain
@@ -72,13 +71,12 @@ class EncoderTask:
         }
 
     def starts(self) -> dict[str, dict[str, Number]]:
-        published = PUBLISHED_STEPS / PUBLISHED["halve_every"]
-        present = {"learning_rate": self.present.learning_rate, "halvings": self.halvings()}
-        starts = {
-            "present": present,
-            "published": {"learning_rate": PUBLISHED["learning_rate"], "halvings": published},
+        halvings = PUBLISHED_STEPS / PUBLISHED["halve_every"]
+        starts: dict[str, dict[str, Number]] = {
+            "present": {"learning_rate": self.present.learning_rate, "halvings": self.halvings()},
+            "published": {"learning_rate": PUBLISHED["learning_rate"], "halvings": halvings},
         }
-        return {name: {key: each[key] for key in self.space} for name, each in starts.items()}
+        return {name: {key: values[key] for key in self.space} for name, values in starts.items()}
 
     def settings(self, values: Values) -> Settings:
         return {name: rounded(value) for name, value in values.items()}
@@ -89,38 +87,38 @@ class EncoderTask:
         return {f"encoder_pretrain.training.{names[key]}": getattr(training, names[key]) for key in settings}
 
     def prepare(self) -> None:
-        """Nothing is shared but the generator."""
+        """Do nothing: trials share the generator only."""
 
-    @one_core()
+    @one_thread()
     def measure(self, settings: Settings, report: Report) -> Outcome:
-        begun = seconds(self.device)
+        start = seconds(self.device)
         module, stopped = self._trained(settings, self.params.run.seed, report)
-        spent = seconds(self.device) - begun
-        explained = explained_by_picture(module, self.options.images, self.params.run.seed)
-        measures = {"w_explained": float(explained.mean()), "seconds": spent}
+        duration = seconds(self.device) - start
+        explained = explained_by_image(module, self.options.images, self.params.run.seed)
+        measures = {"w_explained": float(explained.mean()), "seconds": duration}
         return Outcome(1 - measures["w_explained"], measures, {}, measures, stopped)
 
-    @one_core()
+    @one_thread()
     def again(self, settings: Settings) -> float:
-        """Trained from another seed, and measured on other pictures."""
+        """Train from a second seed, and measure on its images."""
         seed = self.params.run.seed + 2
         module, _ = self._trained(settings, seed, _never)
-        return 1 - float(explained_by_picture(module, self.options.images, seed).mean())
+        return 1 - float(explained_by_image(module, self.options.images, seed).mean())
 
-    @one_core()
+    @one_thread()
     def compare(self, candidates: Mapping[str, Settings]) -> dict[str, Any]:
-        """Trained from a third seed, and measured on its pictures."""
+        """Train from a third seed, and measure on its images."""
         seed = self.params.run.seed + 1
 
         def measure(settings: Settings) -> tuple[dict[str, float], Samples]:
             module, _ = self._trained(settings, seed, _never)
-            explained = explained_by_picture(module, self.options.held_out, seed)
+            explained = explained_by_image(module, self.options.held_out, seed)
             return {"w_explained": float(explained.mean())}, {"w_explained": explained}
 
         return comparison(self.options.held_out, candidates, measure, self.options.seed)
 
     def _training(self, settings: Settings, steps: int) -> Training:
-        """The training of so many steps, checked as if it stood in the file."""
+        """Return the section of a training of `steps` steps, checked like one of a parameter file."""
         tree = dataclasses.asdict(self.present) | {"steps": steps}
         if "learning_rate" in settings:
             tree["learning_rate"] = settings["learning_rate"]
@@ -130,37 +128,36 @@ class EncoderTask:
         return parse(Training, tree, "encoder_pretrain.training")
 
     def halvings(self) -> float:
-        """How often the parameters halve the learning rate."""
+        """Return how often the learning rate of the parameters is halved."""
         return self.present.steps / self.present.halve_every if self.present.halve_every else 0.0
 
     def _trained(self, settings: Settings, seed: int, report: Report) -> tuple[EncoderPretrainModule, int | None]:
-        """An encoder, and the step after which its training was given up."""
+        """Train an encoder; return it and the step after which the training was stopped, if it was."""
         training = self._training(settings, self.options.steps)
         encoder = build_encoder(self.params.encoder_pretrain, self.params.setup(self.setup), self.blobgan, seed)
         module = EncoderPretrainModule(encoder, self.blobgan, training, seed, {"setup": self.setup})
-        alone = dataclasses.replace(self.params.run, devices=1)  # one command trains many networks
+        run = dataclasses.replace(self.params.run, devices=1)  # one command trains many networks
         count, stopped = torch.arange(training.batch_size * training.accumulate), None
         with tempfile.TemporaryDirectory() as folder:
             try:
-                fit(module, lambda step: (count,), training, alone, Path(folder), _Listener(report))
-            except HopelessError as hopeless:
-                stopped = int(str(hopeless))
+                fit(module, lambda step: (count,), training, run, Path(folder), _LossReporter(report))
+            except _StoppedError as error:
+                stopped = int(str(error))
         return module.to(self.device), stopped
 
 
 @torch.no_grad()
-def explained_by_picture(module: EncoderPretrainModule, count: int, seed: int) -> np.ndarray:
-    """The share of w's variance that the encoder explains of each of `count` generated pictures; its mean is that of
-    all."""
+def explained_by_image(module: EncoderPretrainModule, count: int, seed: int) -> np.ndarray:
+    """Return the share of w's variance explained for each of `count` generated images (count,); its mean is the
+    share over all images."""
     module.encoder.eval()
     random = torch.Generator(module.device).manual_seed(seed)
     pairs = [module.generated(min(BATCH, count - start), random) for start in range(0, count, BATCH)]
     w = torch.cat([latent for latent, _ in pairs])
-    found = torch.cat([module.encode(image) for _, image in pairs])
-    error = (found - w).square().mean(1) / w.var(0, unbiased=False).mean()
+    encoded = torch.cat([module.encode(image) for _, image in pairs])
+    error = (encoded - w).square().mean(1) / w.var(0, unbiased=False).mean()
     return (1 - error).double().cpu().numpy()
 
 
 def _never(losses: Mapping[int, float], late: bool = False, /) -> bool:
-    """Stops no training."""
     return False

@@ -13,7 +13,7 @@ from torchvision.utils import make_grid
 from blobex.config.params import Params
 from blobex.core.device import resolve_device
 from blobex.core.errors import BlobexError
-from blobex.datasets.datamodule import batch_indices, checksum, load_images
+from blobex.datasets.datamodule import checksum, load_images
 from blobex.datasets.images import to_array
 from blobex.datasets.manifest import manifest_path
 from blobex.layout.assign import assign_segments
@@ -28,6 +28,7 @@ from blobex.perception.segment_reader import parse_segments
 from blobex.stages import common
 from blobex.tracking import runs as tracking
 from blobex.tracking.tracker import Tracker
+from blobex.training.batches import sample_batches
 from blobex.training.blobgan_pretrain import painting_loss
 from blobex.training.callbacks import EveryNSteps
 from blobex.training.checkpoints import mark_finished
@@ -35,21 +36,17 @@ from blobex.training.fit import fit, resumed_run_id
 from blobex.training.gan import GanModule
 from blobex.training.step_module import Batch
 
-SAMPLES = 16  # pictures of the sample grid
+SAMPLES = 16  # images of the sample grid
 
 
 def main(params: Params, setup: str) -> None:
-    """Train on the training pictures, log sample grids, save the moving average."""
+    """Train on the training images, log sample grids and save the moving average."""
     folder = common.MODELS / "blobgan" / setup
     training = params.blobgan.training
     images = load_images(params, setup, "train")
     module, data = build(params, setup, images)
     module.depends_on(data=checksum(images))
-
-    def batches(step: int) -> Batch:
-        chosen = batch_indices(step, len(images), training.batch_size * training.accumulate, params.run.seed)
-        return tuple(tensor[chosen] for tensor in data)
-
+    batches = sample_batches(data, len(images), training, params.run.seed)
     run_id = resumed_run_id(module, training, common.checkpoints(folder))
     with tracking.run(params, "blobgan", setup, manifest_path(params.data.root), run_id) as tracker:
         samples = EveryNSteps(params.blobgan.sample_every_n_steps, partial(log_samples, tracker))
@@ -59,14 +56,13 @@ def main(params: Params, setup: str) -> None:
         weights.shorten(model)
         model.compute_mean_w(params.blobgan.mean_latent_samples, torch.Generator().manual_seed(params.run.seed))
         weights.save(folder, "blobgan", {"setup": setup, "start": params.blobgan.start, **model.config()}, model)
-        common.write_metrics(
-            folder, {"images_seen": training.steps * training.batch_size * training.accumulate}, tracker
-        )
+        images_seen = training.steps * training.batch_size * training.accumulate
+        common.write_metrics(folder, {"images_seen": images_seen}, tracker)
     mark_finished(common.checkpoints(folder), True)
 
 
 def build(params: Params, setup: str, images: Tensor) -> tuple[GanModule, Batch]:
-    """The GAN at its start, and the tensors that its batches are cut from: the pictures, and perhaps their blobs."""
+    """Build the initialised GAN and the tensors of its batches: images and, for painting, ellipses of their blobs."""
     size, seed = params.setup(setup), params.run.seed
     if params.blobgan.start == "scratch":
         if params.blobgan.network.layout == "flow":
@@ -75,7 +71,7 @@ def build(params: Params, setup: str, images: Tensor) -> tuple[GanModule, Batch]
     pretrained = load_pretrained(common.MODELS / "blobgan_pretrain" / setup)
     if not params.blobgan.painting_weight:
         module = GanModule(params.blobgan, size, seed)
-        start_from(module, pretrained.blobgan)
+        module.start_from(pretrained.blobgan)
         return module, (images,)
     device, folder = resolve_device(params.run.device), common.MODELS / "parser" / setup
     perceptual = load_perceptual(params.data.perceptual, folder, Path(params.data.external)).to(device)
@@ -86,23 +82,14 @@ def build(params: Params, setup: str, images: Tensor) -> tuple[GanModule, Batch]
 
     module = GanModule(params.blobgan, size, seed, painting)
     module.depends_on(perceptual=checksum(*perceptual.state_dict().values()))
-    start_from(module, pretrained.blobgan)
+    module.start_from(pretrained.blobgan)
     segments = parse_segments(load_parser(folder), images, device)
     ellipses = assign_segments(segments, pretrained.slots, encoder.anchors, encoder.canvas)
     return module, (images, *ellipses.tensors()[:4])
 
 
-def start_from(module: GanModule, pretrained: BlobGAN) -> None:
-    """Give the GAN and its moving average these weights. BlobexError unless they are of the same network."""
-    if pretrained.config() != module.model.config():
-        raise BlobexError("blobgan.network is not the network that was pretrained: run `dvc repro blobgan_pretrain`")
-    for model in (module.model, module.average):
-        model.load_state_dict(pretrained.state_dict())
-    module.depends_on(pretrained=checksum(*pretrained.state_dict().values()))
-
-
 def log_samples(tracker: Tracker, step: int, module: Any) -> None:
-    """A grid of the same latents at every step."""
+    """Track a grid of images of fixed latents."""
     z = torch.randn(SAMPLES, module.average.z_dim, generator=torch.Generator().manual_seed(0)).to(module.device)
     with torch.no_grad():
         images = module.average.render(module.average.sample(z))
@@ -110,9 +97,10 @@ def log_samples(tracker: Tracker, step: int, module: Any) -> None:
 
 
 def watch_distance(params: Params, setup: str, tracker: Tracker) -> list[EveryNSteps]:
-    """Log the Frechet distance of the moving average to real pictures every `fid_every_n_steps` steps, if not 0.
+    """Track the Frechet distance of the moving average to real images every `fid_every_n_steps` steps, if not 0.
 
-    BlobexError if the stages parser and fid_stats have not run before.
+    Raises:
+        BlobexError: if the stages parser and fid_stats have not run before.
     """
     options, network = params.blobgan, params.data.frechet
     if not options.fid_every_n_steps:

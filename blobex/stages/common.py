@@ -1,4 +1,4 @@
-"""What the stages share: their command line, their folders, and how they write measures."""
+"""Command line, folders and metrics files of the stages."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-import torch
-from torch import Tensor
-
 from blobex.config.params import Params
 from blobex.config.read import load_params
 from blobex.core.code_state import check_stage
@@ -23,7 +20,7 @@ from blobex.tracking.tracker import Tracker
 MODELS = Path("models")
 DATA = Path("data")
 REPORTS = Path("reports")
-STOPPED = 130  # exit code after Ctrl-C, as shells have it
+STOPPED = 130  # exit code after Ctrl-C, as in shells
 
 
 class _Parser(argparse.ArgumentParser):
@@ -53,28 +50,27 @@ def run_stage(main: Callable[..., None], *names: str, arguments: Sequence[str] |
 
 
 def checkpoints(folder: Path) -> Path:
-    """Where a stage's unfinished training is kept; DVC leaves this folder alone, so that training can resume."""
+    """Return the folder of a stage's unfinished training; DVC does not remove it, so training can resume."""
     return folder / "checkpoints"
 
 
 def fid_stats(params: Params, setup: str) -> Path:
-    """The file of real pictures' statistics; its name is lower-cased."""
+    """Return the file of the statistics of real images; its name is lower-cased."""
     return DATA / "fid_stats" / setup / f"{params.fid_stats.name.lower()}.npz"
 
 
 def inversions(setup: str) -> Path:
-    """The file of inverted pictures."""
+    """Return the file of inverted images."""
     return DATA / "invert" / setup / "inversions.pt"
 
 
 def explain_results(setup: str, variant: str = "basic") -> Path:
-    """The folder of explanations, with their snapshots and table."""
+    """Return the folder of explanations, with their snapshots and table."""
     return REPORTS / "explain" / setup / variant / "results"
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, float], tracker: Tracker) -> None:
-    """Write metrics.json, and send the numbers and the config beside it to the tracker."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write metrics.json, and track the numbers, the config and the weights beside it."""
     write_text(folder / "metrics.json", json.dumps(dict(metrics), indent=2) + "\n")
     tracker.log_metrics(metrics)
     for name in ("metrics.json", "config.yaml", "weights.safetensors"):
@@ -83,12 +79,6 @@ def write_metrics(folder: Path, metrics: Mapping[str, float], tracker: Tracker) 
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file atomically."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-@torch.no_grad()
-def in_batches(function: Callable[..., Tensor], *tensors: Tensor, size: int = 64) -> Tensor:
-    """`function` of tensors of equal length, `size` samples at a time."""
-    return torch.cat([function(*parts) for parts in zip(*(tensor.split(size) for tensor in tensors), strict=True)])

@@ -1,4 +1,4 @@
-"""Train a decision model: models/decision/<setup>/<variant>, where the variant is a rule of `scenes.rules.RULES`."""
+"""Train a decision model: models/decision/<setup>/<variant>; the variant is a rule of `scenes.rules.RULES`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from blobex.training.fit import fit, resumed_run_id
 
 
 def main(params: Params, setup: str, variant: str) -> None:
-    """Train on actions, measure on the validation pictures, register the model."""
+    """Train on actions, measure on the validation images, register the model."""
     folder, training = common.MODELS / "decision" / setup / variant, params.decision.training
     data = load_planted(params, setup, "train", variant)
     module = DecisionModule(params.decision, params.setup(setup), data, params.run.seed)

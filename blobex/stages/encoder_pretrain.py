@@ -1,4 +1,4 @@
-"""Train a setup's encoder on generated pictures: models/encoder_pretrain/<setup> (phase 1)."""
+"""Train the encoder of a setup on generated images: models/encoder_pretrain/<setup> (phase 1)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from blobex.training.fit import fit, resumed_run_id
 
 
 def main(params: Params, setup: str) -> None:
-    """Regress w from generated pictures; the measure is the share of w's variance that is explained."""
+    """Regress w from generated images; measure the explained share of w's variance."""
     folder = common.MODELS / "encoder_pretrain" / setup
     options, training = params.encoder_pretrain, params.encoder_pretrain.training
     blobgan = load_blobgan(common.MODELS / "blobgan" / setup)

@@ -16,16 +16,16 @@ from blobex.tracking import runs as tracking
 
 
 def main(params: Params, setup: str, variant: str) -> None:
-    """Explain every attribute of every picture that `invert` inverted; a run that was stopped goes on.
+    """Explain every attribute of every image that `invert` inverted; a stopped run is continued.
 
-    Processes that torchrun started share the pictures; the first one writes and tracks what is about all of them.
+    Processes that torchrun started share the images; the first one writes and tracks what concerns all of them.
     """
     with joined() as ranks:
         explain(params, setup, variant, ranks)
 
 
 def explain(params: Params, setup: str, variant: str, ranks: Ranks) -> None:
-    """This process's share of the stage."""
+    """Explain the images of this process."""
     explainer, results = Explainer.load(setup, common.MODELS, params), common.explain_results(setup, variant)
     request = Request(attributes=params.explain.attributes, variant=variant, compose=compose(params))
     plan, output = explainer.plan(request), Output(results, published=params.explain.published_format, replace=True)
@@ -48,7 +48,7 @@ def explain(params: Params, setup: str, variant: str, ranks: Ranks) -> None:
 
 
 def compose(params: Params) -> str | None:
-    """Generated pictures are rendered anew: there is no photo whose pixels are worth keeping."""
+    """Return "full" for generated images, which have no original pixels to keep; else the default."""
     return "full" if params.invert.source == "generated" else None
 
 

@@ -1,4 +1,4 @@
-"""Mean and covariance of real pictures' features: data/fid_stats/<setup>/<name>.npz."""
+"""Compute mean and covariance of the features of real images: data/fid_stats/<setup>/<name>.npz."""
 
 from __future__ import annotations
 
@@ -19,28 +19,27 @@ from blobex.tracking import runs as tracking
 
 
 def main(params: Params, setup: str) -> None:
-    """Take the statistics of `fid_stats.images` pictures of `fid_stats.path`, or of the training pictures.
+    """Compute the statistics of `fid_stats.images` images of `fid_stats.path`, or of the training images.
 
-    What became of each file stands beside them, in pictures.json.
+    pictures.json beside them lists skipped files.
     """
     options, network = params.fid_stats, params.data.frechet
     device, external = resolve_device(params.run.device), Path(params.data.external)
     features = load_features(network, common.MODELS / "parser" / setup, device, external)
-    with tracking.run(
-        params, "fid_stats", setup, Path(options.path) if options.path else manifest_path(params.data.root)
-    ) as tracker:
-        pictures = real_pictures(params, setup)
-        found = statistics(pictures.images.split(options.batch_size), features, network, setup)
+    source = Path(options.path) if options.path else manifest_path(params.data.root)
+    with tracking.run(params, "fid_stats", setup, source) as tracker:
+        images = real_images(params, setup)
+        gaussian = statistics(images.images.split(options.batch_size), features, network, setup)
         path = common.fid_stats(params, setup)
-        save_statistics(path, found)
-        print(write_report(path.with_name("pictures.json"), pictures))
-        tracker.log_metrics({"images": found.images, "skipped": len(pictures.skipped)})
+        save_statistics(path, gaussian)
+        print(write_report(path.with_name("pictures.json"), images))
+        tracker.log_metrics({"images": gaussian.images, "skipped": len(images.skipped)})
         for name in (path.name, "pictures.json"):
             tracker.log_artifact(path.with_name(name))
 
 
-def real_pictures(params: Params, setup: str) -> DecodedImages:
-    """The first `fid_stats.images` pictures that can be read, in sorted or shuffled order.
+def real_images(params: Params, setup: str) -> DecodedImages:
+    """Load the first `fid_stats.images` readable images, in sorted or shuffled order.
 
     The order does not depend on which files are damaged.
     """

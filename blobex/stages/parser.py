@@ -15,7 +15,7 @@ from blobex.training.parser import ParserModule, parser_batches, parser_measures
 
 
 def main(params: Params, setup: str) -> None:
-    """Train on boxes, semantic, panoptic and drivable labels; measure on the validation pictures."""
+    """Train on boxes, semantic, panoptic and drivable labels; measure on the validation images."""
     folder, training = common.MODELS / "parser" / setup, params.parser.training
     detection, segmentation = load_detection(params, setup, "train"), load_segmentation(params, setup, "train")
     module = ParserModule(params.parser, params.setup(setup), detection, segmentation, params.run.seed)

@@ -1,4 +1,4 @@
-"""Render the synthetic road world in BDD100K's and BDD-OIA's formats: data/scenes, told by data/scenes.json."""
+"""Render the synthetic road world as BDD100K and BDD-OIA: data/scenes, with its manifest data/scenes.json."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from blobex.tracking import runs as tracking
 
 
 def main(params: Params) -> None:
-    """Write all sets and splits; what an earlier run left goes when they stand."""
+    """Render all sets and splits; they replace those of an earlier run at the end."""
     root = common.DATA / "scenes"
     with tracking.run(params, "scenes", "all") as tracker:
         with whole_folder(root) as new:

@@ -1,4 +1,4 @@
-"""Measure whether explanations are true: reports/truth/<setup>."""
+"""Measure whether explanations name the true causes: reports/truth/<setup>."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from blobex.truth.write import metrics, table, write
 
 
 def main(params: Params, setup: str) -> None:
-    """All methods on the same held-out scenes, about models with and without planted shortcuts.
+    """Compare all methods on the same held-out scenes, for models with and without planted shortcuts.
 
-    Processes that torchrun started share the models; the first one writes and tracks what was found.
+    Processes that torchrun started share the models; the first one writes and tracks the results.
     """
     folder = common.REPORTS / "truth" / setup
     with joined() as ranks, tracking.run(params, "truth", setup, manifest_path(params.data.root)) as tracker:

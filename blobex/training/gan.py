@@ -11,6 +11,8 @@ from torch import Tensor
 
 from blobex.config.data import ImageSize
 from blobex.config.training import Blobgan
+from blobex.core.errors import BlobexError
+from blobex.datasets.datamodule import checksum
 from blobex.datasets.images import to_float
 from blobex.layout.jitter import jitter
 from blobex.networks.blobgan import BlobGAN
@@ -50,6 +52,16 @@ class GanModule(StepModule):
             self.discriminator = build_discriminator(params.network, size.height, size.aspect_ratio)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.to(memory_format=torch.channels_last)  # several times faster on CPUs, and no slower on GPUs
+
+    def start_from(self, pretrained: BlobGAN) -> None:
+        """Initialise the GAN and its moving average. Raises BlobexError if `pretrained` is another network."""
+        if pretrained.config() != self.model.config():
+            raise BlobexError(
+                "blobgan.network is not the network that was pretrained: run `dvc repro blobgan_pretrain`"
+            )
+        for model in (self.model, self.average):
+            model.load_state_dict(pretrained.state_dict())
+        self.depends_on(pretrained=checksum(*pretrained.state_dict().values()))
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Return AdamW for both; the discriminator's is corrected for lazy R1 (StyleGAN2, appendix B)."""

@@ -266,7 +266,7 @@ def test_fewer_statistics_than_files(tmp_path: Path) -> None:
     params = folder_params(tmp_path)
     for shuffle in (False, True):
         options = dataclasses.replace(params.fid_stats, path=str(tmp_path), images=50, shuffle=shuffle)
-        found = fid_stats.real_pictures(dataclasses.replace(params, fid_stats=options), "square")
+        found = fid_stats.real_images(dataclasses.replace(params, fid_stats=options), "square")
         assert len(found.paths) == len(set(found.paths)) == 50 and found.found == 100
         assert {file.path for file in found.skipped} <= set(broken)
         assert (found.paths == good[:50]) is not shuffle

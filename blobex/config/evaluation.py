@@ -37,14 +37,10 @@ class Truth:
     """Test of explanations against the known causes of decisions about synthetic scenes: `blobex truth`."""
 
     setups: Distinct[Shape] = Field(description="setups to test; [] for data other than synthetic scenes")
-    rules: Names[Literal["biased", "night", "verge"]] = Field(
-        description="rules with a planted shortcut to find, tested beside the plain rules"
-    )
+    rules: Names[Literal["biased", "night", "verge"]] = Field(description="rules with a planted shortcut to find")
     methods: Names[Literal["ours", "published", "pixels", "random"]] = Field(description="methods to compare")
     images: Int = Field(ge=1, le=10**5, description="images to explain for each rule")
-    published_images: Int = Field(
-        ge=1, le=10**5, description="number of these images to explain with the published search, too"
-    )
+    published_images: Int = Field(ge=1, le=10**5, description="of these, images for the published search, too")
     touched: Float = Field(ge=0, le=255, description="mean change of a touched cause, at least, in grey levels")
     dilation: Int = Field(ge=0, le=64, description="margin around a cause that belongs to it, in pixels")
     pixels: PixelAttack = Field(description="adversarial attack on pixels (Madry et al., ICLR 2018)")
@@ -60,9 +56,7 @@ class Bench:
     """Speed of explanations and of training: `make bench`."""
 
     images: Int = Field(ge=4, le=10**5, description="images to explain")
-    published_images: Int = Field(
-        ge=1, le=10**5, description="number of these images to explain with the published search, too"
-    )
+    published_images: Int = Field(ge=1, le=10**5, description="of these, images for the published search, too")
     training_steps: Int = Field(ge=1, le=10**5, description="timed training steps; a multiple of blobgan.r1_every")
 
 

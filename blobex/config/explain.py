@@ -20,9 +20,7 @@ class Search:
     """Inversions and counterfactual searches."""
 
     mode: Literal["fast", "published"] = Field(description="published: step for step as the published scripts")
-    max_batch_pixels: Annotated[Int, Field(ge=1024, le=2**31)] | None = Field(
-        description="pixels in a batch of images; null: depends on the device"
-    )
+    max_batch_pixels: Int | None = Field(ge=1024, le=2**31, description="pixels of a batch; null: by the device")
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -53,24 +51,16 @@ class Invert:
 
 @dataclass(frozen=True, config=SECTION)
 class SearchParams:
-    examples: Int = Field(
-        ge=0, le=1000, description="stored examples of each object to try before gradient descent; 0: none"
-    )
+    examples: Int = Field(ge=0, le=1000, description="stored examples to try for each object at first; 0: none")
     steps: Int = Field(ge=1, le=10**5, description="maximum number of Adam steps")
     learning_rate: Float = Field(ge=1e-6, le=10, description="learning rate of all keys but sizes")
     size_lr_multiplier: Float = Field(ge=1e-3, le=1e3, description="learning rate of sizes / learning_rate")
     lambda_prox: Float = Field(ge=0, le=1e3, description="weight of the proximity loss")
-    margin: Float = Field(
-        ge=0, le=100, description="logits beyond the decision boundary that count as a flip during gradient descent"
-    )
+    margin: Float = Field(ge=0, le=100, description="logits beyond the decision boundary that count as a flip")
     patience: Int = Field(ge=0, le=10**5, description="steps without a nearer flip before the search stops")
-    retries: Int = Field(
-        ge=0, le=4, description="further searches if the decision does not flip, each at 8 times the learning rate"
-    )
+    retries: Int = Field(ge=0, le=4, description="further searches without a flip, each 8 times as fast")
     bisections: Int = Field(ge=0, le=30, description="bisections of the line search for the decision boundary")
-    lambda_key: dict[Key, Annotated[Float, Field(ge=0, le=1e4)]] = Field(
-        description="weight of each key's mean absolute change in the proximity loss"
-    )
+    lambda_key: dict[Key, Weight] = Field(description="weight of each key's mean absolute change")
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -88,9 +78,7 @@ class Gate:
         description="treatment of images whose reconstruction is too far off or decided otherwise than the image"
     )
     refine_steps: Int = Field(ge=1, le=10**5, description="steps of the second inversion with action refine")
-    perceptual: Annotated[Float, Field(ge=0, le=100)] | None = Field(
-        description="perceptual distance from which a reconstruction is too far; null: no limit"
-    )
+    perceptual: Float | None = Field(ge=0, le=100, description="distance that is too far; null: none is")
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -104,9 +92,7 @@ class ExplainImages:
 class Explain:
     """Counterfactual explanations."""
 
-    decision: Literal["plain", "biased"] = Field(
-        description="decision model to explain; `blobex explain --decision` takes any model"
-    )
+    decision: Literal["plain", "biased"] = Field(description="decision model of the stage to explain")
     attributes: Names[Text] = Field(description="outputs of the decision model to flip, by name or number")
     images: ExplainImages = Field(description="number of inverted images that the stage explains, by variant")
     published_format: Bool = Field(description="whether the stage writes metadata_<i>.pt, too")

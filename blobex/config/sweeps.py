@@ -14,8 +14,18 @@ TrialImages = Annotated[Images, Field(description="images of a trial")]
 FinalImages = Annotated[Images, Field(description="other images, to measure the finalists on")]
 HeldOutImages = Annotated[Images, Field(description="other images, for the final comparison")]
 Chunk = Annotated[Images, Field(description="images between two decisions about pruning a trial")]
-Seconds = Annotated[Float, Field(ge=0, le=1e6)]
-SECONDS = "limit of one core's time for a square image, and proportionally more for wider ones; null: no limit"
+Seconds = Annotated[
+    Float | None,
+    Field(ge=0, le=1e6, description="limit of one core's time per square image, more for wider ones; null: no limit"),
+]
+# fmt: off
+SearchName = Literal[
+    "travel", "learning_rate", "steps", "size_lr_multiplier", "lambda_prox", "margin", "patience", "bisections",
+]
+InversionName = Literal[
+    "travel", "learning_rate", "steps", "decision_steps", "size_lr_multiplier", "perceptual", "l2", "decision", "blobs",
+]
+# fmt: on
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -33,15 +43,9 @@ class Sweep:
     trials: Int = Field(ge=1, le=10**5, description="total number of trials, those of earlier calls included")
     sampler: Literal["gp", "tpe", "random"] = Field(description="sampler of Optuna")
     seed: Seed = Field(description="seed of the sampler")
-    pruner: Literal["wilcoxon", "median", "none"] = Field(
-        description="pruner of Optuna, which stops hopeless trials; none with mode pareto"
-    )
-    mode: Literal["single", "pareto"] = Field(
-        description="single: minimise one objective within limits; pareto: several objectives"
-    )
-    finalists: Int = Field(
-        ge=1, le=100, description="best trials to measure again, on other images, before choosing the best; 1: no rerun"
-    )
+    pruner: Literal["wilcoxon", "median", "none"] = Field(description="pruner of Optuna; none with mode pareto")
+    mode: Literal["single", "pareto"] = Field(description="one objective within limits, or several objectives")
+    finalists: Int = Field(ge=1, le=100, description="best trials to repeat on other images; 1: no repetition")
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -49,22 +53,17 @@ class SweepCf(Sweep):
     """Sweep over the hyperparameters in explain.<setup>: `make sweep-cf`."""
 
     variants: Names[Variant] = Field(description="variants of explain, assigned to the images in turn")
-    questions: Literal["one", "all"] = Field(
-        description="queries of each image. one: one of explain.attributes, in turn; all: all of them"
-    )
+    questions: Literal["one", "all"] = Field(description="one of explain.attributes per image, in turn, or all")
     images: TrialImages = Field()
     finals: FinalImages = Field()
     held_out: HeldOutImages = Field()
     chunk: Chunk = Field()
     flip_rate: Float = Field(ge=0, le=1, description="minimum share of flipped decisions")
-    seconds: Seconds | None = Field(description=SECONDS)
+    seconds: Seconds = Field()
     blob_price: Float = Field(ge=0, le=100, description="objective's cost of a changed blob, in perceptual distance")
-    space: dict[
-        Literal[
-            "travel", "learning_rate", "steps", "size_lr_multiplier", "lambda_prox", "margin", "patience", "bisections"
-        ],
-        Range,
-    ] = Field(description="ranges to search; travel is learning_rate * steps and replaces learning_rate")
+    space: dict[SearchName, Range] = Field(
+        description="ranges to search; travel is learning_rate * steps and replaces learning_rate"
+    )
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -75,24 +74,11 @@ class SweepInvert(Sweep):
     finals: FinalImages = Field()
     held_out: HeldOutImages = Field()
     chunk: Chunk = Field()
-    agreement: Float = Field(
-        ge=0, le=1, description="minimum share of reconstructions that are decided like their images"
+    agreement: Float = Field(ge=0, le=1, description="minimum share of images decided like their reconstruction")
+    seconds: Seconds = Field()
+    space: dict[InversionName, Range] = Field(
+        description="ranges to search; travel is learning_rate * steps and replaces learning_rate"
     )
-    seconds: Seconds | None = Field(description=SECONDS)
-    space: dict[
-        Literal[
-            "travel",
-            "learning_rate",
-            "steps",
-            "decision_steps",
-            "size_lr_multiplier",
-            "perceptual",
-            "l2",
-            "decision",
-            "blobs",
-        ],
-        Range,
-    ] = Field(description="ranges to search; travel is learning_rate * steps and replaces learning_rate")
 
 
 @dataclass(frozen=True, config=SECTION)

@@ -9,20 +9,12 @@ from pydantic.dataclasses import dataclass
 
 from blobex.config.value_types import SECTION, Bool, FileName, Float, Int, Names, Text, Weight, Width, Widths
 
+# fmt: off
 Group = Literal[  # of segments
-    "road",
-    "verge",
-    "side_lane",
-    "lane",
-    "building",
-    "vegetation",
-    "pole",
-    "sign",
-    "light",
-    "fence",
-    "person",
-    "vehicle",
+    "road", "verge", "side_lane", "lane", "building", "vegetation",
+    "pole", "sign", "light", "fence", "person", "vehicle",
 ]
+# fmt: on
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -37,20 +29,16 @@ class Checkpoints:
 class Resume:
     source: Literal["none", "last", "best", "step"] = Field(description="checkpoint to resume an interrupted run from")
     run_id: Text | None = Field(description="MLflow run to continue; null: the run that the checkpoint names")
-    step: Annotated[Int, Field(ge=0, le=10**9)] | None = Field(description="step of the checkpoint with source step")
+    step: Int | None = Field(ge=0, le=10**9, description="step of the checkpoint with source step")
 
 
 @dataclass(frozen=True, config=SECTION)
 class Training:
     steps: Int = Field(ge=1, le=10**8, description="optimiser steps")
-    batch_size: Int = Field(
-        ge=1, le=4096, description="samples of all devices together; fewer of wide images, see run.batches"
-    )
+    batch_size: Int = Field(ge=1, le=4096, description="samples of all devices together; see run.batches")
     accumulate: Int = Field(ge=1, le=1024, description="batches per optimiser step")
     learning_rate: Float = Field(ge=1e-8, le=1.0, description="initial learning rate")
-    halve_every: Int = Field(
-        ge=0, le=10**8, description="steps after which the learning rate is halved; 0: constant learning rate"
-    )
+    halve_every: Int = Field(ge=0, le=10**8, description="steps per halving of the learning rate; 0: none")
     checkpoint: Checkpoints = Field(description="checkpoints")
     resume: Resume = Field(description="how to resume an interrupted run")
 
@@ -59,9 +47,7 @@ class Training:
 class Parser:
     """Parser: the network that segments and detects objects."""
 
-    channels: Annotated[list[Width], Field(strict=True)] = Field(
-        description="widths of the encoder's levels, finest first"
-    )
+    channels: list[Width] = Field(strict=True, description="widths of the encoder's levels, finest first")
     training: Training = Field(description="training of the parser")
 
 
@@ -69,9 +55,7 @@ class Parser:
 class Decision:
     """Decision models to explain."""
 
-    variants: Names[Literal["plain", "biased", "night", "verge"]] = Field(
-        description="decision rules to learn; all but plain contain a shortcut"
-    )
+    variants: Names[Literal["plain", "biased", "night", "verge"]] = Field(description="decision rules to learn")
     architecture: Literal["densenet121", "densenet_small"] = Field(description="densenet121: as published")
     training: Training = Field(description="training of a decision model")
 
@@ -101,9 +85,7 @@ class Network:
         ge=1e-5, le=1, description="squared half-axis of a blob of size 1, in squared image heights; published: 0.02"
     )
     size_in: Int = Field(ge=4, le=64, description="height of the input grid")
-    feature_dim: Int = Field(
-        ge=1, le=2048, description="length of the features splatted onto the input grid (published: override_c_in)"
-    )
+    feature_dim: Int = Field(ge=1, le=2048, description="length of the features splatted onto the input grid")
     style_dim: Int = Field(ge=1, le=2048, description="length of the styles that modulate the convolutions")
     layout: Literal["flow", "mlp"] = Field(
         description="network from z to a layout. flow: fitted to real layouts in blobgan_pretrain; mlp: trained with "
@@ -115,9 +97,7 @@ class Network:
     norm_features: Bool = Field(description="whether to divide features and styles by their root mean square")
     channels: Widths = Field(description="width of each generator level by its height")
     discriminator_channels: Widths = Field(description="width of each discriminator level by its height")
-    rectangle: Literal["native", "legacy"] = Field(
-        description="splatting onto rectangles. legacy: as published rectangular checkpoints need"
-    )
+    rectangle: Literal["native", "legacy"] = Field(description="legacy: for published rectangular checkpoints")
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -128,12 +108,8 @@ class BlobganPretrain:
         description="blobs of each group of segments, from back to front; blobgan.network.blobs in all"
     )
     code_dim: Int = Field(ge=1, le=2048, description="length of the code of a blob's appearance")
-    examples: Int = Field(
-        ge=1, le=10**5, description="images whose layouts are saved with the weights, for `blobex explain`"
-    )
-    code_noise: Float = Field(
-        ge=0, le=10, description="standard deviation of the noise on codes, so that similar codes look alike"
-    )
+    examples: Int = Field(ge=1, le=10**5, description="images whose layouts are saved for `blobex explain`")
+    code_noise: Float = Field(ge=0, le=10, description="standard deviation of the noise on codes")
     l1: Weight = Field(description="weight of the mean absolute difference of pixels")
     perceptual: Weight = Field(description="weight of the perceptual distance")
     training: Training = Field(description="training of the generator")
@@ -144,9 +120,7 @@ class BlobganPretrain:
 class Blobgan:
     """Adversarial training of the BlobGAN."""
 
-    start: Literal["pretrained", "scratch"] = Field(
-        description="initial weights. pretrained: those of blobgan_pretrain; scratch: random"
-    )
+    start: Literal["pretrained", "scratch"] = Field(description="weights of blobgan_pretrain, or random ones")
     network: Network = Field(description="architecture of generator and discriminator")
     training: Training = Field(description="training of the BlobGAN")
     flips: Bool = Field(description="whether half of the discriminator's real images are mirrored")
@@ -156,9 +130,7 @@ class Blobgan:
     ema_half_life_images: Float = Field(ge=1, le=1e9, description="half-life of the weights' moving average, in images")
     jitter: Jitter = Field(description="random changes of sampled layouts")
     sample_every_n_steps: Int = Field(ge=1, le=10**8, description="steps between two logs of generated images")
-    fid_every_n_steps: Int = Field(
-        ge=0, le=10**8, description="steps between two measurements of the Frechet distance; 0: none during training"
-    )
+    fid_every_n_steps: Int = Field(ge=0, le=10**8, description="steps per Frechet distance; 0: none")
     fid_images: Int = Field(ge=2, le=10**6, description="generated images of a measurement")
     mean_latent_samples: Int = Field(ge=1, le=10**6, description="samples of the mean w")
 
@@ -167,9 +139,7 @@ class Blobgan:
 class EncoderPretrain:
     """Pretraining of the encoder on generated images."""
 
-    architecture: Literal["stylegan", "resnet"] = Field(
-        description="stylegan: residual network of StyleGAN2; resnet: ResNet-18"
-    )
+    architecture: Literal["stylegan", "resnet"] = Field(description="residual network of StyleGAN2, or ResNet-18")
     channels: Widths = Field(description="width of each level by its height")
     mlp_idx: Int = Field(ge=-32, le=-1, description="layer of mlp whose input the encoder predicts; -1 with a flow")
     training: Training = Field(description="training of the encoder")

@@ -1,1 +1,1 @@
-"""Any model whose decisions are to be explained, as one record: a Decision."""
+"""Any model to explain, as one record: a Decision."""

@@ -1,4 +1,4 @@
-"""A decision card: a YAML file that says which model is explained, and how pictures are brought to it."""
+"""Decision cards: YAML files that name a model to explain and describe its input and outputs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from blobex.decisions.decision import Input, Kind, Resize
 
 @dataclass(frozen=True, config=SECTION)
 class Card:
-    """The keys of a card. All but `model` may be left out: null is what the model's reference says itself."""
+    """Keys of a card. All but `model` are optional: null leaves the value of the reference itself."""
 
-    model: Text  # a reference as `load` takes it; file names are relative to the card
+    model: Text  # a reference for `load`; file names are relative to the card
     kind: Kind | None
     outputs: Names[Text] | None  # one name per logit
-    height: Annotated[Int, Field(ge=1, le=8192)] | None  # of the pictures that the model reads
+    height: Annotated[Int, Field(ge=1, le=8192)] | None  # of the model's input images
     width: Annotated[Int, Field(ge=1, le=8192)] | None
     mean: list[Annotated[Float, Field(ge=-10, le=10)]] | None  # of colours in 0..1: red, green, blue
     std: list[Annotated[Float, Field(ge=1e-4, le=10)]] | None
@@ -30,11 +30,11 @@ class Card:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the card says nothing but the model."""
+        """Whether all keys but `model` are null."""
         return all(getattr(self, field.name) is None for field in dataclasses.fields(self) if field.name != "model")
 
     def input(self, default: Input) -> Input:
-        """What the model reads, where the card says nothing `default`; one size alone sets the other in proportion."""
+        """Return the model's input, with the values of `default` for null keys; a single size sets both."""
         sized = self.height is not None or self.width is not None
         return Input(
             height=self.height if sized else default.height,
@@ -46,7 +46,11 @@ class Card:
 
 
 def read_card(path: Path) -> Card:
-    """The card in a YAML file; BlobexError names what is wrong with it."""
+    """Read a card.
+
+    Raises:
+        BlobexError: if the file cannot be read or holds no valid card; the message names the key.
+    """
     try:
         tree = read_yaml(path)
     except (OSError, ValueError) as error:
@@ -56,9 +60,9 @@ def read_card(path: Path) -> Card:
     empty = dict.fromkeys(field.name for field in dataclasses.fields(Card))
     try:
         card = parse(Card, empty | tree, "card")
-        card.input(Input())  # its own errors
+        card.input(Input())  # raises if mean or std are invalid
     except BlobexError as error:
         raise BlobexError(f"{path}: {error}") from error
     if card.model.endswith((".yaml", ".yml")):
-        raise BlobexError(f"{path} names another card: write into it what that one says")
+        raise BlobexError(f"{path} names another card: copy the keys of that card into it")
     return card

@@ -1,4 +1,4 @@
-"""A model to explain: what it scores, and how pictures are brought to it."""
+"""Record of a model to explain, and preparation of its input."""
 
 from __future__ import annotations
 
@@ -19,29 +19,30 @@ Resize = Literal["bilinear", "bicubic"]
 
 @dataclass(frozen=True)
 class Decision:
-    """A model of one setup's pictures; what it reads beside them is its own business.
+    """A model to explain, for images of one setup.
 
-    `logits` maps pictures (N,3,H,W), float32 in [-1,1], to float32: (N,A) for attributes (each one is true or false by
-    itself) and for classes (one of them is true), and (N,A,H,W) for segmentation, at the picture's size. `features`
-    maps them to (N,D) float32, which is what inversion compares. Both are differentiable and answer on the pictures'
-    device.
+    `logits` and `features` take images (N,3,H,W) float32 in [-1,1], are differentiable, and return float32 on the
+    images' device.
     """
 
     name: str
     kind: Kind
-    outputs: tuple[str, ...]  # A names
+    outputs: tuple[str, ...]  # names of the A outputs
+    # (N,A) for attributes, each true or false, and classes, one of them true; (N,A,H,W) for segmentation
     logits: Callable[[Tensor], Tensor]
-    features: Callable[[Tensor], Tensor]
-    modules: tuple[nn.Module, ...] = ()  # the networks inside, as far as they are known
-    input: Input | None = None  # what the model reads, if it was not given as a Decision
+    features: Callable[[Tensor], Tensor]  # (N,D), compared by the inversion
+    modules: tuple[nn.Module, ...] = ()  # the networks inside, if known
+    input: Input | None = None  # None if the model was given as a Decision
 
 
 @dataclass(frozen=True)
 class Input:
-    """What a model reads: pictures of `height` x `width`, each colour c in 0..1 as (c - mean) / std.
+    """Input of a model: images of `height` x `width` with colours (c - mean) / std, where c is 0 to 1.
 
-    With one size alone the other follows in proportion; with neither, pictures stay as large as they are. The default
-    is [-1,1] as it is. BlobexError: sizes below 1, other than three colours, a std that is not above 0.
+    A single size sets the other in proportion; without sizes images keep theirs. The default is [-1,1], unchanged.
+
+    Raises:
+        BlobexError: if a size is below 1, mean or std have not three numbers, or a std is not above 0.
     """
 
     height: int | None = None
@@ -61,7 +62,7 @@ class Input:
             raise BlobexError(f"unknown resize {self.resize!r}: choose {' or '.join(get_args(Resize))}")
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """The size to which pictures of `height` x `width` are brought."""
+        """Return the size to which images of `height` x `width` are resized."""
         if self.height is None and self.width is None:
             return height, width
         return (
@@ -70,29 +71,25 @@ class Input:
         )
 
 
-AS_IT_IS = Input()
-
-
-def prepare(pictures: Tensor, declared: Input) -> Tensor:
-    """Pictures (N,3,H,W) in [-1,1] as the model reads them: resized with antialias, then normalised; differentiable."""
-    size = declared.size(*pictures.shape[2:])
-    if size != tuple(pictures.shape[2:]):
-        pictures = F.interpolate(pictures, size, mode=declared.resize, align_corners=False, antialias=True)
-    mean, std = (pictures.new_tensor(values)[:, None, None] for values in (declared.mean, declared.std))
-    return (pictures - (2 * mean - 1)) / (2 * std)  # ((pictures + 1) / 2 - mean) / std
+def prepare(images: Tensor, model_input: Input) -> Tensor:
+    """Resize, with antialiasing, and normalise images (N,3,H,W) in [-1,1] for a model; differentiable."""
+    size = model_input.size(*images.shape[2:])
+    if size != tuple(images.shape[2:]):
+        images = F.interpolate(images, size, mode=model_input.resize, align_corners=False, antialias=True)
+    mean, std = (images.new_tensor(values)[:, None, None] for values in (model_input.mean, model_input.std))
+    return (images - (2 * mean - 1)) / (2 * std)  # ((images + 1) / 2 - mean) / std
 
 
 @contextmanager
 def frozen_eval(decision: Decision) -> Iterator[Decision]:
-    """The decision with all its modules in eval mode and no parameter asking for a gradient.
+    """Set all modules to eval mode and `requires_grad` of all parameters to False, and restore both at the end.
 
-    Every module's `training` and every parameter's `requires_grad` is afterwards what it was, also after an error. The
-    flags are set one by one: a module's own `train` could do more than that, and an exported program has none.
+    The flags are set one by one: a module's own `train` may do more, and an exported program has none.
     """
     modules = [module for root in decision.modules for module in root.modules() if hasattr(module, "training")]
     parameters = [parameter for root in decision.modules for parameter in root.parameters()]
     modes = [module.training for module in modules]
-    wishes = [parameter.requires_grad for parameter in parameters]
+    grads = [parameter.requires_grad for parameter in parameters]
     try:
         for module in modules:
             module.training = False
@@ -102,17 +99,21 @@ def frozen_eval(decision: Decision) -> Iterator[Decision]:
     finally:
         for module, mode in zip(modules, modes, strict=True):
             module.training = mode
-        for parameter, wish in zip(parameters, wishes, strict=True):
-            parameter.requires_grad_(wish)
+        for parameter, grad in zip(parameters, grads, strict=True):
+            parameter.requires_grad_(grad)
 
 
 def output_index(decision: Decision, name: str | int) -> int:
-    """The number of the output of this name or number; BlobexError if there is none, or several of that name."""
-    found = [number for number, output in enumerate(decision.outputs) if output == str(name)]
-    if len(found) > 1:
-        raise BlobexError(f"{decision.name} has {len(found)} outputs {name!r}: give a number, {_listed(found)}")
-    if found:
-        return found[0]
+    """Return the index of an output, given by name or index.
+
+    Raises:
+        BlobexError: if there is no such output, or several have this name.
+    """
+    indices = [index for index, output in enumerate(decision.outputs) if output == str(name)]
+    if len(indices) > 1:
+        raise BlobexError(f"{decision.name} has {len(indices)} outputs {name!r}: give a number, {_listed(indices)}")
+    if indices:
+        return indices[0]
     if str(name).isdecimal() and int(name) < len(decision.outputs):
         return int(name)
     raise BlobexError(f"{decision.name} has no output {name!r}: choose from {_listed(decision.outputs)}")

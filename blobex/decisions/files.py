@@ -1,8 +1,7 @@
-"""Models saved whole in files: TorchScript and exported programs."""
+"""Models from files that hold code and weights: TorchScript and exported programs."""
 
 from __future__ import annotations
 
-import textwrap
 import warnings
 import zipfile
 from pathlib import Path
@@ -11,11 +10,11 @@ import torch
 from torch import nn
 from torch.export.passes import move_to_device_pass
 
-from blobex.core.errors import BlobexError
+from blobex.core.errors import BlobexError, brief
 
 
 def load_script(path: Path, device: torch.device) -> nn.Module:
-    """The module of a TorchScript file. BlobexError if it is missing or is none."""
+    """Load a TorchScript file. Raises BlobexError if it is missing or another file."""
     _require(path)
     try:
         with warnings.catch_warnings():
@@ -26,31 +25,30 @@ def load_script(path: Path, device: torch.device) -> nn.Module:
             f"{path} is not a TorchScript file: write the model to a .pt2 file with torch.export.save, or give a state "
             "dict as torchvision:<model>:<file>"
         ) from error
-    return still(module)
+    return freeze(module)
 
 
 def load_program(path: Path, device: torch.device) -> nn.Module:
-    """The module of a file that torch.export.save wrote. BlobexError if it is missing or is none.
+    """Load a file that torch.export.save wrote. Raises BlobexError if it is missing or another file.
 
-    As torch says, open files of people you trust: a file can hold code that runs as it is opened.
+    As torch warns, such a file can hold code that runs when it is opened: open only files of people you trust.
     """
     _require(path)
     if not _is_program(path):  # torch would log a page about it
         raise BlobexError(f"{path} is not an exported program: write it with torch.export.save")
     try:
-        program = torch.export.load(path)
-        module = move_to_device_pass(program, device).module()
+        module = move_to_device_pass(torch.export.load(path), device).module()
     except Exception as error:  # torch raises many kinds
-        words = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
+        words = brief(f"{type(error).__name__}: {error}")
         raise BlobexError(f"the program {path} cannot be opened ({words}): export it again") from error
-    return still(module)
+    return freeze(module)
 
 
-def still(module: nn.Module) -> nn.Module:
-    """A module that is ours to change, in eval mode (an exported program has no other), asking for no gradients."""
+def freeze(module: nn.Module) -> nn.Module:
+    """Set a module to eval mode, unless it is an exported program, which has one mode, and drop its gradients."""
     if not isinstance(module, torch.fx.GraphModule):
         module.eval()
-    for parameter in module.parameters():  # TorchScript has no `requires_grad_` of its own
+    for parameter in module.parameters():  # TorchScript has no module.requires_grad_
         parameter.requires_grad_(False)
     return module
 

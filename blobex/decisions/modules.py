@@ -1,4 +1,4 @@
-"""What can be read off a module: which pictures an exported program takes, what it returns, a classifier's features."""
+"""Properties of modules: input size, batch size of exported programs, logits in their output, features."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from blobex.core.errors import BlobexError
 from blobex.networks.decision import DecisionModel
 
 
-def tensor_of(answer: Any, name: str) -> Tensor:
-    """The tensor in what the model called `name` returns: itself, or what stands there as "out" or "logits"."""
-    if isinstance(answer, Mapping):
-        answer = answer.get("out", answer.get("logits"))
-    answer = getattr(answer, "logits", answer)
-    if not isinstance(answer, Tensor):
-        found = type(answer).__name__
-        raise BlobexError(f"the model {name} gives a {found}: return a tensor, or one called out or logits")
-    return answer
+def output_tensor(output: Any, name: str) -> Tensor:
+    """Return the tensor in the output of the model `name`: the output itself, or its item "out" or "logits"."""
+    if isinstance(output, Mapping):
+        output = output.get("out", output.get("logits"))
+    output = getattr(output, "logits", output)
+    if not isinstance(output, Tensor):
+        kind = type(output).__name__
+        raise BlobexError(f"the model {name} gives a {kind}: return a tensor, or one called out or logits")
+    return output
 
 
-def declared_size(module: nn.Module) -> tuple[int | None, int | None]:
-    """Height and width of the pictures that a module was trained with or exported for; None where any will do."""
+def input_size(module: nn.Module) -> tuple[int | None, int | None]:
+    """Return height and width of the images that a module was trained with or exported for; None if any will do."""
     if isinstance(module, DecisionModel):
         return module.config["height"], module.config["width"]
     shape = _program_shape(module)
@@ -36,59 +36,60 @@ def declared_size(module: nn.Module) -> tuple[int | None, int | None]:
 
 
 def batched(module: nn.Module, name: str) -> Callable[[Tensor], Any]:
-    """The module, called with batches of the size for which it was exported, if it was.
+    """Return a function that calls an exported program with batches of the sizes for which it was exported.
 
-    Batches are cut, and the last one is filled up with copies of its last picture, whose answers are dropped.
+    Batches are split, and the last one is padded with copies of its last image, whose outputs are dropped. Other
+    modules are returned unchanged.
     """
     shape = _program_shape(module)
     if not shape:
         return module
-    least, most = _limits(shape[0])
+    least, most = _batch_limits(shape[0])
 
-    def run(pictures: Tensor) -> Tensor:
-        parts = pictures.split(most or max(1, len(pictures)))
-        return torch.cat([tensor_of(module(_filled(part, least)), name)[: len(part)] for part in parts])
+    def run(images: Tensor) -> Tensor:
+        parts = images.split(most or max(1, len(images)))
+        return torch.cat([output_tensor(module(_padded(part, least)), name)[: len(part)] for part in parts])
 
     return run
 
 
 def penultimate(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
-    """What the last linear layer of one of torchvision's models reads (N,D); None for all other modules."""
+    """Return a function of images to the input (N,D) of a torchvision model's last linear layer; else None."""
     if not type(module).__module__.startswith("torchvision.models."):
         return None
     layers = [part for part in module.modules() if isinstance(part, nn.Linear)]
     if not layers:
         return None
 
-    def features(pictures: Tensor) -> Tensor:
-        read: list[Tensor] = []
-        handle = layers[-1].register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    def features(images: Tensor) -> Tensor:
+        recorded: list[Tensor] = []
+        handle = layers[-1].register_forward_pre_hook(lambda _, inputs: recorded.append(inputs[0]))
         try:
-            module(pictures)
+            module(images)
         finally:
             handle.remove()
-        return read[-1].flatten(1)
+        return recorded[-1].flatten(1)
 
     return features
 
 
 def _program_shape(module: nn.Module) -> tuple[Any, ...]:
-    """The shape of an exported program's pictures, symbols where it is free; () for all other modules."""
+    """Return the shape of an exported program's images, with symbols for free sizes; () for other modules."""
     if not isinstance(module, GraphModule):
         return ()
     inputs = [node.meta.get("val") for node in module.graph.nodes if node.op == "placeholder"]
     return tuple(inputs[0].shape) if inputs and isinstance(inputs[0], Tensor) else ()
 
 
-def _limits(size: Any) -> tuple[int, int | None]:
-    """The least and the most pictures a batch; None is no limit."""
+def _batch_limits(size: Any) -> tuple[int, int | None]:
+    """Return the smallest and the largest batch size; None for no limit."""
     if isinstance(size, int):
         return size, size
     bounds = size.node.shape_env.bound_sympy(size.node.expr)
-    most = int(bounds.upper) if bounds.upper.is_Integer else None  # torch's infinity is none
+    most = int(bounds.upper) if bounds.upper.is_Integer else None  # torch's infinity is no integer
     return int(bounds.lower), most
 
 
-def _filled(pictures: Tensor, least: int) -> Tensor:
-    missing = max(0, least - len(pictures))
-    return torch.cat([pictures, pictures[-1:].expand(missing, -1, -1, -1)])
+def _padded(images: Tensor, least: int) -> Tensor:
+    missing = max(0, least - len(images))
+    return torch.cat([images, images[-1:].expand(missing, -1, -1, -1)])

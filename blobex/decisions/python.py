@@ -1,4 +1,4 @@
-"""A model that is an object of a Python module: `module:function`."""
+"""Models that are objects of a Python module: `module:function`."""
 
 from __future__ import annotations
 
@@ -14,34 +14,36 @@ from blobex.decisions.decision import Decision
 
 
 def python_object(reference: str, folder: Path) -> Decision | Callable[..., Any]:
-    """What `package.module:name` names: a Decision, a module, or a function from pictures to logits.
+    """Import `package.module:name`: a Decision, a module, or a function of images to logits.
 
-    Modules are looked for in `folder`, then in the current folder, then where Python looks. BlobexError: there is none,
-    its code fails, or it is a class or no callable.
+    Python looks in `folder`, then in the current folder, then as usual.
+
+    Raises:
+        BlobexError: if there is no such object, its code fails, or it is a class or cannot be called.
     """
     module_name, _, name = reference.partition(":")
-    with _first(folder, Path.cwd()):
+    with _search_first(folder, Path.cwd()):
         try:
-            found: Any = importlib.import_module(module_name)
+            model: Any = importlib.import_module(module_name)
             for part in name.split("."):
-                if not hasattr(found, part):
+                if not hasattr(model, part):
                     raise BlobexError(f"{module_name} has no {name}: check the name after the colon")
-                found = getattr(found, part)
+                model = getattr(model, part)
         except BlobexError:
             raise
-        except (Exception, SystemExit) as error:  # whatever the module's own code raises
+        except (Exception, SystemExit) as error:  # the module's code may raise anything
             words = brief(f"{type(error).__name__}: {error}")
             raise BlobexError(f"cannot import {module_name} ({words}): check the name and the code") from error
-    if isinstance(found, type):
+    if isinstance(model, type):
         raise BlobexError(f"{reference} is a class: make an object of it in {module_name}, and name that")
-    if not isinstance(found, Decision) and not callable(found):
-        raise BlobexError(f"{reference} is a {type(found).__name__}: name a function, a module or a Decision")
-    return found
+    if not isinstance(model, Decision) and not callable(model):
+        raise BlobexError(f"{reference} is a {type(model).__name__}: name a function, a module or a Decision")
+    return model
 
 
 @contextmanager
-def _first(*folders: Path) -> Iterator[None]:
-    """Python looks into these folders first."""
+def _search_first(*folders: Path) -> Iterator[None]:
+    """Put folders at the start of Python's search path for a while."""
     before = list(sys.path)
     sys.path[:0] = [str(folder.resolve()) for folder in folders]
     importlib.invalidate_caches()

@@ -1,4 +1,4 @@
-"""torchvision's classification and segmentation models, with the weights of a state dict on disk."""
+"""Classification and segmentation models of torchvision, with weights from a state dict on disk."""
 
 from __future__ import annotations
 
@@ -18,23 +18,26 @@ from torchvision.models import get_model, get_model_weights, list_models
 
 from blobex.core.errors import BlobexError
 from blobex.decisions.decision import Input, Kind
-from blobex.decisions.files import still
+from blobex.decisions.files import freeze
 from blobex.decisions.source import Source, source_of
 from blobex.networks.checkpoint_file import read_checkpoint
 
-AUXILIARY = ("aux1.", "aux2.", "AuxLogits.", "aux_classifier.")  # heads that only training reads
-# As torchvision makes them where it gives its own weights.
+AUXILIARY = ("aux1.", "aux2.", "AuxLogits.", "aux_classifier.")  # heads used in training only
+# Arguments with which torchvision builds them for its own weights.
 INCEPTION = {"aux_logits": False, "transform_input": True, "init_weights": False}
 OPTIONS: Mapping[str, Mapping[str, bool]] = {"googlenet": INCEPTION, "inception_v3": INCEPTION}
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")  # names before torchvision 0.3
 
 
 def zoo_source(reference: str, folder: Path, device: torch.device) -> Source:
-    """The model of `torchvision:<model>:<state dict>`, a file relative to `folder`.
+    """Load the model of `torchvision:<model>:<state dict>`; the file is relative to `folder`.
 
-    The number of classes is read off the state dict. Size (pictures are stretched to the crop of classifiers; of
-    segmentation, the height is set), mean, std and the names of the classes are those of torchvision's own weights.
-    BlobexError: an unknown model, or a file that is missing, damaged or of another model.
+    The state dict gives the number of classes. Mean, std and names of classes are those of torchvision's own weights,
+    and so is the input size: classifiers read the whole image stretched to the size of their crop, segmentation models
+    images of the given height.
+
+    Raises:
+        BlobexError: if the model is unknown, or the file is missing, damaged or of another model.
     """
     _, _, rest = reference.partition(":")
     model_name, _, file = rest.partition(":")
@@ -46,43 +49,43 @@ def zoo_source(reference: str, folder: Path, device: torch.device) -> Source:
         )
     kind: Kind = "segmentation" if model_name in segmentation else "classes"
     path = folder / Path(file).expanduser()
-    model = _filled(model_name, kind, _state(path), path).to(device)
+    model = _with_state(model_name, kind, _state(path), path).to(device)
     best = get_model_weights(model_name).DEFAULT
     names = tuple(best.meta["categories"])
     return dataclasses.replace(source_of(model, reference), input=_input(best.transforms()), kind=kind, names=names)
 
 
 def _input(preset: Any) -> Input:
-    """What torchvision's own preparation of pictures says."""
+    """Return the input of a model by torchvision's own transforms."""
     crop = getattr(preset, "crop_size", None)
     height, width = (crop[0], crop[-1]) if crop else (preset.resize_size[0], None)
     return Input(height, width, tuple(preset.mean), tuple(preset.std), preset.interpolation.value)
 
 
-def _filled(name: str, kind: Kind, state: dict[str, Tensor], path: Path) -> nn.Module:
-    """The model with as many classes as the last tensor of the state has rows."""
+def _with_state(name: str, kind: Kind, state: dict[str, Tensor], path: Path) -> nn.Module:
+    """Return the model with as many classes as the last tensor of the state has rows."""
     model = _build(name, kind, {})
     last = next(reversed(model.state_dict()))
     count = len(state[last]) if last in state and state[last].ndim else 0
     if count and count != len(model.state_dict()[last]):
         model = _build(name, kind, {"num_classes": count})
     named = OrderedDict((OLD_DENSENET.sub(r"\1\2.", key), value) for key, value in state.items())
-    named._metadata = {"": {"version": type(model)._version}}  # type: ignore[attr-defined]  # MNASNet asks for it
+    named._metadata = {"": {"version": type(model)._version}}  # type: ignore[attr-defined]  # MNASNet reads it
     try:
         model.load_state_dict(named)
     except RuntimeError as error:
         raise BlobexError(f"the weights in {path} are not those of a {name}: name the model they are of") from error
-    return still(model)
+    return freeze(model)
 
 
 def _build(name: str, kind: Kind, options: Mapping[str, int]) -> nn.Module:
     backbone = {"weights_backbone": None} if kind == "segmentation" else {}
-    with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are all replaced
+    with torch.random.fork_rng(devices=[]):  # the random weights are all replaced
         return get_model(name, weights=None, **backbone, **OPTIONS.get(name, {}), **options)
 
 
 def _state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a state dict, by torchvision's names."""
+    """Return the tensors of a state dict by torchvision's names."""
     if path.suffix == ".safetensors":
         try:
             tree: dict[str, Any] = load_file(path)

@@ -75,7 +75,7 @@ def load_networks(
     perceptual = load_perceptual(params.data.perceptual, models / "parser" / setup, Path(params.data.external))
     run = params.run
     store = partial(load_model, tracking_uri=run.tracking_uri, device=device, s3_endpoint=run.s3_endpoint)
-    model = load(decision, size.height, size.width, device, models, setup, mlflow_loader=store)
+    model = load(decision, size, device, models, setup, mlflow_loader=store)
     networks = _placed(blobgan, device), _placed(encoder, device), _placed(perceptual, device)
     hashes = {name: state_hash([network]) for name, network in zip(WEIGHTS, networks, strict=True)}
     hashes["decision"] = state_hash(model.modules)

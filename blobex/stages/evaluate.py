@@ -68,7 +68,7 @@ def generator_measures(params: Params, setup: str, folder: Path) -> dict[str, fl
 def explained_measures(params: Params, setup: str) -> dict[str, float]:
     """The measures of each variant's explanations, by name; those of `basic` have no prefix."""
     size, device, external = params.setup(setup), resolve_device(params.run.device), Path(params.data.external)
-    decision = load(params.explain.decision, size.height, size.width, device, common.MODELS, setup)
+    decision = load(params.explain.decision, size, device, common.MODELS, setup)
     parser_folder = common.MODELS / "parser" / setup
     perceptual = load_perceptual(params.data.perceptual, parser_folder, external).to(device)
     distance, parser = perceptual_name(params.data.perceptual), load_parser(parser_folder).to(device)

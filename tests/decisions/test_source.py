@@ -1,74 +1,26 @@
-"""Decisions of any callable: logits, features, gradients, and what is left of a model afterwards."""
+"""Decisions of any callable: logits, features, gradients, and that the model is restored afterwards."""
 
 import dataclasses
 import io
+from pathlib import Path
 
 import pytest
 import torch
 import torchvision
 from torch import nn
 from torch.nn import functional as F
+from worlds.decision_models import CPU, IMAGENET, Segmenter, assert_same, by_hand, gradient, network, noise
 
+from blobex.config.data import ImageSize
 from blobex.core.errors import BlobexError
-from blobex.decisions.decision import AS_IT_IS, Decision, Input, frozen_eval, output_index, prepare
+from blobex.decisions.decision import Decision, Input, frozen_eval, output_index, prepare
 from blobex.decisions.load import load
-from blobex.decisions.source import check, from_callable
-
-CPU = torch.device("cpu")
-IMAGENET = Input(24, 40, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
-
-def noise(count=2, height=16, width=32, seed=0):
-    return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-
-
-def network(outputs=3, seed=0):
-    """A classifier with batch normalisation and dropout, some of it frozen, some of it in training."""
-    torch.manual_seed(seed)
-    net = nn.Sequential(
-        nn.Conv2d(3, 4, 3),
-        nn.BatchNorm2d(4),
-        nn.Tanh(),
-        nn.Dropout(0.5),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(4, outputs),
-    )
-    net(torch.randn(8, 3, 16, 16))  # running statistics of its own
-    net.train()
-    net[1].eval()
-    net[0].bias.requires_grad_(False)
-    return net
-
-
-class Segmenter(nn.Module):
-    """Labels at a quarter of the size, under "out", and features of its own."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(1)
-        self.body = nn.Conv2d(3, 5, 4, stride=4)
-
-    def forward(self, pictures):
-        return {"out": self.body(pictures)}
-
-
-def gradient(function, pictures, seed=9):
-    """The picture's gradient of a fixed random sum of the answer."""
-    pictures = pictures.clone().requires_grad_()
-    answer = function(pictures)
-    weights = torch.randn(answer.shape, generator=torch.Generator().manual_seed(seed))
-    return torch.autograd.grad((answer * weights).sum(), pictures)[0]
-
-
-def same(first, second, pictures):
-    """Both functions give equal answers and equal gradients."""
-    torch.testing.assert_close(first(pictures), second(pictures))
-    torch.testing.assert_close(gradient(first, pictures), gradient(second, pictures))
+from blobex.decisions.probe import check
+from blobex.decisions.source import from_callable
 
 
 def state(net):
-    """Everything in a module, as bytes and flags."""
+    """All tensors of a module as bytes, its modes, and its gradient flags."""
     buffer = io.BytesIO()
     torch.save(net.state_dict(), buffer)
     modes = [module.training for module in net.modules()]
@@ -76,28 +28,21 @@ def state(net):
 
 
 def opened(model, height=16, width=32, **options):
-    return load(model, height, width, CPU, None, "rect", **options)
+    return load(model, ImageSize(height, width // height), CPU, Path(), "rect", **options)
 
 
-def by_hand(pictures, size, mean, std):
-    """What a model reads, written with colours in 0..1."""
-    colours = (pictures + 1) / 2
-    resized = F.interpolate(colours, size, mode="bilinear", align_corners=False, antialias=True)
-    return (resized - torch.tensor(mean).view(1, 3, 1, 1)) / torch.tensor(std).view(1, 3, 1, 1)
-
-
-def test_pictures_are_prepared_as_by_hand():
-    pictures = noise()
-    ours = prepare(pictures, IMAGENET)
-    torch.testing.assert_close(ours, by_hand(pictures, (24, 40), IMAGENET.mean, IMAGENET.std))
-    assert torch.equal(prepare(pictures, AS_IT_IS), pictures)
-    # torchvision's own preparation of the same picture
+def test_images_are_prepared_as_by_hand():
+    images = noise()
+    ours = prepare(images, IMAGENET)
+    torch.testing.assert_close(ours, by_hand(images, (24, 40), IMAGENET.mean, IMAGENET.std))
+    assert torch.equal(prepare(images, Input()), images)
+    # torchvision's own transforms of the same images
     preset = torchvision.transforms._presets.ImageClassification(crop_size=8, resize_size=8)
     square = noise(2, 16, 16)
     declared = Input(8, 8, tuple(preset.mean), tuple(preset.std))
     torch.testing.assert_close(prepare(square, declared), preset((square + 1) / 2))
-    bicubic = F.interpolate(pictures, (8, 20), mode="bicubic", align_corners=False, antialias=True)
-    torch.testing.assert_close(prepare(pictures, Input(8, 20, resize="bicubic")), bicubic)
+    bicubic = F.interpolate(images, (8, 20), mode="bicubic", align_corners=False, antialias=True)
+    torch.testing.assert_close(prepare(images, Input(8, 20, resize="bicubic")), bicubic)
 
 
 @pytest.mark.parametrize(
@@ -120,21 +65,21 @@ def test_missing_sizes(height, width, expected):
         ({"resize": "nearest"}, "unknown resize"),
     ],
 )
-def test_inputs_that_cannot_be(changes, words):
+def test_invalid_inputs_raise(changes, words):
     with pytest.raises(BlobexError, match=words):
         Input(**changes)
 
 
-def test_module_is_scored_as_itself():
+def test_logits_of_a_module():
     net = network()
     decision = from_callable(net, "classes", ["a", "b", "c"], IMAGENET)
     with frozen_eval(decision):
-        same(decision.logits, lambda x: net(by_hand(x, (24, 40), IMAGENET.mean, IMAGENET.std)), noise())
+        assert_same(decision.logits, lambda x: net(by_hand(x, (24, 40), IMAGENET.mean, IMAGENET.std)), noise())
         assert torch.equal(decision.features(noise()), decision.logits(noise()))
     assert decision.modules == (net,) and decision.name == "Sequential" and decision.kind == "classes"
 
 
-def test_double_precision_module_gives_single_precision():
+def test_double_precision_module_returns_single_precision():
     net = network().double().eval()
     decision = from_callable(net, "attributes", ["a", "b", "c"])
     logits = decision.logits(noise())
@@ -142,40 +87,40 @@ def test_double_precision_module_gives_single_precision():
     torch.testing.assert_close(logits, net(noise().double()).float())
 
 
-def test_segmentation_has_the_size_of_the_picture():
+def test_segmentation_has_the_size_of_the_images():
     net = Segmenter()
     decision = opened(net)
     assert decision.kind == "segmentation" and decision.outputs == tuple("01234")
 
-    def direct(pictures):
-        return F.interpolate(net.body(pictures), pictures.shape[2:], mode="bilinear", align_corners=False)
+    def direct(images):
+        return F.interpolate(net.body(images), images.shape[2:], mode="bilinear", align_corners=False)
 
-    same(decision.logits, direct, noise())
+    assert_same(decision.logits, direct, noise())
     assert decision.logits(noise()).shape == (2, 5, 16, 32)
     cells = direct(noise()).softmax(1).reshape(2, 5, 8, 2, 8, 4).mean((3, 5)).flatten(1)
     torch.testing.assert_close(decision.features(noise()), cells)
 
 
-def test_features_of_its_own():
+def test_method_features():
     net = network()
     body = net[:6]
-    net.features = lambda pictures: body(pictures)
+    net.features = lambda images: body(images)
     decision = opened(net)
     with frozen_eval(decision):
-        same(decision.features, body, noise())
+        assert_same(decision.features, body, noise())
     assert decision.features(noise()).shape == (2, 4)
 
 
-def test_part_called_features_is_no_method():
-    """torchvision's DenseNet calls its body so; the input of its classifier is what counts."""
+def test_submodule_called_features_is_no_method():
+    """torchvision's DenseNet calls its body so; its features are the input of the classifier."""
     torch.manual_seed(0)
     net = torchvision.models.DenseNet(4, (1, 1), num_init_features=8, num_classes=3).eval()
     decision = opened(net, 32, 32)
-    same(decision.features, lambda x: F.relu(net.features(x)).mean((2, 3)), noise(2, 32, 32))
+    assert_same(decision.features, lambda x: F.relu(net.features(x)).mean((2, 3)), noise(2, 32, 32))
     assert not net.classifier._forward_pre_hooks
 
 
-def test_method_of_a_module_brings_the_module():
+def test_method_of_a_module_includes_the_module():
     net = network()
     before = state(net)
     decision = opened(net.forward)
@@ -184,7 +129,7 @@ def test_method_of_a_module_brings_the_module():
         assert torch.equal(decision.logits(noise()), net(noise()))
 
 
-def test_any_function_is_a_model():
+def test_functions_are_models():
     decision = opened(lambda x: x.mean((2, 3))[:, :1])
     assert (decision.kind, decision.outputs, decision.modules) == ("attributes", ("0",), ())
     assert opened(lambda x: x.mean((2, 3))).kind == "classes"
@@ -194,7 +139,7 @@ def test_any_function_is_a_model():
 
 
 @pytest.mark.parametrize("failing", [False, True])
-def test_resting_puts_everything_back(failing):
+def test_frozen_eval_restores_modes_and_gradients(failing):
     net = network()
     before = state(net)
     assert len(set(before[1])) == 2 and len(set(before[2])) == 2  # flags of both kinds
@@ -219,7 +164,7 @@ def test_probe_leaves_a_module_as_it_was():
     assert state(net) == before
 
 
-def test_resting_of_shared_and_scripted_modules():
+def test_frozen_eval_of_shared_and_scripted_modules():
     net = network()
     with pytest.warns(FutureWarning, match="deprecated"):
         script = torch.jit.script(network())
@@ -232,46 +177,46 @@ def test_resting_of_shared_and_scripted_modules():
     assert [module.training for root in decision.modules for module in root.modules()] == before
 
 
-def test_same_pictures_same_bytes():
+def test_results_are_repeatable():
     decision = opened(network())
     with frozen_eval(decision):
-        first, again = (gradient(decision.logits, noise()) for _ in range(2))
-        assert torch.equal(first, again)
-        one_by_one = torch.cat([decision.logits(picture[None]) for picture in noise(3)])
+        first, second = (gradient(decision.logits, noise()) for _ in range(2))
+        assert torch.equal(first, second)
+        one_by_one = torch.cat([decision.logits(image[None]) for image in noise(3)])
         torch.testing.assert_close(one_by_one, decision.logits(noise(3)))
 
 
-def no_gradient(pictures):
-    return pictures.detach().mean((2, 3))
+def no_gradient(images):
+    return images.detach().mean((2, 3))
 
 
-def broken(pictures):
+def broken(images):
     raise KeyError("weights")
 
 
 class Counter(nn.Module):
-    """Changes with every picture, even in eval mode."""
+    """Changes with every image, even in eval mode."""
 
     def __init__(self):
         super().__init__()
         self.register_buffer("seen", torch.zeros(()))
 
-    def forward(self, pictures):
+    def forward(self, images):
         self.seen += 1
-        return pictures.mean((2, 3)) + self.seen
+        return images.mean((2, 3)) + self.seen
 
 
 @pytest.mark.parametrize(
     ("model", "options", "words"),
     [
-        (no_gradient, {}, "no_gradient have no gradient to the picture"),
+        (no_gradient, {}, "no_gradient have no gradient to the image"),
         (lambda x: x.mean((2, 3)).argmax(1, keepdim=True), {}, "no gradient"),
         (lambda x: torch.zeros(2, 3, requires_grad=True) * 1, {}, "no gradient"),
-        (broken, {}, r"broken fails on two grey pictures \(KeyError: 'weights'\)"),
+        (broken, {}, r"broken fails on two grey images \(KeyError: 'weights'\)"),
         (lambda x: x.mean((2, 3)) / 0, {}, "not finite"),
-        (lambda x: x.mean((1, 2, 3)), {}, r"gives \(2,\) for 2 pictures: classes needs"),
-        (lambda x: x.mean((2, 3))[:1], {}, r"\(1, 3\) for 2 pictures"),
-        (lambda x: x, {"kind": "classes"}, r"\(2, 3, 16, 32\) for 2 pictures: classes needs \(N,A\)"),
+        (lambda x: x.mean((1, 2, 3)), {}, r"gives \(2,\) for 2 images: classes needs"),
+        (lambda x: x.mean((2, 3))[:1], {}, r"\(1, 3\) for 2 images"),
+        (lambda x: x, {"kind": "classes"}, r"\(2, 3, 16, 32\) for 2 images: classes needs \(N,A\)"),
         (lambda x: x.mean((2, 3)), {"kind": "segmentation"}, "segmentation needs"),
         (lambda x: x[:, :1], {}, "segmentation needs two or more"),
         (lambda x: x.mean((2, 3))[:, :1], {"kind": "classes"}, "classes needs two or more"),
@@ -279,27 +224,27 @@ class Counter(nn.Module):
         (lambda x: x.mean((2, 3)), {"outputs": ["a", "b"]}, "3 outputs but 2 names"),
         (lambda x: [x.mean((2, 3))], {}, "gives a list"),
         (lambda x: {"boxes": x}, {}, "gives a NoneType"),
-        (Counter(), {}, "Counter changes with every picture"),
+        (Counter(), {}, "Counter changes with every image"),
         (nn.Linear, {}, "not a class"),
         (3, {}, "3 is no model"),
     ],
 )
-def test_models_that_will_not_do(model, options, words):
+def test_unsuitable_models_raise(model, options, words):
     with pytest.raises(BlobexError, match=words) as caught:
         opened(model, **options)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
 
-def test_counter_is_put_back():
+def test_changed_buffers_are_restored():
     counter = Counter()
     with pytest.raises(BlobexError):
         opened(counter)
     assert counter.seen == 0
 
 
-def test_decision_is_taken_as_it_is():
+def test_decisions_are_taken_unchanged():
     decision = from_callable(network(), "classes", ["a", "b", "c"])
-    assert opened(decision) is decision and check(decision, 8, 8, CPU) is decision
+    assert opened(decision) is decision and check(decision, ImageSize(16, 1), CPU) is decision
     with pytest.raises(BlobexError, match="is a Decision"):
         opened(decision, kind="classes")
     with pytest.raises(BlobexError, match="3 outputs but 1 names"):
@@ -308,11 +253,11 @@ def test_decision_is_taken_as_it_is():
         opened(dataclasses.replace(decision, features=lambda x: x))
 
 
-def test_output_by_name_or_number():
+def test_output_index_by_name_or_number():
     names = ("crane", "bus", "crane", "1")
     decision = from_callable(network(4), "classes", names)
     assert output_index(decision, "bus") == 1
-    assert output_index(decision, "1") == 3  # names go before numbers
+    assert output_index(decision, "1") == 3  # names take precedence
     assert output_index(decision, 0) == 0 and output_index(decision, "2") == 2
     for name, words in [("crane", "2 outputs 'crane'.*0, 2"), ("tram", "no output 'tram': choose from crane, bus")]:
         with pytest.raises(BlobexError, match=words):

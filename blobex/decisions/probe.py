@@ -1,0 +1,130 @@
+"""Trial of a model with two grey images: its kind, its number of outputs, and whether it can be explained."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from blobex.config.data import ImageSize
+from blobex.core.errors import BlobexError, brief
+from blobex.decisions.decision import Decision, Kind, frozen_eval, prepare
+from blobex.decisions.modules import output_tensor
+from blobex.decisions.source import Source, decision_of
+
+T = TypeVar("T")
+
+
+def decide(
+    source: Source, kind: Kind | None, outputs: Sequence[str] | None, size: ImageSize, device: torch.device
+) -> Decision:
+    """Build the Decision of a model and check it as `check` does.
+
+    Args:
+        source: Model.
+        kind: Kind of the model. None: the source's, or segmentation if the output has four dimensions, classes if it
+            has several values, attributes if it has one.
+        outputs: Names of the outputs. None: the source's, or "0", "1", ...
+        size, device: Images to try the model with.
+    """
+    kind = kind or source.kind or _guess(source, size, device)
+    decision = decision_of(source, kind, ())
+    count = _probe(decision, size, device)
+    default = source.names if len(source.names) == count else tuple(map(str, range(count)))
+    return _check_names(dataclasses.replace(decision, outputs=tuple(outputs or default)), count)
+
+
+def check(decision: Decision, size: ImageSize, device: torch.device) -> Decision:
+    """Return the Decision if it can be explained; it is tried with two grey images.
+
+    Raises:
+        BlobexError: if the model fails, its outputs are not as many as their names, or have other shapes than they
+            should, are not finite, or have no gradient to the images, or if it changes its buffers with every image.
+    """
+    return _check_names(decision, _probe(decision, size, device))
+
+
+def _guess(source: Source, size: ImageSize, device: torch.device) -> Kind:
+    """Guess the kind from the shape of the output."""
+    images = torch.zeros(2, 3, size.height, size.width, device=device)
+    decision = decision_of(source, "classes", ())
+    with frozen_eval(decision), _unchanged(decision), torch.no_grad():
+        output = _try(source.name, lambda: output_tensor(source.output(prepare(images, source.input)), source.name))
+    if output.ndim == 4:
+        return "segmentation"
+    return "attributes" if output.shape[1:] == (1,) else "classes"
+
+
+def _probe(decision: Decision, size: ImageSize, device: torch.device) -> int:
+    """Return the number of outputs; BlobexError as `check`, names apart."""
+    images = torch.zeros(2, 3, size.height, size.width, device=device, requires_grad=True)
+    with frozen_eval(decision), _unchanged(decision), torch.enable_grad():
+        logits = _checked(decision.name, "logits", decision.logits, images)
+        features = _checked(decision.name, "features", decision.features, images)
+    shape = (2, logits.shape[1], size.height, size.width)[: 4 if decision.kind == "segmentation" else 2]
+    if logits.shape != shape or features.ndim != 2:
+        raise BlobexError(
+            f"the model {decision.name} gives logits {tuple(logits.shape)} and features {tuple(features.shape)} for 2 "
+            f"images: {decision.kind} needs {'(N,A,H,W)' if len(shape) == 4 else '(N,A)'} and (N,D)"
+        )
+    if logits.shape[1] == 1 and decision.kind != "attributes":
+        raise BlobexError(f"the model {decision.name} has one output: {decision.kind} needs two or more to choose from")
+    return logits.shape[1]
+
+
+@contextmanager
+def _unchanged(decision: Decision) -> Iterator[None]:
+    """Restore the modules' buffers, and raise a BlobexError if they changed."""
+    buffers = [(buffer, buffer.detach().clone()) for root in decision.modules for buffer in root.buffers()]
+    changed = []
+    try:
+        yield
+    finally:
+        changed = [(buffer, before) for buffer, before in buffers if not torch.equal(buffer, before)]
+        for buffer, before in changed:
+            buffer.detach().copy_(before)
+    if changed:
+        raise BlobexError(f"the model {decision.name} changes with every image: save or export it in eval mode")
+
+
+def _checked(name: str, what: str, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Return the function's values if they are finite and have a gradient to the images."""
+    values = _try(name, lambda: output_tensor(function(images), name))
+    if values.ndim < 2 or len(values) != len(images) or not values.is_floating_point():
+        raise BlobexError(
+            f"the model {name} gives {what} {tuple(values.shape)} of {values.dtype} for {len(images)} images: "
+            "give one row of floats an image"
+        )
+    if not values.isfinite().all():
+        raise BlobexError(f"the model {name} gives {what} that are not finite for a grey image: check its weights")
+    gradient = None
+    if values.requires_grad:
+        (gradient,) = _try(name, lambda: torch.autograd.grad(values.sum(), images, allow_unused=True))
+    if gradient is None:
+        raise BlobexError(
+            f"the {what} of the model {name} have no gradient to the image: compute them without argmax, detach or "
+            "no_grad"
+        )
+    return values.detach()
+
+
+def _try(name: str, function: Callable[[], T]) -> T:
+    try:
+        return function()
+    except BlobexError:
+        raise
+    except (Exception, SystemExit) as error:  # the model's code may raise anything
+        words = brief(f"{type(error).__name__}: {error}")
+        raise BlobexError(f"the model {name} fails on two grey images ({words}): check its input") from error
+
+
+def _check_names(decision: Decision, count: int) -> Decision:
+    if len(decision.outputs) != count:
+        raise BlobexError(
+            f"the model {decision.name} has {count} outputs but {len(decision.outputs)} names: name each output once"
+        )
+    return decision

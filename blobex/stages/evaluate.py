@@ -28,12 +28,12 @@ from blobex.networks.perceptual import load_perceptual, perceptual_name
 from blobex.stages import common
 from blobex.tracking import runs as tracking
 
-SHOWN = 32  # pictures of the sample grid
-COMPARED = 10_000  # pictures of either set whose precision and recall are measured: each is compared with each
+SAMPLES = 32  # images of the sample grid
+COMPARED = 10_000  # images of either set for precision and recall, which compare each with each
 
 
 def main(params: Params, setup: str) -> None:
-    """The generator's distance to real pictures beside that of held-out ones, and what the explanations achieved."""
+    """Measure generated images, with held-out images for comparison, and the explanations."""
     folder = common.REPORTS / "evaluate" / setup
     with tracking.run(params, "evaluate", setup, manifest_path(params.data.root)) as tracker:
         measures = generator_measures(params, setup, folder) | explained_measures(params, setup)
@@ -42,23 +42,23 @@ def main(params: Params, setup: str) -> None:
 
 
 def generator_measures(params: Params, setup: str, folder: Path) -> dict[str, float]:
-    """Frechet distance, precision and recall of generated pictures, and the same of real ones that were held out."""
+    """Return Frechet distance, precision and recall of generated images, and the distance of held-out images."""
     options, network, device = params.evaluate, params.data.frechet, resolve_device(params.run.device)
     features = load_features(network, common.MODELS / "parser" / setup, device, Path(params.data.external))
     blobgan = load_blobgan(common.MODELS / "blobgan" / setup).to(device)
     real, name = load_statistics(common.fid_stats(params, setup)), frechet_name(network)
     held_out = load_images(params, setup, "val").split(options.batch_size)
-    made = partial(sample_images, blobgan, batch_size=options.batch_size, seed=params.run.seed)
+    generate = partial(sample_images, blobgan, batch_size=options.batch_size, seed=params.run.seed)
     with torch.no_grad():
-        real_features, made_features = (
-            torch.cat([features(part).cpu() for part in pictures])
-            for pictures in (held_out, made(options.generated_images))
+        real_features, generated_features = (
+            torch.cat([features(batch).cpu() for batch in batches])
+            for batches in (held_out, generate(options.generated_images))
         )
-    scores = precision_recall(real_features[:COMPARED], made_features[:COMPARED])
-    picture = to_array(make_grid(to_float(next(made(SHOWN))[:SHOWN]), nrow=8))
-    write_png(folder / "samples.png", picture, colours=256)
+    scores = precision_recall(real_features[:COMPARED], generated_features[:COMPARED])
+    samples = to_array(make_grid(to_float(next(generate(SAMPLES))[:SAMPLES]), nrow=8))
+    write_png(folder / "samples.png", samples, colours=256)
     return {
-        name: frechet_distance(real, gaussian(made_features, network, setup)),
+        name: frechet_distance(real, gaussian(generated_features, network, setup)),
         f"{name}_real": frechet_distance(real, gaussian(real_features, network, setup)),
         "precision": scores.precision,
         "recall": scores.recall,
@@ -66,7 +66,7 @@ def generator_measures(params: Params, setup: str, folder: Path) -> dict[str, fl
 
 
 def explained_measures(params: Params, setup: str) -> dict[str, float]:
-    """The measures of each variant's explanations, by name; those of `basic` have no prefix."""
+    """Return the measures of the explanations of each variant; those of `basic` have no prefix."""
     size, device, external = params.setup(setup), resolve_device(params.run.device), Path(params.data.external)
     decision = load(params.explain.decision, size, device, common.MODELS, setup)
     parser_folder = common.MODELS / "parser" / setup
@@ -76,19 +76,19 @@ def explained_measures(params: Params, setup: str) -> dict[str, float]:
     def features(images: Tensor) -> Tensor:
         return parser.pooled_features(images.to(device))
 
-    def apart(one: Tensor, other: Tensor) -> Tensor:
-        return perceptual.distance(one.to(device), other.to(device)).cpu()
+    def image_distance(a: Tensor, b: Tensor) -> Tensor:
+        return perceptual.distance(a.to(device), b.to(device)).cpu()
 
     measures: dict[str, float] = {}
     for variant in VARIANTS:
         records = read_results(common.explain_results(setup, variant))
         values = answer_values(records, distance, decision, features, "cosine_parser")
-        values |= diversity(records, apart)
-        found = with_intervals(values, params.run.seed)
+        values |= diversity(records, image_distance)
+        of_variant = with_intervals(values, params.run.seed)
         split = split_distance(records, features, params.run.seed)
-        found |= {} if math.isnan(split) else {f"split_{frechet_name('parser')}": split}
+        of_variant |= {} if math.isnan(split) else {f"split_{frechet_name('parser')}": split}
         prefix = "" if variant == "basic" else f"{variant}_"
-        measures |= {f"{prefix}{name}": value for name, value in found.items()}
+        measures |= {f"{prefix}{name}": value for name, value in of_variant.items()}
     return measures
 
 

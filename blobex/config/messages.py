@@ -67,11 +67,10 @@ def allowed(schema: Schema) -> str:
     >>> allowed({"type": "integer", "minimum": 0, "maximum": 3})
     'it must be a whole number from 0 to 3'
     """
-    options = values(schema)
-    if options:
-        return f"choose one of {', '.join(options)}"
     null = ", or null" if "anyOf" in schema else ""
     schema = non_null(schema)
+    if options := values(schema):
+        return f"choose one of {', '.join(options)}{null}"
     limits = f" from {schema['minimum']:.10g} to {schema['maximum']:.10g}" if "minimum" in schema else ""
     return f"it must be {WORDS[schema['type']]}{limits}{null}"
 

@@ -1,4 +1,4 @@
-"""params.yaml."""
+"""Invalid parameter files."""
 
 from itertools import pairwise
 
@@ -13,20 +13,21 @@ LAUGHS = "a: &a [l, l, l, l, l, l, l, l, l]\n" + "".join(
 MERGES = "a: &a {x: 1}\n" + "".join(
     f"{this}: &{this} {{<<: [{', '.join([f'*{last}'] * 9)}]}}\n" for last, this in LEVELS
 )
-LAUGHING = yaml.safe_load(LAUGHS)["m"]  # 9^13 texts, if it is written out
+LAUGHING = yaml.safe_load(LAUGHS)["m"]  # 9^13 texts if expanded
 
 
 def text(name: str, content: bytes | str, *words: str) -> Case:
-    """A whole parameter file."""
+    """Return the case of a file with this content."""
     return Case(f"params: {name}", put("params.yaml", content), "blobex data", words)
 
 
 def value(key: str, content: object, *words: str, name: str = "") -> Case:
-    """One value of a parameter file that is right otherwise."""
+    """Return the case of a valid file with one other value."""
     return Case(f"params: {name or f'{key} is {content!r}'}", setting(key, content), "blobex data", words)
 
 
 def file(name: str, harm: Harm, *words: str) -> Case:
+    """Return the case of a file that is damaged."""
     return Case(f"params: {name}", harm, "blobex data", words)
 
 

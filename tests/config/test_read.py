@@ -1,6 +1,7 @@
 """Reading of parameter files: strictness and messages."""
 
 import copy
+from typing import Literal
 
 import pytest
 import yaml
@@ -187,6 +188,7 @@ def test_name_of_a_section_precedes_its_keys():
         (float, "1", "it must be a number"),
         (list[float], [0.5, True], r"scores\[1\] is True: it must be a number"),
         (dict[str, float], {"a": None}, r"scores\.a is None: it must be a number"),
+        (Literal["a", "b"] | None, "c", "scores is 'c': choose one of a, b, or null"),
     ],
 )
 def test_plain_types_are_strict(kind, value, words):

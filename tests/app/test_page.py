@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from worlds.tiny_models import pictures, save_models
+from worlds.tiny_models import save_models, smooth_images
 
 from blobex.datasets.images import to_array
 from blobex.explain.results_folder import read_results
@@ -40,7 +40,7 @@ MEASURE = """selector => {
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server of tiny networks, in a process of its own."""
     folder = save_models(tmp_path_factory.mktemp("page"), steps=30)
-    Image.fromarray(to_array(pictures(1)[0])).resize((300, 150)).save(folder / "street.png")
+    Image.fromarray(to_array(smooth_images(1)[0])).resize((300, 150)).save(folder / "street.png")
     command = [
         sys.executable,
         "-c",

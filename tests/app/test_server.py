@@ -19,7 +19,7 @@ from PIL import Image
 from starlette.datastructures import Headers
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
-from worlds.tiny_models import HEIGHT, NETWORK, WIDTH, pictures, save_models
+from worlds.tiny_models import HEIGHT, NETWORK, WIDTH, save_models, smooth_images
 
 from blobex.app import server
 from blobex.app.answers import request
@@ -62,7 +62,7 @@ def client(studio: Studio) -> TestClient:
 
 @pytest.fixture(scope="module")
 def photo() -> np.ndarray:
-    return to_array(pictures(1)[0])
+    return to_array(smooth_images(1)[0])
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ import yaml
 from imports import ROOT
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from worlds.tiny_models import pictures, save_models
+from worlds.tiny_models import save_models, smooth_images
 
 from blobex.cli import main as cli
 from blobex.datasets.images import to_array
@@ -61,7 +61,7 @@ def build(folder: Path) -> Path:
     (folder / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
     write_dataset(folder / "data" / "scenes", DatasetCounts(2, 2, 2, 2, 2, 2, 2), 32, 0)
     (folder / "photos").mkdir()
-    for number, picture in enumerate(pictures(2)):
+    for number, picture in enumerate(smooth_images(2)):
         Image.fromarray(to_array(picture)).save(folder / "photos" / f"{number}.png")
     shutil.copy(folder / "photos" / "0.png", folder / "photo.png")
     for command in ("fid_stats rect", "invert rect", "explain rect basic"):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from worlds.tiny_models import pictures, save_models
+from worlds.processes import file_contents, run_processes
+from worlds.tiny_models import save_models, smooth_images
 from worlds.tiny_world import tiny_params
-from worlds.together import together, tree
 
 from blobex.config.read import load_params
 from blobex.core.ranks import ALONE
@@ -46,7 +46,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small models and inverted pictures, as the stages before `explain` leave them, and photos."""
     folder = save_models(tmp_path_factory.mktemp("project"))
     explainer = Explainer.load("rect", folder / "models", folder / "params.yaml")
-    queries = pictures(COUNT)
+    queries = smooth_images(COUNT)
     names = [f"scene_{number}.png" for number in range(COUNT)]
     save_inversion(folder / "data/invert/rect/inversions.pt", names, queries, explainer.invert(queries))
     for name, query in zip(names, queries, strict=True):
@@ -61,7 +61,7 @@ def expected(project: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]
     """What one process writes, which is then removed."""
     monkeypatch.chdir(project)
     explain.main(load_params(Path("params.yaml")), "rect", "basic")
-    found = tree(project / "reports")
+    found = file_contents(project / "reports")
     shutil.rmtree(project / "reports")
     return found
 
@@ -80,10 +80,10 @@ def test_two_processes_leave_what_one_leaves(project: Path, expected: dict[str, 
     assert {"explain/rect/basic/metrics.json", "explain/rect/basic/results/explanations.parquet"} <= set(expected)
     (project / RESULTS).mkdir(parents=True)
     (project / RESULTS / "settings.json").write_text("{}\n")  # of results of other settings, which one removes
-    first, second = together(project, 2, *STAGE)
+    first, second = run_processes(project, 2, *STAGE)
     assert first[0] == second[0] == 0, first[2] + second[2]
     assert (wrote(first[1]), wrote(second[1])) == ([0, 2, 4, 6, 8], [1, 3, 5, 7, 9])
-    assert tree(project / "reports") == expected
+    assert file_contents(project / "reports") == expected
 
 
 @pytest.mark.slow
@@ -92,15 +92,15 @@ def test_the_share_of_a_dead_process_is_done_on_restart(project: Path, expected:
     params = yaml.safe_load((project / "params.yaml").read_text())
     params["run"]["tracking_uri"] = "sqlite:///mlruns/mlflow.db"
     (project / "params.yaml").write_text(yaml.safe_dump(params))
-    first, second = together(project, 2, *STAGE, dies=(1, 5))
+    first, second = run_processes(project, 2, *STAGE, dies=(1, 5))
     assert second[0] == -9 and wrote(second[1]) == [1, 3]
     assert first[0] == 1 and wrote(first[1]) == [0, 2, 4, 6, 8]
     assert first[2].count("\n") == 1 and "another process of this run is gone" in first[2]
     assert not (project / RESULTS / "explanations.parquet").exists()
-    first, second = together(project, 2, *STAGE)
+    first, second = run_processes(project, 2, *STAGE)
     assert first[0] == second[0] == 0, first[2] + second[2]
     assert wrote(first[1]) == [] and wrote(second[1]) == [5, 7, 9]
-    assert tree(project / "reports") == expected
+    assert file_contents(project / "reports") == expected
     assert ended_runs(project) == ["FAILED", "FINISHED"]
 
 
@@ -122,14 +122,14 @@ def test_photos_are_explained_by_torchrun(
 ) -> None:
     """A folder with a damaged picture in it, and fewer photos than processes."""
     command = "explain", *photos, "--attribute", "stop", "--attribute", "left", "--format", "published", "--out"
-    (alone,) = together(project, 1, BLOBEX, *command, str(tmp_path / "alone"))
+    (alone,) = run_processes(project, 1, BLOBEX, *command, str(tmp_path / "alone"))
     assert alone[0] == 0, alone[2]
     launch = "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size), "--no-python", BLOBEX
-    (done,) = together(project, 1, *launch, *command, str(tmp_path / "together"))
+    (done,) = run_processes(project, 1, *launch, *command, str(tmp_path / "together"))
     assert done[0] == 0, done[2]
     assert done[1].replace("together", "alone") == alone[1]
     assert done[2].count("skipped: ") == skipped
-    assert tree(tmp_path / "together") == tree(tmp_path / "alone")
+    assert file_contents(tmp_path / "together") == file_contents(tmp_path / "alone")
 
 
 def test_tiny_world_has_small_batches() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from worlds.tiny_models import HEIGHT, NETWORK, WIDER, WIDTH, pictures, save_models
+from worlds.tiny_models import HEIGHT, NETWORK, WIDER, WIDTH, save_models, smooth_images
 from worlds.tiny_networks import random_blobgan, random_layout
 
 from blobex.config.read import load_params
@@ -46,7 +46,7 @@ def load(folder: Path, model: object = "plain", mode: str = "fast", **options: s
 
 def test_networks_are_those_that_were_saved(tmp_path: Path) -> None:
     networks = load(tmp_path).exact
-    images, models = pictures(5), tmp_path / "models"
+    images, models = smooth_images(5), tmp_path / "models"
     w = load_encoder(models / "encoder/rect", "encoder")(images)
     blobgan = load_blobgan(models / "blobgan/rect")
     layout = blobgan.layout_from_w(w)
@@ -66,7 +66,7 @@ def test_in_single_precision_there_is_one_set(tmp_path: Path) -> None:
 
 
 def test_quick_networks_are_near_the_exact_ones(tmp_path: Path) -> None:
-    loaded, images = load(tmp_path, network=WIDER, precision="bfloat16"), pictures(6)
+    loaded, images = load(tmp_path, network=WIDER, precision="bfloat16"), smooth_images(6)
     exact, quick = loaded.exact, loaded.quick
     layout = exact.encode(images)
     embedded = exact.perceptual.embed(images)
@@ -87,9 +87,9 @@ def test_quick_networks_are_near_the_exact_ones(tmp_path: Path) -> None:
 
 def test_exact_networks_do_not_depend_on_the_quick_ones(tmp_path: Path) -> None:
     single, both = load(tmp_path / "a"), load(tmp_path / "b", precision="bfloat16")
-    layout = single.exact.encode(pictures(4))
+    layout = single.exact.encode(smooth_images(4))
     assert torch.equal(single.exact.render(layout), both.exact.render(layout))
-    assert torch.equal(single.exact.decide(pictures(4)), both.exact.decide(pictures(4)))
+    assert torch.equal(single.exact.decide(smooth_images(4)), both.exact.decide(smooth_images(4)))
 
 
 def test_the_decision_sees_what_can_be_shown(tmp_path: Path) -> None:
@@ -105,9 +105,9 @@ def test_the_decision_sees_what_can_be_shown(tmp_path: Path) -> None:
 def test_pictures_come_with_channels_last(tmp_path: Path) -> None:
     model = Camera()
     networks = load(tmp_path, model).exact
-    networks.decide(pictures(4))
+    networks.decide(smooth_images(4))
     assert model.seen[-1].is_contiguous(memory_format=torch.channels_last)
-    assert networks.render(networks.encode(pictures(4))).shape == (4, 3, HEIGHT, WIDTH)
+    assert networks.render(networks.encode(smooth_images(4))).shape == (4, 3, HEIGHT, WIDTH)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -118,7 +118,7 @@ def test_somebody_elses_model_is_left_as_it_is(tmp_path: Path, precision: str, m
     loaded = load(tmp_path, model, mode, precision=precision)
     assert loaded.decision.modules == (model,)
     for networks in (loaded.exact, loaded.quick):
-        networks.decide(pictures(4)), networks.features(pictures(4))
+        networks.decide(smooth_images(4)), networks.features(smooth_images(4))
     assert loaded.decision.kind == "classes" and loaded.decision.outputs == ("0", "1", "2")
     assert all(module.training for module in model.modules())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
@@ -130,7 +130,7 @@ def test_somebody_elses_model_is_left_as_it_is(tmp_path: Path, precision: str, m
 def test_published_mode_computes_the_same_another_way(tmp_path: Path) -> None:
     fast, published = load(tmp_path / "fast"), load(tmp_path / "published", mode="published")
     assert published.quick is published.exact
-    images = pictures(4)
+    images = smooth_images(4)
     layout = published.exact.encode(images).detach()
     close = {"rtol": 1e-3, "atol": 1e-3}
     torch.testing.assert_close(fast.exact.render(layout), published.exact.render(layout), **close)
@@ -188,7 +188,7 @@ def test_our_network_behind_a_card_reads_what_the_card_says(tmp_path: Path) -> N
     save_models(tmp_path, precision="bfloat16")
     card = tmp_path / "card.yaml"
     card.write_text("model: models/decision/rect/plain\nmean: [0.2, 0.3, 0.4]\nstd: [0.4, 0.2, 0.3]\n")
-    loaded, images = load(tmp_path, str(card), precision="bfloat16"), pictures(4)
+    loaded, images = load(tmp_path, str(card), precision="bfloat16"), smooth_images(4)
     scaled = ((images + 1) / 2 - torch.tensor([0.2, 0.3, 0.4])[:, None, None]) / torch.tensor([0.4, 0.2, 0.3])[
         :, None, None
     ]
@@ -200,5 +200,5 @@ def test_our_network_behind_a_card_reads_what_the_card_says(tmp_path: Path) -> N
 
 def test_somebody_elses_model_computes_in_its_own_precision(tmp_path: Path) -> None:
     loaded = load(tmp_path, Camera(), precision="bfloat16")
-    images = pictures(4)
+    images = smooth_images(4)
     assert torch.equal(loaded.quick.decide(images), loaded.exact.decide(images))

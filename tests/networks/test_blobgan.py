@@ -26,7 +26,7 @@ def same_layout(first, second, **tolerance):
 
 
 def activations(network: LayoutNetwork, z):
-    """The input of each layer and the last one's output, layer by layer."""
+    """Return the input of each layer and the output of the last."""
     x = z / (z.square().mean(1, keepdim=True) + 1e-8).sqrt()
     inputs = []
     for layer in network.layers:
@@ -51,9 +51,9 @@ def test_layout_network_against_its_definition(model):
     blobs, feature, style = TINY.blobs, TINY.feature_dim, TINY.style_dim
     torch.testing.assert_close(layout.sizes, output[:, : blobs + 1], rtol=1e-4, atol=1e-4)
 
-    def same(found, raw):
-        wanted = raw / (raw.square().mean(-1, keepdim=True) + 1e-5).sqrt()
-        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
+    def same(actual, raw):
+        expected = raw / (raw.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+        torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-4)
 
     position = blobs + 1
     same(layout.features[:, 0], output[:, position : position + feature])
@@ -71,7 +71,7 @@ def test_layout_network_against_its_definition(model):
     assert position == output.shape[1]
 
 
-def test_features_can_stay_as_they_are():
+def test_features_without_normalisation():
     network = tiny_network(norm_features=False)
     raw, normed = random_blobgan(network), random_blobgan()
     raw.load_state_dict(normed.state_dict())
@@ -111,7 +111,7 @@ def test_truncation(model, truncation):
     same_layout(model.sample(z, truncation), model.layout_from_w(expected), rtol=1e-4, atol=1e-5)
 
 
-def test_full_truncation_is_one_picture_and_none_is_many(model):
+def test_full_truncation_gives_one_image(model):
     z = latents(2)
     full, none = model.sample(z, 1.0), model.sample(z, 0.0)
     same_layout(full[:1], full[1:])
@@ -128,7 +128,7 @@ def test_mean_w_is_the_mean_over_the_same_latents(batch, monkeypatch):
     torch.testing.assert_close(model.mean_w, w.double().mean(0).float(), rtol=1e-5, atol=1e-6)
 
 
-def test_one_layout_has_one_picture(model):
+def test_a_layout_has_one_rendering(model):
     layout = model.sample(latents(2))
     assert torch.equal(model.render(layout), model.render(layout))
     again = random_blobgan()
@@ -153,7 +153,7 @@ def test_saved_and_loaded_again(tmp_path, aspect_ratio):
     assert not again.training and not any(parameter.requires_grad for parameter in again.parameters())
 
 
-def test_square_pictures_have_no_legacy_form():
+def test_square_images_have_no_legacy_form():
     native, legacy = random_blobgan(), random_blobgan(tiny_network(rectangle="legacy"))
     layout = native.sample(latents(2))
     assert torch.equal(native.render(layout), legacy.render(layout))
@@ -201,7 +201,7 @@ def test_damaged_config_is_refused(change, words):
         ({}, 4, 16),
     ],
 )
-def test_levels_that_do_not_fit_the_picture(channels, smallest, height):
+def test_levels_that_do_not_fit_the_image(channels, smallest, height):
     with pytest.raises(
         BlobexError, match=rf"channels has the levels .* {smallest} and its doubles up to {height}, the height"
     ):
@@ -227,7 +227,7 @@ def test_discriminator_takes_any_whole_aspect_ratio(aspect_ratio):
 
 
 @pytest.mark.parametrize(("rectangle", "aspect"), [("native", 1), ("native", 2), ("legacy", 2)])
-def test_scores_are_of_the_pictures_own_size(rectangle: str, aspect: int) -> None:
+def test_scores_have_the_size_of_the_images(rectangle: str, aspect: int) -> None:
     """A legacy rectangle is splatted on the square and stretched; a native one on its own grid."""
     model = random_blobgan(tiny_network(rectangle=rectangle), aspect_ratio=aspect)
     layout = model.sample(torch.randn(2, model.z_dim, generator=torch.Generator().manual_seed(0)))

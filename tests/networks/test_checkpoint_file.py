@@ -1,4 +1,4 @@
-"""PyTorch files from elsewhere: what is read, and that no code from them is run."""
+"""Safe reading of PyTorch checkpoints of other programs."""
 
 import argparse
 import collections
@@ -35,7 +35,7 @@ def save(request, tmp_path):
     return write
 
 
-def test_plain_content_is_read_as_it_is(save):
+def test_plain_content_is_unchanged(save):
     shared = torch.arange(3)
     content = {
         "state_dict": collections.OrderedDict(a=TENSOR, half=TENSOR.half(), view=shared[1:], parameter=shared),
@@ -45,11 +45,11 @@ def test_plain_content_is_read_as_it_is(save):
         "nested": [1, 2.5, {"deep": True}],
     }
     path = save(content)
-    found = read_checkpoint(path)
-    assert type(found["state_dict"]) is dict
+    result = read_checkpoint(path)
+    assert type(result["state_dict"]) is dict
     for name, tensor in content["state_dict"].items():
-        assert torch.equal(found["state_dict"][name], tensor) and found["state_dict"][name].dtype == tensor.dtype
-    assert {key: value for key, value in found.items() if key != "state_dict"} == {
+        assert torch.equal(result["state_dict"][name], tensor) and result["state_dict"][name].dtype == tensor.dtype
+    assert {key: value for key, value in result.items() if key != "state_dict"} == {
         key: value for key, value in content.items() if key != "state_dict"
     }
 
@@ -59,7 +59,7 @@ def test_form_is_named(save, request):
     assert form(save({"a": 1})) == ("PyTorch zip file" if zipped else "PyTorch file of the form before 1.6")
 
 
-def test_what_training_programs_leave_beside_the_weights(save):
+def test_settings_beside_the_weights(save):
     content = {
         "args": argparse.Namespace(lr=0.1, out=pathlib.PosixPath("/tmp/a"), deeper=argparse.Namespace(mlp_idx=-2)),
         "lightning": AttributeDict(resolution=32, inner=AttributeDict(size=1)),
@@ -71,9 +71,9 @@ def test_what_training_programs_leave_beside_the_weights(save):
         "tuple": (1, torch.Size([2, 3])),
         "state": TENSOR,
     }
-    found = read_checkpoint(save(content))
-    assert torch.equal(found.pop("state"), TENSOR)
-    assert found == {
+    result = read_checkpoint(save(content))
+    assert torch.equal(result.pop("state"), TENSOR)
+    assert result == {
         "args": {"lr": 0.1, "out": "/tmp/a", "deeper": {"mlp_idx": -2}},
         "lightning": {"resolution": 32, "inner": {"size": 1}},
         "cache": {"a": 1},
@@ -102,10 +102,10 @@ def test_hydra_settings_need_no_omegaconf(save, monkeypatch):
     path = save(content)
     for name in [name for name in sys.modules if name.partition(".")[0] == "omegaconf"]:
         monkeypatch.setitem(sys.modules, name, None)
-    found = read_checkpoint(path)
-    assert found["hyper_parameters"] == {**tree, "path": "/tmp/a"}
-    assert found["part"] == {"generator": tree["generator"]}
-    assert found["kind"] is None and torch.equal(found["w"], TENSOR)
+    result = read_checkpoint(path)
+    assert result["hyper_parameters"] == {**tree, "path": "/tmp/a"}
+    assert result["part"] == {"generator": tree["generator"]}
+    assert result["kind"] is None and torch.equal(result["w"], TENSOR)
 
 
 def test_callbacks_filed_under_their_class(save, monkeypatch):
@@ -167,7 +167,7 @@ def test_content_that_refers_to_itself_is_refused(save):
         read_checkpoint(save(loop))
 
 
-def test_what_is_no_checkpoint(save, tmp_path):
+def test_other_files_are_refused(save, tmp_path):
     content = save({"state_dict": {"a": TENSOR}}, "whole.ckpt").read_bytes()
     numbers = pickle.dumps({"a": np.arange(3)})
     files = {"cut.ckpt": content[: len(content) // 2], "text.ckpt": b"hello there\n", "empty.ckpt": b""}
@@ -191,5 +191,5 @@ def test_safetensors_is_named(tmp_path, name):
         read_checkpoint(tmp_path / name)
 
 
-def test_renamed_pytorch_file_is_read_all_the_same(save):
+def test_file_name_does_not_matter(save):
     assert read_checkpoint(save({"a": 1}, "weights.safetensors")) == {"a": 1}

@@ -82,16 +82,16 @@ def test_survey_compares_checksums(tmp_path: Path, downloads: Path, monkeypatch:
     fill(tmp_path, "vgg")
     fill(downloads, "alex", b"cut short")
     fill(tmp_path, "inception")
-    found = survey(tmp_path)
-    assert {key: value.state for key, value in found.items()} == {
+    status = survey(tmp_path)
+    assert {key: value.state for key, value in status.items()} == {
         "vgg": "present",
         "alex": "damaged",
         "squeeze": "missing",
         "inception": "present",
     }
-    assert found["vgg"].sha256 == found["inception"].sha256 == good
-    assert found["alex"].path == downloads / FILES["alex"].name
-    assert found["squeeze"].sha256 is None and found["squeeze"].path == tmp_path / FILES["squeeze"].name
+    assert status["vgg"].sha256 == status["inception"].sha256 == good
+    assert status["alex"].path == downloads / FILES["alex"].name
+    assert status["squeeze"].sha256 is None and status["squeeze"].path == tmp_path / FILES["squeeze"].name
     text = table(tmp_path)
     assert re.search(
         r"alex +damaged +needed by data\.perceptual: alex\n.*\n +SHA-256 \w{64}, published 7be5be79\n", text

@@ -1,4 +1,4 @@
-"""StyleGAN2 synthesis with style maps, against an implementation that goes from picture to picture."""
+"""StyleGAN2 synthesis with style maps, against an implementation that goes from image to image."""
 
 import math
 
@@ -36,7 +36,7 @@ def zero_stuffed(x):
 
 
 def naive_conv(conv, x, scores, style):
-    """One picture: x (C,h,w), scores (K+1,h,w), style (K+1,D); no bias.
+    """One image: x (C,h,w), scores (K+1,h,w), style (K+1,D); no bias.
 
     The style of a point is the mean of the blobs' styles, weighted by their scores; where the layer demodulates, it is
     divided by its root mean square over channels and each filter by its norm.
@@ -66,7 +66,7 @@ def naive_rgb(layer, x, scores, style, below):
 
 
 def naive_generator(generator, layout, noise):
-    """One picture after the other."""
+    """One image after the other."""
     pyramid = score_pyramid(layout, generator.canvas, generator.heights[0])
     images = []
     for n in range(len(layout)):
@@ -91,7 +91,7 @@ def layouts(count, dtype=torch.float64):
 
 @pytest.mark.parametrize(("aspect_ratio", "rectangle"), [(1, "native"), (2, "native"), (2, "legacy")])
 @pytest.mark.parametrize("channels", [{8: 8, 16: 4}, {4: 5, 8: 4, 16: 3}])
-def test_picture_against_the_naive_implementation(aspect_ratio, rectangle, channels):
+def test_image_against_a_naive_implementation(aspect_ratio, rectangle, channels):
     network = tiny_network(channels=channels, size_in=min(channels), rectangle=rectangle)
     model = random_blobgan(network, aspect_ratio=aspect_ratio).double()
     layout = layouts(2)
@@ -101,7 +101,7 @@ def test_picture_against_the_naive_implementation(aspect_ratio, rectangle, chann
     torch.testing.assert_close(image, naive_generator(model.generator, layout, noise), rtol=1e-8, atol=1e-8)
 
 
-def test_style_map_of_a_point_that_one_blob_covers_is_that_blobs_style():
+def test_style_map_of_a_point_of_one_blob_is_its_style():
     modulation = SpatialModulation(5, 7, normalise=False).double()
     scores = F.one_hot(torch.tensor([[[0, 2], [1, 2]]]), 3).double().permute(0, 3, 1, 2)
     style = normal(1, 3, 5)
@@ -119,7 +119,7 @@ def test_demodulated_styles_have_unit_mean_square():
     torch.testing.assert_close(power, torch.ones_like(power), rtol=1e-6, atol=1e-6)
 
 
-def test_demodulation_forgets_the_strength_of_weights_and_styles():
+def test_demodulation_removes_the_scale_of_weights_and_styles():
     conv = ModulatedConv(4, 3, 3, 5, demodulate=True, up=False).double()
     x, scores, style, bias = normal(2, 4, 6, 6), normal(2, 3, 6, 6).softmax(1), normal(2, 3, 5), normal(3)
     before = conv(x, scores, style, bias)
@@ -130,7 +130,7 @@ def test_demodulation_forgets_the_strength_of_weights_and_styles():
 
 
 @pytest.mark.parametrize("aspect_ratio", [1, 2])
-def test_picture_does_not_depend_on_the_rest_of_the_batch(aspect_ratio):
+def test_image_does_not_depend_on_the_batch(aspect_ratio):
     model = random_blobgan(aspect_ratio=aspect_ratio)
     layout = layouts(4, torch.float32)
     together = model.render(layout)
@@ -138,15 +138,15 @@ def test_picture_does_not_depend_on_the_rest_of_the_batch(aspect_ratio):
         torch.testing.assert_close(model.render(layout[index : index + 1])[0], together[index], rtol=1e-4, atol=1e-5)
 
 
-def test_size_of_the_background_never_reaches_the_picture():
+def test_size_of_the_background_does_not_matter():
     model, layout = random_blobgan(), layouts(2, torch.float32)
     sizes = layout.sizes.clone()
     sizes[:, 0] = float("nan")
     assert torch.equal(model.render(layout.replace({"sizes": sizes})), model.render(layout))
 
 
-def test_absent_blobs_leave_no_trace():
-    """What a blob of no size would write or style does not matter; what the background does, matters."""
+def test_absent_blobs_do_not_matter():
+    """Feature and style of an invisible blob do not matter; those of the background do."""
     model, layout = random_blobgan(), layouts(1, torch.float32)
     sizes = torch.full_like(layout.sizes, -100)
     hidden = layout.replace({"sizes": sizes})

@@ -1,4 +1,4 @@
-"""`blobex import`: published files through the command line into the models folder, and back out of it."""
+"""`blobex import` of published files into the models folder."""
 
 import dataclasses
 import hashlib
@@ -36,7 +36,7 @@ TOLERANCE = 1e-4
 
 
 def write_params(folder, **setups):
-    """The default parameters with other sizes of pictures, as {setup: (height, aspect ratio)}."""
+    """The default parameters with other sizes of images, as {setup: (height, aspect ratio)}."""
     tree = to_dict(load_params(PARAMS))
     for setup, (height, aspect_ratio) in setups.items():
         tree["setups"][setup] = {"height": height, "aspect_ratio": aspect_ratio}
@@ -44,8 +44,8 @@ def write_params(folder, **setups):
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    """The current folder, with params.yaml for the golden pictures; latents are few, to be quick."""
+def project(tmp_path, monkeypatch):
+    """The current folder, with params.yaml for the golden images; latents are few, to be quick."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(importing, "MEAN_W_SAMPLES", 700)
     write_params(tmp_path, square=(32, 1), rect=(32, 2))
@@ -57,7 +57,7 @@ def run(*arguments):
 
 
 def refusal(monkeypatch, capsys, *arguments):
-    """The one line that the command prints of what is wrong."""
+    """Run a failing import and return its one line of error."""
     monkeypatch.setattr(sys, "argv", ["blobex", "import", *map(str, arguments)])
     with pytest.raises(SystemExit) as end:
         cli.main()
@@ -80,11 +80,11 @@ def filled(shapes, seed):
 
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("setup", ["square", "rect"])
-def test_golden_numbers_through_the_command(place, setup, legacy):
+def test_golden_numbers_through_the_command(project, setup, legacy):
     golden = torch.load(GOLDEN / f"blobgan_tiny_{setup}.pt", weights_only=True)
     torch.save(golden["checkpoint"], "published.ckpt", _use_new_zipfile_serialization=not legacy)
     assert run("published.ckpt", "--as", "generator", "--setup", setup).exit_code == 0
-    model = load_blobgan(place / "models" / "blobgan" / setup)
+    model = load_blobgan(project / "models" / "blobgan" / setup)
     w = model.layout_network.to_w(golden["z"])
     assert relative_error(w, golden["w"]) < TOLERANCE
     layout = model.layout_from_w(w)
@@ -102,27 +102,27 @@ def test_golden_numbers_through_the_command(place, setup, legacy):
 
 
 @pytest.mark.parametrize("setup", ["square", "rect"])
-def test_golden_encoder_through_the_command(place, setup):
+def test_golden_encoder_through_the_command(project, setup):
     golden = torch.load(GOLDEN / f"blobgan_tiny_{setup}.pt", weights_only=True)
     state = filled(golden["encoder"]["shapes"], golden["encoder"]["fill_seed"])
     torch.save({"model": state, "optim": {}, "iter": 3}, "encoder.ckpt")
     torch.save(golden["checkpoint"], "published.ckpt")
     assert run("published.ckpt", "--as", "generator", "--setup", setup).exit_code == 0
     assert run("encoder.ckpt", "--as", "encoder", "--setup", setup).exit_code == 0
-    encoder = load_encoder(place / "models" / "encoder" / setup)
+    encoder = load_encoder(project / "models" / "encoder" / setup)
     assert relative_error(encoder(golden["image"]), golden["encoder_out"]) < TOLERANCE
     assert encoder.mlp_idx == -1
 
 
 @pytest.mark.parametrize(("network", "height", "aspect_ratio"), NETWORKS)
-def test_generator_of_any_size(place, network, height, aspect_ratio):
+def test_generator_of_any_size(project, network, height, aspect_ratio):
     setup = "square" if aspect_ratio == 1 else "rect"
-    write_params(place, **{setup: (height, aspect_ratio)})
+    write_params(project, **{setup: (height, aspect_ratio)})
     model = random_blobgan(network, height, aspect_ratio, seed=7)
     torch.save(checkpoint_of(model), "published.ckpt")
     printed = run("published.ckpt", "--as", "generator", "--setup", setup)
     assert printed.stdout.splitlines()[0] == f"models/blobgan/{setup}"
-    folder = place / "models" / "blobgan" / setup
+    folder = project / "models" / "blobgan" / setup
     imported = load_blobgan(folder)
     layout = model.sample(torch.randn(2, network.z_dim, generator=torch.Generator().manual_seed(0)))
     assert torch.equal(imported.render(layout), model.render(layout))
@@ -131,11 +131,11 @@ def test_generator_of_any_size(place, network, height, aspect_ratio):
     assert sorted(path.name for path in folder.iterdir()) == names
 
 
-def test_mean_of_w_is_that_of_many_latents_and_seeded(place):
+def test_mean_of_w_is_seeded_and_near_that_of_many_latents(project):
     model = random_blobgan(TINY, 16)
-    write_params(place, square=(16, 1))
+    write_params(project, square=(16, 1))
     torch.save(checkpoint_of(model), "published.ckpt")
-    folder = place / "models" / "blobgan" / "square"
+    folder = project / "models" / "blobgan" / "square"
     content = {}
     for name, seed in {"first": 0, "again": 0, "other": 1}.items():
         assert run("published.ckpt", "--as", "generator", "--setup", "square", "--seed", seed).exit_code == 0
@@ -146,12 +146,12 @@ def test_mean_of_w_is_that_of_many_latents_and_seeded(place):
     assert ((load_blobgan(folder).mean_w - w.mean(0)).abs() < 5 * spread + 1e-6).all()
 
 
-def test_provenance_says_what_came_from_where(place):
-    write_params(place, square=(16, 1))
+def test_provenance(project):
+    write_params(project, square=(16, 1))
     checkpoint = checkpoint_of(random_blobgan()) | {"optimizer_states": [{}]}
     torch.save(checkpoint, "published.ckpt")
     printed = run("published.ckpt", "--as", "generator", "--setup", "square", "--seed", "3").stdout
-    provenance = yaml.safe_load((place / "models/blobgan/square/provenance.yaml").read_text())
+    provenance = yaml.safe_load((project / "models/blobgan/square/provenance.yaml").read_text())
     data = Path("published.ckpt").read_bytes()
     raw = sum(name.startswith("generator.") for name in checkpoint["state_dict"])
     assert provenance == {
@@ -185,13 +185,13 @@ def decision_file(outputs=4, **options):
 
 
 @pytest.mark.parametrize("outputs", [4, 25])
-def test_decision_model_and_its_variants(place, outputs):
+def test_decision_model_and_its_variants(project, outputs):
     model, checkpoint = decision_file(outputs, holder="module.")
     torch.save(checkpoint, "decision.tar")
     assert run("decision.tar", "--as", "decision", "--setup", "rect").exit_code == 0
     assert run("decision.tar", "--as", "decision", "--setup", "rect", "--variant", "biased").exit_code == 0
     for variant in ("plain", "biased"):
-        folder = place / "models" / "decision" / "rect" / variant
+        folder = project / "models" / "decision" / "rect" / variant
         loaded = load_decision(folder)
         image = torch.rand(2, 3, 32, 64) * 2 - 1
         assert torch.equal(loaded(image), model(image)) and len(loaded.output_names) == outputs
@@ -204,20 +204,20 @@ def test_decision_model_and_its_variants(place, outputs):
         assert provenance["form"] == "PyTorch zip file, decision under model_state_dict, names after module."
 
 
-def test_decision_configs_of_before_the_outputs_were_named_still_load(place):
+def test_decision_config_without_outputs_loads(project):
     torch.save(decision_file()[1], "decision.tar")
     run("decision.tar", "--as", "decision", "--setup", "rect")
-    path = place / "models/decision/rect/plain/config.yaml"
+    path = project / "models/decision/rect/plain/config.yaml"
     path.write_text(re.sub("outputs: 4\n", "", path.read_text()))
     assert load_decision(path.parent).config["outputs"] == 4
 
 
-def test_imported_networks_explain(place):
-    tree = yaml.safe_load((place / "params.yaml").read_text())
+def test_imported_networks_explain(project):
+    tree = yaml.safe_load((project / "params.yaml").read_text())
     for stage in ("invert", "explain"):
         tree[stage]["square"]["steps"] = 2
     tree["invert"]["start"] = "encoder"
-    (place / "params.yaml").write_text(yaml.safe_dump(tree))
+    (project / "params.yaml").write_text(yaml.safe_dump(tree))
     network = tiny_network(channels={8: 8, 16: 6, 32: 4})
     body = ResidualNetwork({4: 8, 8: 6, 16: 4, 32: 4}, 1, network.layout_hidden, standard_deviation=False)
     files = {
@@ -238,10 +238,10 @@ def test_imported_networks_explain(place):
     assert not record.failed and record.counterfactual.shape == (32, 32, 3)
 
 
-def test_what_else_is_in_the_folder_stays(place):
-    write_params(place, square=(16, 1))
+def test_other_files_of_the_folder_are_kept(project):
+    write_params(project, square=(16, 1))
     torch.save(checkpoint_of(random_blobgan()), "published.ckpt")
-    folder = place / "models/blobgan/square"
+    folder = project / "models/blobgan/square"
     (folder / "checkpoints" / "previous").mkdir(parents=True)
     (folder / "checkpoints" / "previous" / "step-00000001.ckpt").write_bytes(b"one")
     (folder / "checkpoints" / "step-00000002.ckpt").write_bytes(b"two")
@@ -261,11 +261,11 @@ def test_what_else_is_in_the_folder_stays(place):
 
 
 @pytest.mark.parametrize("moment", ["writing", "swapping", "linking"])
-def test_interrupted_import_leaves_the_old_folder(place, monkeypatch, moment):
-    write_params(place, square=(16, 1))
+def test_interrupted_import_leaves_the_old_folder(project, monkeypatch, moment):
+    write_params(project, square=(16, 1))
     torch.save(checkpoint_of(random_blobgan(seed=1)), "old.ckpt")
     torch.save(checkpoint_of(random_blobgan(seed=2)), "new.ckpt")
-    folder = place / "models/blobgan/square"
+    folder = project / "models/blobgan/square"
     run("old.ckpt", "--as", "generator", "--setup", "square")
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints" / "step-00000002.ckpt").write_bytes(b"two")
@@ -287,12 +287,12 @@ def test_interrupted_import_leaves_the_old_folder(place, monkeypatch, moment):
     assert [path.name for path in folder.parent.iterdir()] == ["square"]
 
 
-def test_links_are_not_needed(place, monkeypatch):
+def test_import_works_without_links(project, monkeypatch):
     def no_links(*_, **__):
         raise OSError("this file system has none")
 
     monkeypatch.setattr("os.link", no_links)
-    test_what_else_is_in_the_folder_stays(place)
+    test_other_files_of_the_folder_are_kept(project)
 
 
 def damaged(checkpoint, name, value):
@@ -327,19 +327,19 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("checkpoint", "options", "words"), MISTAKES, ids=range(len(MISTAKES)))
-def test_mistakes_are_told_in_one_line_and_write_nothing(place, monkeypatch, capsys, checkpoint, options, words):
+def test_errors_are_one_line_and_write_nothing(project, monkeypatch, capsys, checkpoint, options, words):
     if options[1] == "small":  # the setup fits, and has a BlobGAN
         options = [options[0], "square", *options[2:]]
-        write_params(place, square=(16, 1))
+        write_params(project, square=(16, 1))
         torch.save(GENERATOR, "published.ckpt")
         run("published.ckpt", "--as", "generator", "--setup", "square")
     torch.save(checkpoint, "file.ckpt")
-    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    before = {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
     assert words in refusal(monkeypatch, capsys, "file.ckpt", "--as", options[0], "--setup", *options[1:])
-    assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in project.rglob("*") if path.is_file()} == before
 
 
-def test_files_of_other_kinds_are_told_in_one_line(place, monkeypatch, capsys):
+def test_errors_for_files_of_other_kinds_are_one_line(project, monkeypatch, capsys):
     torch.save(GENERATOR, "whole.ckpt")
     content = Path("whole.ckpt").read_bytes()
     Path("cut.ckpt").write_bytes(content[: len(content) // 2])
@@ -356,5 +356,5 @@ def test_files_of_other_kinds_are_told_in_one_line(place, monkeypatch, capsys):
         assert words in refusal(monkeypatch, capsys, name, "--as", "generator", "--setup", "square")
     assert not Path("models").exists()
     Path("models").write_text("a file")
-    write_params(place, square=(16, 1))
+    write_params(project, square=(16, 1))
     assert "cannot write" in refusal(monkeypatch, capsys, "whole.ckpt", "--as", "generator", "--setup", "square")

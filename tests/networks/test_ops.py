@@ -75,7 +75,7 @@ def test_blur_is_a_convolution_with_the_binomial_kernel(padding, gain):
     torch.testing.assert_close(blur(x, padding, gain), expected - bias[:, None, None])
 
 
-def test_blur_keeps_a_constant_picture():
+def test_blur_keeps_a_constant_image():
     flat = torch.full((1, 2, 9, 9), 3.0)
     torch.testing.assert_close(blur(flat, 0), torch.full((1, 2, 6, 6), 3.0))
 

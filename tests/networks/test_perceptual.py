@@ -24,12 +24,12 @@ def distance(tmp_path_factory) -> PerceptualDistance:
     return load_perceptual("parser", folder)
 
 
-def pictures(seed: int, count: int = 3, height: int = 16, width: int = 32) -> Tensor:
+def images(seed: int, count: int = 3, height: int = 16, width: int = 32) -> Tensor:
     return torch.rand(count, 3, height, width, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
-def test_identical_pictures_are_at_0_and_others_apart(distance: PerceptualDistance) -> None:
-    a, b = pictures(0), pictures(1)
+def test_distance_is_0_for_identical_images_only(distance: PerceptualDistance) -> None:
+    a, b = images(0), images(1)
     assert torch.equal(distance(a, a), torch.zeros(3))
     assert (distance(a, b) > 0).all() and distance(a, b).shape == (3,)
     torch.testing.assert_close(distance(a, b), distance(b, a))
@@ -37,8 +37,8 @@ def test_identical_pictures_are_at_0_and_others_apart(distance: PerceptualDistan
     assert (nearer < distance(a, b)).all()
 
 
-def test_embedding_once_is_the_same_and_batches_do_not_matter(distance: PerceptualDistance) -> None:
-    a, b = pictures(0), pictures(1)
+def test_embedding_and_batches_do_not_change_distances(distance: PerceptualDistance) -> None:
+    a, b = images(0), images(1)
     embedded = distance.embed(a)
     for layer in embedded:
         torch.testing.assert_close(layer.norm(dim=1), torch.ones_like(layer[:, 0]), atol=1e-3, rtol=0)
@@ -47,9 +47,9 @@ def test_embedding_once_is_the_same_and_batches_do_not_matter(distance: Perceptu
     torch.testing.assert_close(distance(a, b), single)
 
 
-def test_gradients_reach_the_picture_and_not_the_network(distance: PerceptualDistance) -> None:
-    a = pictures(0).requires_grad_()
-    distance(a, pictures(1)).sum().backward()
+def test_gradients_reach_the_image_but_not_the_network(distance: PerceptualDistance) -> None:
+    a = images(0).requires_grad_()
+    distance(a, images(1)).sum().backward()
     assert a.grad is not None and a.grad.isfinite().all() and (a.grad != 0).any()
     assert not any(parameter.requires_grad for parameter in distance.parameters())
 
@@ -57,7 +57,7 @@ def test_gradients_reach_the_picture_and_not_the_network(distance: PerceptualDis
 def test_gradient_is_finite_where_all_channels_are_zero() -> None:
     flat = PerceptualDistance(torch.nn.Identity(), lambda x: [x.relu()])
     a = torch.full((1, 3, 4, 4), -0.5).requires_grad_()
-    flat(a, pictures(0, 1, 4, 4)).sum().backward()
+    flat(a, images(0, 1, 4, 4)).sum().backward()
     assert a.grad is not None and a.grad.isfinite().all()
 
 
@@ -74,7 +74,7 @@ def test_equals_the_package_lpips(network: str, parent: str, tmp_path: Path, mon
     import lpips
 
     external = tmp_path / "models" / "external"
-    place = tmp_path / parent / FILES[network].name
+    path = tmp_path / parent / FILES[network].name
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(
         BlobexError, match=rf"{FILES[network].name} is missing: put torchvision's weights .* at {external}"
@@ -82,25 +82,25 @@ def test_equals_the_package_lpips(network: str, parent: str, tmp_path: Path, mon
         load_perceptual(network, tmp_path, external)
     torch.manual_seed(0)
     body = BACKBONES[network].build(weights=None)
-    place.parent.mkdir(parents=True)
-    torch.save(body.state_dict(), place)
+    path.parent.mkdir(parents=True)
+    torch.save(body.state_dict(), path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = lpips.LPIPS(net=network, pnet_rand=True, verbose=False)
     names = list(theirs.net.state_dict())
     theirs.net.load_state_dict(dict(zip(names, body.get_submodule("features").state_dict().values(), strict=True)))
     ours = load_perceptual(network, tmp_path, external)
-    a, b = pictures(0, 2, 64, 64), pictures(1, 2, 64, 64)
+    a, b = images(0, 2, 64, 64), images(1, 2, 64, 64)
     torch.testing.assert_close(ours(a, b), theirs(a, b).flatten(), rtol=1e-3, atol=1e-6)
 
 
-def test_damaged_and_unknown_networks_are_named(tmp_path: Path, monkeypatch) -> None:
+def test_errors_name_damaged_and_unknown_networks(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    place = tmp_path / FILES["vgg"].name
-    place.write_text("nothing")
+    path = tmp_path / FILES["vgg"].name
+    path.write_text("nothing")
     with pytest.raises(BlobexError, match="is damaged"):
         load_perceptual("vgg", tmp_path, tmp_path)
-    torch.save({"features.0.weight": torch.zeros(1)}, place)
+    torch.save({"features.0.weight": torch.zeros(1)}, path)
     with pytest.raises(BlobexError, match="does not hold the weights of vgg: put torchvision's weights of vgg there"):
         load_perceptual("vgg", tmp_path, tmp_path)
     with pytest.raises(BlobexError, match="unknown perceptual network"):
@@ -109,7 +109,7 @@ def test_damaged_and_unknown_networks_are_named(tmp_path: Path, monkeypatch) -> 
         load_perceptual("parser", tmp_path)
 
 
-def test_only_lpips_is_called_lpips() -> None:
+def test_names() -> None:
     assert [perceptual_name(network) for network in ("parser", *BACKBONES)] == [
         "pd_parser",
         "lpips_vgg",

@@ -1,4 +1,4 @@
-"""Published checkpoints: of other sizes than the golden ones, and damaged."""
+"""Published checkpoints of other sizes than the golden ones, and damaged ones."""
 
 import re
 
@@ -111,7 +111,7 @@ def test_discriminator_is_not_an_encoder():
         published.encoder_from_state(state)
 
 
-def test_settings_that_the_tensors_do_not_tell():
+def test_settings_that_do_not_follow_from_the_tensors():
     model = random_blobgan(tiny_network(norm_features=False))
     bare = checkpoint_of(model)
     z = torch.randn(2, model.z_dim, generator=torch.Generator().manual_seed(0))
@@ -146,7 +146,7 @@ def test_learning_rate_multiplier_is_a_factor_of_the_layout_networks_weights():
     torch.testing.assert_close(again.sample(z).features, model.sample(z).features)
 
 
-def test_noise_maps_are_kept_where_they_fit():
+def test_noise_maps_are_kept_if_they_fit():
     model = random_blobgan()
     checkpoint = checkpoint_of(model)
     maps = model.generator.random_noise(1, torch.Generator().manual_seed(5))
@@ -161,30 +161,28 @@ def test_noise_maps_are_kept_where_they_fit():
 
 
 @pytest.mark.parametrize("holder", ["", "module.", "encoder.", "module.encoder."])
-@pytest.mark.parametrize("place", ["model", "state_dict", None])
-def test_encoder_is_found_wherever_it_lies(holder, place):
+@pytest.mark.parametrize("key", ["model", "state_dict", None])
+def test_encoder_is_found_under_any_key(holder, key):
     network = randomise(ResidualNetwork(TINY.discriminator_channels, 1, 11, standard_deviation=False))
     state = {f"{holder}{name}": tensor for name, tensor in published_residual(network).items()}
-    checkpoint = state if place is None else {place: state, "optim": {}}
+    checkpoint = state if key is None else {key: state, "optim": {}}
     assert published.kinds(checkpoint) == ["encoder"]
     image = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     assert torch.equal(published.encoder_from_checkpoint(checkpoint)(image), network(image))
 
 
-def test_two_encoders_are_not_guessed_between():
+def test_two_encoders_are_ambiguous():
     state = published_residual(ResidualNetwork(TINY.discriminator_channels, 1, 11, standard_deviation=False))
     both = {f"{holder}{name}": tensor for name, tensor in state.items() for holder in ("encoder.", "module.encoder.")}
     with pytest.raises(BlobexError, match="more than one encoder"):
         published.encoder_from_checkpoint({"state_dict": both})
 
 
-@pytest.mark.parametrize("place", ["", "args", "config", "hyper_parameters"])
-def test_mlp_idx_of_the_file(place):
+@pytest.mark.parametrize("key", ["", "args", "config", "hyper_parameters"])
+def test_mlp_idx_of_the_file(key):
     state = published_residual(ResidualNetwork(TINY.discriminator_channels, 1, 11, standard_deviation=False))
     settings = {"mlp_idx": -3}
-    assert (
-        published.encoder_from_checkpoint({"model": state, **({place: settings} if place else settings)}).mlp_idx == -3
-    )
+    assert published.encoder_from_checkpoint({"model": state, **({key: settings} if key else settings)}).mlp_idx == -3
     assert published.encoder_from_checkpoint({"model": state, "args": {"mlp_idx": None}}).mlp_idx == -1
 
 
@@ -210,7 +208,7 @@ def test_decision_model(holder, body, outputs):
     assert imported.output_names == (ACTIONS if outputs == 4 else ACTIONS + REASONS)
 
 
-def test_reasons_of_a_classifier_of_their_own():
+def test_reasons_of_a_separate_classifier():
     model = random_decision(25)
     checkpoint = published_decision(model)
     state = checkpoint["model_state_dict"]

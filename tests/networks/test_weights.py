@@ -1,4 +1,4 @@
-"""Weights on disk: what is read back, and what is refused."""
+"""Saved networks: round trips and errors."""
 
 from pathlib import Path
 
@@ -148,7 +148,7 @@ def test_encoder_with_a_damaged_config(tmp_path, change, words):
         load_encoder(tmp_path)
 
 
-def test_shortened_weights_take_half_the_space_and_come_back_as_they_are(tmp_path):
+def test_shortened_weights_take_half_the_space_and_load_exactly(tmp_path):
     module = randomise(nn.Sequential(nn.Conv2d(32, 64, 3), nn.BatchNorm2d(64), nn.Conv2d(64, 8, 3)))
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     weights.save(tmp_path / "whole", "parser", {}, module)
@@ -168,7 +168,7 @@ def test_shortened_weights_take_half_the_space_and_come_back_as_they_are(tmp_pat
             assert not torch.equal(tensor, before[name])
 
 
-def test_what_float16_cannot_hold_stays_as_it_is(tmp_path):
+def test_tensor_out_of_float16_range_is_not_shortened(tmp_path):
     module = nn.Linear(64, 64)
     with torch.no_grad():
         module.weight[0, 0] = 1e5

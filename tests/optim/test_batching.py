@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from worlds.tiny_models import WIDER, pictures, save_models
+from worlds.tiny_models import WIDER, save_models, smooth_images
 
 from blobex.counterfactual.masks import build_masks
 from blobex.counterfactual.problems import Problems
@@ -171,7 +171,7 @@ def differing(first: Inversion | Counterfactuals, second: Inversion | Counterfac
 
 @pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_an_inversion_is_the_same_to_the_bit_whatever_is_beside_it(tmp_path: Path, precision: str) -> None:
-    explainer, queries = loaded(tmp_path, precision, "densenet_small"), pictures(9)
+    explainer, queries = loaded(tmp_path, precision, "densenet_small"), smooth_images(9)
     assert (explainer.quick is explainer.exact) == (precision == "float32")
     whole = inverted(explainer, queries, 12)
     for batch_size in BATCH_SIZES[precision]:
@@ -183,7 +183,7 @@ def test_an_inversion_is_the_same_to_the_bit_whatever_is_beside_it(tmp_path: Pat
 
 @pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_a_search_is_the_same_to_the_bit_whatever_is_beside_it(tmp_path: Path, precision: str) -> None:
-    explainer, queries = loaded(tmp_path, precision, "densenet_small"), pictures(3)
+    explainer, queries = loaded(tmp_path, precision, "densenet_small"), smooth_images(3)
     start = inverted(explainer, queries, 12)
     whole = searched(explainer, queries, start, [1, 3], 12)
     for batch_size in BATCH_SIZES[precision]:

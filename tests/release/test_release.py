@@ -13,7 +13,7 @@ import yaml
 from huggingface_hub import ModelCard
 from imports import ROOT
 from worlds.released import content, table_rows
-from worlds.tiny_models import pictures
+from worlds.tiny_models import smooth_images
 from worlds.tiny_networks import randomise
 from worlds.trained_project import BLOBGAN, MEASURES, commit, trained
 
@@ -54,7 +54,7 @@ def released():
 
 def outputs(explainer):
     """The outputs of all networks of an explainer for the same images."""
-    networks, images = explainer.exact, pictures(4)
+    networks, images = explainer.exact, smooth_images(4)
     layout = networks.encode(images)
     embedded = networks.perceptual.embed(images)
     distances = networks.perceptual.distance_to(embedded, images.flip(3))

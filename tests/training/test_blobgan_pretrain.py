@@ -1,7 +1,8 @@
-"""The first lesson of a BlobGAN: painting, on pictures of coloured blobs."""
+"""First stage of BlobGAN training: painting images of coloured blobs."""
 
 import dataclasses
 
+import pytest
 import torch
 import torch.nn.functional as F
 from worlds.tiny_networks import tiny_network
@@ -24,7 +25,7 @@ OPTIONS = dataclasses.replace(PARAMETERS.blobgan_pretrain, code_dim=8)
 
 
 class Squares:
-    """Mean squared difference, in the place of a perceptual distance."""
+    """Mean squared difference instead of a perceptual distance."""
 
     def embed(self, x):
         return x
@@ -70,33 +71,34 @@ def weights(module):
 
 
 def test_it_learns_to_paint(tmp_path):
-    """Unseen pictures come out nearer than the nearest one-coloured pictures are."""
+    """New images are reproduced better than by their mean colour."""
     data = coloured(256)
     options = paint_options(120)
     module = painter(options)
 
     def batches(step):
-        chosen = torch.randint(0, 240, (16,), generator=torch.Generator().manual_seed(step))
-        return tuple(tensor[chosen] for tensor in data)
+        indices = torch.randint(0, 240, (16,), generator=torch.Generator().manual_seed(step))
+        return tuple(tensor[indices] for tensor in data)
 
     fit(module, batches, options.training, RUN, tmp_path, NullTracker())
-    images, *places = (tensor[240:] for tensor in data)
-    wanted = images / 127.5 - 1
-    result, layout = module.eval().paint(wanted, layout_from_ellipses(*places))
-    flat = wanted.mean((2, 3), keepdim=True)
-    assert F.mse_loss(result, wanted) < 0.4 * F.mse_loss(flat.expand_as(wanted), wanted)
-    assert torch.equal(layout.xs, places[0]) and layout.features.shape == (16, 4, 16)
+    images, *ellipses = (tensor[240:] for tensor in data)
+    target = images / 127.5 - 1
+    result, layout = module.eval().paint(target, layout_from_ellipses(*ellipses))
+    flat = target.mean((2, 3), keepdim=True)
+    assert F.mse_loss(result, target) < 0.4 * F.mse_loss(flat.expand_as(target), target)
+    assert torch.equal(layout.xs, ellipses[0]) and layout.features.shape == (16, 4, 16)
 
 
-def test_stopped_and_resumed_it_ends_alike(tmp_path):
+def test_stopped_and_resumed_equals_unbroken(tmp_path):
     unbroken = weights(painted(tmp_path / "one", paint_options(4, every=2)))
     painted(tmp_path / "two", paint_options(2, every=2))
     resumed = weights(painted(tmp_path / "two", paint_options(4, every=2)))
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in unbroken.items())
 
 
-def test_the_gan_goes_on_painting(tmp_path):
-    """With its weight, the painting loss stays far below that of a GAN that only has to convince."""
+@pytest.mark.slow
+def test_painting_loss_keeps_the_gan_painting(tmp_path):
+    """With the painting loss, the painting error stays far below that of a plain GAN."""
     options = paint_options(100)
     first = painted(tmp_path / "painter", options)
     encoder = first.encoder.eval().requires_grad_(False)

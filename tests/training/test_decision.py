@@ -77,7 +77,7 @@ def test_saved_model_is_the_same_and_frozen(tmp_path: Path) -> None:
         load_decision(tmp_path / "none")
 
 
-def test_what_cannot_be_built_is_refused() -> None:
+def test_invalid_arguments_are_refused() -> None:
     with pytest.raises(BlobexError, match="32 pixels"):
         DecisionModel("densenet_small", 16, 32)
     with pytest.raises(BlobexError, match="unknown decision architecture"):
@@ -108,7 +108,7 @@ def test_training_learns_the_rule_and_resumes_to_the_bit(tmp_path: Path) -> None
         assert torch.equal(resumed.model.state_dict()[name], tensor), name
 
 
-def test_other_data_are_another_configuration() -> None:
+def test_other_data_changes_the_configuration() -> None:
     first, second = (DecisionModule(PARAMS, SETUP, coloured(8, seed), 0).config for seed in (1, 2))
     assert first != second
 

@@ -19,7 +19,7 @@ def filled(value):
     return linear
 
 
-def test_half_of_the_old_average_is_left_after_its_half_life():
+def test_half_of_the_average_remains_after_its_half_life():
     assert ema.decay(10_000, LATE, 10_000) == pytest.approx(0.5)
     assert ema.decay(20_000, LATE, 10_000) == pytest.approx(0.25)
 
@@ -34,7 +34,7 @@ def test_average_is_the_closed_form_and_does_not_depend_on_the_batch(batch):
         torch.testing.assert_close(parameter, torch.full_like(parameter, 0.75), rtol=1e-4, atol=1e-4)
 
 
-def test_average_converges_to_weights_that_stand_still():
+def test_average_converges_to_constant_weights():
     average, model = filled(-3.0), filled(2.0)
     for _ in range(100):
         ema.update(average, model, ema.decay(100, LATE, 500))
@@ -49,13 +49,13 @@ def test_ramp_shortens_the_half_life_early_on():
     assert decays == sorted(decays) and decays[-2] == decays[-1] == pytest.approx(0.5 ** (32 / 10_000))
 
 
-def test_first_update_forgets_the_fresh_weights():
+def test_first_update_discards_the_initial_weights():
     average, model = filled(100.0), filled(1.0)
     ema.update(average, model, ema.decay(32, 32, 10_000))
     torch.testing.assert_close(average.weight, model.weight, rtol=1e-3, atol=1e-3)
 
 
-def test_buffers_are_copied_and_the_model_is_left_alone():
+def test_buffers_are_copied_and_the_model_is_unchanged():
     model = nn.BatchNorm1d(3)
     average = copy.deepcopy(model).requires_grad_(False)
     model(torch.randn(8, 3, generator=torch.Generator().manual_seed(0)))

@@ -61,7 +61,7 @@ def count(step):
     return (torch.arange(COUNT),)
 
 
-def pictures(step):
+def images(step):
     random = torch.Generator().manual_seed(derive_seed(11, step))
     return (torch.randint(0, 256, (COUNT, 3, SETUP.height, SETUP.width), generator=random, dtype=torch.uint8),)
 
@@ -105,13 +105,13 @@ class Losses(NullTracker):
 
 @pytest.mark.parametrize("architecture", ["stylegan", "resnet"])
 @pytest.mark.parametrize(("mlp_idx", "size"), [(-1, 12), (-4, 16)])
-def test_encoder_ends_in_w(params, blobgan, architecture, mlp_idx, size):
+def test_encoder_output_is_w(params, blobgan, architecture, mlp_idx, size):
     encoder = build_encoder(options(params, architecture=architecture, mlp_idx=mlp_idx), SETUP, blobgan, 0)
     assert encoder(torch.zeros(2, 3, HEIGHT, 2 * HEIGHT)).shape == (2, size)
     assert encoder.mlp_idx == mlp_idx and encoder.config["w_size"] == size
 
 
-def test_building_is_seeded_and_leaves_the_global_random_numbers_alone(params, blobgan):
+def test_building_is_seeded_and_keeps_the_global_random_state(params, blobgan):
     before = torch.random.get_rng_state()
     first, again, other = (build_encoder(options(params), SETUP, blobgan, seed) for seed in (1, 1, 2))
     assert torch.equal(before, torch.random.get_rng_state())
@@ -123,12 +123,12 @@ def test_layer_that_does_not_exist(params, blobgan):
         build_encoder(options(params, mlp_idx=-9), SETUP, blobgan, 0)
 
 
-def test_levels_must_fit_the_picture(params, blobgan):
+def test_levels_must_fit_the_image(params, blobgan):
     with pytest.raises(BlobexError, match="channels has the levels"):
         build_encoder(options(params), ImageSize(32, 2), blobgan, 0)
 
 
-def test_phase_1_learns_and_leaves_the_generator_alone(params, blobgan, tmp_path, monkeypatch):
+def test_phase_1_learns_and_keeps_the_generator(params, blobgan, tmp_path, monkeypatch):
     monkeypatch.setattr("blobex.training.callbacks.LOG_EVERY", 20)
     module, tracker, frozen = pretrain(params, blobgan, steps=100, learning_rate=0.01), Losses(), state(blobgan)
     before = explained_variance(module, 256)
@@ -152,7 +152,7 @@ def test_phase_1_stopped_and_resumed_equals_unbroken(params, blobgan, tmp_path):
     assert equal(state(modules[0]), modules[2].state_dict())
 
 
-def test_frozen_resnet_is_thawed_for_training(params, blobgan):
+def test_frozen_resnet_is_set_to_training(params, blobgan):
     """An encoder comes from its file in evaluation mode; training moves its batch statistics too."""
     encoder = build_encoder(options(params, architecture="resnet"), SETUP, blobgan, 0).eval().requires_grad_(False)
     module = phase_2(params, blobgan, encoder)
@@ -163,7 +163,7 @@ def test_frozen_resnet_is_thawed_for_training(params, blobgan):
     assert moved and all("running" in name or "num_batches" in name for name in moved)
 
 
-def test_generated_pictures_are_those_of_w(params, blobgan):
+def test_generated_images_are_rendered_from_w(params, blobgan):
     module = pretrain(params, blobgan)
     w, image = module.generated(3, seeded(0))
     assert torch.equal(image, blobgan.render(blobgan.layout_from_w(w)))
@@ -171,7 +171,7 @@ def test_generated_pictures_are_those_of_w(params, blobgan):
     assert not torch.equal(w, module.generated(3, seeded(1))[0])
 
 
-def test_encoder_sees_pictures_as_files_hold_them(params, blobgan):
+def test_encoder_input_is_clamped(params, blobgan):
     module = pretrain(params, blobgan)
     image = 3 * torch.randn(2, 3, HEIGHT, 2 * HEIGHT, generator=seeded(0))
     assert image.abs().max() > 1
@@ -179,7 +179,7 @@ def test_encoder_sees_pictures_as_files_hold_them(params, blobgan):
 
 
 class Stub(nn.Module):
-    """An encoder whose answer is set from outside; `scale` is there to be differentiated."""
+    """Encoder with a given output; `scale` has a gradient."""
 
     def __init__(self):
         super().__init__()
@@ -195,12 +195,12 @@ def knowing(module, change=0.0):
     """Let the stub know w of whatever the module generates, off by `change`."""
     generated = module.generated
 
-    def told(count, random):
+    def generate(count, random):
         w, image = generated(count, random)
         module.encoder.w = w + change
         return w, image
 
-    module.generated = told
+    module.generated = generate
     return module
 
 
@@ -229,14 +229,14 @@ def test_phase_2_trains_the_encoder_only(params, blobgan, tmp_path):
     encoder, frozen = build_encoder(options(params), SETUP, blobgan, 0).eval().requires_grad_(False), state(blobgan)
     start = state(encoder)
     module = phase_2(params, blobgan, encoder)
-    fit(module, pictures, module.params.training, RUN, tmp_path, NullTracker())
+    fit(module, images, module.params.training, RUN, tmp_path, NullTracker())
     assert equal(frozen, blobgan.state_dict()) and not equal(start, encoder.state_dict())
     assert all(tensor.isfinite().all() for tensor in encoder.state_dict().values())
     assert all(name.startswith("encoder.") for name in module.state_dict())
 
 
-def test_phase_2_of_a_perfect_encoder_costs_nothing(params, blobgan):
-    """Also where generated pictures leave [-1,1]."""
+def test_phase_2_loss_of_a_perfect_encoder_is_0(params, blobgan):
+    """Also where generated images leave [-1,1]."""
     module = knowing(phase_2(params, blobgan, Stub()))
     assert module.generated(4, seeded(0))[1].abs().max() > 1
     assert module.generated_loss(4, seeded(0)).item() == pytest.approx(0, abs=1e-6)
@@ -247,29 +247,29 @@ def test_phase_2_generated_loss_is_the_weighted_sum(params, blobgan):
     module = knowing(phase_2(params, blobgan, Stub(), generated=weights), change=0.3)
     loss = module.generated_loss(4, seeded(0))
     w = blobgan.layout_network.to_w(torch.randn(4, TINY.z_dim, generator=seeded(0)))
-    wanted, found = blobgan.layout_from_w(w), blobgan.layout_from_w(w + 0.3)
-    image, remade = blobgan.render(wanted), blobgan.render(found)
-    absolute, squared = (image - remade).abs().mean(), (image - remade).square().mean()
-    decision = (colours(image) - colours(remade)).square().mean()
-    expected = 2 * absolute + 3 * absolute + 0.5 * squared + 0.25 * decision + 7 * blob_distance(found, wanted).mean()
+    target, shifted = blobgan.layout_from_w(w), blobgan.layout_from_w(w + 0.3)
+    image, reconstruction = blobgan.render(target), blobgan.render(shifted)
+    absolute, squared = (image - reconstruction).abs().mean(), (image - reconstruction).square().mean()
+    decision = (colours(image) - colours(reconstruction)).square().mean()
+    expected = 2 * absolute + 3 * absolute + 0.5 * squared + 0.25 * decision + 7 * blob_distance(shifted, target).mean()
     torch.testing.assert_close(loss, expected)
     (gradient,) = torch.autograd.grad(loss, module.encoder.scale)
     assert gradient.isfinite() and gradient != 0
 
 
-def test_phase_2_real_loss_compares_pictures_alone(params, blobgan):
+def test_phase_2_real_loss_compares_images_only(params, blobgan):
     weights = {"perceptual": 2.0, "l1": 0.0, "l2": 0.5, "decision": 0.25}
     module = phase_2(params, blobgan, Stub(), real=weights)
-    w, remade = module.generated(3, seeded(0))
+    w, reconstruction = module.generated(3, seeded(0))
     module.encoder.w = w
-    image = torch.rand(remade.shape, generator=seeded(1)) * 2 - 1
-    expected = 2 * F.l1_loss(remade, image) + 0.5 * F.mse_loss(remade, image)
-    expected = expected + 0.25 * F.mse_loss(colours(remade), colours(image))
+    image = torch.rand(reconstruction.shape, generator=seeded(1)) * 2 - 1
+    expected = 2 * F.l1_loss(reconstruction, image) + 0.5 * F.mse_loss(reconstruction, image)
+    expected = expected + 0.25 * F.mse_loss(colours(reconstruction), colours(image))
     torch.testing.assert_close(module.real_loss(image), expected)
-    torch.testing.assert_close(module.reconstruct(image), remade)
+    torch.testing.assert_close(module.reconstruct(image), reconstruction)
 
 
-def test_what_weighs_nothing_is_not_computed(params, blobgan):
+def test_terms_of_weight_0_are_not_computed(params, blobgan):
     def refuse(image):
         raise AssertionError("not wanted")
 

@@ -138,7 +138,7 @@ def test_loss_that_is_not_finite_is_an_error(tmp_path: Path) -> None:
     assert steps_in(tmp_path) == []  # the report before the first checkpoint fails
 
 
-def test_keeps_the_last_or_the_best_or_all(tmp_path: Path) -> None:
+def test_pruning_keeps_the_last_the_best_or_all(tmp_path: Path) -> None:
     fit(Noisy(), batches, TRAINING, RUN, tmp_path / "last", NullTracker())
     assert steps_in(tmp_path / "last") == [8, 12]
     everything = vary(checkpoint=Checkpoints(every_n_steps=5, keep=-1, monitor="step", mode="max"))
@@ -165,7 +165,7 @@ def test_resume_by_step_equals_the_unbroken_run(tmp_path: Path, unbroken: Noisy)
     assert same(module, unbroken)
 
 
-def test_missing_checkpoint_is_an_error_that_names_those_there_are(tmp_path: Path, unbroken: Noisy) -> None:
+def test_error_for_a_missing_checkpoint_names_the_existing_ones(tmp_path: Path, unbroken: Noisy) -> None:
     with pytest.raises(BlobexError, match=r"no checkpoint of step 5 .* 8, 12"):
         fit(Noisy(), batches, resume("step", 5), RUN, tmp_path / "unbroken", NullTracker())
     with pytest.raises(BlobexError, match=r"no best checkpoint .* none"):
@@ -182,7 +182,7 @@ def test_other_configuration_starts_afresh_or_is_refused(tmp_path: Path, unbroke
     assert steps_in(folder) == [12, 14] and steps_in(folder / "previous") == [8, 12]
 
 
-def test_finished_run_is_trained_again_and_a_longer_one_continued(tmp_path: Path, unbroken: Noisy) -> None:
+def test_finished_run_is_trained_again_or_extended(tmp_path: Path, unbroken: Noisy) -> None:
     folder, seen = tmp_path / "unbroken", []
 
     def watched(step: int) -> Batch:
@@ -196,7 +196,7 @@ def test_finished_run_is_trained_again_and_a_longer_one_continued(tmp_path: Path
     assert seen[2:] == list(range(12)) and same(again, unbroken)
 
 
-def test_run_that_stopped_after_its_last_step_only_writes_its_outputs_again(tmp_path: Path, unbroken: Noisy) -> None:
+def test_run_stopped_after_its_last_step_makes_no_step(tmp_path: Path, unbroken: Noisy) -> None:
     folder, seen = tmp_path / "unbroken", []
 
     def watched(step: int) -> Batch:
@@ -212,13 +212,13 @@ def test_run_that_stopped_after_its_last_step_only_writes_its_outputs_again(tmp_
     assert not (folder / checkpoints.FINISHED).exists()
 
 
-def test_monitor_that_nothing_measures(tmp_path: Path) -> None:
+def test_error_for_an_unmeasured_monitor(tmp_path: Path) -> None:
     options = vary(checkpoint=dataclasses.replace(TRAINING.checkpoint, monitor="fd_parser"))
     with pytest.raises(BlobexError, match="monitor is fd_parser, which was not measured: choose from step"):
         fit(Noisy(), batches, options, RUN, tmp_path, NullTracker())
 
 
-def test_a_checkpoint_has_no_score_of_another_step(tmp_path: Path) -> None:
+def test_checkpoint_has_no_score_of_another_step(tmp_path: Path) -> None:
     """With one at every second step and a measure at every fourth, both that were measured stay, and the newest."""
 
     class Scored(Noisy):
@@ -236,7 +236,7 @@ def test_a_checkpoint_has_no_score_of_another_step(tmp_path: Path) -> None:
     ]
 
 
-def test_losses_after_a_stop_are_those_of_an_unbroken_run(tmp_path: Path) -> None:
+def test_losses_after_resumption_equal_those_of_an_unbroken_run(tmp_path: Path) -> None:
     options = vary(checkpoint=dataclasses.replace(TRAINING.checkpoint, monitor="loss", mode="min", keep=-1))
     whole, broken = Recorder(), Recorder()
     fit(Noisy(), batches, options, RUN, tmp_path / "whole", whole)
@@ -250,7 +250,7 @@ def test_losses_after_a_stop_are_those_of_an_unbroken_run(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_by_hand_is_one(tmp_path: Path, number: signal.Signals) -> None:
+def test_signals_raise_keyboard_interrupt(tmp_path: Path, number: signal.Signals) -> None:
     """Lightning ends the process instead, after SIGTERM as if all had gone well, and then ignores Ctrl-C."""
 
     def stopped(step: int) -> Batch:
@@ -265,9 +265,7 @@ def test_a_stop_by_hand_is_one(tmp_path: Path, number: signal.Signals) -> None:
     assert steps_in(tmp_path) == [4]
 
 
-def test_a_process_trains_alone_on_one_device_whatever_stands_beside_it(
-    tmp_path: Path, unbroken: Noisy, monkeypatch
-) -> None:
+def test_process_trains_alone_on_one_device_under_torchrun(tmp_path: Path, unbroken: Noisy, monkeypatch) -> None:
     for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     beside = Noisy()
@@ -275,7 +273,7 @@ def test_a_process_trains_alone_on_one_device_whatever_stands_beside_it(
     assert same(beside, unbroken) and steps_in(tmp_path / "beside")
 
 
-def test_run_id_is_found_in_the_checkpoint(tmp_path: Path) -> None:
+def test_run_id_is_read_from_the_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(InterruptedError):
         fit(Noisy(), stopping(7), TRAINING, RUN, tmp_path, Recorder("run-9"))
     assert resumed_run_id(Noisy(), TRAINING, tmp_path) == "run-9"
@@ -290,7 +288,7 @@ def test_damaged_checkpoint_is_named(tmp_path: Path) -> None:
         fit(Noisy(), batches, TRAINING, RUN, tmp_path, NullTracker())
 
 
-def test_nothing_but_checkpoints_is_written(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_only_checkpoints_are_written(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     fit(Noisy(), batches, TRAINING, RUN, tmp_path / "models", NullTracker())
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["models", "step-00000008.ckpt", "step-00000012.ckpt"]
@@ -310,7 +308,7 @@ def test_modules_are_trained_in_training_mode(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
+def test_two_processes_equal_one(tmp_path: Path) -> None:
     script = """
 import dataclasses, sys
 from pathlib import Path

@@ -32,12 +32,12 @@ def training(params, **changes):
     return dataclasses.replace(params, training=dataclasses.replace(params.training, **changes))
 
 
-def pictures(step, count=4):
+def batches(step, count=4):
     random = torch.Generator().manual_seed(derive_seed(11, step))
     return (torch.randint(0, 256, (count, 3, SETUP.height, SETUP.width), generator=random, dtype=torch.uint8),)
 
 
-def train(params, folder, module=None, batches=pictures, run=RUN, callbacks=()):
+def train(params, folder, module=None, batches=batches, run=RUN, callbacks=()):
     module = module or GanModule(params, SETUP, run.seed)
     fit(module, batches, params.training, run, folder, NullTracker(), callbacks)
     return module
@@ -56,7 +56,7 @@ def seeded(seed):
 
 
 class Watched(GanModule):
-    """Notes which networks each optimiser step changes, and the weights after each training step."""
+    """Records which networks each optimiser step changes, and the weights after each training step."""
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
@@ -114,14 +114,14 @@ def test_stopped_and_resumed_equals_unbroken(params, tmp_path):
     assert equal(state(unbroken), resumed.state_dict())
 
 
-def test_same_seed_same_bytes_and_other_seed_others(params, tmp_path):
+def test_training_is_seeded(params, tmp_path):
     short = training(params, steps=2)
     first, again = (train(short, tmp_path / name) for name in "ab")
     other = train(short, tmp_path / "c", GanModule(short, SETUP, 4))
     assert equal(state(first), again.state_dict()) and not equal(state(first), other.state_dict())
 
 
-def test_building_leaves_the_global_random_numbers_alone(params):
+def test_building_keeps_the_global_random_state(params):
     before = torch.random.get_rng_state()
     first, second = GanModule(params, SETUP, 0), GanModule(params, SETUP, 0)
     assert torch.equal(before, torch.random.get_rng_state())
@@ -140,8 +140,8 @@ def test_generation_is_seeded_and_jittered(params):
         assert not torch.allclose(still.generate(3, seeded(1)), first, atol=1e-4)
 
 
-def test_judging_adds_the_penalty_of_all_steps_since_the_last(params):
-    """weight / 2 * r1_every * mean squared gradient norm, the gradient taken picture by picture."""
+def test_penalty_counts_for_all_steps_since_the_last(params):
+    """weight / 2 * r1_every * mean squared gradient norm, the gradient taken image by image."""
     params = dataclasses.replace(params, r1_weight=6.0, r1_every=5)
     module = GanModule(params, SETUP, 0)
     real, fake = torch.randn(2, 4, 3, SETUP.height, SETUP.width, generator=seeded(0))
@@ -176,11 +176,11 @@ class Chunked(GanModule):
 
 
 def test_accumulated_chunks_equal_one_batch(params, tmp_path, monkeypatch):
-    """Apart from what depends on the company a picture keeps: the standard deviation and random mirroring."""
+    """Without the parts that depend on the batch: the standard deviation channel and random mirroring."""
     monkeypatch.setattr(residual, "standard_deviation_map", lambda x: torch.zeros_like(x[:, :1]))
 
     def symmetric(step):
-        (images,) = pictures(step, 8)
+        (images,) = batches(step, 8)
         return (torch.cat([images[..., :HEIGHT], images[..., :HEIGHT].flip(3)], dim=3),)
 
     modules = []
@@ -196,7 +196,7 @@ def test_accumulated_chunks_equal_one_batch(params, tmp_path, monkeypatch):
     assert max(moved) > 1e-3  # well beyond the tolerance
 
 
-def test_flipped_pictures_are_themselves_or_mirrored():
+def test_flipped_images_are_unchanged_or_mirrored():
     images = torch.randn(400, 3, 2, 4, generator=seeded(0))
     out = flipped(images, seeded(1))
     kept = (out == images).flatten(1).all(1)
@@ -213,14 +213,14 @@ def test_action_comes_every_n_steps_and_after_the_last(params, tmp_path):
     assert sorted(calls) == [(2, 2), (2, 4), (2, 5), (10, 5)]
 
 
-def test_bfloat16_trains_too(params, tmp_path):
+def test_training_in_bfloat16(params, tmp_path):
     module = train(training(params, steps=2), tmp_path, run=dataclasses.replace(RUN, precision="bfloat16"))
     assert all(tensor.isfinite().all() and tensor.dtype == torch.float32 for tensor in module.state_dict().values())
 
 
 @pytest.mark.slow
 def test_generator_learns_one_colour(params, tmp_path):
-    """Real pictures are all of one colour; the average generator soon paints nothing else."""
+    """Real images are all of one colour; the average generator soon paints nothing else."""
     colour = torch.tensor([230, 40, 120], dtype=torch.uint8)
     options = training(params, steps=300, learning_rate=0.01)
     options = dataclasses.replace(options, ema_half_life_images=50.0, r1_weight=1.0, r1_every=4)
@@ -237,8 +237,8 @@ def test_generator_learns_one_colour(params, tmp_path):
     assert error() < 0.4 * before  # 0.08 after 0.44
 
 
-def test_checkpoint_holds_no_surprise(params):
-    """Fingerprints are made of the module's config: network, picture size and loss, but not how long it trains."""
+def test_checkpoint_content(params):
+    """Fingerprints are made of the module's config: network, image size and loss, but not how long it trains."""
     module = GanModule(params, SETUP, 0)
     assert module.config["setup"] == {"height": HEIGHT, "aspect_ratio": 2}
     assert module.config["r1_weight"] == params.r1_weight and "training" not in module.config

@@ -1,4 +1,4 @@
-"""The parser: targets and measures worked by hand, decoding what was encoded, and training on a tiny world."""
+"""The parser: targets, losses and measures by hand, decoding of targets, and training on a tiny world."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BOXES = torch.tensor([[[2.0, 3, 2, 13, 8], [0, 20, 4, 24, 15]], [[8, 7, 1, 10, 9
 
 
 def perfect(boxes: Tensor, semantic: Tensor, things: Tensor) -> ParserOutput:
-    """The output of a parser that knows."""
+    """Return the output of a perfect parser."""
     count, height, width = semantic.shape
     targets = box_targets(boxes, height, width)
     offset, size = (torch.zeros(count, 2, height // STRIDE, width // STRIDE) for _ in range(2))
@@ -62,17 +62,17 @@ def two_cars() -> tuple[Tensor, Tensor]:
     return semantic, things
 
 
-def test_boxes_survive_encoding_and_decoding() -> None:
+def test_detections_invert_box_targets() -> None:
     semantic, things = two_cars()
-    found = detections(perfect(BOXES, semantic, things), threshold=0.5)
-    for boxes, some in zip(BOXES, found, strict=True):
+    decoded = detections(perfect(BOXES, semantic, things), threshold=0.5)
+    for boxes, image in zip(BOXES, decoded, strict=True):
         truth = boxes[boxes[:, 0] >= 0]
-        rows = torch.cat([some.categories[:, None].float(), some.boxes], 1)
+        rows = torch.cat([image.categories[:, None].float(), image.boxes], 1)
         rows = rows[rows[:, 0].argsort()]
         torch.testing.assert_close(rows, truth[truth[:, 0].argsort()], atol=1e-4, rtol=0)
 
 
-def test_things_survive_encoding_and_decoding() -> None:
+def test_panoptic_inverts_thing_targets() -> None:
     semantic, things = two_cars()
     noisy = semantic.clone()
     noisy[0, 8, 6] = SEMANTIC.index("bus")  # outvoted by the rest of its thing
@@ -80,11 +80,11 @@ def test_things_survive_encoding_and_decoding() -> None:
     assert torch.equal(category, semantic.long())
     assert (numbers[1] == 0).all()
     for number in (1, 2):
-        found = numbers[0][things[0] == number].unique()
-        assert len(found) == 1 and torch.equal(numbers[0] == found, things[0] == number)
+        decoded = numbers[0][things[0] == number].unique()
+        assert len(decoded) == 1 and torch.equal(numbers[0] == decoded, things[0] == number)
 
 
-def test_perfect_output_has_hardly_any_loss_and_an_ignorant_one_more() -> None:
+def test_perfect_output_has_a_small_loss() -> None:
     semantic, things = two_cars()
     good, drivable = perfect(BOXES, semantic, things), torch.zeros(2, 16, 32, dtype=torch.uint8)
     ignorant = ParserOutput(**{name: torch.zeros_like(tensor) for name, tensor in vars(good).items()})
@@ -109,7 +109,7 @@ def test_thing_shifts_point_to_the_centroid() -> None:
     assert heat[0, 0, 8, 7] == 1 and heat[1].max() == 0
 
 
-def test_pixels_that_are_unknown_teach_nothing() -> None:
+def test_unknown_pixels_have_no_gradient() -> None:
     semantic, things = two_cars()
     output = perfect(BOXES, semantic, things)
     semantic[0, :, 16:] = 255
@@ -120,7 +120,7 @@ def test_pixels_that_are_unknown_teach_nothing() -> None:
     assert (logits.grad[0, :, :, 16:] == 0).all() and (logits.grad[0, :, :, :16] != 0).any()
 
 
-def test_category_weights_mean_one_and_favour_the_rare() -> None:
+def test_category_weights() -> None:
     semantic, _ = two_cars()
     values = category_weights(semantic, len(SEMANTIC))
     assert values[semantic.long()].mean().item() == pytest.approx(1, abs=1e-5)
@@ -129,12 +129,12 @@ def test_category_weights_mean_one_and_favour_the_rare() -> None:
     assert values[SEMANTIC.index("train")] == 0
 
 
-def test_mirrored_boxes_are_the_boxes_of_the_mirrored_picture() -> None:
+def test_mirrored_boxes_are_those_of_the_mirrored_image() -> None:
     def painted(boxes: Tensor) -> Tensor:
         canvas = torch.zeros(len(boxes), 16, 32)
-        for picture, rows in zip(canvas, boxes, strict=True):
+        for image, rows in zip(canvas, boxes, strict=True):
             for _, x1, y1, x2, y2 in rows[rows[:, 0] != NO_BOX].int().tolist():
-                picture[y1:y2, x1:x2] += 1
+                image[y1:y2, x1:x2] += 1
         return canvas
 
     marks = torch.tensor([True, False])
@@ -149,7 +149,7 @@ def test_mean_iou_by_hand() -> None:
     assert mean_iou(counts) == pytest.approx(0.5)
 
 
-def found(rows: list[tuple[float, int, list[float]]]) -> Detections:
+def detected(rows: list[tuple[float, int, list[float]]]) -> Detections:
     return Detections(
         torch.tensor([row[2] for row in rows]).reshape(-1, 4),
         torch.tensor([row[0] for row in rows]),
@@ -160,20 +160,20 @@ def found(rows: list[tuple[float, int, list[float]]]) -> Detections:
 def test_average_precision_by_hand() -> None:
     box, other = [0.0, 0, 10, 10], [20.0, 0, 30, 10]
     truth = [LabelledBoxes(torch.tensor([box, other]), torch.tensor([2, 2]))]
-    assert average_precision([found([(0.9, 2, box), (0.8, 2, other)])], truth) == 1
-    assert average_precision([found([(0.9, 2, box)])], truth) == pytest.approx(51 / 101)  # recalls 0 to 0.5
-    assert average_precision([found([])], truth) == 0
-    assert average_precision([found([(0.9, 3, box)])], truth) == 0  # another category
+    assert average_precision([detected([(0.9, 2, box), (0.8, 2, other)])], truth) == 1
+    assert average_precision([detected([(0.9, 2, box)])], truth) == pytest.approx(51 / 101)  # recalls 0 to 0.5
+    assert average_precision([detected([])], truth) == 0
+    assert average_precision([detected([(0.9, 3, box)])], truth) == 0  # another category
     # a wrong box first: precision 1/2 up to recall 0.5; then 2/3, which covers the lower recalls too
     wrong = (0.95, 2, [50.0, 0, 60, 10])
-    assert average_precision([found([wrong, (0.9, 2, box), (0.8, 2, other)])], truth) == pytest.approx(2 / 3)
-    # the same object twice counts once; the second is wrong but comes after all that is right
-    twice = found([(0.9, 2, box), (0.8, 2, other), (0.7, 2, box)])
+    assert average_precision([detected([wrong, (0.9, 2, box), (0.8, 2, other)])], truth) == pytest.approx(2 / 3)
+    # the same object twice counts once; the second is wrong but comes last
+    twice = detected([(0.9, 2, box), (0.8, 2, other), (0.7, 2, box)])
     assert average_precision([twice], truth) == 1
-    shifted = found([(0.9, 2, [0.0, 0, 10, 19]), (0.8, 2, [20.0, 0, 30, 21])])  # IoU 10/19 and 10/21
+    shifted = detected([(0.9, 2, [0.0, 0, 10, 19]), (0.8, 2, [20.0, 0, 30, 21])])  # IoU 10/19 and 10/21
     assert average_precision([shifted], truth) == pytest.approx(51 / 101)
     tiny = LabelledBoxes(torch.tensor([box, [40.0, 0, 42, 2]]), torch.tensor([2, 2]))
-    assert average_precision([found([(0.95, 2, [40.0, 0, 42, 2]), (0.9, 2, box)])], [tiny], min_area=8) == 1
+    assert average_precision([detected([(0.95, 2, [40.0, 0, 42, 2]), (0.9, 2, box)])], [tiny], min_area=8) == 1
 
 
 def test_features_and_sizes() -> None:
@@ -237,7 +237,7 @@ def test_training_learns_a_tiny_world(tmp_path: Path) -> None:
     assert set(measures) == {"semantic_iou", "drivable_iou", "box_ap50", "panoptic_quality"}
 
 
-def test_batches_are_pure_and_pair_pictures_with_their_labels() -> None:
+def test_batches_depend_on_the_step_only() -> None:
     detection, segmentation = world(10, seed=0)
     batches = parser_batches(detection, segmentation, 4, seed=3)
     first, again, other = batches(5), batches(5), batches(6)

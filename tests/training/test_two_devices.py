@@ -46,7 +46,7 @@ def stage(project: Path, name: str, *words: str) -> subprocess.CompletedProcess[
 @pytest.mark.parametrize(
     "words", ["parser rect", "decision rect plain", "blobgan rect", "encoder_pretrain rect", "encoder rect"]
 )
-def test_two_processes_train_one_writes(project, words):
+def test_two_processes_train_and_one_writes(project, words):
     from mlflow import MlflowClient
 
     name = words.split()[0]
@@ -62,15 +62,15 @@ def test_two_processes_train_one_writes(project, words):
     assert run.info.status == "FINISHED" and metrics.items() <= run.data.metrics.items()
     assert run.data.params["run.devices"] == "2"
     losses = [measure for measure in run.data.metrics if "loss" in measure]
-    reports = [sorted(each.step for each in client.get_metric_history(run.info.run_id, loss)) for loss in losses]
-    assert reports and all(each == sorted({*range(every, steps, every), steps}) for each in reports)  # each once
+    reports = [sorted(metric.step for metric in client.get_metric_history(run.info.run_id, loss)) for loss in losses]
+    assert reports and all(report == sorted({*range(every, steps, every), steps}) for report in reports)
 
 
-def test_batch_size_is_of_both_together(project):
+def test_batch_size_is_shared_by_the_processes(project):
     metrics = json.loads((project / "models/blobgan/rect/metrics.json").read_text())
     params = yaml.safe_load((project / "params.yaml").read_text())
     training = params["blobgan"]["training"]
-    wide = params["setups"]["rect"]["aspect_ratio"]  # of whose pictures a batch has as many fewer
+    wide = params["setups"]["rect"]["aspect_ratio"]  # a batch has fewer of the wider images
     assert metrics["images_seen"] == training["steps"] * training["batch_size"] // wide
 
 
@@ -86,7 +86,7 @@ def run_script(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_what_the_first_process_measures_is_the_score_of_all(tmp_path):
+def test_measures_of_the_first_process_are_the_scores(tmp_path):
     script = """
 import dataclasses, sys
 from pathlib import Path
@@ -104,7 +104,7 @@ if __name__ == "__main__":
 """
     done = run_script(tmp_path, script)
     assert done.returncode == 0, done.stderr
-    scores = [each.score for each in checkpoints.list_checkpoints(tmp_path / "models")]
+    scores = [checkpoint.score for checkpoint in checkpoints.list_checkpoints(tmp_path / "models")]
     assert scores == pytest.approx([1 / 4, 1 / 8, 1 / 12], rel=1e-5)
 
 

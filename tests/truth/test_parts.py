@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from truth.test_judge import small_world
-from worlds.together import together, tree
+from worlds.processes import file_contents, run_processes
 
 from blobex.config.params import Params
 from blobex.config.read import load_params
@@ -154,21 +154,21 @@ def test_two_processes_find_what_one_finds_though_one_was_killed(tmp_path: Path)
     tree_of_params["truth"] |= {"seeds": 2, "seed_steps": 2, "seed_images": 2}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(tree_of_params))
     stage = "-c", MORTAL, "rect"
-    (alone,) = together(tmp_path, 1, *stage)
+    (alone,) = run_processes(tmp_path, 1, *stage)
     assert alone[0] == 0, alone[2]
-    expected, models = tree(tmp_path / "reports"), tree(tmp_path / "models")
+    expected, models = file_contents(tmp_path / "reports"), file_contents(tmp_path / "models")
     shutil.rmtree(tmp_path / "reports")
     shutil.rmtree(tmp_path / "models/truth")
-    first, second = together(tmp_path, 2, *stage, dies=(1, "biased_0"))
+    first, second = run_processes(tmp_path, 2, *stage, dies=(1, "biased_0"))
     assert second[0] == -9 and wrote(second[1]) == ["biased"], second[2]
     assert first[0] == 1 and wrote(first[1]) == ["plain", "plain_0", "plain_1"]
     assert "another process of this run is gone" in first[2] and "Traceback" not in first[2]
     assert not (tmp_path / "reports/truth/rect/metrics.json").exists()
-    first, second = together(tmp_path, 2, *stage)
+    first, second = run_processes(tmp_path, 2, *stage)
     assert first[0] == second[0] == 0, first[2] + second[2]
     assert wrote(first[1]) == [] and wrote(second[1]) == ["biased_0", "biased_1"]
-    assert tree(tmp_path / "reports") == expected
-    assert tree(tmp_path / "models") == models
+    assert file_contents(tmp_path / "reports") == expected
+    assert file_contents(tmp_path / "models") == models
 
 
 def wrote(out: str) -> list[str]:

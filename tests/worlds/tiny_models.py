@@ -1,4 +1,4 @@
-"""Random networks for 32x64 pictures saved as the stages save theirs, and the parameter file that goes with them."""
+"""Random networks for 32x64 images, saved as by the stages, with a parameter file."""
 
 import dataclasses
 from pathlib import Path
@@ -44,7 +44,7 @@ def save_models(
     steps: int = 1,
     architecture: str = "densenet_small",
 ) -> Path:
-    """Write `models/` and `params.yaml` into the folder, which is given back."""
+    """Write `models/` and `params.yaml` into a folder and return it."""
     torch.manual_seed(0)
     models = folder / "models"
     blobgan = random_blobgan(network, HEIGHT, 2)
@@ -63,7 +63,7 @@ def save_models(
     return folder
 
 
-def pictures(count: int, seed: int = 0) -> torch.Tensor:
-    """Smooth pictures (N,3,HEIGHT,WIDTH) in [-1,1], all different."""
+def smooth_images(count: int, seed: int = 0) -> torch.Tensor:
+    """Return different smooth images (N,3,HEIGHT,WIDTH) in [-1,1]."""
     coarse = torch.rand(count, 3, 4, 8, generator=torch.Generator().manual_seed(seed)) * 2 - 1
     return torch.nn.functional.interpolate(coarse, (HEIGHT, WIDTH), mode="bilinear", align_corners=False)

@@ -1,4 +1,4 @@
-"""Networks of a few thousand numbers, for 16x16 pictures."""
+"""Networks of a few thousand parameters, for 16x16 images."""
 
 import dataclasses
 
@@ -28,12 +28,12 @@ TINY = Network(
 
 
 def tiny_network(**changes) -> Network:
-    """TINY with some of its fields replaced."""
+    """Return TINY with some fields replaced."""
     return dataclasses.replace(TINY, **changes)
 
 
 def randomise(module: nn.Module, seed: int = 0, spread: float = 0.5) -> nn.Module:
-    """Move every parameter, so that none keeps a zero or one that would hide a fault."""
+    """Perturb all parameters: initial zeros and ones would hide errors."""
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -42,7 +42,7 @@ def randomise(module: nn.Module, seed: int = 0, spread: float = 0.5) -> nn.Modul
 
 
 def random_blobgan(network: Network = TINY, height: int = HEIGHT, aspect_ratio: int = 1, seed: int = 0) -> BlobGAN:
-    """A frozen BlobGAN with random weights, biases, noise strengths and mean of w; its layouts differ widely."""
+    """Build a frozen BlobGAN with random parameters and mean of w, whose layouts differ widely."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = BlobGAN(network, height, aspect_ratio)
@@ -54,7 +54,7 @@ def random_blobgan(network: Network = TINY, height: int = HEIGHT, aspect_ratio: 
 
 
 def random_layout(count: int, blobs: int, dim: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> BlobLayout:
-    """Layouts with blobs of all sizes and directions, all over the picture."""
+    """Return layouts with blobs of all sizes, directions and positions."""
     random = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> torch.Tensor:

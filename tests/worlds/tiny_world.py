@@ -1,4 +1,4 @@
-"""A road world of five blobs, painted flat, with a decision about it: explanations without any training."""
+"""A road world of five flat blobs and a decision about it: explanations without training."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -23,8 +23,7 @@ PARAMS = Path(__file__).parents[2] / "profiles" / "synthetic.yaml"
 
 
 def tiny_params(steps: int = 40) -> Params:
-    """The default parameters at 32x64 with few steps, and an inversion that ends in ten: what is tuned to the reference
-    models says nothing about this world."""
+    """Return the default parameters at 32x64 with few search steps and an inversion of ten steps."""
     params = load_params(PARAMS)
     weights = {"perceptual": 1.0, "l2": 0.1, "decision": 1.0, "blobs": 0.0}
     invert = InversionParams(steps=10, decision_steps=10, learning_rate=0.25, size_lr_multiplier=2.0, **weights)
@@ -39,7 +38,7 @@ def tiny_params(steps: int = 40) -> Params:
 
 
 def scenes(count: int, seed: int = 0) -> BlobLayout:
-    """Grey ground, a road, two cars, a tree and a light (blob 4), which is red in every other picture."""
+    """Return layouts of a road, two cars, a tree and a light (blob 4), which is red in every other image."""
     random = torch.Generator().manual_seed(seed)
     shift = torch.rand(count, BLOBS, generator=random) * 0.1 - 0.05
     xs = torch.tensor([0.5, 0.3, 0.75, 0.1, 0.5]) + shift
@@ -55,7 +54,7 @@ def scenes(count: int, seed: int = 0) -> BlobLayout:
 
 
 def render(layout: BlobLayout) -> Tensor:
-    """Each blob painted in the colour that its features are."""
+    """Paint each blob in the colour of its features."""
     return torch.einsum("nkhw,nkc->nchw", splat(layout, HEIGHT, WIDTH), layout.features)
 
 
@@ -64,7 +63,7 @@ def scores(layout: BlobLayout) -> Tensor:
 
 
 def decide(images: Tensor) -> Tensor:
-    """Logits of forward, stop, left, right: stop is red in the upper middle, left and right are blue at the sides."""
+    """Return logits of forward, stop (red in the upper middle), left and right (blue at the sides)."""
     light = images[:, :, 2:12, 26:38].mean((2, 3))
     red = light[:, 0] - light[:, 1]
     blue = (images[:, 2] - images[:, 0]).mean(1)
@@ -84,13 +83,13 @@ PLAIN = from_callable(decide, "attributes", OUTPUTS, name="painted")
 
 
 def painted_networks(decision: Decision = PLAIN, shown: Callable[[BlobLayout], Tensor] = render) -> Networks:
-    known = scenes(8)
-    pictures = render(known)
+    references = scenes(8)
+    renderings = render(references)
 
     def encode(images: Tensor) -> BlobLayout:
-        """The layout of the most similar known picture, a little off."""
-        nearest = (images[:, None] - pictures).square().flatten(2).mean(2).argmin(1)
-        return known[nearest].map(lambda tensor: tensor + 0.01)
+        """Return the layout of the most similar reference, slightly shifted."""
+        nearest = (images[:, None] - renderings).square().flatten(2).mean(2).argmin(1)
+        return references[nearest].map(lambda tensor: tensor + 0.01)
 
     return Networks(shown, scores, encode, decision.logits, decision.features, MeanAbsolute())
 

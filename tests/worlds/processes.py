@@ -1,4 +1,4 @@
-"""Several processes of one program, as torchrun starts them, and what they leave."""
+"""Run a program in several processes, as torchrun does."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def tree(folder: Path) -> dict[str, bytes]:
+def file_contents(folder: Path) -> dict[str, bytes]:
+    """Return the content of all files in a folder by relative path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def together(
+def run_processes(
     project: Path, size: int, *words: str, dies: tuple[int, int | str] | None = None
 ) -> list[tuple[int, str, str]]:
-    """The exit codes, outputs and errors of `size` processes, in an environment as torchrun sets it.
+    """Run `size` processes with the environment of torchrun; return their exit codes, outputs and errors.
 
-    `dies` is a rank and what it is killed at, in DIES_AT.
+    `dies` is a rank and the value of its variable DIES_AT, at which it ends itself.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""Settings for all tests."""
+"""Settings of all tests."""
 
 import torch
 

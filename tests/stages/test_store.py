@@ -1,29 +1,28 @@
-"""A clone brings all that `dvc repro` would make: the store holds every output that dvc.lock names, and stays small."""
+"""The store of weights: it holds the outputs that dvc.lock names, nothing else, and is small enough for git."""
 
 import hashlib
 import json
-from pathlib import Path
 
 import yaml
+from imports import ROOT
 
-ROOT = Path(__file__).parents[2]
 STORE = ROOT / "models" / "store" / "files" / "md5"
-LIMIT = 80e6  # bytes
+MAX_BYTES = 80e6
 
 
-def kept(md5):
+def stored(md5):
     return STORE / md5[:2] / md5[2:]
 
 
-def test_the_store_holds_every_output_and_nothing_else():
+def test_store_holds_every_output_and_nothing_else():
     stages = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"]
-    named = {out["md5"]: out["path"] for stage in stages.values() for out in stage.get("outs", ())}
-    assert named
-    for md5 in [md5 for md5 in named if md5.endswith(".dir")]:
-        listed = json.loads(kept(md5).read_text())
-        named |= {entry["md5"]: f"{named[md5]}/{entry['relpath']}" for entry in listed}
+    paths = {out["md5"]: out["path"] for stage in stages.values() for out in stage.get("outs", ())}
+    assert paths
+    for md5 in [md5 for md5 in paths if md5.endswith(".dir")]:
+        entries = json.loads(stored(md5).read_text())
+        paths |= {entry["md5"]: f"{paths[md5]}/{entry['relpath']}" for entry in entries}
     files = [path for path in STORE.rglob("*") if path.is_file()]
-    assert {path.parent.name + path.name for path in files} == set(named)
-    assert sum(path.stat().st_size for path in files) <= LIMIT
+    assert {path.parent.name + path.name for path in files} == set(paths)
+    assert sum(path.stat().st_size for path in files) <= MAX_BYTES
     for path in files:
         assert hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == (path.parent.name + path.name)[:32]

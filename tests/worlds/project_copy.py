@@ -1,4 +1,4 @@
-"""A fresh copy of the project in a repository of its own, and DVC in it."""
+"""Fresh copies of the project, and DVC in them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pathlib import Path
 from imports import ROOT
 from worlds.profiles import params_text
 
-STORE = "models/store/"  # reference weights, which no copy needs
+STORE = "models/store/"  # reference weights, which copies do not need
 
 
 def copy_project(folder: Path, profile: str) -> Path:
-    """The project's files, but for its results, with the parameters of a profile; the folder is given back."""
-    listed = subprocess.run(
+    """Copy the project without its results into a new git repository, with the parameters of a profile."""
+    names = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
         check=True,
         capture_output=True,
         text=True,
     ).stdout.split("\n")
-    for name in filter(None, listed):
+    for name in filter(None, names):
         if (ROOT / name).is_file() and not name.startswith(STORE):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
@@ -40,7 +40,7 @@ def refresh_code(folder: Path) -> None:
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """DVC with these arguments, in a session of its own, so that it can be killed with all that it started."""
+    """Start DVC in a session of its own, so that it can be killed with all its child processes."""
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     return subprocess.Popen(
         [sys.executable, "-m", "dvc", *arguments],
@@ -54,7 +54,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def dvc(folder: Path, *arguments: str) -> str:
-    """What DVC prints; AssertionError if it fails."""
+    """Run DVC and return its output. Raises AssertionError if it fails."""
     process = start(folder, *arguments)
     out, err = process.communicate()
     assert process.returncode == 0, out[-2000:] + err[-4000:]

@@ -1,4 +1,4 @@
-"""Weights that DVC pushes to a bucket come back byte for byte, whatever breaks on the way."""
+"""Weights pushed by DVC to a bucket return byte for byte, even after interrupted pushes."""
 
 import hashlib
 import os
@@ -38,7 +38,7 @@ def line(server):
 
 @pytest.fixture(autouse=True)
 def contents(server, tmp_path, monkeypatch):
-    """A project of one folder that DVC versions, in a repository with the owner's credentials: bytes by file name."""
+    """Create a project with one folder versioned by DVC, and the owner's credentials; return its bytes by file name."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for name, value in server.owner.items():
@@ -60,13 +60,13 @@ def contents(server, tmp_path, monkeypatch):
 
 
 def dvc(*arguments):
-    """The exit code of `dvc ARGUMENTS` and what it printed."""
+    """Return the exit code and the output of `dvc ARGUMENTS`."""
     done = subprocess.run([*DVC, *arguments], capture_output=True, text=True, timeout=120)
     return done.returncode, done.stdout + done.stderr
 
 
 def pushed(server):
-    """What lies in the bucket; each object must be whole: DVC names it by its MD5."""
+    """Return the objects of the bucket, after a check of their MD5, by which DVC names them."""
     objects = server.objects()
     for key, content in objects.items():
         folder, digest = key.removesuffix(".dir").split("/")[-2:]
@@ -75,7 +75,7 @@ def pushed(server):
 
 
 def forget():
-    """Leave nothing of the weights but the file that git keeps."""
+    """Remove the weights except for the file that git versions."""
     shutil.rmtree("weights")
     shutil.rmtree(".dvc/cache")
 
@@ -136,7 +136,7 @@ def test_push_whose_line_breaks_fails_and_goes_on(server, line, contents):
     ],
 )
 def test_pull_without_the_right_credentials(server, contents, monkeypatch, keys, words):
-    """What README says that DVC says."""
+    """The message of DVC is the one that the documentation quotes."""
     use_bucket(bucket(BUCKET, "blobex", server.url))
     forget()
     for name, value in (keys or dict.fromkeys(server.owner, "")).items():

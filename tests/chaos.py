@@ -1,10 +1,9 @@
-"""`make chaos`: kill every stage at random moments, let it go on, and compare with a run that nothing disturbed.
+"""`make chaos`: kill every stage at random moments, let it continue, and compare with an undisturbed run.
 
-The stages run on the smoke profile, one after the other, in two copies of the project. In one each stage is killed
-with SIGKILL, DVC and all, KILLS times, at moments drawn evenly from the processor's time that it takes, so that other
-work on the machine makes no difference; then `dvc repro` finishes it. All outputs must have the hashes of the
-undisturbed copy. MLflow may know one open run of a stage at any time, as a killed run is continued, and none in the
-end.
+The stages run on the smoke profile, one after the other, in two copies of the project. In one copy each stage is killed
+with SIGKILL, with DVC and all child processes, at moments drawn uniformly from its CPU time, so that other load on the
+machine makes no difference; then `dvc repro` finishes it. All outputs must have the hashes of the undisturbed copy.
+A stage may have at most one open MLflow run at any time, as the run of a killed stage is continued, and none at the end.
 """
 
 from __future__ import annotations
@@ -26,56 +25,113 @@ import psutil
 import yaml
 from worlds.project_copy import copy_project, dvc, start
 
-KILLED = (
+STAGES = (
     *("scenes", "parser@rect", "decision@rect-plain", "fid_stats@rect", "blobgan_pretrain@rect", "blobgan@rect"),
     *("encoder_pretrain@rect", "encoder@rect", "invert@rect", "explain@rect-basic", "evaluate@rect", "truth@rect"),
 )
-# What they need beside each other, and nobody kills.
-HELPERS = {
+PREREQUISITES = {  # further stages to run before a stage, which are not killed
     "encoder_pretrain@rect": ("decision@rect-biased", "decision@rect-night", "decision@rect-verge"),
     "evaluate@rect": ("explain@rect-targeted", "explain@rect-diverse"),
 }
-LAUNCH = 0.3  # share of that time in which DVC and the imports are, more or less
+STARTUP = 0.3  # approximate share of the CPU time that DVC and imports take before a stage begins
 RWLOCK, LOCK = ".dvc/tmp/rwlock", "dvc.lock"
-LOOK = 0.25  # seconds between two looks at how much it has taken: looking takes time itself
+POLL_SECONDS = 0.25  # longer intervals hit moments less exactly, shorter ones take CPU time themselves
 
 
-def undisturbed(folder: Path, stage: str) -> float:
-    """Run a stage; the processor's seconds that it takes, DVC's included."""
-    for helper in HELPERS.get(stage, ()):
-        dvc(folder, "repro", "--single-item", helper)
+def main() -> None:
+    options = arguments()
+    killed_stages = tuple(stage for stage in STAGES if stage in options.stages)
+    last = STAGES.index(killed_stages[-1]) + 1
+    moments = random.Random(options.seed)
+    folder = Path(tempfile.mkdtemp(prefix="blobex-chaos-"))
+    calm, wild = (copy_project(folder / name, "smoke") for name in ("calm", "wild"))
+    wrong = []
+    for stage in STAGES[:last]:
+        kills, seconds = options.kills if stage in killed_stages else 0, run_undisturbed(calm, stage)
+        most_open, in_open_run = run_killed(wild, stage, kills, seconds, moments)
+        different = [path for path, md5 in hashes(calm, stage).items() if hashes(wild, stage).get(path) != md5]
+        states = unfinished_runs(wild, stage)
+        passed = not different and not states and most_open <= 1
+        faults = f"different: {different}, unfinished runs: {states}, open at once: {most_open}"
+        verdict = "the same bytes, one run continued" if passed else faults
+        print(f"{stage}, {seconds:.0f} s: {kills} kills, {in_open_run} of them in an open run; {verdict}", flush=True)
+        wrong += [] if passed else [stage]
+    if wrong:
+        raise SystemExit(f"not as an undisturbed run: {', '.join(wrong)} (see {folder})")
+    shutil.rmtree(folder)
+    print(f"{len(killed_stages)} stages, {options.kills} kills each: all outputs are those of an undisturbed run")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=10, help="kills of each stage")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("stages", nargs="*", default=STAGES, help="stages to kill; all by default")
+    return parser.parse_args()
+
+
+def run_undisturbed(folder: Path, stage: str) -> float:
+    """Run a stage; return its CPU seconds, including those of DVC."""
+    run_prerequisites(folder, stage)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     dvc(folder, "repro", "--single-item", stage)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def disturbed(folder: Path, stage: str, kills: int, seconds: float, moment: random.Random) -> tuple[int, int]:
-    """Kill a stage so many times, and let it end.
+def run_killed(folder: Path, stage: str, kills: int, seconds: float, moments: random.Random) -> tuple[int, int]:
+    """Kill a stage several times, then let it finish.
 
-    The largest number of runs that were open at once, and how many kills came after the stage had told MLflow of one.
+    Returns:
+        The largest number of runs that were open at once, and the number of kills within an open run.
     """
-    for helper in HELPERS.get(stage, ()):
-        dvc(folder, "repro", "--single-item", helper)
-    hits = left_open = within = 0
+    run_prerequisites(folder, stage)
+    done = most_open = in_open_run = 0
     lock = (folder / LOCK).read_text() if (folder / LOCK).exists() else None
-    while hits < kills:
+    while done < kills:
         process = start(folder, "repro", "--single-item", "--force", stage)
-        said: list[str] = []
-        if killed(process, moment.uniform(LAUNCH * seconds, seconds), said):
-            hits += 1
-            mend(folder / RWLOCK)
-            check_out(folder / LOCK, lock)
-            found = len(open_runs(folder, stage))
-            left_open, within = max(left_open, found), within + bool(found)
-        else:
-            assert process.returncode == 0, said[-1]
+        output = kill_after(process, moments.uniform(STARTUP * seconds, seconds))
+        if output is not None:
+            assert process.returncode == 0, output
+            continue
+        done += 1
+        repair_rwlock(folder / RWLOCK)
+        restore_lock(folder / LOCK, lock)
+        open_runs = len(unfinished_runs(folder, stage))
+        most_open, in_open_run = max(most_open, open_runs), in_open_run + bool(open_runs)
     dvc(folder, "repro", "--single-item", "--force", stage)
-    return left_open, within
+    return most_open, in_open_run
 
 
-def mend(file: Path) -> None:
-    """Remove DVC's own note of who reads and writes what if it was killed while it wrote it, as a person must."""
+def run_prerequisites(folder: Path, stage: str) -> None:
+    for prerequisite in PREREQUISITES.get(stage, ()):
+        dvc(folder, "repro", "--single-item", prerequisite)
+
+
+def kill_after(process: subprocess.Popen[str], seconds: float) -> str | None:
+    """Kill DVC and all its child processes after some CPU seconds; return its output if it ended before."""
+    while process.poll() is None:
+        if cpu_seconds(process.pid) >= seconds:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            return None
+        time.sleep(POLL_SECONDS)
+    return "".join(process.communicate())[-2000:]
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU seconds of a process and its child processes, including those that have ended."""
+    total = 0.0
+    with suppress(psutil.Error):
+        parent = psutil.Process(pid)
+        for process in (parent, *parent.children(recursive=True)):
+            with suppress(psutil.Error):
+                total += sum(process.cpu_times()[:4])  # user, system, children's user and system
+    return total
+
+
+def repair_rwlock(file: Path) -> None:
+    """Remove DVC's file of read and write locks if it was killed while writing it, as a person must."""
     try:
         json.loads(file.read_text())
     except FileNotFoundError:
@@ -85,90 +141,36 @@ def mend(file: Path) -> None:
         file.unlink()
 
 
-def check_out(file: Path, known: str | None) -> None:
-    """Bring dvc.lock back, as `git checkout dvc.lock` does: DVC empties it first, and may be killed before it wrote."""
+def restore_lock(file: Path, content: str | None) -> None:
+    """Restore dvc.lock as `git checkout dvc.lock` does: DVC empties it before writing, and may be killed between."""
     text = file.read_text() if file.exists() else None
-    if known is None and text is not None and not text.endswith("\n"):
+    if content is None and text is not None and not text.endswith("\n"):
         file.unlink()
-    elif known is not None and (text is None or len(text) < len(known)):
-        file.write_text(known)
+    elif content is not None and (text is None or len(text) < len(content)):
+        file.write_text(content)
     else:
         return
-    print(f"DVC was killed while it wrote {LOCK}: brought back", flush=True)
-
-
-def killed(process: subprocess.Popen[str], seconds: float, said: list[str]) -> bool:
-    """Whether DVC was killed, with all that it started, after so many of the processor's seconds.
-
-    Else it had ended, and what it said goes into `said`.
-    """
-    while process.poll() is None:
-        if taken(process.pid) >= seconds:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            return True
-        time.sleep(LOOK)
-    said.append("".join(process.communicate())[-2000:])
-    return False
-
-
-def taken(number: int) -> float:
-    """The processor's seconds that a process and its children have taken, those that have ended included."""
-    total = 0.0
-    with suppress(psutil.Error):
-        parent = psutil.Process(number)
-        for process in (parent, *parent.children(recursive=True)):
-            with suppress(psutil.Error):
-                total += sum(process.cpu_times()[:4])  # user, system, children's user and system
-    return total
+    print(f"DVC was killed while it wrote {LOCK}: restored", flush=True)
 
 
 def hashes(folder: Path, stage: str) -> dict[str, str]:
-    """The MD5 of each output of a stage that DVC keeps; measures, plots and models alike."""
+    """Return the MD5 of each output of a stage, including metrics and plots."""
     outs = yaml.safe_load((folder / "dvc.lock").read_text())["stages"][stage]["outs"]
     return {out["path"]: out["md5"] for out in outs}
 
 
-def open_runs(folder: Path, stage: str) -> list[str]:
-    """The states of a stage's MLflow runs that did not come to their end."""
+def unfinished_runs(folder: Path, stage: str) -> list[str]:
+    """Return the states of a stage's MLflow runs that are not finished."""
     from mlflow import MlflowClient
 
     name, _, item = stage.partition("@")
     setup, _, variant = item.partition("-")
     client = MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db")
     experiment = client.get_experiment_by_name(name)
-    found = client.search_runs([experiment.experiment_id]) if experiment else []
+    runs = client.search_runs([experiment.experiment_id]) if experiment else []
     tags = {"setup": setup or "all", **({"variant": variant} if variant else {})}
-    states = [run.info.status for run in found if tags.items() <= run.data.tags.items()]
+    states = [run.info.status for run in runs if tags.items() <= run.data.tags.items()]
     return [state for state in states if state != "FINISHED"]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=10, help="of each stage, at least")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("stages", nargs="*", default=KILLED, help="all that can be killed, if none is given")
-    given = parser.parse_args()
-    order = tuple(stage for stage in KILLED if stage in given.stages)
-    last = KILLED.index(order[-1]) + 1
-    moment = random.Random(given.seed)
-    place = Path(tempfile.mkdtemp(prefix="blobex-chaos-"))
-    calm, wild = (copy_project(place / name, "smoke") for name in ("calm", "wild"))
-    wrong = []
-    for stage in KILLED[:last]:
-        kills, seconds = given.kills if stage in order else 0, undisturbed(calm, stage)
-        left_open, within = disturbed(wild, stage, kills, seconds, moment)
-        differing = [path for path, md5 in hashes(calm, stage).items() if hashes(wild, stage).get(path) != md5]
-        states = open_runs(wild, stage)
-        fine = not differing and not states and left_open <= 1
-        faults = f"differing: {differing}, runs that did not end: {states}, open at once: {left_open}"
-        verdict = "the same bytes, one run continued" if fine else faults
-        print(f"{stage}, {seconds:.0f} s: {kills} kills, {within} of them in an open run; {verdict}", flush=True)
-        wrong += [] if fine else [stage]
-    if wrong:
-        raise SystemExit(f"not as if nothing had happened: {', '.join(wrong)} (see {place})")
-    shutil.rmtree(place)
-    print(f"{len(order)} stages, {given.kills} kills each: all outputs as if nothing had happened")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Searches on a device other than the processor: nothing of one is mixed with what lies on the other."""
+"""Searches on a device other than the CPU do not mix tensors of both."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ SLOTS = {"road": 1, "vehicle": 2, "vegetation": 1, "light": 1}
 
 
 def scores(layout: BlobLayout) -> torch.Tensor:
-    return splat_by_solver(layout, HEIGHT, WIDTH)  # plain operations, each of which is seen
+    return splat_by_solver(layout, HEIGHT, WIDTH)  # of plain operations, which the second device checks
 
 
 def render(layout: BlobLayout) -> torch.Tensor:
@@ -25,7 +25,7 @@ def render(layout: BlobLayout) -> torch.Tensor:
 
 
 def explainer(steps: int, examples: bool) -> Explainer:
-    """As `tiny_world.tiny_explainer`, with all that belongs on the device there."""
+    """Return the explainer of `tiny_world.tiny_explainer` with its networks on the second device."""
     known = scenes(8)
     layouts, pictures = known.to(CUDA), render(known).to(CUDA)
 
@@ -40,7 +40,7 @@ def explainer(steps: int, examples: bool) -> Explainer:
     return Explainer("rect", tiny_params(steps), CUDA, PLAIN, networks, networks, BLOBS, examples=tried)
 
 
-def test_the_device_refuses_what_a_gpu_refuses() -> None:
+def test_second_device_refuses_what_a_gpu_refuses() -> None:
     with SecondDevice():
         here, there = torch.arange(3), torch.arange(3).to("cuda")
         assert there.device == CUDA and there.cpu().device.type == here.device.type == "cpu"
@@ -56,7 +56,7 @@ def test_the_device_refuses_what_a_gpu_refuses() -> None:
     ("steps", "examples", "asked"),
     [
         (20, False, {"attributes": ["stop", "left"]}),
-        (1, False, {"attributes": ["stop", "left"]}),  # nothing flips at once: second chances
+        (1, False, {"attributes": ["stop", "left"]}),  # nothing flips at first: second search
         (1, False, {"attributes": ["stop"], "variant": "diverse"}),
         (20, False, {"attributes": ["stop"], "only": "0,0,1,0.6"}),
         (20, False, {"attributes": ["stop", "left"], "gate": "refine"}),

@@ -1,4 +1,4 @@
-"""A full disk: one sentence, exit code 1, and what stood there before still stands. The disk is one in memory."""
+"""Commands on a full disk: one sentence, exit code 1, and no old file changed. The disk is a tmpfs."""
 
 import shutil
 import subprocess
@@ -20,7 +20,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def disk(world: Path, tmp_path: Path) -> Iterator[Path]:
-    """The world on a disk that has next to no space left."""
+    """Return a copy of the world on a small disk of its own."""
     place = tmp_path / "disk"
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "none", str(place)]
@@ -34,7 +34,7 @@ def disk(world: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path, left: int = 0) -> None:
-    """Leave room for some bytes only."""
+    """Fill the disk but for `left` bytes."""
     with (disk / "ballast").open("wb", buffering=0) as file:
         file.truncate(0)
         try:
@@ -62,7 +62,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("left", [0, 8192, 65536])
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
-def test_a_full_disk_is_one_sentence(disk: Path, command: str, left: int, capfd: pytest.CaptureFixture[str]) -> None:
+def test_full_disk_is_one_sentence(disk: Path, command: str, left: int, capfd: pytest.CaptureFixture[str]) -> None:
     for key, value in {
         "decision.training.steps": 2,
         "decision.training.batch_size": 2,
@@ -77,7 +77,7 @@ def test_a_full_disk_is_one_sentence(disk: Path, command: str, left: int, capfd:
     code, message = run(command, disk)
     printed = capfd.readouterr()
     after = tree(disk)
-    if code == 0:  # what was left was enough
+    if code == 0:  # enough space was left
         assert left
         return
     told = [line for line in (printed.err + message).splitlines() if line.startswith("blobex: ")]

@@ -1,4 +1,4 @@
-"""Several processes share the pictures, and leave what one would have left, whoever dies."""
+"""Several processes share the images and write the files of a single process, even if one of them dies."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ STAGE = "-c", MORTAL, "rect", "basic"
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Small models and inverted pictures, as the stages before `explain` leave them, and photos."""
+    """Small models and inverted images, as the stages before `explain` write them, and photos."""
     folder = save_models(tmp_path_factory.mktemp("project"))
     explainer = Explainer.load("rect", folder / "models", folder / "params.yaml")
     queries = smooth_images(COUNT)
@@ -58,7 +58,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def expected(project: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """What one process writes, which is then removed."""
+    """Files of a single process, which are then removed."""
     monkeypatch.chdir(project)
     explain.main(load_params(Path("params.yaml")), "rect", "basic")
     found = file_contents(project / "reports")
@@ -70,16 +70,16 @@ def wrote(out: str) -> list[int]:
     return [int(line.split()[1]) for line in out.splitlines()]
 
 
-def test_alone_one_process_has_all() -> None:
+def test_single_process_has_all_items() -> None:
     assert ALONE.first and all(map(ALONE.has, range(5))) and ALONE.gather(["a", "b"]) == ["a", "b"]
     ALONE.wait()
 
 
 @pytest.mark.slow
-def test_two_processes_leave_what_one_leaves(project: Path, expected: dict[str, bytes]) -> None:
+def test_two_processes_write_the_files_of_one(project: Path, expected: dict[str, bytes]) -> None:
     assert {"explain/rect/basic/metrics.json", "explain/rect/basic/results/explanations.parquet"} <= set(expected)
     (project / RESULTS).mkdir(parents=True)
-    (project / RESULTS / "settings.json").write_text("{}\n")  # of results of other settings, which one removes
+    (project / RESULTS / "settings.json").write_text("{}\n")  # of results with other settings, which are removed
     first, second = run_processes(project, 2, *STAGE)
     assert first[0] == second[0] == 0, first[2] + second[2]
     assert (wrote(first[1]), wrote(second[1])) == ([0, 2, 4, 6, 8], [1, 3, 5, 7, 9])
@@ -87,7 +87,7 @@ def test_two_processes_leave_what_one_leaves(project: Path, expected: dict[str, 
 
 
 @pytest.mark.slow
-def test_the_share_of_a_dead_process_is_done_on_restart(project: Path, expected: dict[str, bytes]) -> None:
+def test_restart_finishes_the_share_of_a_dead_process(project: Path, expected: dict[str, bytes]) -> None:
     shutil.rmtree(project / "reports", ignore_errors=True)
     params = yaml.safe_load((project / "params.yaml").read_text())
     params["run"]["tracking_uri"] = "sqlite:///mlruns/mlflow.db"
@@ -105,7 +105,7 @@ def test_the_share_of_a_dead_process_is_done_on_restart(project: Path, expected:
 
 
 def ended_runs(project: Path) -> list[str]:
-    """The states of the project's runs of `explain`."""
+    """Return the states of the runs of `explain`."""
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{project}/mlruns/mlflow.db")
@@ -120,7 +120,7 @@ def ended_runs(project: Path) -> list[str]:
 def test_photos_are_explained_by_torchrun(
     project: Path, tmp_path: Path, size: int, photos: list[str], skipped: int
 ) -> None:
-    """A folder with a damaged picture in it, and fewer photos than processes."""
+    """Cases: a folder with a damaged image; fewer photos than processes."""
     command = "explain", *photos, "--attribute", "stop", "--attribute", "left", "--format", "published", "--out"
     (alone,) = run_processes(project, 1, BLOBEX, *command, str(tmp_path / "alone"))
     assert alone[0] == 0, alone[2]
@@ -132,8 +132,8 @@ def test_photos_are_explained_by_torchrun(
     assert file_contents(tmp_path / "together") == file_contents(tmp_path / "alone")
 
 
-def test_tiny_world_has_small_batches() -> None:
-    """Else the pictures would be one batch, and nobody would see it if they influenced each other."""
+def test_images_of_the_tiny_world_do_not_fit_into_one_batch() -> None:
+    """In one batch, influence between images would go unnoticed."""
     params = tiny_params()
     size = params.setup("rect")
     assert params.search.max_batch_pixels == 4 * size.height * size.width < COUNT * size.height * size.width

@@ -2,8 +2,8 @@
 
 The stages run on the smoke profile, one after the other, in two copies of the project. In one copy each stage is killed
 with SIGKILL, with DVC and all child processes, at moments drawn uniformly from its CPU time, so that other load on the
-machine makes no difference; then `dvc repro` finishes it. All outputs must have the hashes of the undisturbed copy.
-A stage may have at most one open MLflow run at any time, as the run of a killed stage is continued, and none at the end.
+machine makes no difference; then `dvc repro` finishes it. All outputs must have the hashes of the undisturbed copy. A
+stage may have at most one open MLflow run at any time, as the run of a killed stage is continued, and none at the end.
 """
 
 from __future__ import annotations

@@ -22,6 +22,10 @@ def list_blobs(
 ) -> None:
     """Show which blob of PHOTOs is which: a numbered map and a list for each, and a table."""
     from blobex.explain import blob_listing
+    from blobex.explain.blob_names import blob_names
+    from blobex.explain.explainer import Explainer
 
-    for listing in blob_listing.list_blobs(photos, out, setup, models, params, device, region):
+    explainer = Explainer.load(setup, models, params, device)
+    names = blob_names(models, setup, explainer.blobs)
+    for listing in blob_listing.list_blobs(explainer, photos, names, out, region):
         print(listing.table)

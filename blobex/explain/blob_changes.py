@@ -9,23 +9,23 @@ from torch import Tensor
 
 from blobex.layout.blobs import BACKGROUND_KEYS, KEYS, BlobLayout
 
-VISIBLE = 0.002  # share of the picture from which a blob counts as there
-MOVED = 0.02  # share of the picture's width or height
-GREW = 1.25  # times its area
+VISIBLE = 0.002  # least share of the image of a visible blob
+MOVED = 0.02  # least shift, in image widths or heights
+GREW = 1.25  # least ratio of areas
 APPEARANCE_KEYS = ("features", "spatial_style")
 
 
 @dataclass(frozen=True)
 class BlobChange:
-    """What became of one blob. Centres are shares of width and height, areas shares of the picture."""
+    """Change of one blob. Centres are in [0, 1] of width and height, areas are shares of the image."""
 
-    blob: int | None  # its number from 0; None is the background
-    keys: tuple[str, ...]  # of the layout, that differ
+    blob: int | None  # number from 0; None: the background
+    keys: tuple[str, ...]  # changed keys of the layout
     x_before: float | None
     y_before: float | None
     x_after: float | None
     y_after: float | None
-    area_before: float  # what it paints
+    area_before: float  # share of the image that the blob paints
     area_after: float
 
     @property
@@ -34,14 +34,16 @@ class BlobChange:
 
     @property
     def words(self) -> str:
-        """Such as "blob 3 moved left by 0.08, shrank from 4.1% to 1.0%, changed its look"."""
-        parts = [part for part in (self._place(), self._area(), self._shape(), self._look()) if part]
+        """The change in words, such as "blob 3 moved left by 0.08, changed its shape"."""
+        shape = "changed its shape" if "covs" in self.keys else ""
+        appearance = "changed its look" if set(APPEARANCE_KEYS) & set(self.keys) else ""
+        parts = [part for part in (self._shift(), self._growth(), shape, appearance) if part]
         return f"{self.name} {', '.join(parts) if parts else 'hardly changed'}"
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"keys": list(self.keys), "words": self.words}
 
-    def _place(self) -> str:
+    def _shift(self) -> str:
         if self.x_before is None or self.y_before is None or self.x_after is None or self.y_after is None:
             return ""
         steps = [
@@ -51,7 +53,7 @@ class BlobChange:
         moved = [f"{up if by > 0 else down} by {abs(by):.2f}" for by, up, down in steps if abs(by) >= MOVED]
         return f"moved {' and '.join(moved)}" if moved else ""
 
-    def _area(self) -> str:
+    def _growth(self) -> str:
         before, after = self.area_before, self.area_after
         if before < VISIBLE <= after:
             return f"appeared with {after:.1%} of the picture"
@@ -63,17 +65,13 @@ class BlobChange:
             return f"shrank from {before:.1%} to {after:.1%} of the picture"
         return ""
 
-    def _shape(self) -> str:
-        return "changed its shape" if "covs" in self.keys else ""
-
-    def _look(self) -> str:
-        return "changed its look" if set(APPEARANCE_KEYS) & set(self.keys) else ""
-
 
 def blob_changes(before: BlobLayout, after: BlobLayout, areas_before: Tensor, areas_after: Tensor) -> list[BlobChange]:
-    """One record for the background and each blob that differ between two layouts of one picture.
+    """Return one record for the background and each blob that differ between two layouts of one image.
 
-    `areas_*` (K+1) are the shares of the picture that background and blobs paint.
+    Args:
+        areas_before: Shares of the image (K+1) that background and blobs paint.
+        areas_after: The same of the second layout.
     """
     changes = []
     for entry in range(before.blobs + 1):

@@ -1,11 +1,11 @@
-"""Which blob is which: the blobs of photos as a numbered map, as a table and as JSON."""
+"""Lists of an image's blobs: a numbered map, a table and JSON."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,50 +17,49 @@ from blobex.core.errors import BlobexError
 from blobex.core.files import whole_file
 from blobex.datasets.images import to_array, write_png
 from blobex.explain.blob_map import blob_map, dominant
-from blobex.explain.blob_names import blob_names, plain_names
+from blobex.explain.blob_names import plain_names
 from blobex.explain.changeable import image_named, region_masks
 from blobex.explain.explainer import Explainer
-from blobex.layout.blobs import BlobLayout
-from blobex.networks.parser import Parser
+from blobex.explain.input_images import Image
 from blobex.perception.painting_blobs import painting_blobs
 from blobex.scenes.labels import SEMANTIC
 
-LENGTH = 200  # bytes of a picture's name that its files bear
+MAX_NAME = 200  # bytes of an image's name in file names
 
 
 @dataclass(frozen=True)
 class Blob:
-    """One blob of a picture. What it paints is None without a parser, and where it paints nothing at all."""
+    """One blob of an image."""
 
     number: int  # from 0
-    name: str  # what it was trained to stand for, such as "vehicle 3"; "blob 20" where that is unknown
-    x: float  # of its centre, as shares of the picture
+    name: str  # group of segments it was trained on, such as "vehicle 3", or "blob 20"
+    x: float  # centre, in [0, 1]
     y: float
-    size: float  # the share of the picture that it paints
-    visible: bool  # whether there is a pixel that it paints most of
-    category: str | None  # what it paints most, one of scenes.labels.SEMANTIC
-    share: float | None  # how much of what it paints that is
+    size: float  # share of the image that it paints
+    visible: bool  # whether it dominates a pixel
+    category: str | None  # most common category of what it paints; None without a parser, or if it paints nothing
+    share: float | None  # of that category in what it paints
 
     @property
     def paints(self) -> str:
+        """Category and share, or an empty text."""
         return "" if self.category is None else f"{self.category} {self.share:.0%}"
 
     @property
     def label(self) -> str:
-        """What the map says about it beside its number."""
+        """Text of the map's legend, after the number."""
         (plain,) = plain_names([self.number])
-        return ", ".join(
-            filter(None, ("" if self.name == plain else self.name, self.paints, f"{self.size:.0%} of all"))
-        )
+        parts = ("" if self.name == plain else self.name, self.paints, f"{self.size:.0%} of all")
+        return ", ".join(filter(None, parts))
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The blobs of one picture, and those that paint a region where one was asked for."""
+    """The blobs of one image, and those that paint a region, if one is given."""
 
     image: str
     setup: str
-    background: float  # the share of the picture that the background paints
+    background: float  # share of the image that the background paints
     blobs: tuple[Blob, ...]
     region: str | None = None
     chosen: tuple[int, ...] | None = None
@@ -68,16 +67,16 @@ class Listing:
 
     @property
     def table(self) -> str:
-        """For people to read; a star marks the blobs that paint the region."""
-        known = any(blob.category for blob in self.blobs)
-        lines = [f"{self.image}{'' if known else '  (no parser: what blobs paint is unknown)'}"]
+        """The listing as text; a star marks blobs that paint the region."""
+        parsed = any(blob.category for blob in self.blobs)
+        lines = [f"{self.image}{'' if parsed else '  (no parser: what blobs paint is unknown)'}"]
         wide = max(len(blob.name) for blob in self.blobs)
         lines.append(f"  blob  {'name':{wide}}     x     y   size  paints")
         for blob in self.blobs:
             star = "*" if blob.number in (self.chosen or ()) else " "
-            seen = blob.paints if blob.visible else "not visible"
-            place = f"{blob.x:4.2f}  {blob.y:4.2f}  {blob.size:5.1%}"
-            lines.append(f"{star} {blob.number:4d}  {blob.name:{wide}}  {place}  {seen}".rstrip())
+            paints = blob.paints if blob.visible else "not visible"
+            numbers = f"{blob.x:4.2f}  {blob.y:4.2f}  {blob.size:5.1%}"
+            lines.append(f"{star} {blob.number:4d}  {blob.name:{wide}}  {numbers}  {paints}".rstrip())
         lines.append(f"  background{' ' * wide}          {self.background:5.1%}")
         if self.chosen is not None:
             painters = [*map(str, self.chosen), *(["background"] if self.background_chosen else [])]
@@ -86,100 +85,97 @@ class Listing:
 
 
 def list_blobs(
-    photos: Sequence[Path],
-    out: Path,
-    setup: str = "rect",
-    models: Path = Path("models"),
-    params: Path = Path("params.yaml"),
-    device: str | None = None,
-    region: str | None = None,
+    explainer: Explainer, images: Sequence[Image], names: Sequence[str], out: Path, region: str | None = None
 ) -> list[Listing]:
-    """Invert photos and write, for each, its map `<stem>.png` and its listing `<stem>.json` into the folder `out`.
+    """Invert images and write each one's map <stem>.png and listing <stem>.json into the folder `out`.
 
-    With `region`, a text that `counterfactual.regions.region_mask` understands, the blobs that paint it are chosen and
-    stand out. Without a parser in `models` nobody says what blobs paint. BlobexError: networks are missing, a photo
-    cannot be read, a region is not found or painted by no blob, or `out` cannot be written.
+    Args:
+        names: Names of the generator's blobs.
+        region: Region whose blobs are chosen and highlighted; see `region_mask`.
+
+    Raises:
+        BlobexError: An image cannot be read, a region is not found or painted by no blob, or `out` cannot be written.
     """
-    explainer = Explainer.load(setup, models, params, device)
-    images = explainer.load_images(list(photos))
-    names, queries = images.names, images.queries
-    regions: Sequence[Tensor | None] = [None] * len(names)
+    loaded = explainer.load_images(list(images))
+    regions: Sequence[Tensor | None] = [None] * len(loaded)
     if region is not None:
-        regions = region_masks(region, names, queries.to(explainer.device), explainer.parser)
-    inversion = explainer.invert(queries)
-    called = blob_names(models, setup, inversion.layout.blobs)
+        queries = loaded.queries.to(explainer.device)
+        regions = region_masks(region, loaded.names, queries, explainer.parser)
+    inversion = explainer.invert(loaded.queries)
     listings, maps = [], []
-    for index, (name, query, inside) in enumerate(zip(names, queries, regions, strict=True)):
-        layout, image = inversion.layout[index : index + 1], inversion.image[index]
+    for row, (name, query, mask) in enumerate(zip(loaded.names, loaded.queries, regions, strict=True)):
+        layout, image = inversion.layout[row : row + 1], inversion.image[row]
         scores = explainer.exact.scores(layout)[0].cpu()
-        listing = Listing(
-            name, setup, scores[0].mean().item(), _blobs(layout, scores, _named(explainer.parser, image), called)
-        )
-        if inside is not None:
-            listing = _choose(listing, region, scores, inside)
+        centres = torch.stack([layout.xs[0], layout.ys[0]], dim=1).cpu()
+        blobs = _blobs(names, centres, scores, _categories(explainer, image))
+        listing = Listing(name, explainer.setup, scores[0].mean().item(), blobs)
+        if mask is not None:
+            with image_named(name):
+                (chosen,), (background,) = painting_blobs(scores[None], mask[None], background=True)
+            listing = dataclasses.replace(listing, region=region, chosen=tuple(chosen), background_chosen=background)
+        labels = {blob.number: blob.label for blob in blobs}
+        outline = None if mask is None else mask.numpy()
         listings.append(listing)
-        maps.append(_draw(listing, query, image, scores, inside))
+        maps.append(
+            blob_map(
+                to_array(query),
+                scores.numpy(),
+                np.array(centres.tolist()),
+                to_array(image),
+                labels,
+                listing.chosen,
+                outline,
+            )
+        )
     _write(out, listings, maps)
     return listings
 
 
-def _named(parser: Parser | None, image: Tensor) -> Tensor | None:
-    """The category of each pixel (H,W) of a picture (3,H,W), on the CPU."""
-    if parser is None:
-        return None
-    with torch.no_grad():
-        return parser(image[None].clamp(-1, 1)).semantic[0].argmax(0).cpu()
+def main_category(painted: Tensor, categories: Tensor | None) -> tuple[str | None, float | None]:
+    """Return the most common category of what a score map (H,W) paints, and its share.
 
-
-def _blobs(layout: BlobLayout, scores: Tensor, named: Tensor | None, called: Sequence[str]) -> tuple[Blob, ...]:
-    """The record of each blob; blob k has the score map k+1 of `scores` (K+1,H,W), on the CPU."""
-    seen = set(dominant(scores.numpy()).flatten().tolist())
-    places = zip(layout.xs[0].tolist(), layout.ys[0].tolist(), strict=True)
-    return tuple(
-        Blob(number, called[number], x, y, painted.mean().item(), number in seen, *_category(painted, named))
-        for number, ((x, y), painted) in enumerate(zip(places, scores[1:], strict=True))
-    )
-
-
-def _category(painted: Tensor, named: Tensor | None) -> tuple[str | None, float | None]:
-    """What a score map (H,W) paints most, and how much of what it paints that is."""
-    if named is None or not painted.any():
+    Args:
+        categories: Number of each pixel's category (H,W).
+    """
+    if categories is None or not painted.any():
         return None, None
-    amounts = named.flatten().bincount(painted.flatten().double(), len(SEMANTIC))
+    amounts = categories.flatten().bincount(painted.flatten().double(), len(SEMANTIC))
     most = int(amounts.argmax())
     return SEMANTIC[most], (amounts[most] / amounts.sum()).item()
 
 
-def _choose(listing: Listing, region: str | None, scores: Tensor, inside: Tensor) -> Listing:
-    """The listing with the blobs that paint a region (H,W)."""
-    with image_named(listing.image):
-        (blobs,), (background,) = painting_blobs(scores[None], inside[None], background=True)
-    return dataclasses.replace(listing, region=region, chosen=tuple(blobs), background_chosen=background)
+def _categories(explainer: Explainer, image: Tensor) -> Tensor | None:
+    """Return the category of each pixel (H,W) of an image (3,H,W), on the CPU; None without a parser."""
+    if explainer.parser is None:
+        return None
+    with torch.no_grad():
+        return explainer.parser(image[None].clamp(-1, 1)).semantic[0].argmax(0).cpu()
 
 
-def _draw(listing: Listing, query: Tensor, image: Tensor, scores: Tensor, inside: Tensor | None) -> np.ndarray:
-    return blob_map(
-        to_array(query),
-        scores.numpy(),
-        np.array([(blob.x, blob.y) for blob in listing.blobs]),
-        to_array(image),
-        {blob.number: blob.label for blob in listing.blobs},
-        listing.chosen,
-        None if inside is None else inside.numpy(),
+def _blobs(names: Sequence[str], centres: Tensor, scores: Tensor, categories: Tensor | None) -> tuple[Blob, ...]:
+    visible = set(dominant(scores.numpy()).flatten().tolist())
+    return tuple(
+        Blob(number, names[number], x, y, painted.mean().item(), number in visible, *main_category(painted, categories))
+        for number, ((x, y), painted) in enumerate(zip(centres.tolist(), scores[1:], strict=True))
     )
 
 
 def _write(out: Path, listings: Sequence[Listing], maps: Sequence[np.ndarray]) -> None:
-    """The files of each listing, called like its picture; of pictures with one name, the later ones get a number."""
-    names: set[str] = set()
     try:
-        for listing, sheet in zip(listings, maps, strict=True):
-            stem = Path(listing.image).stem.encode()[:LENGTH].decode(errors="ignore")
-            numbered = (f"{stem}_{number}" for number in itertools.count(2))
-            name = next(name for name in itertools.chain([stem], numbered) if name not in names)
-            names.add(name)
+        for name, listing, sheet in zip(_file_names(listings), listings, maps, strict=True):
             write_png(out / f"{name}.png", sheet)
             with whole_file(out / f"{name}.json") as temporary:
                 temporary.write_text(json.dumps(dataclasses.asdict(listing), indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise BlobexError(f"cannot write into {out} ({error.strerror}): give another folder") from error
+
+
+def _file_names(listings: Sequence[Listing]) -> Iterator[str]:
+    """Yield the stem of each image's name; repeated stems get a number."""
+    used: set[str] = set()
+    for listing in listings:
+        stem = Path(listing.image).stem.encode()[:MAX_NAME].decode(errors="ignore")
+        numbered = (f"{stem}_{number}" for number in itertools.count(2))
+        name = next(name for name in itertools.chain([stem], numbered) if name not in used)
+        used.add(name)
+        yield name

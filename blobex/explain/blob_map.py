@@ -1,4 +1,4 @@
-"""A picture and its blobs: outlines and numbers on the picture, and a flat map of which blob paints what."""
+"""Map of an image's blobs: outlines and numbers on the image, its reconstruction, and the dominant blobs in colour."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from PIL import Image, ImageDraw, ImageFont
 from blobex.core.errors import BlobexError
 from blobex.explain.figures import GAP, INK, LINE, PAPER
 
-WIDTH = 768  # pixels of the large picture
+WIDTH = 768  # of the large image, in pixels
 TEXT, NUMBER, SMALL_NUMBER = 14, 17, 13  # font sizes
-# Okabe and Ito (2008), "Color Universal Design": told apart with every kind of colour vision. Black is left out.
+# Okabe and Ito (2008), "Color Universal Design": distinct for every kind of colour vision; without black.
 COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 BACKGROUND, FADED = (225, 225, 225), (150, 150, 150)
-BESIDE = 0.6  # how much the colour of a blob that is not chosen fades
-COLUMNS, NOTE_LETTERS = 4, 150  # of what is written below
+FADING = 0.6  # share of white in the colour of a blob that is not chosen
+COLUMNS, NOTE_LETTERS = 4, 150  # of the legend
 TITLES = ("blobs, each where it paints most", "reconstruction", "what each blob paints")
-STEP = 3  # pixels between two places that are tried for a number
+STEP = 3  # pixels between candidate positions of a number
 
 Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Mark:
-    """Where a blob's number stands, in pixels of its panel."""
+    """Centre of a blob's number, in pixels of its panel."""
 
     number: int
     x: int
@@ -35,7 +35,7 @@ class Mark:
 
 
 def blob_map(
-    picture: np.ndarray,
+    image: np.ndarray,
     scores: np.ndarray,
     centres: np.ndarray,
     reconstruction: np.ndarray,
@@ -43,37 +43,45 @@ def blob_map(
     chosen: Sequence[int] | None = None,
     region: np.ndarray | None = None,
 ) -> np.ndarray:
-    """The sheet that shows which blob is which, uint8 (height,width,3).
+    """Draw the map of an image's blobs, uint8 (height,width,3).
 
-    `picture` and `reconstruction` are uint8 (H,W,3), `scores` (K+1,H,W) float with the background first, `centres`
-    (K,2) float, x and y as shares of the picture, and `labels` what to write below about some blobs. Blobs are numbered
-    from 0; they are outlined where they paint more than any other. With `chosen`, the other blobs fade, and the
-    outline of `region`, bool (H,W), is drawn. BlobexError: arrays that do not fit together.
+    Args:
+        image: uint8 (H,W,3).
+        scores: Score maps (K+1,H,W), background first; blobs are outlined where they dominate.
+        centres: x and y of the blobs (K,2), in [0, 1].
+        reconstruction: uint8 (H,W,3).
+        labels: Texts of the legend, by blob.
+        chosen: Blobs to highlight; None: all.
+        region: Mask to outline, bool (H,W).
+
+    Raises:
+        BlobexError: The arrays do not fit together.
     """
-    _check(picture, scores, centres, reconstruction, region)
-    height = round(WIDTH * picture.shape[0] / picture.shape[1])
+    _check(image, scores, centres, reconstruction, region)
+    height = round(WIDTH * image.shape[0] / image.shape[1])
     painted = dominant(_enlarge(scores, height, WIDTH))
     visible = [int(blob) for blob in np.unique(painted) if blob >= 0]
-    shown = visible if chosen is None else [blob for blob in visible if blob in chosen]
-    colours = _colours(painted, visible)
-    pale = {blob: colours[blob] if blob in shown else _mix(colours[blob], PAPER, BESIDE) for blob in visible}
-    marks = place_numbers(painted, centres, visible, _boxes(visible, NUMBER))
+    highlighted = visible if chosen is None else [blob for blob in visible if blob in chosen]
+    colours = assign_colours(painted, visible)
+    faded = {blob: colours[blob] if blob in highlighted else _mix(colours[blob], PAPER, FADING) for blob in visible}
+    marks = place_numbers(painted, centres, visible, number_boxes(visible, NUMBER))
 
-    large = Image.fromarray(picture).resize((WIDTH, height), Image.Resampling.BICUBIC)
-    _outline(large, painted, [blob for blob in visible if blob not in shown], dict.fromkeys(visible, FADED), 1)
-    _outline(large, painted, shown, colours, 3)
+    large = Image.fromarray(image).resize((WIDTH, height), Image.Resampling.BICUBIC)
+    _outline(large, painted, [blob for blob in visible if blob not in highlighted], dict.fromkeys(visible, FADED), 1)
+    _outline(large, painted, highlighted, colours, 3)
     if region is not None:
         inside = _enlarge(region[None].astype(np.float32), height, WIDTH)[0] > 0.5
         _outline(large, np.where(inside, 0, -1), [0], {0: PAPER}, 2)
-    _number(large, marks, pale, NUMBER)
+    _draw_numbers(large, marks, faded, NUMBER)
 
     half = (WIDTH // 2, height // 2)
     small = Image.fromarray(reconstruction).resize(half, Image.Resampling.BICUBIC)
-    flat = _flat(painted, pale).resize(half, Image.Resampling.NEAREST)
-    less = dominant(_enlarge(scores, half[1], half[0]))
-    _number(flat, place_numbers(less, centres, visible, _boxes(visible, SMALL_NUMBER)), pale, SMALL_NUMBER)
+    flat = _flat(painted, faded).resize(half, Image.Resampling.NEAREST)
+    smaller = dominant(_enlarge(scores, half[1], half[0]))
+    boxes = number_boxes(visible, SMALL_NUMBER)
+    _draw_numbers(flat, place_numbers(smaller, centres, visible, boxes), faded, SMALL_NUMBER)
 
-    legend = [(colours[blob], f"{blob}  {labels[blob]}") for blob in shown if blob in labels] if labels else []
+    legend = [(colours[blob], f"{blob}  {labels[blob]}") for blob in highlighted if blob in labels] if labels else []
     hidden = ", ".join(
         f"{blob} (chosen)" if blob in (chosen or ()) else str(blob)
         for blob in range(len(centres))
@@ -83,18 +91,21 @@ def blob_map(
 
 
 def dominant(scores: np.ndarray) -> np.ndarray:
-    """The blob that paints most of each pixel, int (H,W), of score maps (K+1,H,W); -1 is the background."""
+    """Return the dominant blob of each pixel, int (H,W), for score maps (K+1,H,W); -1 is the background."""
     return scores.argmax(0) - 1
 
 
 def place_numbers(
     painted: np.ndarray, centres: np.ndarray, blobs: Sequence[int], boxes: Mapping[int, tuple[int, int]]
 ) -> list[Mark]:
-    """Where to write each blob's number on a map (H,W) of dominant blobs, so that none covers another.
+    """Place each blob's number on a map (H,W) of dominant blobs, so that no number covers another.
 
-    It stands as much as possible on what the blob paints, and there as near as possible to the blob's centre. Blobs
-    that paint least choose first. `boxes` are the sizes (width, height) of the numbers. Where there is no room left,
-    numbers overlap.
+    A number lies as much as possible on the blob's own pixels, and as near as possible to its centre. Small blobs are
+    placed first. Numbers overlap where no room is left.
+
+    Args:
+        centres: x and y of the blobs (K,2), in [0, 1].
+        boxes: Width and height of each number in pixels.
     """
     height, width = painted.shape
     taken = np.zeros((height, width), bool)
@@ -102,8 +113,8 @@ def place_numbers(
     for blob in sorted(blobs, key=lambda blob: ((painted == blob).sum(), blob)):
         across, down = boxes[blob]
         ys, xs = np.arange(0, max(height - down, 1), STEP), np.arange(0, max(width - across, 1), STEP)
-        own, others = (_box_sums(each, ys, xs, across, down) for each in (painted == blob, taken))
-        x, y = xs + across / 2, ys + down / 2  # of the number's middle
+        own, others = (_box_sums(mask, ys, xs, across, down) for mask in (painted == blob, taken))
+        x, y = xs + across / 2, ys + down / 2  # candidate centres
         away = np.hypot(x[None] - centres[blob, 0] * width, y[:, None] - centres[blob, 1] * height)
         cost = away / np.hypot(width, height) - 2 * own / (across * down) + 4 * (others > 0)
         row, column = np.unravel_index(cost.argmin(), cost.shape)
@@ -114,7 +125,7 @@ def place_numbers(
 
 
 def _box_sums(mask: np.ndarray, ys: np.ndarray, xs: np.ndarray, across: int, down: int) -> np.ndarray:
-    """How many pixels of the mask lie in the boxes whose upper left corners are at `ys` times `xs`."""
+    """Count the mask's pixels in the boxes with upper left corners at `ys` x `xs`."""
     height, width = mask.shape
     sums = np.zeros((height + 1, width + 1), np.int64)
     sums[1:, 1:] = mask.cumsum(0).cumsum(1)
@@ -123,22 +134,22 @@ def _box_sums(mask: np.ndarray, ys: np.ndarray, xs: np.ndarray, across: int, dow
 
 
 def _enlarge(maps: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Maps (C,H,W) at another size, linearly."""
+    """Resize maps (C,H,W) bilinearly."""
     size, linear = (width, height), Image.Resampling.BILINEAR
-    return np.stack([np.asarray(Image.fromarray(each.astype(np.float32)).resize(size, linear)) for each in maps])
+    return np.stack([np.asarray(Image.fromarray(one.astype(np.float32)).resize(size, linear)) for one in maps])
 
 
-def _colours(painted: np.ndarray, blobs: Sequence[int]) -> dict[int, Colour]:
-    """A colour for each blob, other than those of the blobs beside it as far as there are enough."""
-    beside: dict[int, set[int]] = {blob: set() for blob in blobs}
+def assign_colours(painted: np.ndarray, blobs: Sequence[int]) -> dict[int, Colour]:
+    """Assign a colour to each blob that differs from its neighbours' colours, as far as there are enough."""
+    neighbours: dict[int, set[int]] = {blob: set() for blob in blobs}
     for first, second in ((painted[1:], painted[:-1]), (painted[:, 1:], painted[:, :-1])):
         for one, other in np.unique(np.stack([first, second], -1)[first != second], axis=0).tolist():
             if one >= 0 and other >= 0:
-                beside[one].add(other)
-                beside[other].add(one)
+                neighbours[one].add(other)
+                neighbours[other].add(one)
     colours: dict[int, Colour] = {}
-    for blob in sorted(blobs, key=lambda blob: -len(beside[blob])):
-        near = [colours.get(other) for other in beside[blob]]
+    for blob in sorted(blobs, key=lambda blob: -len(neighbours[blob])):
+        near = [colours.get(other) for other in neighbours[blob]]
         used = list(colours.values())
         colours[blob] = min(COLOURS, key=lambda colour: (near.count(colour), used.count(colour)))
     return colours
@@ -152,7 +163,7 @@ def _mix(colour: Colour, other: Colour, share: float) -> Colour:
 def _outline(
     image: Image.Image, painted: np.ndarray, blobs: Sequence[int], colours: Mapping[int, Colour], thickness: int
 ) -> None:
-    """Draw the inner edge of what each blob paints, `thickness` pixels wide, with a dark line around it."""
+    """Draw the inner edge of each blob's pixels, `thickness` pixels wide, with a dark line inside."""
     pixels = np.array(image)
     for blob in blobs:
         own = painted == blob
@@ -163,7 +174,7 @@ def _outline(
 
 
 def _eroded(mask: np.ndarray, by: int) -> np.ndarray:
-    """The pixels of a mask that are more than `by` away, along both axes, from all others; the frame does not count."""
+    """Erode a mask by `by` pixels along both axes; outside the image counts as inside."""
     padded = np.pad(mask, by, mode="edge")
     height, width = mask.shape
     rows = np.logical_and.reduce([padded[i : i + height] for i in range(2 * by + 1)])
@@ -171,7 +182,7 @@ def _eroded(mask: np.ndarray, by: int) -> np.ndarray:
 
 
 def _flat(painted: np.ndarray, colours: Mapping[int, Colour]) -> Image.Image:
-    """What each blob paints, in its colour."""
+    """Draw the dominant blobs in their colours."""
     table = np.array([BACKGROUND, *(colours.get(blob, BACKGROUND) for blob in range(painted.max() + 1))], np.uint8)
     pixels = table[painted + 1]
     edge = np.zeros_like(painted, bool)
@@ -181,16 +192,16 @@ def _flat(painted: np.ndarray, colours: Mapping[int, Colour]) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def _boxes(blobs: Sequence[int], size: int) -> dict[int, tuple[int, int]]:
-    """Width and height of each blob's number with its plate."""
+def number_boxes(blobs: Sequence[int], size: int) -> dict[int, tuple[int, int]]:
+    """Return width and height of each blob's number with its plate."""
     font = ImageFont.load_default(size)
     return {blob: (round(font.getlength(str(blob))) + 8, size + 6) for blob in blobs}
 
 
-def _number(image: Image.Image, marks: Sequence[Mark], colours: Mapping[int, Colour], size: int) -> None:
-    """Write the numbers, dark on plates in the blobs' colours."""
+def _draw_numbers(image: Image.Image, marks: Sequence[Mark], colours: Mapping[int, Colour], size: int) -> None:
+    """Draw numbers on plates in the blobs' colours."""
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(size)
-    boxes = _boxes([mark.number for mark in marks], size)
+    boxes = number_boxes([mark.number for mark in marks], size)
     for mark in marks:
         across, down = boxes[mark.number]
         left, top = mark.x - across // 2, mark.y - down // 2
@@ -201,7 +212,7 @@ def _number(image: Image.Image, marks: Sequence[Mark], colours: Mapping[int, Col
 
 
 def _sheet(panels: Sequence[Image.Image], legend: Sequence[tuple[Colour, str]], note: str) -> np.ndarray:
-    """The large picture on the left, the two small ones below each other on the right, and what is told below."""
+    """Arrange the large panel on the left, the small ones on the right, and legend and note below."""
     large, *small = panels
     font = ImageFont.load_default(TEXT)
     notes = textwrap.wrap(note, NOTE_LETTERS)
@@ -226,16 +237,16 @@ def _sheet(panels: Sequence[Image.Image], legend: Sequence[tuple[Colour, str]], 
 
 
 def _check(
-    picture: np.ndarray,
+    image: np.ndarray,
     scores: np.ndarray,
     centres: np.ndarray,
     reconstruction: np.ndarray,
     region: np.ndarray | None,
 ) -> None:
-    size = picture.shape[:2]
-    same = scores.ndim == 3 and scores.shape[1:] == size and reconstruction.shape == picture.shape
-    if not same or picture.shape[2:] != (3,) or {picture.dtype, reconstruction.dtype} != {np.dtype(np.uint8)}:
-        raise BlobexError("a blob map needs two pictures, uint8 (H,W,3), and scores (K+1,H,W) of one size")
+    size = image.shape[:2]
+    same = scores.ndim == 3 and scores.shape[1:] == size and reconstruction.shape == image.shape
+    if not same or image.shape[2:] != (3,) or {image.dtype, reconstruction.dtype} != {np.dtype(np.uint8)}:
+        raise BlobexError("a blob map needs two images, uint8 (H,W,3), and scores (K+1,H,W) of one size")
     if centres.shape != (len(scores) - 1, 2):
         raise BlobexError(f"{len(scores) - 1} blobs need as many centres (K,2), not {centres.shape}")
     if region is not None and (region.shape != size or region.dtype != bool):

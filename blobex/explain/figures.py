@@ -1,4 +1,4 @@
-"""Grids of captioned pictures, drawn with Pillow alone."""
+"""Grids of captioned images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from blobex.core.errors import BlobexError
 
 Tone = Literal["plain", "good", "bad"]
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont  # what Pillow has without a font file
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 FRAMES = {"plain": (190, 190, 190), "good": (20, 130, 60), "bad": (190, 60, 40)}
 FRAME, GAP, LINE, FONT_SIZE = 3, 12, 18, 14  # pixels
 PAPER, INK = (255, 255, 255), (20, 20, 20)
@@ -21,24 +21,26 @@ PAPER, INK = (255, 255, 255), (20, 20, 20)
 
 @dataclass(frozen=True)
 class Cell:
-    """A picture, uint8 (H,W,3), with a caption below it and a frame coloured by its tone."""
+    """An image, uint8 (H,W,3), with a caption below it and a frame coloured by its tone."""
 
-    picture: np.ndarray
+    image: np.ndarray
     caption: str
     tone: Tone = "plain"
 
 
 def grid(titles: Sequence[str], rows: Sequence[Sequence[Cell]], cell_width: int = 256) -> np.ndarray:
-    """Rows of cells of one picture size below column titles, uint8 (H,W,3).
+    """Draw rows of cells with images of one size below column titles, uint8 (H,W,3).
 
-    Pictures narrower than `cell_width` pixels are enlarged by the smallest whole number that makes them as wide, so
-    that captions fit; captions are wrapped. BlobexError: no rows, rows of other lengths, pictures of different sizes.
+    Images narrower than `cell_width` pixels are enlarged by the smallest sufficient integer; captions are wrapped.
+
+    Raises:
+        BlobexError: There are no rows, a row has another length, or the images differ in size.
     """
     _check(titles, rows)
-    height, width = rows[0][0].picture.shape[:2]
+    height, width = rows[0][0].image.shape[:2]
     scale = -(-cell_width // width)
     font = ImageFont.load_default(FONT_SIZE)
-    captions = [[_wrap(cell.caption, width * scale, font) for cell in row] for row in rows]
+    captions = [[wrap(cell.caption, width * scale, font) for cell in row] for row in rows]
     heights = [height * scale + 2 * FRAME + LINE * max(map(len, row)) + GAP for row in captions]
     step = width * scale + 2 * FRAME + GAP
     sheet = Image.new("RGB", (step * len(titles) + GAP, sum(heights) + LINE + 2 * GAP), PAPER)
@@ -57,18 +59,18 @@ def _draw_cell(
     sheet: Image.Image, corner: tuple[int, int], cell: Cell, scale: int, lines: list[str], font: Font
 ) -> None:
     left, top = corner
-    picture = Image.fromarray(cell.picture)
-    picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+    image = Image.fromarray(cell.image)
+    image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(sheet)
-    right, bottom = left + picture.width + 2 * FRAME - 1, top + picture.height + 2 * FRAME - 1
+    right, bottom = left + image.width + 2 * FRAME - 1, top + image.height + 2 * FRAME - 1
     draw.rectangle((left, top, right, bottom), fill=FRAMES[cell.tone])
-    sheet.paste(picture, (left + FRAME, top + FRAME))
+    sheet.paste(image, (left + FRAME, top + FRAME))
     for number, line in enumerate(lines):
         draw.text((left + FRAME, bottom + 2 + number * LINE), line, fill=INK, font=font)
 
 
-def _wrap(caption: str, width: int, font: Font) -> list[str]:
-    """The caption's lines, each at most `width` pixels wide: broken at spaces, too long words cut in the middle."""
+def wrap(caption: str, width: int, font: Font) -> list[str]:
+    """Split a caption into lines of at most `width` pixels: at spaces, and with an ellipsis in too long words."""
     lines: list[str] = []
     for paragraph in caption.splitlines():
         line = ""
@@ -93,10 +95,10 @@ def _shorten(word: str, width: int, font: Font) -> str:
 
 def _check(titles: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
     if not rows or not titles:
-        raise BlobexError("a grid needs at least one row and one column: give it pictures")
+        raise BlobexError("a grid needs at least one row and one column: give it images")
     if {len(row) for row in rows} != {len(titles)}:
-        raise BlobexError(f"a grid with {len(titles)} column titles needs as many pictures in every row")
-    shapes = {cell.picture.shape for row in rows for cell in row}
-    kinds = {cell.picture.dtype for row in rows for cell in row}
+        raise BlobexError(f"a grid with {len(titles)} column titles needs as many images in every row")
+    shapes = {cell.image.shape for row in rows for cell in row}
+    kinds = {cell.image.dtype for row in rows for cell in row}
     if len(shapes) > 1 or kinds != {np.dtype(np.uint8)} or not all(len(s) == 3 and s[2] == 3 for s in shapes):
-        raise BlobexError(f"the pictures of a grid must all be uint8 (H,W,3) of one size, not {sorted(shapes)}")
+        raise BlobexError(f"the images of a grid must all be uint8 (H,W,3) of one size, not {sorted(shapes)}")

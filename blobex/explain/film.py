@@ -1,4 +1,4 @@
-"""The way from a picture to its counterfactual, as a film."""
+"""Animations from images to their counterfactuals."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from blobex.optim.batching import State, in_batches
 FRAMES = 16
 
 
-def films(start: BlobLayout, found: Counterfactuals, composer: Composer, rows: int) -> list[list[np.ndarray]]:
-    """Frames, uint8 (H,W,3), on the straight way from each answer's start to its end; every blob stays itself.
+def films(start: BlobLayout, counterfactuals: Counterfactuals, composer: Composer, rows: int) -> list[list[np.ndarray]]:
+    """Return for each counterfactual FRAMES frames, uint8 (H,W,3), that interpolate linearly between the layouts.
 
-    `start` are the N pictures' layouts; `rows` pictures are made at a time.
+    Args:
+        start: Layouts of the N images.
+        rows: Batch size.
     """
-    form = composer.form
+    form, found = composer.form, counterfactuals
 
     @torch.no_grad()
-    def paint(vector: Tensor, image_index: Tensor, blobs: Tensor) -> State:
-        return {"picture": composer.compose(vector, image_index, blobs)}
+    def compose(vector: Tensor, image_index: Tensor, changed: Tensor) -> State:
+        return {"image": composer.compose(vector, image_index, changed)}
 
-    begins, ends = form.flatten(start)[found.image_index], form.flatten(found.layout)
-    shown: list[list[np.ndarray]] = [[] for _ in range(len(found))]
-    for share in torch.linspace(0, 1, FRAMES).tolist():
-        way = torch.lerp(begins, ends, share)
-        pictures = in_batches(paint, rows, way, found.image_index, found.changed)["picture"]
-        for film, picture in zip(shown, pictures, strict=True):
-            film.append(to_array(picture.nan_to_num(0.0, 0.0, 0.0)))
-    return shown
+    first, last = form.flatten(start)[found.image_index], form.flatten(found.layout)
+    frames: list[list[np.ndarray]] = [[] for _ in range(len(found))]
+    for weight in torch.linspace(0, 1, FRAMES).tolist():
+        vectors = torch.lerp(first, last, weight)
+        images = in_batches(compose, rows, vectors, found.image_index, found.changed)["image"]
+        for film, image in zip(frames, images, strict=True):
+            film.append(to_array(image.nan_to_num(0.0, 0.0, 0.0)))
+    return frames

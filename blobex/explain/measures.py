@@ -1,4 +1,4 @@
-"""Measures of a set of explanations that need their pictures, and a network to look at them."""
+"""Measures of a set of explanations that need images and networks."""
 
 from __future__ import annotations
 
@@ -17,23 +17,27 @@ from blobex.metrics.halves import split_frechet
 from blobex.metrics.interval import flat, interval
 from blobex.metrics.similarity import similarity
 
-Features = Callable[[Tensor], Tensor]  # pictures (N,3,H,W) in [-1,1] to features (N,D)
-Distance = Callable[[Tensor, Tensor], Tensor]  # pictures (N,3,H,W), twice, to distances (N,)
+Features = Callable[[Tensor], Tensor]  # images (N,3,H,W) in [-1,1] to features (N,D)
+Distance = Callable[[Tensor, Tensor], Tensor]  # two batches of images (N,3,H,W) to distances (N,)
 BATCH = 16
 
 
 def with_intervals(values: Mapping[str, Sequence[float]], seed: int) -> dict[str, float]:
-    """The mean of each set of values, the ends of its bootstrap interval (`_low`, `_high`) and their `_count`."""
-    return flat({name: interval(each, seed) for name, each in values.items() if len(each)})
+    """Return each measure's mean, the ends of its bootstrap interval (`_low`, `_high`) and its `_count`."""
+    return flat({name: interval(samples, seed) for name, samples in values.items() if len(samples)})
 
 
-def answer_values(
-    records: Sequence[Explanation], distance: str, decision: Decision, features: Features, similar: str
+def explanation_values(
+    records: Sequence[Explanation], distance: str, decision: Decision, features: Features, similarity_name: str
 ) -> dict[str, list[float]]:
-    """One value per explanation, by measure: flips count for all, the rest where nothing failed.
+    """Compute one value per explanation and measure: flips of all, the others of those that did not fail.
 
-    `distance` is what the perceptual distance is called, and `similar` the similarity by `features`. COUT is measured
-    of yes-or-no attributes only.
+    Args:
+        distance: Name of the perceptual distance.
+        features: Features that the similarity compares.
+        similarity_name: Name of the similarity.
+
+    COUT is computed for attributes only.
     """
     if not records:
         raise BlobexError("there are no explanations to measure: run `dvc repro explain` first")
@@ -45,60 +49,62 @@ def answer_values(
         "changed_blobs": [float(len(record.blobs)) for record in sound],
     }
     if sound:
-        queries, answers = (_pictures(sound, name) for name in ("query", "counterfactual"))
-        values[similar] = similarity(queries, answers, features, BATCH).tolist()
+        queries, counterfactuals = _images(sound, "query"), _images(sound, "counterfactual")
+        values[similarity_name] = similarity(queries, counterfactuals, features, BATCH).tolist()
         if decision.kind == "attributes":
-            values["cout"] = _couts(sound, queries, answers, decision)
+            values["cout"] = _couts(sound, queries, counterfactuals, decision)
     return values
 
 
 def split_distance(records: Sequence[Explanation], features: Features, seed: int) -> float:
-    """`halves.split_frechet` of queries and counterfactuals, a mean over attributes; NaN where pictures are too few."""
-    found = []
+    """Compute `split_frechet` of queries and counterfactuals, averaged over attributes; NaN with too few images."""
+    distances = []
     for attribute in sorted({record.attribute for record in records}):
-        some = [each for each in records if each.attribute == attribute and not each.number and not each.failed]
-        if len(some) >= 4:
+        chosen = [record for record in records if record.attribute == attribute and not record.number]
+        chosen = [record for record in chosen if not record.failed]
+        if len(chosen) >= 4:
             with torch.no_grad():
-                queries, answers = (_in_parts(features, _pictures(some, name)) for name in ("query", "counterfactual"))
-            found.append(split_frechet(queries, answers, seed))
-    return sum(found) / len(found) if found else float("nan")
+                queries = _in_batches(features, _images(chosen, "query"))
+                counterfactuals = _in_batches(features, _images(chosen, "counterfactual"))
+            distances.append(split_frechet(queries, counterfactuals, seed))
+    return sum(distances) / len(distances) if distances else float("nan")
 
 
 def diversity(records: Sequence[Explanation], distance: Distance) -> dict[str, list[float]]:
-    """One value per question that has several answers: how far apart they are, and how few blobs they share."""
+    """Compute per question with several counterfactuals their mean pairwise distance, of images and of blobs."""
     groups: dict[tuple[str, str], list[Explanation]] = {}
     for record in records:
         groups.setdefault((record.image, record.attribute), []).append(record)
-    several = [group for group in groups.values() if len(group) > 1 and not any(each.failed for each in group)]
+    several = [group for group in groups.values() if len(group) > 1 and not any(record.failed for record in group)]
     return {
-        "diversity": [mean_pairwise_distance(_pictures(group, "counterfactual"), distance) for group in several],
+        "diversity": [mean_pairwise_distance(_images(group, "counterfactual"), distance) for group in several],
         "diversity_of_blobs": [mean_pairwise_jaccard(_changed(group)) for group in several],
     }
 
 
-def _couts(records: Sequence[Explanation], queries: Tensor, answers: Tensor, decision: Decision) -> list[float]:
+def _couts(records: Sequence[Explanation], queries: Tensor, counterfactuals: Tensor, decision: Decision) -> list[float]:
     columns = torch.tensor([record.column for record in records])
     wanted = torch.tensor([record.to_class == record.attribute for record in records])
 
-    def scores(pictures: Tensor, numbers: Tensor) -> Tensor:
-        logits = decision.logits(pictures).gather(1, columns[numbers][:, None])[:, 0]
+    def scores(images: Tensor, numbers: Tensor) -> Tensor:
+        logits = decision.logits(images).gather(1, columns[numbers][:, None])[:, 0]
         return attribute_scores(logits, wanted[numbers])
 
     with frozen_eval(decision):
-        return cout(queries, answers, scores, batch_size=BATCH).tolist()
+        return cout(queries, counterfactuals, scores, batch_size=BATCH).tolist()
 
 
-def _pictures(records: Sequence[Explanation], name: str) -> Tensor:
-    """(N,3,H,W) in [-1,1]."""
+def _images(records: Sequence[Explanation], name: str) -> Tensor:
+    """Return one of the records' images as (N,3,H,W) in [-1,1]."""
     return to_float(torch.stack([to_tensor(getattr(record, name)) for record in records]))
 
 
-def _in_parts(function: Features, pictures: Tensor) -> Tensor:
-    return torch.cat([function(part).cpu() for part in pictures.split(BATCH)])
+def _in_batches(function: Features, images: Tensor) -> Tensor:
+    return torch.cat([function(part).cpu() for part in images.split(BATCH)])
 
 
 def _changed(records: Sequence[Explanation]) -> Tensor:
-    """(k,K+1) bool."""
+    """Mark the changed blobs of each record, (N,K+1) bool, background first."""
     changed = torch.zeros(len(records), records[0].blobs_before.blobs + 1, dtype=torch.bool)
     for row, record in enumerate(records):
         for change in record.blobs:

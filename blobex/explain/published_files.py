@@ -1,4 +1,4 @@
-"""metadata_<i>.pt: explanations in the form of the published scripts."""
+"""Explanations in the format of the published scripts: metadata_<i>.pt."""
 
 from __future__ import annotations
 
@@ -27,18 +27,16 @@ def write_published(folder: Path, records: Sequence[Explanation], images: int) -
 
 
 def write_metadata(
-    folder: Path, index: int, records: Sequence[Explanation], pictures: int, latent_enc: Tensor | None = None
+    folder: Path, index: int, records: Sequence[Explanation], images: int, latent_enc: Tensor | None = None
 ) -> Path:
-    """Write metadata_<index>.pt of `pictures` pictures with the published keys.
+    """Write metadata_<index>.pt with the published keys; load it with `torch.load(path, weights_only=True)`.
 
-    Reload it with `torch.load(path, weights_only=True)`.
-
-    `image_names`; `blob_optim`: the six tensors of the inverted layouts; `init_scores` (N,A): the decision model's
-    scores of the queries; per output j in question `att_<j>`: `final_scores` and `blob_cf`, of its pictures in their
-    order, and where there are C answers each, one after the other, `Assignment` (N,C,K+1): 1 where an answer changes a
-    blob (column 0: the background), else 0; `latent_enc`, the encoder's w, if given. All tensors are on the CPU.
+    `image_names`; `blob_optim`: the six tensors of the inverted layouts; `init_scores` (N,A): scores of the queries;
+    `latent_enc`: the encoder's w, if given; for each output j in question `att_<j>`: `final_scores` and `blob_cf` of
+    its counterfactuals in their order and, with C counterfactuals per question, `Assignment` (N,C,K+1): 1 where a
+    counterfactual changes a blob (column 0: the background), else 0. All tensors are on the CPU.
     """
-    first = records[:: len(records) // pictures]
+    first = records[:: len(records) // images]
     content: dict[str, Any] = {
         "image_names": [record.image for record in first],
         "blob_optim": concatenate([record.blobs_before for record in first]).as_dict(),
@@ -47,18 +45,22 @@ def write_metadata(
     if latent_enc is not None:
         content["latent_enc"] = latent_enc.detach().cpu()
     for column in sorted({record.column for record in records}):
-        chosen = [record for record in records if record.column == column]
-        layout = concatenate([record.blobs_after for record in chosen])
-        content[f"att_{column}"] = {
-            "final_scores": torch.stack([record.scores_after for record in chosen]),
-            "blob_cf": layout.as_dict(),
-        }
-        answers = 1 + max(record.number for record in chosen)
-        if answers > 1:
-            form, before = VectorForm.of(layout), concatenate([record.blobs_before for record in chosen])
-            changed = form.changed(form.flatten(layout), form.flatten(before))
-            content[f"att_{column}"]["Assignment"] = changed.unflatten(0, (-1, answers)).to(torch.float32)
+        content[f"att_{column}"] = _output([record for record in records if record.column == column])
     path = folder / f"metadata_{index}.pt"
     with whole_file(path) as temporary:
         save_tensors(temporary, content)
     return path
+
+
+def _output(records: Sequence[Explanation]) -> dict[str, Any]:
+    layout = concatenate([record.blobs_after for record in records])
+    content: dict[str, Any] = {
+        "final_scores": torch.stack([record.scores_after for record in records]),
+        "blob_cf": layout.as_dict(),
+    }
+    count = 1 + max(record.number for record in records)
+    if count > 1:
+        form, before = VectorForm.of(layout), concatenate([record.blobs_before for record in records])
+        changed = form.changed(form.flatten(layout), form.flatten(before))
+        content["Assignment"] = changed.unflatten(0, (-1, count)).to(torch.float32)
+    return content

@@ -1,4 +1,4 @@
-"""The grid that shows explanations: per picture its query, its reconstruction and its counterfactuals."""
+"""Overview grids of explanations: each image's query, reconstruction and counterfactuals."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ IMAGES_PER_FILE = 16
 
 
 def snapshot(records: Sequence[Explanation], each: int) -> np.ndarray:
-    """A grid, uint8 (H,W,3), of pictures with `each` explanations one after the other."""
-    names = [{_title(record) for record in records[column::each]} for column in range(each)]
-    titles = ["query", "reconstruction", *("/".join(sorted(some)) for some in names)]
+    """Draw a grid, uint8 (H,W,3), of explanations in their order, `each` per image."""
+    columns = [{_title(record) for record in records[column::each]} for column in range(each)]
+    titles = ["query", "reconstruction", *("/".join(sorted(names)) for names in columns)]
     rows = []
-    for first in range(0, len(records), each):
-        group = records[first : first + each]
-        before = ", ".join(f"{record.attribute} {record.score_before:.2f}" for record in group if not record.number)
-        after = ", ".join(
-            f"{record.attribute} {record.score_reconstruction:.2f}" for record in group if not record.number
-        )
+    for start in range(0, len(records), each):
+        group = records[start : start + each]
+        first = [record for record in group if not record.number]
+        before = ", ".join(f"{record.attribute} {record.score_before:.2f}" for record in first)
+        after = ", ".join(f"{record.attribute} {record.score_reconstruction:.2f}" for record in first)
         query = Cell(group[0].query, f"{Path(group[0].image).name}\n{before}")
         rows.append([query, Cell(group[0].reconstruction, after), *map(_counterfactual_cell, group)])
     return grid(titles, rows)
@@ -44,8 +43,6 @@ def _title(record: Explanation) -> str:
 
 def _counterfactual_cell(record: Explanation) -> Cell:
     tone: Tone = "good" if record.verdict == "flipped" else "bad"
+    blobs = f": {', '.join(record.changed_blobs)}" if record.changed_blobs else ""
     scores = f"{record.attribute} {record.score_before:.2f} -> {record.score_after:.2f}"
-    blobs = ", ".join(record.changed_blobs)
-    return Cell(
-        record.counterfactual, f"{scores}\n{record.verdict}: {blobs}" if blobs else f"{scores}\n{record.verdict}", tone
-    )
+    return Cell(record.counterfactual, f"{scores}\n{record.verdict}{blobs}", tone)

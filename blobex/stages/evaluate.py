@@ -17,7 +17,7 @@ from blobex.datasets.datamodule import load_images
 from blobex.datasets.images import to_array, to_float, write_png
 from blobex.datasets.manifest import manifest_path
 from blobex.decisions.load import load
-from blobex.explain.measures import answer_values, diversity, split_distance, with_intervals
+from blobex.explain.measures import diversity, explanation_values, split_distance, with_intervals
 from blobex.explain.results_folder import read_results
 from blobex.metrics.feature_networks import load_features
 from blobex.metrics.frechet import frechet_distance, frechet_name, gaussian, load_statistics
@@ -82,7 +82,7 @@ def explained_measures(params: Params, setup: str) -> dict[str, float]:
     measures: dict[str, float] = {}
     for variant in VARIANTS:
         records = read_results(common.explain_results(setup, variant))
-        values = answer_values(records, distance, decision, features, "cosine_parser")
+        values = explanation_values(records, distance, decision, features, "cosine_parser")
         values |= diversity(records, image_distance)
         of_variant = with_intervals(values, params.run.seed)
         split = split_distance(records, features, params.run.seed)

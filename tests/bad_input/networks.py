@@ -161,7 +161,7 @@ SAVED = [
     network("a height that is a text", config(BLOBGAN, "height", "32"), "blobgan"),
     network("a height that is null", config(PARSER, "height", None), "parser"),
     network("an aspect ratio that is a list", config(BLOBGAN, "aspect_ratio", [2]), "blobgan"),
-    network("other pictures", config(BLOBGAN, "height", 64), "is for 64x128 pictures but rect has 32x64"),
+    network("other pictures", config(BLOBGAN, "height", 64), "is for 64x128 images but rect has 32x64"),
     network("another setup", config(BLOBGAN, "setup", "square"), "give the models and parameters of one run"),
     network("a layout of no known kind", config(BLOBGAN, "network.layout", "spiral"), "network.layout is 'spiral'"),
     network("a flow of more numbers than a layout", flow_of(500), "z_dim is 500 but a layout has"),

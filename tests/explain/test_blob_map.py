@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from blobex.core.errors import BlobexError
-from blobex.explain.blob_map import COLOURS, WIDTH, _boxes, _colours, blob_map, dominant, place_numbers
+from blobex.explain.blob_map import COLOURS, WIDTH, assign_colours, blob_map, dominant, number_boxes, place_numbers
 
 HEIGHT, BREADTH = 16, 32
 GREY = np.full((HEIGHT, BREADTH, 3), 100, np.uint8)
@@ -89,7 +89,7 @@ def test_no_number_covers_another_and_large_blobs_hold_theirs(count: int) -> Non
         scores, centres = blobs(count, seed, 96, 192)
         painted = np.kron(dominant(scores), np.ones((4, 4), int))
         seen = [blob for blob in np.unique(painted).tolist() if blob >= 0]
-        boxes = _boxes(seen, 17)
+        boxes = number_boxes(seen, 17)
         marks = place_numbers(painted, centres, seen, boxes)
         assert [mark.number for mark in marks] == seen
         for one, other in itertools.combinations(marks, 2):
@@ -103,15 +103,15 @@ def test_no_number_covers_another_and_large_blobs_hold_theirs(count: int) -> Non
 def test_a_number_stands_at_the_centre_where_there_is_room() -> None:
     scores, centres = halves()
     painted = np.kron(dominant(scores), np.ones((8, 8), int))
-    for mark in place_numbers(painted, centres, [0, 2], _boxes([0, 2], 17)):
+    for mark in place_numbers(painted, centres, [0, 2], number_boxes([0, 2], 17)):
         assert abs(mark.x - centres[mark.number, 0] * 256) <= 3 and abs(mark.y - 64) <= 3
 
 
-def test_neighbours_have_different_colours() -> None:
+def test_neighbours_have_differentassign_colours() -> None:
     for seed in range(5):
         painted = dominant(blobs(16, seed, 96, 192)[0])
         seen = [blob for blob in np.unique(painted).tolist() if blob >= 0]
-        colours = _colours(painted, seen)
+        colours = assign_colours(painted, seen)
         for first, second in ((painted[1:], painted[:-1]), (painted[:, 1:], painted[:, :-1])):
             for one, other in zip(first.ravel().tolist(), second.ravel().tolist(), strict=True):
                 assert one == other or min(one, other) < 0 or colours[one] != colours[other]

@@ -255,7 +255,7 @@ def test_networks_of_another_setup_are_refused(saved: Path, kind: str) -> None:
     folder = saved / "models" / kind / "rect" / ("plain" if kind == "decision" else "")
     text = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(text.replace("height: 32", "height: 64").replace("width: 64", "width: 128"))
-    with pytest.raises(BlobexError, match=f"the {kind} in .* is for 64x128 pictures but rect has 32x64"):
+    with pytest.raises(BlobexError, match=f"the {kind} in .* is for 64x128 images but rect has 32x64"):
         load(saved)
 
 
@@ -263,7 +263,7 @@ def test_missing_networks_are_told(saved: Path) -> None:
     (saved / "models/blobgan/rect").rename(saved / "models/blobgan/square")
     with pytest.raises(BlobexError, match="no blobgan weights"):
         load(saved)
-    with pytest.raises(BlobexError, match=r"blobgan in .* is for 32x64 pictures but square has 64x64"):
+    with pytest.raises(BlobexError, match=r"blobgan in .* is for 32x64 images but square has 64x64"):
         load(saved, "square")
 
 

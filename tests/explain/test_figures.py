@@ -5,7 +5,7 @@ import pytest
 from PIL import ImageFont
 
 from blobex.core.errors import BlobexError
-from blobex.explain.figures import FONT_SIZE, FRAMES, PAPER, Cell, _wrap, grid
+from blobex.explain.figures import FONT_SIZE, FRAMES, PAPER, Cell, grid, wrap
 
 
 def flat(colour: tuple[int, int, int], height: int = 32, width: int = 64) -> np.ndarray:
@@ -42,10 +42,10 @@ def test_captions_make_room_and_fit() -> None:
     assert long.shape[1] == short.shape[1]
     assert (long[:, -8:] == PAPER).all()  # nothing is written over the margin
     font = ImageFont.load_default(FONT_SIZE)
-    lines = _wrap("a few words and a_very_long_file_name_that_no_cell_could_ever_hold_whole.png", 120, font)
+    lines = wrap("a few words and a_very_long_file_name_that_no_cell_could_ever_hold_whole.png", 120, font)
     assert all(font.getlength(line) <= 120 for line in lines)
     assert lines[-1].endswith(".png") and "..." in lines[-1]
-    assert _wrap("first\nsecond", 120, font) == ["first", "second"]
+    assert wrap("first\nsecond", 120, font) == ["first", "second"]
 
 
 def test_same_input_same_bytes() -> None:

@@ -11,7 +11,7 @@ from worlds.tiny_networks import random_blobgan, random_layout
 
 from blobex.config.read import load_params
 from blobex.core.errors import BlobexError
-from blobex.explain.loading import Loaded, check_size, load_networks
+from blobex.explain.loading import LoadedNetworks, check_size, load_networks
 from blobex.layout.published_splat import splat_by_solver
 from blobex.layout.splat import splat
 from blobex.networks.blobgan import load_blobgan
@@ -38,7 +38,7 @@ class Camera(nn.Module):
         return self.head(self.body(images).mean((2, 3)))
 
 
-def load(folder: Path, model: object = "plain", mode: str = "fast", **options: str) -> Loaded:
+def load(folder: Path, model: object = "plain", mode: str = "fast", **options: str) -> LoadedNetworks:
     params = load_params(save_models(folder, **options) / "params.yaml")  # type: ignore[arg-type]
     search = dataclasses.replace(params.search, mode=mode)
     return load_networks("rect", folder / "models", dataclasses.replace(params, search=search), CPU, model)  # type: ignore[arg-type]
@@ -178,7 +178,7 @@ def test_sizes_are_checked(tmp_path: Path) -> None:
     folder = save_models(tmp_path) / "models/blobgan/rect"
     check_size(folder, "blobgan", "rect", HEIGHT, WIDTH)
     for height, width in ((HEIGHT, HEIGHT), (64, 128)):
-        with pytest.raises(BlobexError, match=f"is for 32x64 pictures but rect has {height}x{width}"):
+        with pytest.raises(BlobexError, match=f"is for 32x64 images but rect has {height}x{width}"):
             check_size(folder, "blobgan", "rect", height, width)
     with pytest.raises(BlobexError, match="no blobgan weights"):
         check_size(tmp_path, "blobgan", "rect", HEIGHT, WIDTH)

@@ -11,7 +11,7 @@ from worlds.tiny_world import PLAIN, decide, render, scenes, tiny_explainer, tin
 from blobex.core.errors import BlobexError
 from blobex.datasets.images import to_array, to_float, to_tensor
 from blobex.explain.explanation import Explanation
-from blobex.explain.measures import answer_values, diversity, split_distance, with_intervals
+from blobex.explain.measures import diversity, explanation_values, split_distance, with_intervals
 from blobex.explain.request import Request
 from blobex.metrics.halves import split_frechet
 
@@ -31,7 +31,7 @@ def records() -> list[Explanation]:
 
 
 def test_values_are_those_of_each_explanation(records: list[Explanation]) -> None:
-    values = answer_values(records, "pd", PLAIN, features, "cosine_mean")
+    values = explanation_values(records, "pd", PLAIN, features, "cosine_mean")
     assert values["flip_rate"] == [float(record.flipped) for record in records]
     assert values["pd"] == [record.perceptual for record in records]
     assert values["changed_blobs"] == [len(record.changed_blobs) for record in records]
@@ -52,13 +52,13 @@ def test_values_are_those_of_each_explanation(records: list[Explanation]) -> Non
 
 def test_a_failure_counts_as_no_flip_and_is_left_out_elsewhere(records: list[Explanation]) -> None:
     broken = [dataclasses.replace(records[0], failed=True, flipped=False, perceptual=float("nan")), *records[1:]]
-    values = answer_values(broken, "pd", PLAIN, features, "cosine_mean")
+    values = explanation_values(broken, "pd", PLAIN, features, "cosine_mean")
     assert values["flip_rate"][0] == 0 and len(values["flip_rate"]) == len(records)
     assert len(values["pd"]) == len(values["cout"]) == len(records) - 1
     gated = [dataclasses.replace(record, gate="already decided otherwise") for record in records]
-    assert sum(answer_values(gated, "pd", PLAIN, features, "c")["flipped_by_change"]) == 0
+    assert sum(explanation_values(gated, "pd", PLAIN, features, "c")["flipped_by_change"]) == 0
     with pytest.raises(BlobexError, match="there are no explanations"):
-        answer_values([], "pd", PLAIN, features, "c")
+        explanation_values([], "pd", PLAIN, features, "c")
 
 
 def test_diversity_of_two_answers(records: list[Explanation]) -> None:

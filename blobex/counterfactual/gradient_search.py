@@ -112,5 +112,6 @@ class GradientSearch:
 
     def _learning_rates(self) -> Tensor:
         params = self.context.params
-        rates = self.problems.form.rates(params.learning_rate, params.size_lr_multiplier)
-        return self.assignment.per_variable(rates.to(self.initial.device), params.learning_rate)
+        learning_rate = params.learning_rate * self.context.rate_factor
+        rates = self.problems.form.rates(learning_rate, params.size_lr_multiplier)
+        return self.assignment.per_variable(rates.to(self.initial.device), learning_rate)

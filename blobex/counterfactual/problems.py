@@ -96,3 +96,4 @@ class SearchContext:
     composer: Composer
     params: SearchParams
     batch_size: int
+    rate_factor: int = 1  # a retry's learning rate is this many times the one of `params`

@@ -129,9 +129,8 @@ class _Search:
         return self.problems.repeated(self.assignment.count)
 
     def faster(self) -> _Search:
-        params = self.context.params
-        params = dataclasses.replace(params, learning_rate=params.learning_rate * RETRY_FACTOR)
-        return dataclasses.replace(self, context=dataclasses.replace(self.context, params=params))
+        factor = self.context.rate_factor * RETRY_FACTOR
+        return dataclasses.replace(self, context=dataclasses.replace(self.context, rate_factor=factor))
 
     def start(self) -> _Candidates:
         return _Candidates.same(self.repeated.start)

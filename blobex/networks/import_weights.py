@@ -19,6 +19,7 @@ from torch import nn
 from blobex import __version__
 from blobex.config.data import ImageSize
 from blobex.config.params import Params
+from blobex.config.read import parse
 from blobex.core.errors import BlobexError
 from blobex.core.files import whole_folder
 from blobex.networks import published_checkpoints as published
@@ -128,7 +129,7 @@ def _network(checkpoint: Mapping[str, Any], kind: str, size: ImageSize, seed: in
     source = f"{kind} under {stored.key or 'no key'}" + (f", names after {stored.prefix}" if stored.prefix else "")
     if kind == "encoder":
         encoder = published.encoder_from_checkpoint(checkpoint)
-        encoder_size = ImageSize(encoder.config["height"], encoder.config["aspect_ratio"])
+        encoder_size = parse(ImageSize, {key: encoder.config[key] for key in ("height", "aspect_ratio")}, "encoder")
         return _Network(encoder, "encoder", encoder.config, encoder_size, source, dropped, [])
     decision = published.decision_from_checkpoint(checkpoint, size.height, size.width)
     return _Network(decision, "decision", decision.config, None, source, dropped, [])

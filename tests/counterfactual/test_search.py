@@ -124,6 +124,11 @@ def test_what_does_not_flip_is_searched_again_faster(retries: int) -> None:
     assert same(some(result, [0]), some(once, [0])) and not same(some(result, [0]), some(fast, [0]))
 
 
+def test_retries_may_exceed_the_largest_learning_rate_of_the_parameters() -> None:
+    params = dataclasses.replace(PARAMS, learning_rate=10.0, retries=4, steps=1)
+    assert not run(layouts(2), params=params, decision=lambda images: 0 * decide(images) - 1).flipped.any()
+
+
 def test_what_is_skipped_is_not_searched_again() -> None:
     start, world = layouts(2), networks(render_x)
     index, target = opposite(world.render(start), (0,))

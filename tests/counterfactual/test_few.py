@@ -1,4 +1,4 @@
-"""Few objects: the smallest set of blobs that flips, against an exhaustive search of all sets."""
+"""Elimination of blobs, against an exhaustive search for the smallest flipping set."""
 
 import dataclasses
 import itertools
@@ -17,7 +17,7 @@ from blobex.optim.networks import NetworkPair
 
 
 def saturating(limits: Tensor) -> object:
-    """Brightness is a sum over blobs, to which blob k can add no more than its limit, by its x."""
+    """Return a renderer whose brightness is a sum over blobs; the x of blob k adds at most limits[k]."""
 
     def render(layout: BlobLayout) -> Tensor:
         gains = limits * torch.tanh(4 * layout.xs / limits)
@@ -26,7 +26,7 @@ def saturating(limits: Tensor) -> object:
     return render
 
 
-def found(limits: Tensor, few: bool, keys: tuple[str, ...] = ("xs",)) -> Counterfactuals:
+def run_search(limits: Tensor, few: bool, keys: tuple[str, ...] = ("xs",)) -> Counterfactuals:
     start = layouts(3).replace({"xs": torch.zeros(3, BLOBS)})
     world = networks(saturating(limits))  # type: ignore[arg-type]
     queries = world.render(start)
@@ -41,7 +41,7 @@ def found(limits: Tensor, few: bool, keys: tuple[str, ...] = ("xs",)) -> Counter
     "limits", [(0.7, 0.2, 0.2), (0.3, 0.3, 0.1), (0.2, 0.2, 0.2), (0.1, 0.2, 0.55), (0.26, 0.23, 0.2)]
 )
 def test_the_smallest_set_is_found(limits: tuple[float, ...]) -> None:
-    """The decision flips at 0.5 (logit margin 0.05 is 0.505): which sets of blobs can reach that, addition tells."""
+    """The decision flips at a brightness of 0.5; a margin of 0.05 is reached at 0.505."""
     able = [
         set(chosen)
         for count in range(BLOBS + 1)
@@ -49,7 +49,7 @@ def test_the_smallest_set_is_found(limits: tuple[float, ...]) -> None:
         if sum(limits[blob] for blob in chosen) > 0.51
     ]
     smallest = min(map(len, able))
-    few, free = (found(torch.tensor(limits), few) for few in (True, False))
+    few, free = (run_search(torch.tensor(limits), few) for few in (True, False))
     assert few.flipped.all() and free.flipped.all()
     assert few.changed.sum(1).tolist() == [smallest] * 3
     for row in few.changed:
@@ -57,8 +57,8 @@ def test_the_smallest_set_is_found(limits: tuple[float, ...]) -> None:
     assert (free.changed.sum(1) >= few.changed.sum(1)).all()
 
 
-def test_blobs_that_do_nothing_stay_as_they_were() -> None:
-    result = found(torch.tensor([0.9, 0.2, 0.2]), True, KEYS)
+def test_blobs_without_effect_do_not_change() -> None:
+    result = run_search(torch.tensor([0.9, 0.2, 0.2]), True, KEYS)
     start = layouts(3)
     assert result.changed.sum(1).tolist() == [1] * 3
     for key in ("features", "spatial_style", "covs", "sizes"):
@@ -66,6 +66,6 @@ def test_blobs_that_do_nothing_stay_as_they_were() -> None:
             assert torch.equal(getattr(result.layout, key)[:, entry], getattr(start, key)[:, entry])
 
 
-def test_where_there_is_no_flip_nothing_breaks() -> None:
-    result = found(torch.tensor([0.1, 0.1, 0.1]), True)
+def test_without_a_flip_nothing_fails() -> None:
+    result = run_search(torch.tensor([0.1, 0.1, 0.1]), True)
     assert not result.flipped.any() and not result.failed.any()

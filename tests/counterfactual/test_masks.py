@@ -1,4 +1,4 @@
-"""What may change: names of keys, blobs and the background."""
+"""Masks of changeable entries: keys, blobs and the background."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from blobex.layout.blobs import KEYS
 BLOBS = 3
 
 
-def test_names_of_keys() -> None:
+def test_keys_are_resolved_in_their_order() -> None:
     assert resolve_keys(["style", "position", "xs"]) == ("xs", "ys", "spatial_style")
     assert resolve_keys(["size", "shape", "appearance"]) == ("covs", "sizes", "features")
     with pytest.raises(BlobexError, match="unknown key 'colour': choose from position"):
@@ -18,7 +18,7 @@ def test_names_of_keys() -> None:
         resolve_keys([])
 
 
-def test_masks_know_the_background() -> None:
+def test_masks_include_the_background() -> None:
     allowed = build_masks(BLOBS, KEYS, [0, 2], background=False)
     assert allowed["xs"].tolist() == [[True, False, True]]
     assert allowed["covs"].shape == (1, BLOBS, 1)
@@ -41,11 +41,11 @@ def test_masks_know_the_background() -> None:
         (("features",), [[0], []], False, "nothing may change"),
     ],
 )
-def test_masks_refuse(keys: tuple[str, ...], blobs: list[int], background: bool, message: str) -> None:
+def test_invalid_masks_are_refused(keys: tuple[str, ...], blobs: list[int], background: bool, message: str) -> None:
     with pytest.raises(BlobexError, match=message):
         build_masks(BLOBS, keys, blobs, background)
 
 
-def test_the_background_may_change_in_some_pictures_only() -> None:
+def test_background_may_change_in_some_images_only() -> None:
     allowed = build_masks(3, ("features",), [[0], [2]], background=[True, False])
     assert allowed["features"][:, :, 0].tolist() == [[True, True, False, False], [False, False, False, True]]

@@ -22,22 +22,22 @@ from blobex.optim.published import draw_blobs
 ALL = build_masks(BLOBS, KEYS, None, background=True)
 
 
-def optimiser(free: dict[str, Tensor], rate: float, size_rate: float) -> torch.optim.Adam:
+def adam_over(free: dict[str, Tensor], rate: float, size_rate: float) -> torch.optim.Adam:
     return torch.optim.Adam([{"params": [free[key]], "lr": size_rate if key == "sizes" else rate} for key in KEYS])
 
 
-def unread(sizes: Tensor, start: Tensor) -> Tensor:
-    """Sizes whose entry 0 is that of the start: this renderer reads it, but a generator would not."""
+def with_unread_size(sizes: Tensor, start: Tensor) -> Tensor:
+    """Return the sizes with entry 0 of the start: this renderer reads it, a generator does not."""
     return torch.cat([start[:, :1], sizes[:, 1:]], dim=1)
 
 
 def plain_search(start: BlobLayout, column: int, wanted: bool, keys: tuple[str, ...]) -> BlobLayout:
-    """One problem: 200 steps of the published loss, every key a tensor of its own; other keys stay."""
+    """Solve one problem by 200 steps of the published loss; keys that are not listed do not change."""
     free = {key: tensor.clone().requires_grad_() for key, tensor in start.items()}
-    adam = optimiser(free, 0.01, 0.08)
+    adam = adam_over(free, 0.01, 0.08)
     for _ in range(200):
         layout = BlobLayout(**{key: free[key] if key in keys else getattr(start, key) for key in KEYS})
-        layout = layout.replace({"sizes": unread(layout.sizes, start.sizes)})
+        layout = layout.replace({"sizes": with_unread_size(layout.sizes, start.sizes)})
         logit = decide(render_all(layout))[0, column]
         moved = {key: (getattr(layout, key) - getattr(start, key)).abs() for key in KEYS}
         moved["sizes"] = moved["sizes"][:, 1:]
@@ -47,13 +47,13 @@ def plain_search(start: BlobLayout, column: int, wanted: bool, keys: tuple[str, 
         loss.backward()
         adam.step()
     found = BlobLayout(**{key: (free[key] if key in keys else getattr(start, key)).detach() for key in KEYS})
-    return found.replace({"sizes": unread(found.sizes, start.sizes)})
+    return found.replace({"sizes": with_unread_size(found.sizes, start.sizes)})
 
 
 @pytest.mark.parametrize("keys", [KEYS, ("xs", "sizes", "spatial_style")])
 def test_search_is_the_published_loop(keys: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(published, "draw_blobs", lambda *_: None)  # which draws in single precision
-    # The price's kink makes single precision part from itself; of these sizes all prices are whole in it.
+    monkeypatch.setattr(published, "draw_blobs", lambda *_: None)  # draws in float32
+    # Of these sizes all prices are exact, so that float32 rounding does not move the kink of the price.
     start = layouts(3, blobs=4, dim=4).map(Tensor.double)
     queries = render_all(start)
     index, target = opposite(queries, (0, 1))
@@ -70,8 +70,7 @@ def test_search_is_the_published_loop(keys: tuple[str, ...], monkeypatch: pytest
     assert torch.equal(result.image, render_all(result.layout))
 
 
-def test_search_passes_on_what_it_is_given() -> None:
-    """Only some blobs may change."""
+def test_search_respects_the_masks() -> None:
     start = layouts(2)
     allowed = build_masks(BLOBS, KEYS, [[1], [0, 2]], background=False)
     index, target = opposite(render_all(start), (0,))
@@ -82,7 +81,7 @@ def test_search_passes_on_what_it_is_given() -> None:
     assert torch.equal(result.layout.features[:, 0], start.features[:, 0])
 
 
-def test_classes_may_be_asked_the_published_way() -> None:
+def test_search_supports_classes() -> None:
     start = layouts(2)
     target = ClassTarget(torch.tensor([1, 1]))
     problems = Problems.of(render_all(start), start, torch.arange(2), target, ALL, LAMBDA_KEY)
@@ -90,8 +89,8 @@ def test_classes_may_be_asked_the_published_way() -> None:
     assert torch.equal(result.flipped, decide(result.image).argmax(1) == 1) and result.flipped.all()
 
 
-def drawn(layout: BlobLayout) -> Tensor:
-    """Pictures whose four pixels tell four different sums of the layout's numbers."""
+def render_sums(layout: BlobLayout) -> Tensor:
+    """Render 2x2 images whose pixels are four different weighted sums of the layout."""
     weights = [torch.linspace(-1, 1, tensor[0].numel()).roll(1) for _, tensor in layout.items()]
     sums = torch.stack([(t.flatten(1) * w).sum(1) for (_, t), w in zip(layout.items(), weights, strict=True)], dim=1)
     return torch.stack([sums[:, :4], sums[:, 1:5], sums[:, 2:]], dim=1).unflatten(2, (2, 2))
@@ -106,15 +105,15 @@ def encode(images: Tensor) -> BlobLayout:
 
 
 def world() -> Networks:
-    return Networks(drawn, lambda layout: splat(layout, 2, 2), encode, features, features, MeanAbsolute())
+    return Networks(render_sums, lambda layout: splat(layout, 2, 2), encode, features, features, MeanAbsolute())
 
 
 def plain_inversion(image: Tensor, start: BlobLayout) -> BlobLayout:
     free = {key: tensor.clone().requires_grad_() for key, tensor in start.items()}
-    adam = optimiser(free, 0.02, 0.04)
+    adam = adam_over(free, 0.02, 0.04)
     schedule = torch.optim.lr_scheduler.StepLR(adam, 100, 0.5)
     for _ in range(400):
-        rendered = drawn(BlobLayout(**free))
+        rendered = render_sums(BlobLayout(**free))
         difference = rendered - image
         loss = difference.abs().mean() + 0.1 * difference.square().mean()
         loss = loss + 0.1 * (features(rendered) - features(image)).square().mean()
@@ -138,11 +137,11 @@ def test_inversion_is_the_published_loop() -> None:
             torch.testing.assert_close(getattr(result.layout, key)[[picture]], tensor, rtol=0, atol=1e-5)
     assert result.step.tolist() == [400] * 3
     assert (result.loss < result.encoder_loss).all()
-    assert torch.equal(result.image, drawn(result.layout))
+    assert torch.equal(result.image, render_sums(result.layout))
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (16, 32), (8, 32)])
-def test_the_solver_gives_the_score_maps(height: int, width: int) -> None:
+def test_solver_equals_the_closed_form(height: int, width: int) -> None:
     layout = random_layout(3, 5, 2)
     leaves = {key: [tensor.clone().requires_grad_() for _ in range(2)] for key, tensor in layout.items()}
     maps = [
@@ -158,7 +157,7 @@ def test_the_solver_gives_the_score_maps(height: int, width: int) -> None:
         torch.testing.assert_close(leaves[key][0].grad, leaves[key][1].grad, rtol=1e-8, atol=1e-10)
 
 
-def test_blobs_are_drawn_in_colours_of_their_own() -> None:
+def test_each_blob_is_drawn_in_its_own_colour() -> None:
     layout = random_layout(2, 3, 2, dtype=torch.float32)
     picture = draw_blobs(layout, 8, 16)
     assert picture.shape == (2, 3, 8, 16) and (picture >= 0).all() and (picture <= 1).all()

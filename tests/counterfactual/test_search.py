@@ -1,4 +1,4 @@
-"""Counterfactual search against a linear renderer and a logistic decision, whose smallest change is known by hand."""
+"""Counterfactual search with a linear renderer and a logistic decision, whose smallest change is known."""
 
 import dataclasses
 import math
@@ -31,7 +31,7 @@ from blobex.layout.blobs import KEYS, BlobLayout
 from blobex.layout.vector import VectorForm
 from blobex.optim.networks import NetworkPair
 
-ON_THE_WAY = dataclasses.replace(PARAMS, margin=0.0, bisections=0)  # the nearest iterate itself
+UNSHRUNK = dataclasses.replace(PARAMS, margin=0.0, bisections=0)  # the nearest iterate itself
 
 
 def proximity(layout: BlobLayout, start: BlobLayout) -> Tensor:
@@ -40,22 +40,22 @@ def proximity(layout: BlobLayout, start: BlobLayout) -> Tensor:
 
 
 def same(first: Counterfactuals, second: Counterfactuals) -> bool:
-    """Whether every tensor of two results is equal to the bit."""
+    """Return whether all tensors of two results are equal to the bit."""
     names = [field.name for field in dataclasses.fields(Counterfactuals) if field.name not in ("target", "layout")]
     return all(torch.equal(getattr(first, name), getattr(second, name)) for name in names) and all(
         torch.equal(tensor, getattr(second.layout, key)) for key, tensor in first.layout.items()
     )
 
 
-def some(result: Counterfactuals, index: list[int]) -> Counterfactuals:
+def take(result: Counterfactuals, index: list[int]) -> Counterfactuals:
     chosen = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
     return Counterfactuals(**{name: value[torch.tensor(index)] for name, value in chosen.items()})
 
 
-def test_smallest_change_is_the_one_known_by_hand() -> None:
+def test_smallest_change_is_found() -> None:
     start = layouts(4)
-    result = run(start, params=ON_THE_WAY)
-    # The logit 10 (x - 0.5) changes its sign at x = 0.5; Adam's steps are at most about the learning rate long here.
+    result = run(start, params=UNSHRUNK)
+    # The logit 10 (x - 0.5) changes its sign at x = 0.5; the steps of Adam are at most about one learning rate long.
     needed = 0.5 - start.xs[:, 0]
     moved = result.layout.xs[:, 0] - start.xs[:, 0]
     assert result.flipped.all()
@@ -70,28 +70,28 @@ def test_smallest_change_is_the_one_known_by_hand() -> None:
 
 @pytest.mark.parametrize("bisections", [2, 5, 12, 30])
 @pytest.mark.parametrize("margin", [0.0, 0.3])
-def test_bisections_find_the_border(bisections: int, margin: float) -> None:
+def test_bisections_find_the_decision_boundary(bisections: int, margin: float) -> None:
     start = layouts(4)
     params = dataclasses.replace(PARAMS, bisections=bisections, margin=margin)
     result, before = run(start, params=params), run(start, params=dataclasses.replace(params, bisections=0))
     assert result.flipped.all() and before.flipped.all()
-    length = before.layout.xs[:, 0] - start.xs[:, 0]  # of the way, on which the border is 0.5 + margin / 10
+    length = before.layout.xs[:, 0] - start.xs[:, 0]  # the boundary is at 0.5 + margin / 10
     beyond = result.layout.xs[:, 0] - 0.5 - margin / 10
     assert (beyond > -1e-6).all()
     assert (beyond <= length * 2.0 ** -(bisections // 2) + 1e-6).all()
     assert (result.proximity <= before.proximity).all()
 
 
-def test_margin_is_kept_on_the_way() -> None:
+def test_margin_is_reached_by_the_search() -> None:
     start = layouts(4)
     for margin in (0.0, 0.1, 0.5):
-        found = run(start, params=dataclasses.replace(ON_THE_WAY, margin=margin))
+        found = run(start, params=dataclasses.replace(UNSHRUNK, margin=margin))
         assert (found.layout.xs[:, 0] > 0.5 + margin / 10).all()
     unreachable = run(start, params=dataclasses.replace(PARAMS, margin=100.0))
-    assert unreachable.flipped.all()  # the margin is for the way only: the border is passed, and that is a flip
+    assert unreachable.flipped.all()  # the margin is for the search only: passing the boundary is a flip
 
 
-def test_patience_ends_the_search() -> None:
+def test_patience_stops_the_search() -> None:
     steps, found = [], []
     for patience in (0, 5, 1000):
         seen: list[Tensor] = []
@@ -100,7 +100,7 @@ def test_patience_ends_the_search() -> None:
             seen.append(layout.xs)
             return render_all(layout)
 
-        params = dataclasses.replace(ON_THE_WAY, patience=patience, lambda_prox=0.3)
+        params = dataclasses.replace(UNSHRUNK, patience=patience, lambda_prox=0.3)
         start = layouts(1)
         found.append(run(start, params=params, render=render_all, quick=networks(recording)))
         steps.append(len(seen))
@@ -111,17 +111,17 @@ def test_patience_ends_the_search() -> None:
 
 
 @pytest.mark.parametrize("retries", [1, 2])
-def test_what_does_not_flip_is_searched_again_faster(retries: int) -> None:
-    """As if the faster rate had stood in the settings; what flips at once is left alone."""
+def test_missed_problems_are_retried_with_a_higher_learning_rate(retries: int) -> None:
+    """A retry equals a search with the higher rate; problems that flip are not retried."""
     start = layouts(4)
-    start.xs[0, 0] = 0.4999  # within reach of the slow rate; the others are not, nor of any but the last retry
+    start.xs[0, 0] = 0.4999  # only this one is within reach before the last retry
     slow = dataclasses.replace(PARAMS, learning_rate=PARAMS.learning_rate / RETRY_FACTOR**retries)
     once, fast = run(start, params=slow), run(start)
     result = run(start, params=dataclasses.replace(slow, retries=retries))
     early = run(start, params=dataclasses.replace(slow, retries=retries - 1))
     assert once.flipped.tolist() == early.flipped.tolist() == [True, False, False, False]
-    assert same(some(result, [1, 2, 3]), some(fast, [1, 2, 3])) and fast.flipped.all()
-    assert same(some(result, [0]), some(once, [0])) and not same(some(result, [0]), some(fast, [0]))
+    assert same(take(result, [1, 2, 3]), take(fast, [1, 2, 3])) and fast.flipped.all()
+    assert same(take(result, [0]), take(once, [0])) and not same(take(result, [0]), take(fast, [0]))
 
 
 def test_retries_may_exceed_the_largest_learning_rate_of_the_parameters() -> None:
@@ -129,7 +129,7 @@ def test_retries_may_exceed_the_largest_learning_rate_of_the_parameters() -> Non
     assert not run(layouts(2), params=params, decision=lambda images: 0 * decide(images) - 1).flipped.any()
 
 
-def test_what_is_skipped_is_not_searched_again() -> None:
+def test_skipped_problems_are_not_retried() -> None:
     start, world = layouts(2), networks(render_x)
     index, target = opposite(world.render(start), (0,))
     params = dataclasses.replace(PARAMS, learning_rate=PARAMS.learning_rate / RETRY_FACTOR, retries=1)
@@ -140,7 +140,7 @@ def test_what_is_skipped_is_not_searched_again() -> None:
     assert result.flipped.tolist() == [False, True] and result.changed.any(1).tolist() == [False, True]
 
 
-def test_only_what_matters_moves() -> None:
+def test_only_relevant_entries_change() -> None:
     start = layouts(4)
     result = run(start)
     assert torch.equal(result.layout.xs[:, 1:], start.xs[:, 1:])
@@ -148,7 +148,7 @@ def test_only_what_matters_moves() -> None:
         assert torch.equal(getattr(result.layout, key), getattr(start, key))
 
 
-def test_sizes_learn_faster() -> None:
+def test_sizes_have_a_higher_learning_rate() -> None:
     start = layouts(2)
     result = run(
         start, render=render_all, params=dataclasses.replace(PARAMS, steps=1), decision=lambda x: -decide(x + 9)
@@ -156,12 +156,12 @@ def test_sizes_learn_faster() -> None:
     torch.testing.assert_close((result.layout.xs - start.xs).abs(), torch.full((2, BLOBS), 0.01), rtol=1e-4, atol=1e-6)
     moved = (result.layout.sizes - start.sizes).abs()
     torch.testing.assert_close(moved[:, 1:], torch.full((2, BLOBS), 0.08), rtol=1e-4, atol=1e-6)
-    assert not moved[:, 0].any()  # the background's entry is never read, and so never changed
+    assert not moved[:, 0].any()  # the background's size is never read
 
 
 def test_strong_proximity_keeps_the_decision() -> None:
     start = layouts(4)
-    # The flip loss pulls with at most 10 per unit of x, the proximity with 10 * 6 / 3 = 20: no flip is worth its price.
+    # The gradient of the flip loss is at most 10, that of the proximity 10 * 6 / 3 = 20.
     result = run(start, params=dataclasses.replace(PARAMS, lambda_prox=10.0))
     assert not result.flipped.any()
     assert not result.failed.any()
@@ -169,7 +169,7 @@ def test_strong_proximity_keeps_the_decision() -> None:
     assert (result.scores_after[:, 0] >= result.scores_start[:, 0]).all()
 
 
-def test_picture_scores_and_blobs_belong_together() -> None:
+def test_image_scores_and_layout_belong_together() -> None:
     start = layouts(3)
     result = run(start, (0, 1), render=render_all)
     queries = render_all(start)
@@ -191,9 +191,9 @@ def test_picture_scores_and_blobs_belong_together() -> None:
 
 @pytest.mark.parametrize("lambda_prox", [0.0, 0.05, 10.0])
 @pytest.mark.parametrize("margin", [0.0, 0.2])
-def test_best_iterate_is_the_nearest_flipped_or_else_the_highest_score(lambda_prox: float, margin: float) -> None:
+def test_best_iterate_is_the_nearest_flip_or_else_the_highest_margin(lambda_prox: float, margin: float) -> None:
     starts = layouts(4).map(lambda tensor: tensor - 0.2)
-    params = dataclasses.replace(ON_THE_WAY, lambda_prox=lambda_prox, learning_rate=0.03, margin=margin)
+    params = dataclasses.replace(UNSHRUNK, lambda_prox=lambda_prox, learning_rate=0.03, margin=margin)
     for problem in range(4):
         seen: list[BlobLayout] = []
 
@@ -215,18 +215,23 @@ def test_best_iterate_is_the_nearest_flipped_or_else_the_highest_score(lambda_pr
             assert torch.equal(tensor, getattr(seen[int(best)], key))
 
 
-def test_disallowed_entries_keep_their_bits() -> None:
+def test_masked_entries_keep_their_bits() -> None:
     start = layouts(2)
     allowed = build_masks(BLOBS, ("sizes", "covs", "style"), [1], background=True)
     result = run(start, render=render_all, allowed=allowed)
     changed = {key: tensor != getattr(start, key) for key, tensor in result.layout.items()}
     assert not any(changed[key].any() for key in ("xs", "ys", "features"))
-    assert changed["sizes"].any(0).tolist() == [False, False, True, False]  # blob 1 is entry 2 beside the background
+    assert changed["sizes"].any(0).tolist() == [
+        False,
+        False,
+        True,
+        False,
+    ]  # entry 0 is the background
     assert changed["covs"].flatten(2).any(2).any(0).tolist() == [False, True, False]
     assert changed["spatial_style"].any(2).any(0).tolist() == [True, False, True, False]
 
 
-def test_each_picture_has_its_own_blobs() -> None:
+def test_masks_may_differ_between_images() -> None:
     start = layouts(2)
     result = run(start, (0, 1), render=render_all, allowed=build_masks(BLOBS, ("xs",), [[0], [1, 2]], background=False))
     changed = result.layout.xs != start.xs[result.image_index]
@@ -244,30 +249,29 @@ def test_results_do_not_depend_on_the_batch_size(attributes: tuple[int, ...], ba
     assert same(together, run(start, attributes, render=render_all, batch_size=batch_size, params=params))
 
 
-def test_forty_problems_at_once_are_no_other_than_forty() -> None:
-    """Enough rows for the processor to take several numbers at once."""
+def test_large_batches_change_nothing() -> None:
+    """40 rows are enough for vector instructions over rows."""
     start = layouts(40)
     assert same(run(start, render=render_all, batch_size=40), run(start, render=render_all, batch_size=4))
 
 
-def test_other_problems_do_not_matter() -> None:
+def test_problems_are_independent() -> None:
     start = layouts(6)
     every = run(start, (1,), render=render_all)
     few = run(start[[4, 1]], (1,), render=render_all)
     assert torch.equal(few.image_index, torch.tensor([0, 1]))
-    both = some(every, [4, 1])
+    both = take(every, [4, 1])
     assert same(dataclasses.replace(both, image_index=few.image_index), few)
     asked = run(start, (0, 1), render=render_all)
-    assert same(some(asked, list(range(1, 12, 2))), every)
+    assert same(take(asked, list(range(1, 12, 2))), every)
 
 
-def test_same_call_gives_the_same_bytes() -> None:
+def test_search_is_deterministic() -> None:
     first, second = run(layouts(3), render=render_all), run(layouts(3), render=render_all)
     assert same(first, second)
 
 
-def test_what_is_asked_need_not_be_every_picture() -> None:
-    """Questions may leave pictures out and ask others twice, in any order."""
+def test_problems_may_omit_and_repeat_images() -> None:
     start = layouts(4)
     queries, index = render_all(start), torch.tensor([3, 1, 3])
     target = AttributeTarget(torch.tensor([0, 1, 1]), decide(queries)[index, torch.tensor([0, 1, 1])] <= 0)
@@ -276,10 +280,10 @@ def test_what_is_asked_need_not_be_every_picture() -> None:
     result = search(problems, NetworkPair(networks(render_all), networks(render_all)), PARAMS, 8)
     every = run(start, (0, 1), render=render_all)
     assert result.image_index.tolist() == [3, 1, 3]
-    assert same(some(every, [6, 3, 7]), result)
+    assert same(take(every, [6, 3, 7]), result)
 
 
-def test_nan_is_a_failure_and_never_a_flip() -> None:
+def test_nan_is_a_failure_and_no_flip() -> None:
     start = layouts(3)
     result = run(start, decision=lambda images: decide(images) * math.nan)
     assert result.failed.all()
@@ -289,7 +293,7 @@ def test_nan_is_a_failure_and_never_a_flip() -> None:
     infinite = start.replace({"xs": torch.where(torch.arange(3)[:, None] == 1, math.nan, start.xs)})
     result = run(infinite, queries=render_x(start))
     assert result.failed.tolist() == [False, True, False]
-    assert result.flipped.tolist() == [True, False, True]  # its neighbours do not disturb the others
+    assert result.flipped.tolist() == [True, False, True]  # the others are not affected
 
 
 def test_nan_after_a_flip_does_not_undo_it() -> None:
@@ -298,57 +302,56 @@ def test_nan_after_a_flip_does_not_undo_it() -> None:
     def bad_when_bright(images: Tensor) -> Tensor:
         return torch.where(images.mean((1, 2, 3))[:, None] > 0.52, math.nan, decide(images))
 
-    for margin in (0.0, 0.1, 0.5):  # the last is reached by nothing finite
+    for margin in (0.0, 0.1, 0.5):  # no finite iterate reaches the last
         result = run(start, decision=bad_when_bright, params=dataclasses.replace(PARAMS, margin=margin))
         assert result.flipped.all() and not result.failed.any()
         assert result.scores_after.isfinite().all()
 
 
-def test_only_the_exact_networks_may_fail_the_answer() -> None:
+def test_failure_is_decided_by_the_exact_networks() -> None:
     start = layouts(3)
     bad = networks(decision=lambda images: decide(images) * math.nan)
-    result = run(start, quick=bad)  # the way is lost at its first step
+    result = run(start, quick=bad)  # the search fails at its first step
     assert not result.failed.any() and not result.flipped.any()
     assert torch.equal(result.layout.xs, start.xs)
     assert result.reconstruction_agrees.all()
 
 
-def test_reconstruction_that_disagrees_with_its_query_is_told() -> None:
+def test_disagreement_of_reconstruction_and_query_is_reported() -> None:
     start = layouts(2)
     bright = torch.ones(2, 3, 2, 2)
     result = run(start, queries=bright)
     assert not result.reconstruction_agrees.any()
     assert run(start).reconstruction_agrees.all()
     assert not result.target.wanted.any()  # type: ignore[attr-defined]
-    assert result.step.tolist() == [0, 0]  # already decided otherwise: nothing had to change
+    assert result.step.tolist() == [0, 0]  # already flipped: no change is needed
     assert torch.equal(result.layout.xs, start.xs) and not result.proximity.any()
     assert result.flipped.all()
 
 
-def shifted(border: float) -> Callable[[Tensor], Tensor]:
-    return lambda images: decide(images + (0.5 - border))
+def shifted(boundary: float) -> Callable[[Tensor], Tensor]:
+    return lambda images: decide(images + (0.5 - boundary))
 
 
-@pytest.mark.parametrize("border", [0.45, 0.505, 0.512, 0.514, 0.516, 0.53])
-def test_the_flip_is_the_exact_networks(border: float) -> None:
-    """The quick networks see the border at 0.5 and go 0.01 beyond it, by steps of about 0.01."""
+@pytest.mark.parametrize("boundary", [0.45, 0.505, 0.512, 0.514, 0.516, 0.53])
+def test_flips_are_decided_by_the_exact_networks(boundary: float) -> None:
+    """The quick networks have their boundary at 0.5 and pass it by 0.01, in steps of about 0.01."""
     start, params = layouts(8), dataclasses.replace(PARAMS, bisections=30)
-    result = run(start, decision=shifted(border), quick=networks(decision=decide), params=params)
+    result = run(start, decision=shifted(boundary), quick=networks(decision=decide), params=params)
     passed = run(start, decision=decide, params=dataclasses.replace(PARAMS, bisections=0)).layout.xs[:, 0]
-    assert torch.equal(result.flipped, passed > border)  # what was undone too much is done again
-    undone = result.layout.xs[:, 0] < passed
-    assert torch.equal(result.layout.xs[~undone, 0], passed[~undone])
-    assert ((result.layout.xs[:, 0] - 0.51).abs() < 1e-3)[undone].all()
-    assert (undone[result.flipped] == (border < 0.51)).all()
+    assert torch.equal(result.flipped, passed > boundary)  # a candidate shrunk too far is replaced
+    shrunk = result.layout.xs[:, 0] < passed
+    assert torch.equal(result.layout.xs[~shrunk, 0], passed[~shrunk])
+    assert ((result.layout.xs[:, 0] - 0.51).abs() < 1e-3)[shrunk].all()
+    assert (shrunk[result.flipped] == (boundary < 0.51)).all()
     assert not result.failed.any()
     assert torch.equal(result.image, render_x(result.layout))
-    torch.testing.assert_close(result.scores_after, shifted(border)(result.image).sigmoid())
+    torch.testing.assert_close(result.scores_after, shifted(boundary)(result.image).sigmoid())
     torch.testing.assert_close(result.proximity, proximity(result.layout, start))
 
 
 @pytest.mark.parametrize("x", [0.49, 0.498, 0.4995])
-def test_a_start_that_only_the_quick_networks_see_beyond_the_border_is_searched(x: float) -> None:
-    """Rounding takes it there; beyond the margin the exact networks agree."""
+def test_a_start_flipped_for_the_quick_networks_only_is_searched(x: float) -> None:
     start = layouts(2)
     start = start.replace({"xs": torch.full_like(start.xs, x)})
     params = dataclasses.replace(PARAMS, steps=100)
@@ -356,16 +359,16 @@ def test_a_start_that_only_the_quick_networks_see_beyond_the_border_is_searched(
     assert result.flipped.all() and (result.layout.xs[:, 0] > 0.5).all()
 
 
-def test_a_flip_that_only_the_quick_networks_see_is_none() -> None:
+def test_a_flip_for_the_quick_networks_only_is_no_flip() -> None:
     start = layouts(4)
     result = run(start, decision=shifted(0.8), quick=networks(decision=decide))
     assert not result.flipped.any() and not result.failed.any()
-    assert (result.layout.xs[:, 0] > 0.5).all()  # what they found is shown all the same
+    assert (result.layout.xs[:, 0] > 0.5).all()  # their layout is the result nonetheless
     torch.testing.assert_close(result.scores_after, shifted(0.8)(result.image).sigmoid())
 
 
-def test_classes_and_regions_are_searched_alike() -> None:
-    """Three classes by brightness: below 0.45, between, above 0.55; and the same for every pixel of a map."""
+def test_classes_and_regions_have_targets() -> None:
+    """Three classes by brightness, below 0.45, between, and above 0.55, of the image or of each pixel."""
 
     def classes(images: Tensor) -> Tensor:
         x = images.mean(1)
@@ -377,10 +380,10 @@ def test_classes_and_regions_are_searched_alike() -> None:
     region = RegionTarget(last, last[:, None, None].expand(-1, 2, 2), everywhere)
     cases = {"pixels": (region, classes), "class": (ClassTarget(last), lambda images: classes(images).mean((2, 3)))}
     for target, decision in cases.values():
-        each = networks(render_x, decision)
+        exact = networks(render_x, decision)
         params = dataclasses.replace(PARAMS, steps=200, margin=0.0, bisections=30)
         problems = Problems.of(render_x(start), start, index, target, allowed, LAMBDA_KEY)
-        result = search(problems, NetworkPair(each, each), params, 4)
+        result = search(problems, NetworkPair(exact, exact), params, 4)
         assert result.flipped.all() and result.reconstruction_agrees.all()
         assert ((result.layout.xs[:, 0] - 0.55).abs() < 1e-4).all()
         assert torch.equal(result.scores_after.argmax(1), last)

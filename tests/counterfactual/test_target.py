@@ -1,4 +1,4 @@
-"""What a search aims at, against torch's losses and maps worked by hand."""
+"""Targets, against torch's losses and label maps computed by hand."""
 
 import math
 
@@ -49,7 +49,7 @@ def test_attribute_loss_is_binary_cross_entropy() -> None:
     torch.testing.assert_close(target.scores(outputs), 1 / (1 + torch.exp(-outputs)))
 
 
-def test_attribute_loss_worked_by_hand() -> None:
+def test_attribute_loss_computed_by_hand() -> None:
     outputs = torch.tensor([[0.0, 9.0], [9.0, -2.0], [200.0, 0.0], [-200.0, 0.0]])
     target = AttributeTarget(torch.tensor([0, 1, 0, 0]), torch.tensor([True, True, False, False]))
     expected = torch.tensor([math.log(2), math.log(1 + math.exp(2)), 200.0, 0.0])  # finite where p rounds to 1
@@ -67,7 +67,7 @@ def test_class_margin_is_above_zero_where_the_class_wins() -> None:
     torch.testing.assert_close(target.margin(outputs)[wins], (first - second)[wins])
 
 
-def test_a_draw_is_no_flip() -> None:
+def test_a_tie_is_no_flip() -> None:
     assert ClassTarget(torch.tensor([1])).margin(torch.tensor([[2.0, 2.0, 0.0]])).tolist() == [0]
     assert AttributeTarget(torch.tensor([0]), torch.tensor([False])).margin(torch.zeros(1, 2)).tolist() == [0]
 
@@ -84,8 +84,8 @@ def test_region_margin_is_above_zero_where_more_than_half_is_won() -> None:
     torch.testing.assert_close(target.scores(outputs).sum(1), torch.ones(PROBLEMS))
 
 
-def test_region_worked_by_hand() -> None:
-    """A picture of 1x4 with three classes; the last three pixels should become class 2, and the first stay class 0."""
+def test_region_computed_by_hand() -> None:
+    """Of four pixels the last three should become class 2, and the first stay class 0."""
     maps = torch.tensor([[[2.0, 0, 0, 1]], [[0.0, 1, 3, 0]], [[0.0, 0, 4, 3]]])[None]
     labels, region = torch.tensor([[[0, 2, 2, 2]]]), torch.tensor([[[False, True, True, True]]])
     target = RegionTarget(torch.tensor([2]), labels, region)
@@ -99,7 +99,7 @@ def test_region_worked_by_hand() -> None:
     torch.testing.assert_close(target.loss(maps), torch.tensor([0.5 * sum(inside) / 3 + 0.5 * outside]))
 
 
-def test_a_region_that_is_the_whole_picture() -> None:
+def test_a_region_of_the_whole_image() -> None:
     maps = logits(1, 3, 2, 2)
     whole = RegionTarget(
         torch.tensor([1]), torch.ones(1, 2, 2, dtype=torch.long), torch.ones(1, 2, 2, dtype=torch.bool)
@@ -110,12 +110,12 @@ def test_a_region_that_is_the_whole_picture() -> None:
 
 @pytest.mark.parametrize(("target", "outputs"), TARGETS)
 def test_problems_are_independent(target: Target, outputs: Tensor) -> None:
-    some = torch.tensor([17, 3, 3, 199])
-    assert len(target) == PROBLEMS and len(target[some]) == 4
+    index = torch.tensor([17, 3, 3, 199])
+    assert len(target) == PROBLEMS and len(target[index]) == 4
     for name in ("loss", "margin", "scores"):
-        whole, part = getattr(target, name)(outputs), getattr(target[some], name)(outputs[some])
-        assert torch.equal(part, whole[some]), name
-    assert torch.equal(target[some].column, target.column[some])
+        whole, part = getattr(target, name)(outputs), getattr(target[index], name)(outputs[index])
+        assert torch.equal(part, whole[index]), name
+    assert torch.equal(target[index].column, target.column[index])
 
 
 @pytest.mark.parametrize(("target", "outputs"), TARGETS)

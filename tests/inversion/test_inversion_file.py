@@ -1,4 +1,4 @@
-"""Inversions on disk are as they were, and short."""
+"""The file of inversions is lossless where promised, and small."""
 
 import dataclasses
 from pathlib import Path
@@ -14,7 +14,7 @@ COUNT = 6
 
 
 @pytest.mark.parametrize("eight_bits", [True, False])
-def test_what_is_read_is_what_was_written(tmp_path: Path, eight_bits: bool) -> None:
+def test_inversions_are_read_as_written(tmp_path: Path, eight_bits: bool) -> None:
     explainer, queries = tiny_explainer(), to_float(to_uint8(render(scenes(COUNT))))
     queries = queries if eight_bits else queries * 0.987654321
     inversion = explainer.invert(queries)

@@ -1,4 +1,4 @@
-"""Many problems a few at a time: their order, how many are at work, and that none disturbs another."""
+"""Batching of independent problems: order, batch size, and independence to the bit."""
 
 import dataclasses
 from pathlib import Path
@@ -23,13 +23,13 @@ from blobex.optim.networks import NetworkPair
 
 
 class Countdown:
-    """Problem n takes `lengths[n]` steps, and adds n + 1 in each of them; it writes down what it was asked."""
+    """Problems that take `lengths[n]` steps and add n + 1 in each; records the calls."""
 
     def __init__(self, lengths: list[int]) -> None:
         self.lengths = torch.tensor(lengths)
         self.loaded: list[int] = []
         self.rows: list[int] = []
-        self.at_work: list[set[int]] = []
+        self.active: list[set[int]] = []
 
     def load(self, numbers: Tensor) -> State:
         assert len(numbers) % ROW_MULTIPLE == 0
@@ -40,7 +40,7 @@ class Countdown:
     def advance(self, state: State) -> tuple[State, Tensor]:
         number = state["number"]
         self.rows.append(len(number))
-        self.at_work.append(set(number.tolist()))
+        self.active.append(set(number.tolist()))
         moved = {"left": state["left"] - 1, "steps": state["steps"] + 1}
         moved |= {"sum": state["sum"] + (number[:, None] + 1)}
         return state | moved, moved["left"] <= 0
@@ -61,30 +61,30 @@ CASES += [
 
 
 @pytest.mark.parametrize(("lengths", "batch_size"), CASES, ids=range(len(CASES)))
-def test_every_problem_takes_its_own_steps(lengths: list[int], batch_size: int) -> None:
+def test_every_problem_takes_exactly_its_steps(lengths: list[int], batch_size: int) -> None:
     rows, work = solved(lengths, batch_size)
     count = len(lengths)
     assert rows["number"].tolist() == list(range(count))
-    assert rows["steps"].tolist() == lengths  # neither more nor fewer than it needs
+    assert rows["steps"].tolist() == lengths
     expected = torch.tensor([[length * (number + 1.0)] * 2 for number, length in enumerate(lengths)])
     assert torch.equal(rows["sum"], expected)
     assert sorted(work.loaded) == list(range(count))  # each once
     batch_size = max(batch_size // ROW_MULTIPLE, 1) * ROW_MULTIPLE
     assert all(ROW_MULTIPLE <= rows <= batch_size and rows % ROW_MULTIPLE == 0 for rows in work.rows)
-    assert max(len(numbers) for numbers in work.at_work) <= batch_size
+    assert max(len(numbers) for numbers in work.active) <= batch_size
 
 
 @pytest.mark.parametrize("batch_size", [4, 8, 12])
-def test_room_is_filled_again(batch_size: int) -> None:
-    """One long problem among many short ones does not hold up the rest."""
+def test_free_rows_are_filled(batch_size: int) -> None:
+    """One long problem does not delay many short ones."""
     _, work = solved([40] + [1] * 60, batch_size)
     assert len(work.rows) == 40
-    busy = sum(len(numbers) for numbers in work.at_work[: 60 // batch_size])
+    busy = sum(len(numbers) for numbers in work.active[: 60 // batch_size])
     assert busy > 0.6 * batch_size * (60 // batch_size)
 
 
-def test_rows_beyond_the_work_are_of_no_account() -> None:
-    """What fills up to the smallest number of rows is thrown away, also where it would finish earlier."""
+def test_padding_rows_are_ignored() -> None:
+    """Also where they finish earlier."""
     seen: list[Tensor] = []
 
     def load(numbers: Tensor) -> State:
@@ -102,7 +102,7 @@ def test_rows_beyond_the_work_are_of_no_account() -> None:
 
 @pytest.mark.parametrize("count", [1, 3, 4, 9, 12, 13])
 @pytest.mark.parametrize("batch_size", [1, 4, 5, 6, 20])
-def test_in_batches_is_the_direct_call(count: int, batch_size: int) -> None:
+def test_in_batches_equals_a_direct_call(count: int, batch_size: int) -> None:
     random = torch.Generator().manual_seed(count)
     first, second = torch.rand(count, 3, generator=random), torch.rand(count, 2, 2, generator=random)
     sizes: list[int] = []
@@ -117,7 +117,7 @@ def test_in_batches_is_the_direct_call(count: int, batch_size: int) -> None:
     assert all(ROW_MULTIPLE <= size <= max(batch_size, ROW_MULTIPLE) for size in sizes[:-1])
 
 
-def test_rows_are_chosen_one_by_one() -> None:
+def test_rows_are_selected() -> None:
     new, old = {"a": torch.ones(3, 2), "b": torch.ones(3)}, {"a": torch.zeros(3, 2), "b": torch.zeros(3)}
     picked = where_rows(torch.tensor([True, False, True]), new, old)
     assert picked["a"].tolist() == [[1, 1], [0, 0], [1, 1]] and picked["b"].tolist() == [1, 0, 1]
@@ -126,42 +126,49 @@ def test_rows_are_chosen_one_by_one() -> None:
     assert deep["a"].sum((1, 2)).tolist() == [4, 0]
 
 
-def test_rows_that_are_finite() -> None:
+def test_finite_rows() -> None:
     assert finite_rows(torch.tensor([1.0, float("inf")]), torch.ones(2, 3)).tolist() == [True, False]
     maps = torch.zeros(3, 2, 2)
     maps[1, 0, 1] = float("nan")
     assert finite_rows(maps).tolist() == [True, False, True]
 
 
-# Real networks. On one thread, torch computes 1x1 convolutions of float32 otherwise from 16 rows on.
+# Real networks. On one thread, 1x1 convolutions in float32 round differently from 16 rows.
 BATCH_SIZES = {"float32": [4, 5, 7, 15], "bfloat16": [4, 5, 7, 15, 16, 32]}
 
 
-def loaded(folder: Path, precision: str, architecture: str) -> Explainer:
+Result = Inversion | Counterfactuals
+
+
+def load_explainer(folder: Path, precision: str, architecture: str) -> Explainer:
     save_models(folder, WIDER, precision, architecture=architecture)
     return Explainer.load("rect", folder / "models", folder / "params.yaml", device="cpu")
 
 
-def inverted(explainer: Explainer, queries: Tensor, batch_size: int) -> Inversion:
+def run_inversion(explainer: Explainer, queries: Tensor, batch_size: int) -> Inversion:
     params = dataclasses.replace(explainer.params.invert.rect, steps=4, decision_steps=2)
     with frozen_eval(explainer.decision):
         return invert(queries, NetworkPair(explainer.quick, explainer.exact), params, batch_size)
 
 
-def searched(
-    explainer: Explainer, queries: Tensor, found: Inversion, columns: list[int], batch_size: int
+def run_search(
+    explainer: Explainer, queries: Tensor, inversion: Inversion, columns: list[int], batch_size: int
 ) -> Counterfactuals:
     params = dataclasses.replace(explainer.params.explain.rect, steps=8, learning_rate=0.2, margin=0.02, patience=1)
     decision, networks = explainer.decision, NetworkPair(explainer.quick, explainer.exact)
-    asked = build_questions("attributes", decision.outputs, explainer.outputs(queries), columns)
+    questions = build_questions("attributes", decision.outputs, explainer.outputs(queries), columns)
     allowed = build_masks(WIDER.blobs, KEYS, None, background=True)
-    problems = Problems.of(queries, found.layout, asked.image_index, asked.target, allowed, params.lambda_key)
+    problems = Problems.of(
+        queries, inversion.layout, questions.image_index, questions.target, allowed, params.lambda_key
+    )
     with frozen_eval(decision):
         return search(problems, networks, params, batch_size)
 
 
-def differing(first: Inversion | Counterfactuals, second: Inversion | Counterfactuals, index: list[int]) -> list[str]:
-    """The fields in which rows `index` of the first are not the second to the bit."""
+def differing_fields(
+    first: Inversion | Counterfactuals, second: Inversion | Counterfactuals, index: list[int]
+) -> list[str]:
+    """Return the fields in which the rows `index` of the first differ from the second."""
     fields = {item.name: (getattr(first, item.name), getattr(second, item.name)) for item in dataclasses.fields(first)}
     layouts = {key: (tensor, getattr(second.layout, key)) for key, tensor in first.layout.items()}
     tensors = {name: both for name, both in (fields | layouts).items() if isinstance(both[0], Tensor)}
@@ -170,28 +177,27 @@ def differing(first: Inversion | Counterfactuals, second: Inversion | Counterfac
 
 
 @pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
-def test_an_inversion_is_the_same_to_the_bit_whatever_is_beside_it(tmp_path: Path, precision: str) -> None:
-    explainer, queries = loaded(tmp_path, precision, "densenet_small"), smooth_images(9)
+def test_an_inversion_does_not_depend_on_its_batch(tmp_path: Path, precision: str) -> None:
+    explainer, queries = load_explainer(tmp_path, precision, "densenet_small"), smooth_images(9)
     assert (explainer.quick is explainer.exact) == (precision == "float32")
-    whole = inverted(explainer, queries, 12)
+    whole = run_inversion(explainer, queries, 12)
     for batch_size in BATCH_SIZES[precision]:
-        assert differing(whole, inverted(explainer, queries, batch_size), list(range(9))) == [], batch_size
+        assert differing_fields(whole, run_inversion(explainer, queries, batch_size), list(range(9))) == [], batch_size
     for few in ([0], [7], [8, 2, 5]):
-        assert differing(whole, inverted(explainer, queries[few], 12), few) == [], few
+        assert differing_fields(whole, run_inversion(explainer, queries[few], 12), few) == [], few
     assert (whole.loss < whole.encoder_loss).any()
 
 
 @pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
-def test_a_search_is_the_same_to_the_bit_whatever_is_beside_it(tmp_path: Path, precision: str) -> None:
-    explainer, queries = loaded(tmp_path, precision, "densenet_small"), smooth_images(3)
-    start = inverted(explainer, queries, 12)
-    whole = searched(explainer, queries, start, [1, 3], 12)
+def test_a_search_does_not_depend_on_its_batch(tmp_path: Path, precision: str) -> None:
+    explainer, queries = load_explainer(tmp_path, precision, "densenet_small"), smooth_images(3)
+    start = run_inversion(explainer, queries, 12)
+    whole = run_search(explainer, queries, start, [1, 3], 12)
     for batch_size in BATCH_SIZES[precision]:
-        assert differing(whole, searched(explainer, queries, start, [1, 3], batch_size), list(range(6))) == [], (
-            batch_size
-        )
-    alone = searched(explainer, queries, start, [3], 12)
-    assert differing(whole, alone, [1, 3, 5]) == []
-    one = searched(explainer, queries[[2]], start[torch.tensor([2])], [1, 3], 12)
-    assert differing(whole, one, [4, 5]) == []
-    assert len(whole.step.unique()) > 1  # problems of different lengths
+        other = run_search(explainer, queries, start, [1, 3], batch_size)
+        assert differing_fields(whole, other, list(range(6))) == [], batch_size
+    alone = run_search(explainer, queries, start, [3], 12)
+    assert differing_fields(whole, alone, [1, 3, 5]) == []
+    one = run_search(explainer, queries[[2]], start[torch.tensor([2])], [1, 3], 12)
+    assert differing_fields(whole, one, [4, 5]) == []
+    assert len(whole.step.unique()) > 1  # the problems have different lengths

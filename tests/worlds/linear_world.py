@@ -1,4 +1,4 @@
-"""A renderer that adds numbers up and a decision about brightness: what a search must find is known by hand."""
+"""A linear renderer and a decision about brightness, for which the smallest change is known."""
 
 from collections.abc import Callable, Sequence
 
@@ -32,7 +32,7 @@ PARAMS = SearchParams(
 
 
 class MeanAbsolute:
-    """A stand-in for the perceptual distance."""
+    """Mean absolute difference as a perceptual distance."""
 
     def embed(self, images: Tensor) -> list[Tensor]:
         return [images]
@@ -42,7 +42,7 @@ class MeanAbsolute:
 
 
 def layouts(count: int, seed: int = 0, blobs: int = BLOBS, dim: int = 5) -> BlobLayout:
-    """Layouts whose numbers lie in 0..0.4."""
+    """Return random layouts with numbers in [0, 0.4]."""
     random = torch.Generator().manual_seed(seed)
     shapes = {"xs": (blobs,), "ys": (blobs,), "covs": (blobs, 4), "sizes": (blobs + 1,)}
     shapes |= {"features": (blobs + 1, dim), "spatial_style": (blobs + 1, dim)}
@@ -50,23 +50,23 @@ def layouts(count: int, seed: int = 0, blobs: int = BLOBS, dim: int = 5) -> Blob
 
 
 def render_x(layout: BlobLayout) -> Tensor:
-    """Every pixel is the first blob's x."""
+    """Render images of 2x2 whose brightness is the x of the first blob."""
     return _flat(layout.xs[:, 0])
 
 
 def render_all(layout: BlobLayout) -> Tensor:
-    """Every pixel is the sum of everything, each number weighted by its place."""
+    """Render images whose brightness is a weighted sum of all numbers."""
     parts = [each.flatten(1) * torch.linspace(0.1, 0.3, each[0].numel()) for _, each in layout.items()]
     return _flat(torch.cat(parts, dim=1).sum(1))
 
 
 def _flat(brightness: Tensor) -> Tensor:
-    """Pictures of 2x2, each of one brightness; laid out so that a mean rounds alike wherever in a batch they stand."""
+    """Return uniform images of 2x2, contiguous so that a mean rounds alike for every row of a batch."""
     return brightness[:, None, None, None].repeat(1, 3, 2, 2)
 
 
 def decide(images: Tensor) -> Tensor:
-    """Logits of two attributes: the mean brightness above 0.5, and below 0.45."""
+    """Return logits of two attributes: brightness above 0.5, and below 0.45."""
     brightness = images.mean((1, 2, 3))
     return torch.stack([10 * (brightness - 0.5), 10 * (0.45 - brightness)], dim=1)
 
@@ -75,7 +75,7 @@ def networks(
     render: Callable[[BlobLayout], Tensor] = render_x, decision: Callable[[Tensor], Tensor] = decide
 ) -> Networks:
     def scores(layout: BlobLayout) -> Tensor:
-        return splat(layout, 8, 8)  # of so few numbers as 2x2 the last are rounded otherwise
+        return splat(layout, 8, 8)  # with 2x2 the last numbers would round differently
 
     return Networks(
         render,
@@ -90,7 +90,7 @@ def networks(
 def opposite(
     queries: Tensor, attributes: Sequence[int], decision: Callable[[Tensor], Tensor] = decide
 ) -> tuple[Tensor, AttributeTarget]:
-    """For every picture and attribute, in this order: become what the decision does not say of the picture."""
+    """Return image index and target for every image and attribute: invert the decision."""
     index = torch.arange(len(queries)).repeat_interleave(len(attributes))
     column = torch.tensor(attributes).repeat(len(queries))
     return index, AttributeTarget(column, decision(queries)[index, column] <= 0)
@@ -107,7 +107,7 @@ def run(
     queries: Tensor | None = None,
     quick: Networks | None = None,
 ) -> Counterfactuals:
-    """The search for what `opposite` asks; `quick` networks, if given, beside exact ones of `render` and `decision`."""
+    """Search the counterfactuals of `opposite`; `quick` networks default to the exact ones."""
     exact = networks(render, decision)
     queries = render(start) if queries is None else queries
     index, target = opposite(queries, attributes, decision)

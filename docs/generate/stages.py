@@ -1,4 +1,4 @@
-"""The page of stages: read off dvc.yaml."""
+"""Reference page of the stages, generated from dvc.yaml."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import yaml
 
 INTRODUCTION = """# Stages
 
-`dvc repro` runs, in this order, every stage whose code, data or parameters changed; `dvc repro NAME` what one of them
-needs, with the name that stands below. A stage, its module in `blobex/stages/`, its section of `params.yaml` and its
-MLflow experiment share one word. Code is left out below: a stage depends on every module that it imports.
+`dvc repro` runs every stage whose code, data or parameters changed, in this order; `dvc repro NAME` runs the stage NAME
+and those that it needs. A stage, its module in `blobex/stages/`, its section of `params.yaml` and its MLflow experiment
+share one name. Each stage also depends on its code, see [code dependencies](../code-dependencies.md).
 """
 
 
@@ -20,33 +20,33 @@ def page(root: Path) -> str:
     """Return the page as Markdown; `root` is the repository."""
     stages = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     sections = set(yaml.safe_load((root / "profiles" / "synthetic.yaml").read_text(encoding="utf-8")))
-    return "\n".join([INTRODUCTION, *(stage(name, told, sections) for name, told in stages.items())])
+    return "\n".join([INTRODUCTION, *(stage(name, entry, sections) for name, entry in stages.items())])
 
 
-def stage(name: str, told: dict[str, Any], sections: set[str]) -> str:
-    """A stage as Markdown; `sections` are those of params.yaml."""
-    matrix = told.get("matrix", {})
-    called = f"{name}@{'-'.join(f'<{key}>' for key in matrix)}" if matrix else name
-    data = [each for each in map(_path, told["deps"]) if not each.startswith("code/")]
-    outputs = [_path(each) for kind in ("outs", "metrics", "plots") for each in told.get(kind, ())]
+def stage(name: str, entry: dict[str, Any], sections: set[str]) -> str:
+    """Return a stage as Markdown; `sections` are those of params.yaml."""
+    matrix = entry.get("matrix", {})
+    full_name = f"{name}@{'-'.join(f'<{key}>' for key in matrix)}" if matrix else name
+    data = [path for path in map(_path, entry["deps"]) if not path.startswith("code/")]
+    outputs = [_path(output) for kind in ("outs", "metrics", "plots") for output in entry.get(kind, ())]
     facts = {
-        "name": f"`{called}`" + "".join(f"; {key}: {_choices(choice)}" for key, choice in matrix.items()),
-        "command": f"`{_plain(told['cmd'])}`",
+        "name": f"`{full_name}`" + "".join(f"; {key}: {_choices(choice)}" for key, choice in matrix.items()),
+        "command": f"`{_plain(entry['cmd'])}`",
         "reads": _listed(data) or "nothing",
-        "parameters": ", ".join(_linked(_plain(each), sections) for each in told.get("params", ())),
+        "parameters": ", ".join(_linked(_plain(key), sections) for key in entry.get("params", ())),
         "writes": _listed(outputs),
     }
     lines = [f"| {fact} | {value} |" for fact, value in facts.items()]
-    return "\n".join([f"## {name}\n", f"{told['desc']}.\n", "| | |", "|---|---|", *lines, ""])
+    return "\n".join([f"## {name}\n", f"{entry['desc']}.\n", "| | |", "|---|---|", *lines, ""])
 
 
 def _path(entry: str | dict[str, Any]) -> str:
-    """The path of an entry of dvc.yaml, which may carry settings."""
+    """Return the path of an entry of dvc.yaml, which may be a mapping from the path to options."""
     return _plain(entry if isinstance(entry, str) else next(iter(entry)))
 
 
 def _plain(text: str) -> str:
-    """A template of DVC as people read it: `<setup>` for `${item.setup}`."""
+    """Replace DVC's templates: `${item.setup}` becomes `<setup>`."""
     return text.replace("${item.", "<").replace("${", "<").replace("}", ">")
 
 

@@ -4,6 +4,8 @@ import pytest
 import yaml
 from imports import ROOT
 
+from blobex.core.code_state import LEFT_OUT
+
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 SECTIONS = yaml.safe_load((ROOT / "params.yaml").read_text())
 
@@ -15,3 +17,12 @@ def test_stage_module_section_and_code_file_share_a_name(stage):
     assert (ROOT / "blobex" / "stages" / f"{stage}.py").is_file() and stage in SECTIONS
     code = [dep for dep in STAGES[stage]["deps"] if dep.startswith(("blobex", "code"))]
     assert code == [f"code/{stage}.txt"]
+
+
+def test_code_that_is_left_out_exists():
+    assert all((ROOT / "blobex" / name).exists() for name in LEFT_OUT)
+
+
+def test_no_stage_reads_the_parameters_of_sweeps():
+    """blobex/config/sweeps.py is left out of code files."""
+    assert not [name for stage in STAGES.values() for name in stage["params"] if name.startswith("sweep")]

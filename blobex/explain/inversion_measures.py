@@ -9,7 +9,7 @@ from blobex.explain.explainer import Explainer
 from blobex.explain.measures import with_intervals
 from blobex.inversion.inversion import Inversion
 from blobex.metrics.agreement import decision_agreement
-from blobex.metrics.alignment import alignment, found_again
+from blobex.metrics.alignment import alignment, object_recall
 from blobex.networks.perceptual import perceptual_name
 from blobex.perception.reading import SceneReading
 
@@ -39,7 +39,7 @@ def _object_values(explainer: Explainer, queries: Tensor, inversion: Inversion) 
     before, after = read(queries), read(inversion.image)
     networks, layout = explainer.exact, inversion.layout.to(explainer.device)
     return {
-        "object_recall": found_again(before, after),
-        "vehicle_recall": found_again(before, after, "vehicle"),
+        "object_recall": object_recall(before, after),
+        "vehicle_recall": object_recall(before, after, "vehicle"),
         **alignment(layout, inversion.image, networks.scores, networks.render, read, BATCH),
     }

@@ -1,4 +1,4 @@
-"""How much several counterfactuals of one picture differ from each other."""
+"""Diversity of several counterfactuals of one image."""
 
 from __future__ import annotations
 
@@ -10,30 +10,42 @@ from torch import Tensor
 
 from blobex.core.errors import BlobexError
 
-Distance = Callable[[Tensor, Tensor], Tensor]  # pictures (N,3,H,W), twice, to distances (N,)
+Distance = Callable[[Tensor, Tensor], Tensor]  # images (N,3,H,W), twice, to distances (N,)
 
 
 @torch.no_grad()
-def mean_pairwise_distance(pictures: Tensor, distance: Distance, batch_size: int = 32) -> float:
-    """The mean distance of all pairs of k counterfactuals (k,3,H,W) of one picture.
+def mean_pairwise_distance(images: Tensor, distance: Distance, batch_size: int = 32) -> float:
+    """Compute the mean distance of all pairs of counterfactuals; with LPIPS: sigma_L (Jeanneret et al., ACCV 2022).
 
-    With LPIPS: sigma_L (Jeanneret et al., ACCV 2022). BlobexError for fewer than two.
+    Args:
+        images: Counterfactuals (k,3,H,W) of one image.
+        distance: Distance of images.
+        batch_size: Pairs at once.
+
+    Raises:
+        BlobexError: if there are fewer than two.
 
     >>> black, white = torch.zeros(3, 2, 2), torch.ones(3, 2, 2)
     >>> mean_pairwise_distance(torch.stack([black, white]), lambda a, b: (a - b).abs().mean((1, 2, 3)))
     1.0
     """
-    first, second = _pairs(len(pictures))
-    parts = zip(first.split(batch_size), second.split(batch_size), strict=True)
-    values = torch.cat([distance(pictures[one], pictures[other]) for one, other in parts])
+    first, second = _pairs(len(images))
+    batches = zip(first.split(batch_size), second.split(batch_size), strict=True)
+    values = torch.cat([distance(images[one], images[other]) for one, other in batches])
     return values.double().mean().item()
 
 
 def mean_pairwise_jaccard(changed: Tensor) -> float:
-    """The mean Jaccard distance, 0 to 1, of all pairs of sets of changed blobs (k,K+1) bool, of one picture.
+    """Compute the mean Jaccard distance of all pairs of sets of changed blobs.
 
-    1 where no two explanations change the same blob, 0 where all change the same; two empty sets are the same.
-    BlobexError for fewer than two.
+    Args:
+        changed: Bool (k,K+1), the blobs that each of k counterfactuals of one image changes.
+
+    Returns:
+        0 if all change the same blobs, or none, to 1 if no two change the same blob.
+
+    Raises:
+        BlobexError: if there are fewer than two.
 
     >>> mean_pairwise_jaccard(torch.tensor([[False, True, True, False], [False, False, True, False]]))
     0.5
@@ -45,8 +57,8 @@ def mean_pairwise_jaccard(changed: Tensor) -> float:
 
 
 def _pairs(count: int) -> tuple[Tensor, Tensor]:
-    """The numbers of both sides of every pair."""
+    """Return the indices of both sides of all pairs."""
     if count < 2:
-        raise BlobexError(f"diversity needs two counterfactuals of a picture or more, not {count}")
+        raise BlobexError(f"diversity needs two counterfactuals of an image or more, not {count}")
     first, second = zip(*itertools.combinations(range(count), 2), strict=True)
     return torch.tensor(first), torch.tensor(second)

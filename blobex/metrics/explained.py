@@ -1,4 +1,4 @@
-"""What a set of explanations achieved, from the rows of its table."""
+"""Measures of a set of explanations, from the rows of its table."""
 
 from __future__ import annotations
 
@@ -13,32 +13,36 @@ MEANS = ("perceptual", "l2", "proximity", "reconstruction_perceptual", "reconstr
 
 
 def explanation_measures(rows: Sequence[Mapping[str, Any]], distance: str) -> dict[str, float]:
-    """Flip rate in all and per attribute, the share of reconstructions that agree, and mean distances.
+    """Compute flip rates, the share of reconstructions that agree, and mean distances.
 
-    `distance` is what the perceptual distance is called: it takes the place of `perceptual` in the names.
+    Failed explanations count as not flipped, and are left out of the means. `flipped_by_change` counts the flips whose
+    reconstruction passes the gate: others may be the reconstruction's effect. `flipped_full` is that of the
+    counterfactuals rendered without the photo.
 
-    `flipped_by_change` counts only those flips whose reconstruction stands for the query (see `gate`): the others may
-    be the reconstruction's doing. `flipped_full` is of the counterfactuals rendered anew. A failed explanation counts
-    as not flipped, and its distances, which need not be finite, are left out of the means.
+    Args:
+        rows: Table of explanations, one row each.
+        distance: Name of the perceptual distance, which replaces `perceptual` in the names of measures.
+
+    Raises:
+        BlobexError: if there are no rows.
     """
     if not rows:
         raise BlobexError("the table of explanations is empty: run `dvc repro explain` again")
-    sound = [row for row in rows if not row["failed"]]
+    valid = [row for row in rows if not row["failed"]]
     measures = {
         "explanations": float(len(rows)),
-        "failed": 1 - len(sound) / len(rows),
+        "failed": 1 - len(valid) / len(rows),
         "flip_rate": _share(rows, "flipped"),
         "flipped_full": _share(rows, "flipped_full"),
         "flipped_by_change": sum(row["verdict"] == "flipped" and not row["gate"] for row in rows) / len(rows),
-        "gated": sum(bool(row["gate"]) for row in rows) / len(rows),
+        "gated": _share(rows, "gate"),
         "reconstruction_agrees": _share(rows, "reconstruction_agrees"),
     }
     for attribute in sorted({row["attribute"] for row in rows}):
-        some = [row for row in rows if row["attribute"] == attribute]
-        measures[f"flip_rate_{attribute}"] = _share(some, "flipped")
-    measures["changed_blobs"] = sum(len(row["changed_blobs"]) for row in sound) / max(len(sound), 1)
-    for name in MEANS if sound else ():
-        measures[name.replace("perceptual", distance)] = float(np.mean([row[name] for row in sound], dtype=np.float64))
+        measures[f"flip_rate_{attribute}"] = _share([row for row in rows if row["attribute"] == attribute], "flipped")
+    measures["changed_blobs"] = sum(len(row["changed_blobs"]) for row in valid) / max(len(valid), 1)
+    for name in MEANS if valid else ():
+        measures[name.replace("perceptual", distance)] = float(np.mean([row[name] for row in valid], dtype=np.float64))
     return measures
 
 

@@ -1,8 +1,8 @@
-"""Frechet distance between disjoint halves: sFID (Jeanneret et al., CVPR 2023).
+"""Split Frechet distance, between disjoint halves of a set of images: sFID (Jeanneret et al., CVPR 2023).
 
-A counterfactual differs little from its query, so that the distance between all queries and all their counterfactuals
-is small whatever the counterfactuals look like. Between halves that share no picture it is not. With the same pictures
-on both sides it is the floor: what the number of pictures alone costs.
+A counterfactual differs little from its query, so that the distance between all queries and all counterfactuals is
+small even if these look bad. Between halves that share no image it is not. With the same images on both sides it is the
+smallest value that a number of images allows.
 """
 
 from __future__ import annotations
@@ -15,14 +15,18 @@ from blobex.metrics.features import feature_sets
 from blobex.metrics.frechet import frechet_distance, gaussian
 
 REPEATS = 10
-ONE = ("one network", "one setup")  # whichever: both sides are of the same
+ORIGIN = ("one network", "one setup")  # of the features of both halves
 
 
 def split_frechet(queries: Tensor, counterfactuals: Tensor, seed: int, repeats: int = REPEATS) -> float:
-    """The mean, over random splits, of the distance from one half's counterfactuals to the other half's queries.
+    """Compute the mean Frechet distance from one half's counterfactuals to the other half's queries.
 
-    Features are (N,D), and row i of both is of the same picture. BlobexError for fewer than 4 pictures, sets of
-    different sizes, or features that are not finite.
+    Args:
+        queries, counterfactuals: Features (N,D); rows with one index are of one image.
+        seed, repeats: Seed and number of the random splits.
+
+    Raises:
+        BlobexError: if the sets differ in size, have fewer than 4 rows, or a feature is not finite.
 
     >>> split_frechet(torch.zeros(8, 2), torch.ones(8, 2), seed=0)
     2.0
@@ -33,14 +37,14 @@ def split_frechet(queries: Tensor, counterfactuals: Tensor, seed: int, repeats: 
             f"there are {len(counterfactuals)} counterfactuals of {len(queries)} queries: give one for each"
         )
     distances = [
-        frechet_distance(gaussian(counterfactuals[first], *ONE), gaussian(queries[second], *ONE))
+        frechet_distance(gaussian(counterfactuals[first], *ORIGIN), gaussian(queries[second], *ORIGIN))
         for first, second in splits(len(queries), seed, repeats)
     ]
     return sum(distances) / len(distances)
 
 
 def splits(count: int, seed: int, repeats: int = REPEATS) -> list[tuple[Tensor, Tensor]]:
-    """Random splits of the numbers 0 to count-1 into two halves; the second has one more if `count` is odd.
+    """Split the indices 0 to count-1 at random into two halves; the second has one more if `count` is odd.
 
     >>> [(len(first), len(second)) for first, second in splits(5, seed=0, repeats=2)]
     [(2, 3), (2, 3)]

@@ -1,7 +1,7 @@
-"""How far a mean or a share may be off, given how few values it is taken over.
+"""Bootstrap intervals of means and shares.
 
-Not for distances between sets, such as the FID: a resample holds copies, which move such a distance up by more than the
-interval is wide.
+They do not apply to distances between sets, such as the FID: a resample holds copies, which raise such a distance by
+more than the width of the interval.
 """
 
 from __future__ import annotations
@@ -25,24 +25,31 @@ class Interval:
     count: int  # of values
 
 
-def flat(found: Mapping[str, Interval]) -> dict[str, float]:
-    """Measures for JSON: every mean by its name, its interval's ends and count by the name with an ending.
+def flat(intervals: Mapping[str, Interval]) -> dict[str, float]:
+    """Flatten intervals for JSON: each mean by its name, its interval and count by the name and a suffix.
 
     >>> flat({"flip_rate": Interval(0.9, 0.8, 0.95, 40)})
     {'flip_rate': 0.9, 'flip_rate_low': 0.8, 'flip_rate_high': 0.95, 'flip_rate_count': 40.0}
     """
     flattened: dict[str, float] = {}
-    for name, each in found.items():
-        flattened |= {name: each.mean, f"{name}_low": each.low, f"{name}_high": each.high}
-        flattened[f"{name}_count"] = float(each.count)
+    for name, values in intervals.items():
+        flattened |= {name: values.mean, f"{name}_low": values.low, f"{name}_high": values.high}
+        flattened[f"{name}_count"] = float(values.count)
     return flattened
 
 
 def interval(values: ArrayLike, seed: int, level: float = LEVEL, resamples: int = RESAMPLES) -> Interval:
-    """The mean of n values, and its percentile bootstrap interval (Efron and Tibshirani, 1993, chapter 13).
+    """Compute a mean and its percentile bootstrap interval (Efron and Tibshirani, 1993, chapter 13).
 
-    Values of 0 and 1 give a share; differences of pairs, taken before, give a paired comparison. With one value the
-    interval is that value: it says nothing of the spread. BlobexError: no values, or values that are not finite.
+    Args:
+        values: Values (n,): 0 and 1 for a share, differences of pairs for a paired comparison. The interval of a single
+            value is that value.
+        seed: Seed of the resamples.
+        level: Coverage of the interval, 0 to 1.
+        resamples: Number of resamples.
+
+    Raises:
+        BlobexError: if there are no values, or a value is not finite.
 
     >>> interval([1, 1, 1], seed=0)
     Interval(mean=1.0, low=1.0, high=1.0, count=3)

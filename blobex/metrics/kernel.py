@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchmetrics.image.kid import poly_mmd
 
 from blobex.core.errors import BlobexError
 from blobex.metrics.features import feature_sets
@@ -47,6 +46,8 @@ def kernel_distance(
     >>> kernel_distance(torch.zeros(4, 1), torch.zeros(4, 1), seed=0, subsets=2, subset_size=3)
     KernelDistance(mean=0.0, deviation=0.0, subsets=2, subset_size=3)
     """
+    from torchmetrics.image.kid import poly_mmd  # slow to import
+
     if subsets < 1 or subset_size < 2:
         raise BlobexError(f"{subsets} subsets of {subset_size} images measure nothing: take 1 of 2 or more")
     sets = feature_sets(a, b, least=subset_size)

@@ -110,7 +110,7 @@ OTHERS = [
     fid("an unknown device", "--device tpu", "unknown device 'tpu'"),
     fid("another network", "--network inception", "is of parser features, not of inception"),
     fid("no pictures for the kernel", "--kid none", "there is no folder none"),
-    fid("too few pictures for the kernel", "--kid photos", "4 pictures or more"),
+    fid("too few pictures for the kernel", "--kid photos", "4 images or more"),
     fid("a checkpoint that is a file", "--checkpoint photo.png", "photo.png is a file"),
     fid("a checkpoint that is none", "--checkpoint none", "no blobgan weights in none"),
     fid("an output that is a folder", "--out photos", "cannot write photos"),

@@ -1,4 +1,4 @@
-"""COUT against curves worked out by hand and against a loop over pixels."""
+"""COUT against curves by hand and against a loop over pixels."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from blobex.core.errors import BlobexError
 from blobex.metrics.cout import attribute_scores, cout
 
 
-def share(pictures: Tensor, _: Tensor) -> Tensor:
-    """A linear model: the wanted outcome's probability is the mean of the picture, the original's the rest."""
-    wanted = pictures.mean((1, 2, 3))
+def share(images: Tensor, _: Tensor) -> Tensor:
+    """A linear model: the wanted outcome's probability is the mean of the image, the original's the rest."""
+    wanted = images.mean((1, 2, 3))
     return torch.stack([wanted, 1 - wanted], dim=1)
 
 
@@ -30,28 +30,28 @@ def test_linear_model_by_hand() -> None:
     assert cout(query, one, share, steps=2).item() == pytest.approx((0 + 0.375) / 2 - (1 + 0.625) / 2)
 
 
-def test_the_largest_difference_goes_first_and_ties_go_by_place() -> None:
+def test_largest_differences_are_replaced_first() -> None:
     query, counterfactual = torch.zeros(1, 3, 1, 4), torch.zeros(1, 3, 1, 4)
     counterfactual[0, 0, 0] = torch.tensor([0.2, -0.9, 0.5, 0.2])
     seen = []
 
-    def scores(pictures: Tensor, _: Tensor) -> Tensor:
-        seen.append(pictures[0, 0, 0].ne(0).int().tolist())
-        return torch.zeros(len(pictures), 2)
+    def scores(images: Tensor, _: Tensor) -> Tensor:
+        seen.append(images[0, 0, 0].ne(0).int().tolist())
+        return torch.zeros(len(images), 2)
 
     cout(query, counterfactual, scores, steps=4)
     assert seen == [[0, 0, 0, 0], [0, 1, 0, 0], [0, 1, 1, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
 
 
-def test_extremes_and_identical_pictures() -> None:
+def test_extremes_and_identical_images() -> None:
     query, other = torch.zeros(2, 3, 4, 4), torch.ones(2, 3, 4, 4)
 
     def certain(value: float) -> object:
-        return lambda pictures, _: torch.tensor([[value, 1 - value]]).expand(len(pictures), 2)
+        return lambda images, _: torch.tensor([[value, 1 - value]]).expand(len(images), 2)
 
     assert cout(query, other, certain(1.0)).tolist() == [1, 1]
     assert cout(query, other, certain(0.0)).tolist() == [-1, -1]
-    # no pixel moves: the curves are constant, at the query's own probabilities
+    # no pixel is replaced: the curves are constant, at the query's own probabilities
     torch.testing.assert_close(cout(query + 0.3, query + 0.3, share), torch.full((2,), 0.3 - 0.7))
 
 
@@ -62,10 +62,10 @@ def pairs(count: int = 7) -> tuple[Tensor, Tensor]:
     return queries, torch.where(changed, torch.rand(count, 3, 5, 6, generator=random), queries)
 
 
-def weighted(pictures: Tensor, numbers: Tensor) -> Tensor:
+def weighted(images: Tensor, numbers: Tensor) -> Tensor:
     """A model that differs from explanation to explanation."""
     weights = torch.linspace(-3, 3, 90).view(3, 5, 6).double()
-    logits = (pictures.double() * weights).sum((1, 2, 3)) + numbers
+    logits = (images.double() * weights).sum((1, 2, 3)) + numbers
     return attribute_scores(logits, numbers % 2 == 0)
 
 
@@ -90,7 +90,7 @@ def test_equals_a_loop_over_pixels() -> None:
     np.testing.assert_allclose(cout(queries, counterfactuals, weighted, steps), expected, atol=1e-6)
 
 
-def test_batches_do_not_matter() -> None:
+def test_results_do_not_depend_on_the_batch_size() -> None:
     queries, counterfactuals = pairs()
     whole = cout(queries, counterfactuals, weighted, steps=9, batch_size=100)
     for size in (1, 3):
@@ -98,12 +98,12 @@ def test_batches_do_not_matter() -> None:
     assert cout(queries[:0], counterfactuals[:0], weighted).shape == (0,)
 
 
-def test_nan_stays_and_bad_input_is_refused() -> None:
+def test_nan_and_invalid_input() -> None:
     query, other = torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2, 2)
-    assert cout(query, other, lambda pictures, _: torch.full((len(pictures), 2), torch.nan)).isnan().all()
+    assert cout(query, other, lambda images, _: torch.full((len(images), 2), torch.nan)).isnan().all()
     with pytest.raises(BlobexError, match="one shape"):
         cout(query, other[:, :, :1], share)
     with pytest.raises(BlobexError, match="one step"):
         cout(query, other, share, steps=0)
     with pytest.raises(BlobexError, match="wanted and of the original"):
-        cout(query, other, lambda pictures, _: pictures.mean((1, 2, 3)))
+        cout(query, other, lambda images, _: images.mean((1, 2, 3)))

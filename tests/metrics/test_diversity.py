@@ -1,4 +1,4 @@
-"""Diversity worked out by hand and against scipy's Jaccard distance."""
+"""Diversity by hand and against the Jaccard distance of scipy."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_jaccard_equals_scipy() -> None:
     assert mean_pairwise_jaccard(changed) == pytest.approx(scipy.spatial.distance.pdist(changed, "jaccard").mean())
 
 
-def test_one_explanation_has_no_diversity() -> None:
+def test_a_single_counterfactual_raises() -> None:
     with pytest.raises(BlobexError, match="two counterfactuals"):
         mean_pairwise_jaccard(torch.ones(1, 4).bool())
     with pytest.raises(BlobexError, match="two counterfactuals"):

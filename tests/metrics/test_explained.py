@@ -1,4 +1,4 @@
-"""Measures of a set of explanations, against counts made by hand."""
+"""Measures of a set of explanations against counts by hand."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The Frechet distance between disjoint halves against numpy and scipy on the same splits."""
+"""Split Frechet distance against numpy and scipy on the same splits."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_equals_scipy_on_the_same_splits() -> None:
 
 
 @pytest.mark.parametrize("count", [4, 7, 100])
-def test_halves_share_nothing_and_leave_nothing_out(count: int) -> None:
+def test_halves_are_disjoint_and_complete(count: int) -> None:
     parts = splits(count, seed=0, repeats=6)
     for first, second in parts:
         assert (len(first), len(second)) == (count // 2, count - count // 2)
@@ -38,8 +38,8 @@ def test_halves_share_nothing_and_leave_nothing_out(count: int) -> None:
     assert len({tuple(first.tolist()) for first, _ in parts}) > 1
 
 
-def test_counterfactuals_are_not_compared_with_their_own_queries() -> None:
-    """Copies of the queries are as far as any two halves of the queries: not at 0, where the plain distance is."""
+def test_counterfactuals_are_compared_with_queries_of_other_images() -> None:
+    """Copies of the queries are as far away as one half of the queries is from the other, not at distance 0."""
     queries = features(1, count=40, size=8)
     nearly = queries + 1e-3 * features(2, count=40, size=8)
     floor = split_frechet(queries, queries, seed=0)
@@ -47,17 +47,17 @@ def test_counterfactuals_are_not_compared_with_their_own_queries() -> None:
     assert split_frechet(queries, nearly, seed=0) == pytest.approx(floor, rel=0.01)
 
 
-def test_the_floor_falls_with_the_number_of_pictures() -> None:
+def test_distance_of_copies_falls_with_the_number_of_images() -> None:
     few, many = (split_frechet(features(1, count), features(2, count), seed=0) for count in (40, 4000))
     assert many < 0.02 < 10 * many < few
 
 
-def test_equals_the_distance_of_shifted_gaussians_for_many_pictures() -> None:
-    """|0.5|^2 times 6 features (closed form of gaussians with one covariance)."""
+def test_equals_the_closed_form_for_many_images() -> None:
+    """|0.5|^2 times 6 features (Gaussians with equal covariances)."""
     assert split_frechet(features(1, 20_000), features(2, 20_000, shift=0.5), seed=0) == pytest.approx(1.5, rel=0.03)
 
 
-def test_the_order_of_pictures_matters_no_more_than_the_seed() -> None:
+def test_order_of_images_has_as_little_influence_as_the_seed() -> None:
     queries, counterfactuals = features(1, count=400), features(2, count=400, shift=0.3)
     order = torch.randperm(400, generator=torch.Generator().manual_seed(9))
     by_seed = [split_frechet(queries, counterfactuals, seed) for seed in range(12)]
@@ -66,10 +66,10 @@ def test_the_order_of_pictures_matters_no_more_than_the_seed() -> None:
     assert abs(shuffled - np.mean(by_seed)) < 4 * np.std(by_seed)
 
 
-def test_what_cannot_be_split_is_refused() -> None:
+def test_invalid_input_raises() -> None:
     with pytest.raises(BlobexError, match="119 counterfactuals of 120 queries"):
         split_frechet(features(1), features(2)[1:], 0)
-    with pytest.raises(BlobexError, match="has 3 pictures: this measure needs 4 or more"):
+    with pytest.raises(BlobexError, match="has 3 images: this measure needs 4 or more"):
         split_frechet(features(1, 3), features(2, 3), 0)
     with pytest.raises(BlobexError, match="not finite"):
         split_frechet(features(1), features(2) * float("nan"), 0)

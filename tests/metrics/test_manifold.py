@@ -1,4 +1,4 @@
-"""Precision and recall against cases on a line, worked by hand, and scipy's distances."""
+"""Precision and recall against cases on a line, worked out by hand, and distances by scipy."""
 
 import numpy as np
 import pytest
@@ -38,9 +38,9 @@ def test_on_a_line_with_two_neighbours() -> None:
     assert precision_recall(real, generated[1:], neighbours=2) == PrecisionRecall(1 / 3, 0.0)
 
 
-@pytest.mark.parametrize("held", [1, 100, 2**24])
+@pytest.mark.parametrize("in_memory", [1, 100, 2**24])
 @pytest.mark.parametrize("neighbours", [1, 3, 5])
-def test_equals_scipys_distances_sorted_whatever_is_held_in_memory(neighbours: int, held: int) -> None:
+def test_equals_sorted_distances_of_scipy_whatever_fits_in_memory(neighbours: int, in_memory: int) -> None:
     real, generated = cloud(1, 50), cloud(2, 37, shift=1.5)
 
     def share(points: Tensor, centres: Tensor) -> float:
@@ -48,32 +48,32 @@ def test_equals_scipys_distances_sorted_whatever_is_held_in_memory(neighbours: i
         radii = np.sort(cdist(b, b), axis=1)[:, neighbours]  # column 0 is the point itself
         return float(np.mean([np.any(np.linalg.norm(point - b, axis=1) <= radii) for point in a]))
 
-    found = precision_recall(real, generated, neighbours, held)
-    assert found == PrecisionRecall(share(generated, real), share(real, generated))
-    assert 0 < found.precision < 1 and 0 < found.recall < 1
+    result = precision_recall(real, generated, neighbours, in_memory)
+    assert result == PrecisionRecall(share(generated, real), share(real, generated))
+    assert 0 < result.precision < 1 and 0 < result.recall < 1
 
 
 def test_properties() -> None:
     real = cloud(1, 60)
     assert precision_recall(real, real.clone()) == PrecisionRecall(1.0, 1.0)
     assert precision_recall(real, real + 1000) == PrecisionRecall(0.0, 0.0)
-    narrow = precision_recall(real, 0.1 * cloud(2, 60))  # good pictures of a few kinds
+    narrow = precision_recall(real, 0.1 * cloud(2, 60))  # good images of a few kinds
     assert narrow.precision > 0.95 and narrow.recall < 0.3
     swapped = precision_recall(0.1 * cloud(2, 60), real)
     assert (swapped.precision, swapped.recall) == (narrow.recall, narrow.precision)
 
 
-def test_a_neighbour_is_another_picture_and_copies_are_refused() -> None:
+def test_neighbours_are_other_images_and_many_copies_raise() -> None:
     real, twice = cloud(1, 20), cloud(1, 20).repeat(2, 1)
     assert precision_recall(real, twice).precision == 1.0  # two of each are fewer than k + 1 = 4
-    with pytest.raises(BlobexError, match=r"4 or more generated pictures have the same features .* number 0"):
+    with pytest.raises(BlobexError, match=r"4 or more generated images have the same features .* number 0"):
         precision_recall(real, cloud(1, 20).repeat(4, 1))
     copies = torch.cat([cloud(3, 5), cloud(1, 1).repeat(4, 1)])
-    with pytest.raises(BlobexError, match=r"4 or more real pictures have the same features .* number 5"):
+    with pytest.raises(BlobexError, match=r"4 or more real images have the same features .* number 5"):
         precision_recall(copies, real)
 
 
-def test_what_cannot_be_measured_is_refused() -> None:
+def test_invalid_input_raises() -> None:
     with pytest.raises(BlobexError, match="has 3 images: this measure needs 4 or more"):
         precision_recall(cloud(1, 3), cloud(2, 10))
     with pytest.raises(BlobexError, match="needs 4 or more"):

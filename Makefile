@@ -1,7 +1,7 @@
-# Targets for people: `make` lists them.
+# Commands of the project; `make` lists them.
 PYTHON ?= python3
 SETUP ?= rect
-# The shapes whose reference weights are stored.
+# Setups with stored reference weights.
 REFERENCE = square rect
 ACTIONS = --attribute forward --attribute stop --attribute left --attribute right
 PROFILE ?= synthetic
@@ -22,12 +22,12 @@ export BLOBEX_STORAGE := $(STORAGE)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: same help setup demo app short test test-slow chaos chaos-sweep check profile code repro ui dag bench release report notebooks docs data external remote-s3 sweep-cf sweep-invert sweep-encoder sweep-apply requirements clean-demo
+.PHONY: help setup demo app short test test-slow chaos chaos-sweep check same profile code repro ui dag bench release report notebooks docs data external remote-s3 sweep-cf sweep-invert sweep-encoder sweep-apply requirements clean-demo
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-setup: $(READY) ## make .venv with every pinned package
+setup: $(READY) ## create .venv with every pinned package
 
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "blobex needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
@@ -45,11 +45,11 @@ demo: $(READY) ## explain road scenes with the reference models
 		echo "Query, reconstruction and counterfactuals: demo/$$setup/snapshot_0.png"; \
 	done
 
-app: $(READY) ## serve a page to explain pictures by hand (DIR=short: with the models of make short; PORT=7860)
+app: $(READY) ## serve the web page (PORT=7860; DIR=short: with the models of make short)
 	@[ $(DIR) != . ] || dvc pull --quiet --allow-missing
 	@cd $(DIR) && blobex app $(if $(PORT),--port $(PORT)) $(if $(filter command line,$(origin SETUP)),--setup $(SETUP))
 
-short: $(READY) ## train a short model in short/ (SETUP=rect; some 10 minutes) and explain photos with it
+short: $(READY) ## train a small model in short/ and explain photos with it (SETUP=rect; about 10 minutes)
 	@mkdir -p short && cp -r blobex dvc.yaml profiles short/
 	@cd short && { [ -d .dvc ] || dvc init --quiet --no-scm; } && dvc config core.analytics false
 	@cd short && python -m blobex.config.profile short && python -m blobex.stages.code
@@ -60,13 +60,13 @@ test: $(READY) ## lint, type-check and test
 	ruff check . && ruff format --check . && mypy
 	python -m pytest -q -n auto
 
-test-slow: $(READY) ## the tests that take minutes
+test-slow: $(READY) ## run the tests that take minutes
 	OMP_NUM_THREADS=1 python -m pytest -q -m slow -n auto --dist loadfile
 
-chaos: $(READY) ## kill every stage ten times, at random moments: what comes out must be as if nothing had happened
+chaos: $(READY) ## kill every stage at ten random moments; the results must be those of an undisturbed run
 	python tests/chaos.py
 
-chaos-sweep: $(READY) ## kill 20 workers of a small sweep at random moments, and the sweep itself: no trial may be lost or run twice
+chaos-sweep: $(READY) ## kill workers of a small sweep, and the sweep, at random moments; no trial may be lost or run twice
 	PYTHONPATH=. python tests/chaos_sweep.py
 
 check: test ## the same as test
@@ -77,7 +77,7 @@ same: $(READY) ## compare all results of HEAD with those of another commit, byte
 profile: $(READY) ## write a profile to params.yaml (PROFILE=smoke|short|synthetic|bdd100k)
 	@python -m blobex.config.profile $(PROFILE)
 
-code: $(READY) ## describe the code of every stage in code/*.txt, which DVC watches
+code: $(READY) ## write code/*.txt, the hashes of the code of every stage
 	@python -m blobex.stages.code
 
 repro: code ## run every stage whose code, data or parameters changed
@@ -86,16 +86,16 @@ repro: code ## run every stage whose code, data or parameters changed
 dag: $(READY) ## print the pipeline of one setup as a Mermaid graph
 	dvc dag --mermaid evaluate@$(SETUP)
 
-bench: $(READY) ## measure a trained setup's speed against the published way (SETUP=rect, DIR=short: those of make short; many minutes)
+bench: $(READY) ## measure the speed of a trained setup beside the published method (SETUP=rect; DIR=short; many minutes)
 	cd $(DIR) && python -m blobex.stages.bench $(SETUP)
 
-release: $(READY) ## promote networks as the reference: models/release/SETUP, and MLflow's alias (SETUP=square, rect or all)
+release: $(READY) ## copy networks to models/release/SETUP and set their alias in MLflow (SETUP=square, rect or all; DIR=short)
 	cd $(DIR) && blobex release --setup $(SETUP)
 
-report: $(READY) ## put all results on one page, reports/report/report.html (DIR=short: those of make short)
+report: $(READY) ## render all results as one page, reports/report/report.html (DIR=short)
 	cd $(DIR) && python -m blobex.stages.report
 
-notebooks: $(READY) ## run notebooks/*.ipynb anew, in place, with the reference weights
+notebooks: $(READY) ## execute notebooks/*.ipynb in place with the reference weights
 	dvc pull --quiet --allow-missing
 	jupyter execute --inplace --timeout=600 --NotebookClient.record_timing=False notebooks/*.ipynb
 
@@ -106,30 +106,30 @@ docs: $(READY) ## build the documentation in site/, offline; warnings and dead l
 sweep-cf: $(READY) ## tune the search of a setup (SETUP=rect TRIALS=50 WORKERS=2 NAME=study; STORAGE=URL before `make`)
 	cd $(DIR) && blobex sweep cf $(SWEEP)
 
-sweep-invert: $(READY) ## tune the inversion of a setup (as sweep-cf)
+sweep-invert: $(READY) ## tune the inversion of a setup (options of sweep-cf)
 	cd $(DIR) && blobex sweep invert $(SWEEP)
 
-sweep-encoder: $(READY) ## tune the encoder's first training (as sweep-cf)
+sweep-encoder: $(READY) ## tune the pretraining of the encoder (options of sweep-cf)
 	cd $(DIR) && blobex sweep encoder $(SWEEP)
 
-sweep-apply: $(READY) ## write what a sweep found into params.yaml (SETUP=rect or NAME=study; KIND=invert or encoder)
+sweep-apply: $(READY) ## write the best settings of a sweep to params.yaml (SETUP=rect or NAME=study; KIND=invert or encoder)
 	cd $(DIR) && blobex sweep apply $(NAME) --kind $(KIND)
 
-data: $(READY) ## name what is missing in data.root; write the manifest that DVC watches, <data.root>.json
+data: $(READY) ## list the missing parts of data.root, and write its manifest <data.root>.json, which DVC tracks
 	@blobex data
 
-external: $(READY) ## list the weights from elsewhere: what each is for, where it belongs, whether it is whole
+external: $(READY) ## list the weights of other projects: purpose, path, and whether they are intact
 	@blobex external
 
-remote-s3: $(READY) ## keep weights and MLflow's files in a bucket (BUCKET=name PREFIX=blobex ENDPOINT=http://host:port)
+remote-s3: $(READY) ## store weights and MLflow's files in a bucket (BUCKET=name PREFIX=blobex ENDPOINT=http://host:port)
 	@test -n "$(BUCKET)" || { echo "name a bucket: make remote-s3 BUCKET=name"; exit 1; }
 	@cd $(DIR) && blobex remote s3 "$(BUCKET)" --prefix "$(PREFIX)" $(if $(ENDPOINT),--endpoint "$(ENDPOINT)")
 
-ui: $(READY) ## serve MLflow's pages on http://127.0.0.1:5000 (DIR=short: those of make short)
+ui: $(READY) ## serve MLflow's pages on http://127.0.0.1:5000 (DIR=short)
 	cd $(DIR) && blobex ui --port 5000
 
-requirements: $(READY) ## pin what pyproject.toml names (pins that still fit stay)
+requirements: $(READY) ## pin the packages of pyproject.toml; pins that still fit stay
 	uv pip compile pyproject.toml --extra dev --extra docs --extra postgresql --python-version 3.11 --no-annotate --no-header --quiet --output-file requirements.txt
 
-clean-demo: ## remove what `make demo` and `make short` made
+clean-demo: ## remove the results of make demo and make short
 	rm -rf demo short

@@ -1,1 +1,1 @@
-"""The local page: explain pictures by hand."""
+"""Local web page to explain images by hand."""

@@ -1,7 +1,7 @@
-"""Who may talk to the server: pages that it served itself.
+"""Protection against requests of other web pages.
 
-Any page that a browser shows can send requests to this machine. A page of another name is told by Origin; one whose
-name was made to point here (DNS rebinding) by Host, which then is a name, and not an address.
+Any page in a browser can send requests to this machine. Pages of other sites are recognised by the Origin header, and
+DNS rebinding by the Host header, which then is a name instead of an address.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HEADERS = {
 
 
 class Guard:
-    """Refuses, with 403, what another page sends, and adds to answers what keeps this page to itself."""
+    """Middleware that refuses requests of other pages with 403 and adds security headers to responses."""
 
     def __init__(self, app: ASGIApp, names: tuple[str, ...] = ()) -> None:
         self.app, self.names = app, ("localhost", *names)
@@ -34,7 +34,7 @@ class Guard:
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
         if scope["type"] != "http":
-            return None  # there are no web sockets here
+            return None  # no web sockets
 
         async def guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -43,20 +43,20 @@ class Guard:
                     headers[name] = value
             await send(message)
 
-        refusal = refused(Headers(scope=scope), self.names)
-        if refusal:
-            return await JSONResponse({"error": refusal}, 403)(scope, receive, guarded)
+        reason = refusal(Headers(scope=scope), self.names)
+        if reason:
+            return await JSONResponse({"error": reason}, 403)(scope, receive, guarded)
         return await self.app(scope, receive, guarded)
 
 
-def refused(headers: Headers, names: tuple[str, ...]) -> str:
-    """Why a request is refused; empty if it is not. `names` are those that the server may be called by."""
+def refusal(headers: Headers, names: tuple[str, ...]) -> str:
+    """Return why a request is refused, or an empty text; `names` are host names that it may use."""
     host, origin = headers.get("host", ""), headers.get("origin")
     try:
-        called = (urlsplit(f"//{host}").hostname or "").lower()
+        hostname = (urlsplit(f"//{host}").hostname or "").lower()
     except ValueError:
-        called = ""
-    if called not in names and not _is_address(called):
+        hostname = ""
+    if hostname not in names and not _is_address(hostname):
         return "the page must be opened by an address such as http://127.0.0.1:7860, not by another name"
     if origin is not None and (urlsplit(origin).netloc or "null").lower() != host.lower():
         return "another page may not use this server"

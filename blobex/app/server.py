@@ -1,4 +1,4 @@
-"""The page and what it asks for, over HTTP. No scene is kept here: the page holds it and sends it along."""
+"""HTTP server of the page. It is stateless: the page holds the scene and sends it with each request."""
 
 from __future__ import annotations
 
@@ -22,21 +22,20 @@ from starlette.routing import Route
 
 from blobex.app import answers
 from blobex.app.guard import Guard
-from blobex.app.jobs import UNFORESEEN, Event, Progress, events
-from blobex.app.studio import Studio
+from blobex.app.jobs import UNEXPECTED, Event, Progress, events
+from blobex.app.studio import Scene, Studio
 from blobex.app.wire import WireQuestion, WireSample, WireScene, read, read_json, short_name, shortened
 from blobex.config.read import load_params
 from blobex.core.errors import BlobexError
 from blobex.networks.weights import CONFIG
 
-LARGEST = 64 * 2**20  # bytes of an uploaded picture
-LARGEST_JSON = 32 * 2**20
+MAX_UPLOAD, MAX_JSON = 64 * 2**20, 32 * 2**20  # bytes
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 def application(studio: Studio, names: tuple[str, ...] = ()) -> Starlette:
-    """The ASGI application; `names` are host names, beside localhost, that it may be called by."""
+    """Build the ASGI application; `names` are host names that it may be reached by, besides localhost."""
     api = _Api(studio)
     routes = [
         Route("/", _file("page.html")),
@@ -47,7 +46,7 @@ def application(studio: Studio, names: tuple[str, ...] = ()) -> Starlette:
         Route("/api/draw", api.draw, methods=["POST"]),
         Route("/api/explain", api.explain, methods=["POST"]),
     ]
-    handlers: Any = {BlobexError: _told, HTTPException: _refused, Exception: _unforeseen}
+    handlers: Any = {BlobexError: _invalid, HTTPException: _refused, Exception: _unexpected}
     return Starlette(routes=routes, middleware=[Middleware(Guard, names=names)], exception_handlers=handlers)
 
 
@@ -61,37 +60,42 @@ def serve(
     device: str | None = None,
     ready: Callable[[str], None] = print,
 ) -> None:
-    """Serve the page until Ctrl-C; `ready` is told its address. BlobexError: as Explainer.load, or the port is taken.
+    """Serve the page until Ctrl-C.
 
-    The setup is, if None, the first one that has a trained generator.
+    Args:
+        setup: square or rect; None: the first with a trained generator.
+        ready: Called with the page's address.
+
+    Raises:
+        BlobexError: As `Explainer.load`, or the port is taken.
     """
     values = load_params(params)
     studio = Studio.open(setup or trained(models), models, values, device, decision)
     with listening(host, port) as bound:
-        shown = f"[{host}]" if ":" in host else host
-        ready(f"http://{shown}:{bound.getsockname()[1]}")
+        url_host = f"[{host}]" if ":" in host else host
+        ready(f"http://{url_host}:{bound.getsockname()[1]}")
         config = uvicorn.Config(application(studio, (host.lower(),)), log_level="warning", timeout_graceful_shutdown=1)
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[bound])
 
 
 def trained(models: Path) -> str:
-    """The first setup of which there is a generator; BlobexError if there is none."""
-    found = sorted(path.parent.name for path in (models / "blobgan").glob(f"*/{CONFIG}"))
-    if not found:
+    """Return the first setup with a trained generator; BlobexError without one."""
+    setups = sorted(path.parent.name for path in (models / "blobgan").glob(f"*/{CONFIG}"))
+    if not setups:
         raise BlobexError(f"there are no trained networks in {models}: run `dvc pull --allow-missing` or `make short`")
-    return found[0]
+    return setups[0]
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket bound to host and port, 0 being any that is free."""
+    """Bind a socket to host and port; 0 takes any free port."""
     with contextlib.ExitStack() as unless_bound:
         try:
             family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
             bound = unless_bound.enter_context(socket.socket(family, kind, protocol))
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)
-            bound.listen()  # from now on, so that whoever is told the address is answered
+            bound.listen()  # before the address is announced
         except OSError as error:
             raise BlobexError(f"cannot listen on {host}, port {port} ({error.strerror}): give another port") from error
         unless_bound.pop_all()
@@ -99,7 +103,7 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 class _Api:
-    """The endpoints. What is long runs in a thread, one at a time; so does what is short, beside it."""
+    """Endpoints. Long jobs run in a thread, one at a time; short ones too, beside them."""
 
     def __init__(self, studio: Studio) -> None:
         self.studio, self.long, self.short = studio, threading.Lock(), threading.Lock()
@@ -108,13 +112,11 @@ class _Api:
         return await self._answer(answers.model, self.studio, request.query_params.get("decision"))
 
     async def sample(self, request: Request) -> Response:
-        asked = read(WireSample, await _json(request), "sample")
-        return await self._answer(self._sample, asked)
+        wire = read(WireSample, await _json(request), "sample")
+        return await self._answer(self._sample, wire)
 
-    def _sample(self, asked: WireSample) -> Event:
-        scene = self.studio.sample(asked.seed, asked.truncation)
-        drawn = answers.drawing(self.studio.draw(scene, asked.decision))
-        return {"scene": answers.wire_scene(scene), "drawing": drawn}
+    def _sample(self, wire: WireSample) -> Event:
+        return self._drawn(self.studio.sample(wire.seed, wire.truncation), wire.decision)
 
     async def draw(self, request: Request) -> Response:
         wire = read(WireScene, await _json(request), "scene")
@@ -125,14 +127,13 @@ class _Api:
 
     async def photo(self, request: Request) -> Response:
         name, decision = (request.query_params.get(key) for key in ("name", "decision"))
-        data = await _body(request, LARGEST)
-        picture = await run_in_threadpool(self.studio.fitted, data, name or "photo")
+        data = await _body(request, MAX_UPLOAD)
+        image = await run_in_threadpool(self.studio.fitted, data, name or "photo")
         explainer = await run_in_threadpool(self.studio.explainer, decision)
         invert = explainer.params.invert
 
         def work(progress: Progress) -> Event:
-            scene = self.studio.invert(picture, short_name(name or "photo"), progress, decision)
-            return {"scene": answers.wire_scene(scene), "drawing": answers.drawing(self.studio.draw(scene, decision))}
+            return self._drawn(self.studio.invert(image, short_name(name or "photo"), progress, decision), decision)
 
         steps = (invert.square if self.studio.setup == "square" else invert.rect).steps
         return await _stream(events(work, self.long, steps))
@@ -145,13 +146,17 @@ class _Api:
         scene = await run_in_threadpool(answers.to_scene, wire, self.studio)
         explainer = await run_in_threadpool(self.studio.explainer, wire.decision)
         asked = answers.request(question, explainer.decision.kind)
-        await run_in_threadpool(explainer.plan, asked)
+        await run_in_threadpool(explainer.plan, asked)  # refuses invalid requests at once
 
         def work(progress: Progress) -> Event:
-            found, archive = self.studio.explain(scene, asked, progress, wire.decision)
-            return answers.explained(found, archive, self.studio.names)
+            records, archive = self.studio.explain(scene, asked, progress, wire.decision)
+            return answers.explained(records, archive, self.studio.names)
 
         return await _stream(events(work, self.long))
+
+    def _drawn(self, scene: Scene, decision: str | None) -> Event:
+        drawing = answers.drawing(self.studio.draw(scene, decision))
+        return {"scene": answers.wire_scene(scene), "drawing": drawing}
 
     async def _answer(self, function: Callable[..., Event], *arguments: Any) -> Response:
         def work() -> Event:
@@ -161,14 +166,14 @@ class _Api:
         return JSONResponse(await run_in_threadpool(work))
 
 
-async def _stream(found: AsyncGenerator[Event]) -> Response:
-    """Events as lines of JSON, with status 422 if the first one is an error."""
-    first = await anext(found)
+async def _stream(progress: AsyncGenerator[Event]) -> Response:
+    """Stream events as lines of JSON, with status 422 if the first is an error."""
+    first = await anext(progress)
 
     async def lines() -> AsyncIterator[str]:
-        async with contextlib.aclosing(found):
+        async with contextlib.aclosing(progress):
             yield json.dumps(first) + "\n"
-            async for event in found:
+            async for event in progress:
                 yield json.dumps(event) + "\n"
 
     return StreamingResponse(lines(), 422 if "error" in first else 200, media_type="application/x-ndjson")
@@ -180,14 +185,14 @@ async def _body(request: Request, largest: int) -> bytes:
         parts.append(part)
         length += len(part)
         if length > largest:
-            raise HTTPException(413, f"what was sent is larger than {largest >> 20} MiB: make it smaller")
+            raise HTTPException(413, f"the request is larger than {largest >> 20} MiB: make it smaller")
     return b"".join(parts)
 
 
 async def _json(request: Request) -> Any:
     if request.headers.get("content-type", "").split(";")[0].strip() != "application/json":
-        raise HTTPException(415, "the request must be of type application/json")
-    return read_json(await _body(request, LARGEST_JSON))
+        raise HTTPException(415, "the request must have the type application/json")
+    return read_json(await _body(request, MAX_JSON))
 
 
 def _page_files() -> list[str]:
@@ -199,15 +204,15 @@ def _file(name: str) -> Callable[[Request], Response]:
     return lambda _: Response(content, media_type=TYPES[Path(name).suffix])
 
 
-async def _told(_: Request, error: Exception) -> Response:
+async def _invalid(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": shortened(str(error))}, 422)
 
 
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    told = {404: "there is nothing at this address", 405: "this address is for other requests"}
-    return JSONResponse({"error": told.get(error.status_code, error.detail)}, error.status_code)
+    messages = {404: "there is nothing at this address", 405: "this address does not support this method"}
+    return JSONResponse({"error": messages.get(error.status_code, error.detail)}, error.status_code)
 
 
-async def _unforeseen(_: Request, __: Exception) -> Response:
-    return JSONResponse({"error": UNFORESEEN}, 500)
+async def _unexpected(_: Request, __: Exception) -> Response:
+    return JSONResponse({"error": UNEXPECTED}, 500)

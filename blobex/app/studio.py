@@ -1,4 +1,4 @@
-"""All that the page asks for, computed: samples, inversions, renderings and explanations of one setup's pictures."""
+"""Computations of the page: samples, inversions, renderings and explanations of one setup's images."""
 
 from __future__ import annotations
 
@@ -40,54 +40,55 @@ from blobex.layout.vector import VectorForm
 from blobex.networks.blobgan import BlobGAN, load_blobgan
 from blobex.networks.weights import CONFIG
 
-MAX_PIXELS = 20_000_000  # of an uploaded picture
-FINEST = 64  # rows of the map that says which blob is where
+MAX_PIXELS = 20_000_000  # of an uploaded image
+MAP_ROWS = 64  # most rows of the map of dominant blobs
 
-Look = Callable[[Callable[[], Tensor]], None]  # told at each step how to make its picture (3,H,W)
+OnStep = Callable[[Callable[[], Tensor]], None]  # called at each step with a function that makes its image (3,H,W)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and its blobs, of one picture and on the CPU."""
+    """An image and its layout, on the CPU."""
 
     name: str
-    photo: Tensor | None  # 3,H,W in [-1,1]; None: the picture is what the blobs are rendered as
-    start: BlobLayout  # the photo's blobs
-    layout: BlobLayout  # the same, edited
+    photo: Tensor | None  # 3,H,W in [-1,1]; None: the image is the rendered layout
+    start: BlobLayout  # of the photo
+    layout: BlobLayout  # as edited
 
     @property
     def edited(self) -> bool:
-        return not _same(self.start, self.layout)
+        """Whether the layout differs from the photo's."""
+        return not _equal(self.start, self.layout)
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """What the page shows of a scene."""
+    """Image, blobs and decision of a scene."""
 
-    picture: Tensor  # 3,H,W in [-1,1]
-    outlines: list[list[float]]  # of each blob: x, y, half-axis along, across (picture heights), angle (radians)
-    areas: list[float]  # of background and blobs: the share of the picture that each paints
-    owners: np.ndarray  # h,w, at most FINEST rows: which blob paints most there; -1 is the background
-    said: list[float]  # of each of the model's outputs: its probability, or the share of the picture
+    image: Tensor  # 3,H,W in [-1,1]
+    outlines: list[list[float]]  # per blob: x, y, half-axes (image heights), angle (radians)
+    areas: list[float]  # shares of the image that background and blobs paint
+    owners: np.ndarray  # dominant blobs (h,w), at most MAP_ROWS rows; -1: the background
+    probabilities: list[float]  # of each output, or its share of the image
 
 
 @dataclass
 class Studio:
-    """The networks of a setup, and each model in question as soon as it is asked for."""
+    """Networks of a setup, with decision models loaded on demand."""
 
     setup: str
     models: Path
     params: Params
-    load: Callable[[str], Explainer]  # by the decision's name
-    decisions: tuple[str, ...]  # names that may be asked for, the first one first
+    load: Callable[[str], Explainer]  # decision model's name -> explainer
+    decisions: tuple[str, ...]  # names of the decision models, the default first
     explainers: dict[str, Explainer] = field(default_factory=dict)
-    loading: threading.Lock = field(default_factory=threading.Lock)
-    rest: ExitStack = field(default_factory=ExitStack)
-    last: tuple[Explainer, Tensor, BlobLayout, Composer] | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    frozen: ExitStack = field(default_factory=ExitStack)
+    last: tuple[Explainer, Tensor, BlobLayout, Composer] | None = None  # composer of the last edited photo
 
     @classmethod
     def open(cls, setup: str, models: Path, params: Params, device: str | None, decision: str | None) -> Studio:
-        """The studio of trained networks; BlobexError as `Explainer.load`."""
+        """Load the networks of a setup; BlobexError as `Explainer.load`."""
         first = decision or params.explain.decision
         folder = models / "decision" / setup
         others = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
@@ -106,36 +107,36 @@ class Studio:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the pictures."""
+        """Height and width of the images."""
         size = self.params.setup(self.setup)
         return size.height, size.width
 
     def explainer(self, decision: str | None = None) -> Explainer:
-        """The explainer of one of `decisions`, the first if None; BlobexError for any other name."""
+        """Return the explainer of one of `decisions` (None: the default); BlobexError for another name."""
         name = decision or self.decisions[0]
         if name not in self.decisions:
             raise BlobexError(f"there is no decision model {name[:40]!r} here: choose from {', '.join(self.decisions)}")
-        with self.loading:
+        with self.lock:
             if name not in self.explainers:
                 explainer = self.load(name)
-                # For good: searches and renderings in other threads must not find flags that another puts back.
-                self.rest.enter_context(frozen_eval(explainer.decision))
+                # Permanent, as one thread must not restore flags while another computes.
+                self.frozen.enter_context(frozen_eval(explainer.decision))
                 self.explainers[name] = explainer
             return self.explainers[name]
 
     def sample(self, seed: int, truncation: float) -> Scene:
-        """A random scene, which the seed decides."""
+        """Draw a random scene."""
         random = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             layout = self.generator.sample(torch.randn(1, self.generator.z_dim, generator=random), truncation)
         return Scene(f"scene_{seed}", None, layout, layout)
 
     def fitted(self, data: bytes, name: str) -> np.ndarray:
-        """An uploaded picture, cropped and resized to uint8 (height,width,3); BlobexError if it will not do."""
+        """Decode an uploaded image, crop and resize it to uint8 (height,width,3); BlobexError if that fails."""
         shown = short_name(name)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that it is large, which is checked here
+                warnings.simplefilter("ignore")  # about its size, which is checked here
                 with Image.open(io.BytesIO(data)) as image:
                     pixels = image.width * image.height
         except Image.DecompressionBombError:
@@ -152,35 +153,35 @@ class Studio:
             except BlobexError as error:
                 raise BlobexError(str(error).replace(str(path), shown)) from error
 
-    def invert(self, picture: np.ndarray, name: str, look: Look, decision: str | None = None) -> Scene:
-        """The scene of a picture, uint8 (height,width,3); what `look` raises ends the work."""
-        photo = to_float(to_tensor(picture))
-        explainer = watched(self.explainer(decision), lambda _, rendered: look(lambda: rendered[0]))
-        found = explainer.invert(photo[None]).to("cpu")
-        return Scene(name, photo, found.layout, found.layout)
+    def invert(self, image: np.ndarray, name: str, on_step: OnStep, decision: str | None = None) -> Scene:
+        """Invert an image, uint8 (height,width,3); an exception of `on_step` ends the work."""
+        photo = to_float(to_tensor(image))
+        explainer = watched(self.explainer(decision), lambda _, rendered: on_step(lambda: rendered[0]))
+        layout = explainer.invert(photo[None]).to("cpu").layout
+        return Scene(name, photo, layout, layout)
 
     @torch.no_grad()
     def draw(self, scene: Scene, decision: str | None = None) -> Drawing:
-        """What the page shows of a scene; BlobexError if its blobs give numbers that are none."""
+        """Render a scene and evaluate its decision; BlobexError if the blobs render to values that are not finite."""
         explainer = self.explainer(decision)
         layout = scene.layout.to(explainer.device)
-        picture, scores = self.picture(scene, explainer), explainer.exact.scores(layout)[0]
-        if not (picture.isfinite().all() and scores.isfinite().all()):
+        image, scores = self.image(scene, explainer), explainer.exact.scores(layout)[0]
+        if not (image.isfinite().all() and scores.isfinite().all()):
             raise BlobexError("these blobs cannot be rendered: undo the last change")
-        said = explainer.exact.decide(picture[None])
-        step = -(-scores.shape[1] // FINEST)
+        outputs = explainer.exact.decide(image[None])
+        step = -(-scores.shape[1] // MAP_ROWS)
         owners = scores[:, step // 2 :: step, step // 2 :: step].argmax(0) - 1
         return Drawing(
-            picture.cpu(),
+            image.cpu(),
             outlines(scene.layout, self.generator.generator.canvas.area),
             scores.mean((1, 2)).tolist(),
             owners.cpu().numpy(),
-            probabilities(explainer.decision.kind, said)[0].tolist(),
+            probabilities(explainer.decision.kind, outputs)[0].tolist(),
         )
 
     @torch.no_grad()
-    def picture(self, scene: Scene, explainer: Explainer) -> Tensor:
-        """(3,H,W) on the explainer's device: the photo with the edited blobs' change laid over it, or the rendering."""
+    def image(self, scene: Scene, explainer: Explainer) -> Tensor:
+        """Return a scene's image (3,H,W) on the device: the photo with the edit pasted in, or the rendering."""
         layout = scene.layout.to(explainer.device)
         if scene.photo is None:
             return explainer.exact.render(layout)[0]
@@ -192,10 +193,10 @@ class Studio:
         return composer.compose(vector, torch.tensor([0]), form.changed(vector, start))[0]
 
     def _composer(self, scene: Scene, explainer: Explainer) -> Composer:
-        """What lays changes over the scene's photo; kept for the next edit of the same photo."""
+        """Return the composer of the scene's photo, cached for its next edit."""
         assert scene.photo is not None
         last = self.last
-        if last and last[0] is explainer and torch.equal(last[1], scene.photo) and _same(last[2], scene.start):
+        if last and last[0] is explainer and torch.equal(last[1], scene.photo) and _equal(last[2], scene.start):
             return last[3]
         photo, start = scene.photo[None].to(explainer.device), scene.start.to(explainer.device)
         composer = Composer.over_queries(photo, start, explainer.exact, batch_size=1)
@@ -203,47 +204,47 @@ class Studio:
         return composer
 
     def explain(
-        self, scene: Scene, request: Request, look: Look, decision: str | None = None
+        self, scene: Scene, request: Request, on_step: OnStep, decision: str | None = None
     ) -> tuple[list[Explanation], bytes]:
-        """The explanations of a scene as it is edited, and the zip of the folder that `blobex explain` would write."""
+        """Explain an edited scene; return also the zip file of the folder that `blobex explain` would write."""
         explainer = self.explainer(decision)
-        query, layout = self.picture(scene, explainer)[None].clamp(-1, 1), scene.layout.to(explainer.device)
+        query, layout = self.image(scene, explainer)[None].clamp(-1, 1), scene.layout.to(explainer.device)
         form, plan = VectorForm.of(layout), explainer.plan(request)
         composer = Composer.over_queries(query, layout, explainer.exact, batch_size=1) if plan.photo else None
 
         @torch.no_grad()
-        def shown(changed: BlobLayout, rendered: Tensor) -> Tensor:
+        def image(changed: BlobLayout, rendered: Tensor) -> Tensor:
             if composer is None:
                 return rendered[0]
             vector = form.flatten(changed[:1]).float()
             return composer.compose(vector, torch.tensor([0]), form.changed(vector, form.flatten(layout)))[0]
 
-        listening = watched(explainer, lambda changed, rendered: look(lambda: shown(changed, rendered)))
+        watching = watched(explainer, lambda changed, rendered: on_step(lambda: image(changed, rendered)))
         with tempfile.TemporaryDirectory(prefix="blobex-") as folder:
             out = Path(folder) / "results"
-            inversion = known(listening, query, layout)
+            inversion = given_inversion(watching, query, layout)
             share = ImageShare.of([scene.name], query.cpu(), ALONE)
-            found = listening.explain_inverted(share, lambda _: inversion, plan, Output(out, gif=True))
-            return found, zipped(out)
+            records = watching.explain_inverted(share, lambda _: inversion, plan, Output(out, gif=True))
+            return records, zipped(out)
 
 
-def _same(one: BlobLayout, other: BlobLayout) -> bool:
+def _equal(one: BlobLayout, other: BlobLayout) -> bool:
     return all(torch.equal(tensor, getattr(other, key)) for key, tensor in one.items())
 
 
 @torch.no_grad()
-def known(explainer: Explainer, queries: Tensor, layout: BlobLayout) -> Inversion:
-    """The inversion of pictures (N,3,H,W) whose blobs are known, measured as others are."""
+def given_inversion(explainer: Explainer, queries: Tensor, layout: BlobLayout) -> Inversion:
+    """Evaluate given layouts as the inversion of images (N,3,H,W)."""
     values = explainer.params.invert.square if explainer.setup == "square" else explainer.params.invert.rect
     step = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
     return evaluate_layouts(queries, layout, layout, step, explainer.exact, values, explainer.batch_size)
 
 
 def outlines(layout: BlobLayout, area: float) -> list[list[float]]:
-    """The ellipse where each blob of one picture is half opaque: x, y (shares of width and height), the half-axes along
-    and across the blob's direction (picture heights; 0 where it is nowhere half opaque) and that direction's angle.
+    """Return the ellipse on which each blob of one image is half opaque.
 
-    Its opacity is sigmoid(size - squared distance): one half where the squared distance is the size.
+    That is x, y (in [0, 1]), the half-axes along and across the blob's direction (image heights; 0: nowhere half
+    opaque) and the direction's angle. The opacity is sigmoid(size - squared distance).
     """
     long, short = half_axes(layout.covs, area)
     reach = layout.sizes[:, 1:].clamp(min=0)
@@ -253,7 +254,7 @@ def outlines(layout: BlobLayout, area: float) -> list[list[float]]:
 
 
 def probabilities(kind: Kind, outputs: Tensor) -> Tensor:
-    """(N,A) of a model's outputs (N,A), or (N,A,H,W): probabilities, or the shares of the picture."""
+    """Convert outputs (N,A), or (N,A,H,W), to probabilities, or shares of the image, (N,A)."""
     column = torch.zeros(len(outputs), dtype=torch.long, device=outputs.device)
     if kind == "attributes":
         return AttributeTarget(column, column > 0).scores(outputs)
@@ -264,7 +265,7 @@ def probabilities(kind: Kind, outputs: Tensor) -> Tensor:
 
 
 def zipped(folder: Path) -> bytes:
-    """The files of a folder as a zip file."""
+    """Return a zip file of a folder."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(folder.rglob("*")):

@@ -1,4 +1,4 @@
-"""Searches that can be watched and stopped: the networks tell what they are asked to render."""
+"""Searches with a callback per step."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from blobex.explain.explainer import Explainer
 from blobex.layout.blobs import BlobLayout
 from blobex.optim.networks import Networks
 
-Watch = Callable[[BlobLayout, Tensor], None]  # told each layout and its rendering; what it raises ends the search
+Watch = Callable[[BlobLayout, Tensor], None]  # gets each layout and its rendering; an exception ends the search
 
 
 def watched(explainer: Explainer, watch: Watch) -> Explainer:
-    """The explainer with `watch` told of every rendering: of each step of inversions and searches, and of the end's."""
+    """Return an explainer that calls `watch` with every rendering of its inversions and searches."""
     return dataclasses.replace(
-        explainer, quick=_telling(explainer.quick, watch), exact=_telling(explainer.exact, watch)
+        explainer, quick=_watched(explainer.quick, watch), exact=_watched(explainer.exact, watch)
     )
 
 
-def _telling(networks: Networks, watch: Watch) -> Networks:
+def _watched(networks: Networks, watch: Watch) -> Networks:
     def render(layout: BlobLayout) -> Tensor:
-        picture = networks.render(layout)
-        watch(layout.detach(), picture.detach())
-        return picture
+        image = networks.render(layout)
+        watch(layout.detach(), image.detach())
+        return image
 
     return dataclasses.replace(networks, render=render)

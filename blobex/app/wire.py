@@ -1,6 +1,6 @@
-"""What goes between page and server: JSON records, read as strictly as the parameters, and what they become.
+"""JSON messages between page and server, validated as strictly as the parameters.
 
-Everything that comes from outside is checked here or where it is used; what is wrong is a BlobexError.
+All input is checked here or where it is used; invalid input raises BlobexError.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from blobex.config.value_types import SECTION, Bool, Float, Int, Names, Text, Va
 from blobex.core.errors import BlobexError
 from blobex.layout.blobs import BlobLayout
 
-FLOATS = np.dtype("<f4")  # of a look
-SHORT, LONGEST = 100, 300  # letters of a name and of a message
-LOUDEST = 1e4  # of a look's numbers
+FLOATS = np.dtype("<f4")  # of an appearance
+MAX_NAME, MAX_MESSAGE = 100, 300  # letters
+MAX_APPEARANCE = 1e4
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, config=SECTION)
 class WireBlob:
-    """One blob. Its look, features and then style, is base64 of float32: the page moves it about and never opens it."""
+    """One blob; `look` is its features and style as float32 in base64, which the page only passes on."""
 
     x: Annotated[Float, Field(ge=-10, le=10)]
     y: Annotated[Float, Field(ge=-10, le=10)]
@@ -46,19 +46,19 @@ class WireBlob:
 
 @dataclass(frozen=True, config=SECTION)
 class WireLayout:
-    background: Text  # its look
+    background: Text  # features and style
     blobs: list[WireBlob]
 
 
 @dataclass(frozen=True, config=SECTION)
 class WireScene:
-    """A picture and its blobs."""
+    """An image and its blobs."""
 
     name: Text
-    photo: Text | None  # base64 of a picture file of the setup's size; null: the blobs are all there is
-    start: WireLayout  # the photo's blobs
-    layout: WireLayout  # the same, edited
-    decision: Text  # the model in question
+    photo: Text | None  # image file of the setup's size in base64; null: the rendered layout
+    start: WireLayout  # layout of the photo
+    layout: WireLayout  # edited layout
+    decision: Text  # decision model
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -70,7 +70,7 @@ class WireSample:
 
 @dataclass(frozen=True, config=SECTION)
 class WireQuestion:
-    """What `counterfactual.request.Request` holds, as far as a page asks for it."""
+    """The options of `Request` that the page offers."""
 
     attribute: Text | None = None
     replaced: Text | None = None
@@ -78,7 +78,7 @@ class WireQuestion:
     keys: Names[Text] | None = None
     blobs: list[Annotated[Int, Field(ge=0, le=511)]] | None = None
     region: list[Annotated[Float, Field(ge=0, le=1)]] | None = None  # left, top, right, bottom; or x, y of 3 or more
-    thing: Text | None = None  # an object that the parser finds, such as "car ahead"
+    thing: Text | None = None  # object that the parser finds, such as "car ahead"
     background: Bool | None = None
     few: Bool | None = None
     count: Annotated[Int, Field(ge=1, le=8)] | None = None
@@ -89,7 +89,7 @@ class WireQuestion:
 
 
 def read(kind: type[T], tree: object, name: str) -> T:
-    """A record from JSON; what is left out has its default. BlobexError names what is missing, unknown or wrong."""
+    """Convert JSON to a record with defaults; BlobexError names a missing, unknown or invalid value."""
     if isinstance(tree, dict):
         fields = [each for each in dataclasses.fields(kind) if each.init]  # type: ignore[arg-type]
         known = {each.name: each.default for each in fields if each.default is not dataclasses.MISSING}
@@ -104,7 +104,7 @@ def read(kind: type[T], tree: object, name: str) -> T:
 
 
 def read_json(body: bytes) -> Any:
-    """What a body says; BlobexError if it is no JSON, or holds NaN or infinity."""
+    """Parse a request's body; BlobexError if it is not JSON, or holds NaN or infinity."""
     try:
         return json.loads(body, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
@@ -116,24 +116,24 @@ def _refuse(name: str) -> NoReturn:
 
 
 def shortened(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 4]} ..."
+    return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE - 4]} ..."
 
 
 def short_name(name: str) -> str:
-    """The last part of a file's name as it may be shown and written: one line, not long, never empty."""
-    last = PurePath(name.replace("\\", "/").replace("\0", "")).name
-    return "".join(letter if letter.isprintable() else "_" for letter in last)[-SHORT:] or "picture"
+    """Return the last part of a file's name, printable, short and not empty."""
+    base = PurePath(name.replace("\\", "/").replace("\0", "")).name
+    return "".join(letter if letter.isprintable() else "_" for letter in base)[-MAX_NAME:] or "picture"
 
 
 def to_layout(wire: WireLayout, blobs: int, feature_dim: int, style_dim: int) -> BlobLayout:
-    """The layout of one picture on the CPU; BlobexError unless it is one of a generator of these sizes."""
+    """Convert to the layout of one image on the CPU; BlobexError unless it fits a generator of these sizes."""
     if len(wire.blobs) != blobs:
-        raise BlobexError(f"the layout has {len(wire.blobs)} blobs, and the generator {blobs}: sample or load anew")
+        raise BlobexError(f"the layout has {len(wire.blobs)} blobs, and the generator {blobs}: sample or load again")
     for number, blob in enumerate(wire.blobs):
         if len(blob.covs) != 4 or math.hypot(*blob.covs[2:]) < 1e-6:
             raise BlobexError(f"the shape of blob {number} must be two numbers and a direction that is not zero")
     looks = [wire.background, *(blob.look for blob in wire.blobs)]
-    numbers = torch.stack([_look(look, feature_dim + style_dim) for look in looks])
+    numbers = torch.stack([_appearance(look, feature_dim + style_dim) for look in looks])
     features, style = numbers.split([feature_dim, style_dim], dim=1)
     return BlobLayout(
         xs=torch.tensor([[blob.x for blob in wire.blobs]]),
@@ -145,21 +145,21 @@ def to_layout(wire: WireLayout, blobs: int, feature_dim: int, style_dim: int) ->
     )
 
 
-def _look(text: str, length: int) -> Tensor:
+def _appearance(text: str, length: int) -> Tensor:
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise BlobexError("a blob's look is not base64: sample or load anew") from error
+        raise BlobexError("a blob's look is not base64: sample or load again") from error
     if len(data) != length * FLOATS.itemsize:
-        raise BlobexError("a blob's look is of another generator: sample or load anew")
+        raise BlobexError("a blob's look belongs to another generator: sample or load again")
     numbers = np.frombuffer(data, FLOATS).astype(np.float32)
-    if not (np.abs(numbers) <= LOUDEST).all():  # also if one is not a number
-        raise BlobexError("a blob's look holds numbers that are none or too large: sample or load anew")
+    if not (np.abs(numbers) <= MAX_APPEARANCE).all():  # also if one is not a number
+        raise BlobexError("a blob's look holds invalid or too large numbers: sample or load again")
     return torch.from_numpy(numbers)
 
 
 def from_layout(layout: BlobLayout) -> dict[str, Any]:
-    """The layout of one picture as JSON holds it; every number keeps its bits."""
+    """Convert the layout of one image to JSON; numbers keep their bits."""
     one = layout[:1].detach().to("cpu")
     looks = torch.cat([one.features[0], one.spatial_style[0]], dim=1).float().numpy().astype(FLOATS)
     texts = [base64.b64encode(row.tobytes()).decode("ascii") for row in looks]
@@ -171,21 +171,21 @@ def from_layout(layout: BlobLayout) -> dict[str, Any]:
     return {"background": texts[0], "blobs": blobs}
 
 
-def to_picture(text: str, height: int, width: int) -> np.ndarray:
-    """A picture file in base64 as uint8 (height,width,3); BlobexError if it is none of that size."""
+def to_image(text: str, height: int, width: int) -> np.ndarray:
+    """Decode a PNG file in base64 to uint8 (height,width,3); BlobexError unless it has that size."""
     try:
         with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=("PNG",)) as image:
             if image.size != (width, height):
-                raise BlobexError(f"the photo must be {width} x {height} pixels here: load it anew")
+                raise BlobexError(f"the photo must be {width} x {height} pixels here: load it again")
             return np.array(image.convert("RGB"))
     except BlobexError:
         raise
     except Exception as error:  # damaged bytes make Pillow raise nearly anything
-        raise BlobexError("the photo is not a PNG picture: load it anew") from error
+        raise BlobexError("the photo is not a PNG file: load it again") from error
 
 
-def from_picture(picture: np.ndarray) -> str:
-    """uint8 (H,W,3) as a PNG file in base64."""
+def from_image(image: np.ndarray) -> str:
+    """Encode uint8 (H,W,3) as a PNG file in base64."""
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, format="PNG", compress_level=1)
+    Image.fromarray(image).save(file, format="PNG", compress_level=1)
     return base64.b64encode(file.getvalue()).decode("ascii")

@@ -1,4 +1,4 @@
-"""`blobex blobs`."""
+"""Command `blobex blobs`."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from typing import Annotated
 
 import typer
 
+from blobex.cli.options import REGION_FORMS, Device, Models, ParamsFile, Photos, Setup
+
 
 def list_blobs(
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Pictures of any size, or folders of them.")],
+    photos: Photos,
     out: Annotated[Path, typer.Option(help="Folder for the maps.")],
-    setup: Annotated[str, typer.Option(help="Shape of the pictures: square or rect.")] = "rect",
-    region: Annotated[
-        str | None,
-        typer.Option(help="Whose blobs stand out: 'car ahead', left,top,right,bottom, 'x,y x,y x,y', or a mask."),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
-    models: Annotated[Path, typer.Option(help="Folder of the trained networks.")] = Path("models"),
-    params: Annotated[Path, typer.Option(help="Parameter file.")] = Path("params.yaml"),
+    setup: Setup = "rect",
+    region: Annotated[str | None, typer.Option(help=f"Region whose blobs are marked: {REGION_FORMS}.")] = None,
+    device: Device = None,
+    models: Models = Path("models"),
+    params: ParamsFile = Path("params.yaml"),
 ) -> None:
-    """Show which blob of PHOTOs is which: a numbered map and a list for each, and a table."""
+    """Number the blobs of PHOTOs: write a map and a list of each, and print a table."""
     from blobex.explain import blob_listing
     from blobex.explain.blob_names import blob_names
     from blobex.explain.explainer import Explainer

@@ -1,4 +1,4 @@
-"""Commands about pictures: `scenes`, `data`."""
+"""Commands `blobex scenes` and `blobex data`."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from blobex.core.errors import BlobexError
 
 
 def scenes(
-    out: Annotated[Path, typer.Argument(help="Folder for the pictures.")],
-    count: Annotated[int, typer.Option(help="How many.")] = 8,
-    height: Annotated[int, typer.Option(min=16, max=1024, help="Pixels; they are twice as wide.")] = 64,
-    seed: Annotated[int, typer.Option(help="Other seeds, other scenes.")] = 0,
+    out: Annotated[Path, typer.Argument(help="Folder for the images.")],
+    count: Annotated[int, typer.Option(help="Number of scenes.")] = 8,
+    height: Annotated[int, typer.Option(min=16, max=1024, help="Height in pixels; the width is twice that.")] = 64,
+    seed: Annotated[int, typer.Option(help="Seed of the scenes.")] = 0,
 ) -> None:
-    """Draw synthetic road scenes that no network was trained on, as photos to explain."""
+    """Draw synthetic road scenes to explain; no network was trained on them."""
     from blobex.scenes.write import write_images
 
     print("\n".join(map(str, write_images(out, count, height, seed))))
 
 
 def data(
-    params: Annotated[Path, typer.Option(help="Parameter file; its data.root is looked into.")] = Path("params.yaml"),
+    params: Annotated[Path, typer.Option(help="Parameter file; data.root is the data set.")] = Path("params.yaml"),
 ) -> None:
-    """Describe the data set in <data.root>.json, which DVC watches; exit code 1 if parts of BDD100K are missing."""
+    """Write the manifest <data.root>.json, which DVC watches. Exit with code 1 if parts of BDD100K are missing."""
     from blobex.config.read import load_params
     from blobex.datasets.bdd_files import PARTS, missing_parts
     from blobex.datasets.manifest import data_root, manifest_path, write_manifest
@@ -35,6 +35,6 @@ def data(
     missing = missing_parts(root) if values.data.source == "bdd100k" else []
     if missing:
         print("\n".join(missing))
-        raise BlobexError(f"{root} lacks {len(missing)} of {len(PARTS)} parts: unpack what is listed")
-    found = write_manifest(root)
-    print(f"{root} holds all parts; {manifest_path(root)} describes its {found['files']:,} files")
+        raise BlobexError(f"{root} lacks {len(missing)} of {len(PARTS)} parts: unpack those listed above")
+    manifest = write_manifest(root)
+    print(f"{root} holds all parts; {manifest_path(root)} describes its {manifest['files']:,} files")

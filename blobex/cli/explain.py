@@ -1,4 +1,4 @@
-"""`blobex explain`."""
+"""Command `blobex explain`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from blobex.cli.options import REGION_FORMS, Device, Models, ParamsFile, Photos, Setup
 from blobex.core.errors import BlobexError
 
 if TYPE_CHECKING:
@@ -15,60 +16,62 @@ if TYPE_CHECKING:
 
 
 def explain(
-    photos: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Pictures of any size, or folders of them.")],
-    out: Annotated[Path, typer.Option(help="Folder for the results; a run that was stopped goes on there.")],
-    setup: Annotated[str, typer.Option(help="Shape of the pictures: square or rect.")] = "rect",
+    photos: Photos,
+    out: Annotated[Path, typer.Option(help="Folder for the results; an interrupted run continues there.")],
+    setup: Setup = "rect",
     attribute: Annotated[
         list[str] | None,
         typer.Option(
-            "--attribute", "--to", help="What should change, or win: an output of the model (ours: forward, stop, ...)."
+            "--attribute", "--to", help="Output of the model to flip, or class to reach (ours: forward, stop, ...)."
         ),
     ] = None,
     region: Annotated[
         str | None,
-        typer.Option(help="For segmentation: left,top,right,bottom as shares of the picture; the whole if not given."),
+        typer.Option(help="Segmentation: region to change, left,top,right,bottom in [0, 1]. Default: the whole image."),
     ] = None,
     replaced: Annotated[
-        str | None, typer.Option("--from", help="For segmentation: the class to replace; the commonest if not given.")
+        str | None,
+        typer.Option("--from", help="Segmentation: class to replace in the region. Default: its most common class."),
     ] = None,
-    variant: Annotated[str, typer.Option(help="Ready-made choices: basic, targeted or diverse.")] = "basic",
+    variant: Annotated[str, typer.Option(help="Preset of the parameters: basic, targeted or diverse.")] = "basic",
     keys: Annotated[
         list[str] | None, typer.Option(help="What may change: position, size, shape, appearance, style, or a key.")
     ] = None,
-    blobs: Annotated[list[int] | None, typer.Option(help="Blobs that may change; `blobex blobs` numbers them.")] = None,
-    only: Annotated[
-        str | None,
-        typer.Option(help="Where something may change: 'car ahead', left,top,right,bottom, 'x,y x,y x,y', or a mask."),
+    blobs: Annotated[
+        list[int] | None, typer.Option(help="Number of a blob that may change; see `blobex blobs`.")
     ] = None,
+    only: Annotated[str | None, typer.Option(help=f"Region that may change: {REGION_FORMS}.")] = None,
     background: Annotated[
-        bool | None, typer.Option(help="Whether the background may change; not if blobs or a place are named.")
+        bool | None, typer.Option(help="Whether the background may change. Default: not with --blobs or --only.")
     ] = None,
-    few: Annotated[bool | None, typer.Option("--few/--all", help="As few blobs as will do, or all that help.")] = None,
+    few: Annotated[
+        bool | None, typer.Option("--few/--all", help="Change as few blobs as possible, or all that help.")
+    ] = None,
     count: Annotated[
-        int | None, typer.Option("--diverse", metavar="K", help="K counterfactuals each, with blobs of their own.")
+        int | None, typer.Option("--diverse", metavar="K", help="Find K counterfactuals that change different blobs.")
     ] = None,
     compose: Annotated[
-        str | None, typer.Option(help="photo: the change is laid over the photo; full: all is rendered anew.")
+        str | None, typer.Option(help="photo: paste the change into the photo; full: render the whole layout.")
     ] = None,
     gate: Annotated[
-        str | None, typer.Option(help="What to do where the reconstruction decides otherwise: report, refine or skip.")
+        str | None, typer.Option(help="If the reconstruction is decided differently: report, refine or skip.")
     ] = None,
-    gif: Annotated[bool, typer.Option("--gif", help="Also a film from each photo to its counterfactual.")] = False,
+    gif: Annotated[bool, typer.Option("--gif", help="Also write an animation of each change.")] = False,
     format_: Annotated[
-        str, typer.Option("--format", help="published: also metadata_<i>.pt as the published scripts write it.")
+        str, typer.Option("--format", help="published: also write metadata_<i>.pt as the published scripts do.")
     ] = "blobex",
     replace: Annotated[bool, typer.Option("--replace", help="Remove results of other settings from OUT.")] = False,
     steps: Annotated[int | None, typer.Option(help="Steps of the search.")] = None,
-    lambda_prox: Annotated[float | None, typer.Option(help="Price of change.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of all keys but sizes.")] = None,
+    lambda_prox: Annotated[float | None, typer.Option(help="Weight of the proximity term.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Learning rate of all keys but sizes.")] = None,
     decision: Annotated[
         str | None, typer.Option(help="Model to explain: plain, biased, FILE.pt2, card.yaml, module:name, ...")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
-    models: Annotated[Path, typer.Option(help="Folder of the trained networks.")] = Path("models"),
-    params: Annotated[Path, typer.Option(help="Parameter file; gives what no option says.")] = Path("params.yaml"),
+    device: Device = None,
+    models: Models = Path("models"),
+    params: ParamsFile = Path("params.yaml"),
 ) -> None:
-    """Find the smallest changes of objects that change the decision about PHOTOs.
+    """Find the smallest changes of objects that flip the decision about PHOTOs.
 
     OUT gets a folder for each photo (pictures/), snapshot_<i>.png (query, reconstruction, counterfactuals) and
     explanations.parquet.
@@ -101,15 +104,14 @@ def explain(
         explainer = Explainer.load(setup, models, params, device, decision)
         records = explainer.explain(photos, request, output, ranks)
         if ranks.first:
-            _tell(records, out)
+            _print(records, out)
 
 
-def _tell(records: Sequence[Explanation], out: Path) -> None:
-    """Print what was found."""
+def _print(records: Sequence[Explanation], out: Path) -> None:
     for record in records:
         scores = f"{record.attribute} {record.score_before:.2f} -> {record.score_after:.2f}"
-        gate_ = f" (reconstruction {record.gate})" if record.gate else ""
-        print(f"{record.image}  {record.from_class} -> {record.to_class}  {scores}  {record.verdict}{gate_}")
+        gate = f" (reconstruction {record.gate})" if record.gate else ""
+        print(f"{record.image}  {record.from_class} -> {record.to_class}  {scores}  {record.verdict}{gate}")
         print(f"  {record.words}")
         if record.sentence:
             print(f"  {record.sentence}")

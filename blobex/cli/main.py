@@ -1,4 +1,4 @@
-"""The command line: `blobex explain PHOTO...`. What is heavy to import is imported by the command that needs it."""
+"""The command line. Commands import what they need when they run, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -22,32 +22,29 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions
 
 
 def main() -> None:
-    """The entry point: what the user can put right is told in one line on stderr, with exit code 1.
-
-    With exit code 2, the command was not understood.
-    """
+    """Run the command line and exit: with code 1 and one line on stderr for bad input, with 2 for bad usage."""
     try:
         code = app(prog_name="blobex", standalone_mode=False)
     except (BlobexError, OSError) as error:
         print(f"blobex: {sentence(error)}", file=sys.stderr)
         code = 1
     except typer.TyperException as error:
-        print(_misunderstood(error), file=sys.stderr)
+        print(_usage_error(error), file=sys.stderr)
         code = error.exit_code
     sys.exit(code)
 
 
-def _misunderstood(error: typer.TyperException) -> str:
-    """What is wrong with the command line, in one line; the help, where there is none."""
-    words = error.format_message()
-    if words.startswith("Usage:"):
-        return words
+def _usage_error(error: typer.TyperException) -> str:
+    """Describe a usage error in one line; without a command, return the help."""
+    message = error.format_message()
+    if message.startswith("Usage:"):
+        return message
     context = getattr(error, "ctx", None)
-    return f"blobex: {brief(words).removesuffix('.')}: see `{context.command_path if context else 'blobex'} --help`"
+    return f"blobex: {brief(message).removesuffix('.')}: see `{context.command_path if context else 'blobex'} --help`"
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(given: bool) -> None:
+    if given:
         print(f"blobex {__version__}")
         raise typer.Exit()
 

@@ -1,4 +1,4 @@
-"""Commands that measure: `fid`, `truth`."""
+"""Commands `blobex fid` and `blobex truth`."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ from typing import Annotated
 
 import typer
 
+from blobex.cli.options import Models, ParamsFile, Setup
+
 
 def fid(
     checkpoint: Annotated[Path, typer.Option(help="Folder of a BlobGAN, such as models/blobgan/square.")],
-    stats: Annotated[Path, typer.Option(help="Statistics of real pictures: what `dvc repro fid_stats` writes.")],
-    images: Annotated[int, typer.Option("--images", "-n", help="How many pictures to generate.")] = 50_000,
+    stats: Annotated[Path, typer.Option(help="Statistics of real images, as `dvc repro fid_stats` writes them.")],
+    images: Annotated[int, typer.Option("--images", "-n", help="Number of images to generate.")] = 50_000,
     network: Annotated[
-        str | None, typer.Option(help="parser, inception or inception_clean; that of the statistics if not given.")
+        str | None,
+        typer.Option(help="Feature network: parser, inception or inception_clean. Default: that of the statistics."),
     ] = None,
     kid: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Also the kernel distance to these real pictures.")
+        Path | None, typer.Option(metavar="FOLDER", help="Also compute the kernel distance to these real images.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pictures at once: matters to speed only.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the generated pictures.")] = 0,
-    truncation: Annotated[float, typer.Option(help="From 0, none, to 1, only the mean.")] = 0.0,
+    batch_size: Annotated[int | None, typer.Option(help="Batch size; changes only the speed.")] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the generated images.")] = 0,
+    truncation: Annotated[float, typer.Option(help="Truncation, from 0 (none) to 1 (the mean only).")] = 0.0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    external: Annotated[Path, typer.Option(help="Folder of weights from elsewhere.")] = Path("models/external"),
-    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Also write what is printed here.")] = None,
+    external: Annotated[Path, typer.Option(help="Folder of external weights.")] = Path("models/external"),
+    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Also write the measures to this file.")] = None,
 ) -> None:
-    """Measure how near a generator's pictures are to real ones: the Frechet distance, with Inception the FID."""
+    """Compute the Frechet distance between generated and real images; with Inception, the FID."""
     from blobex.core.device import resolve_device
     from blobex.metrics.generator import Sampling, check_place, load_generator, measure_generator, write_measures
 
@@ -42,11 +45,11 @@ def fid(
 
 def truth(
     out: Annotated[Path, typer.Option(help="Folder for the tables and examples.")],
-    setup: Annotated[str, typer.Option(help="Shape of the pictures: square or rect.")] = "rect",
-    models: Annotated[Path, typer.Option(help="Folder of the trained networks.")] = Path("models"),
-    params: Annotated[Path, typer.Option(help="Parameter file; its section truth says how.")] = Path("params.yaml"),
+    setup: Setup = "rect",
+    models: Models = Path("models"),
+    params: ParamsFile = Path("params.yaml"),
 ) -> None:
-    """Measure whether explanations are true: of synthetic scenes, about models with planted shortcuts."""
+    """Test on synthetic scenes whether explanations reveal the planted shortcuts of decision models."""
     from blobex.config.read import load_params
     from blobex.truth.benchmark import benchmark, forget
     from blobex.truth.write import table, write

@@ -1,4 +1,4 @@
-"""Commands about networks: `import`, `external`, `release`."""
+"""Commands `blobex import`, `blobex external` and `blobex release`."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Annotated
 
 import typer
 
+from blobex.cli.options import Models, ParamsFile, Setup
+
 
 def import_weights(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A published PyTorch file.")],
-    kind: Annotated[str, typer.Option("--as", help="What to take from it: generator, encoder or decision.")],
-    setup: Annotated[str, typer.Option(help="Shape of the pictures: square or rect.")],
+    kind: Annotated[str, typer.Option("--as", help="Network to take from it: generator, encoder or decision.")],
+    setup: Setup,
     variant: Annotated[str, typer.Option(help="Name of a decision model: plain or biased.")] = "plain",
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=2**31 - 1, help="Of the latents whose mean w is taken.")
-    ] = None,
-    models: Annotated[Path, typer.Option(help="Folder of the networks, which is written to.")] = Path("models"),
-    params: Annotated[Path, typer.Option(help="Parameter file; it says how large a setup is.")] = Path("params.yaml"),
+    seed: Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Seed of the latents of the mean w.")] = None,
+    models: Models = Path("models"),
+    params: ParamsFile = Path("params.yaml"),
 ) -> None:
-    """Take over published weights; no code from FILE is run, and nothing is written unless all is well."""
+    """Import published weights. No code in FILE is run, and nothing is written if a check fails."""
     from blobex.config.read import load_params
     from blobex.networks.import_weights import import_file
 
@@ -30,16 +30,16 @@ def import_weights(
 
 
 def release(
-    setup: Annotated[str, typer.Option(help="Shape of the pictures: square, rect or all.")] = "rect",
-    to: Annotated[Path, typer.Option(help="Folder for the releases, one folder each.")] = Path("models/release"),
-    name: Annotated[str, typer.Option(help="Of the model in MLflow, before the setup.")] = "blobex",
+    setup: Annotated[str, typer.Option(help="Shape of the images: square, rect or all.")] = "rect",
+    to: Annotated[Path, typer.Option(help="Folder for the releases, one subfolder each.")] = Path("models/release"),
+    name: Annotated[str, typer.Option(help="Name of the model in MLflow; the setup is appended.")] = "blobex",
     register: Annotated[
-        bool, typer.Option("--register/--no-register", help="Whether MLflow gets a new version, as `reference`.")
+        bool, typer.Option("--register/--no-register", help="Register a new version in MLflow as `reference`.")
     ] = True,
 ) -> None:
     """Promote the networks in models/ as the reference: weights, model card and checksums in one folder.
 
-    Run it where the pipeline ran. Nothing is written unless all is there and belongs together.
+    Run it where the pipeline ran. Nothing is written if a network is missing or belongs to another run.
     """
     from blobex.release.release import release as write
 
@@ -52,11 +52,9 @@ def release(
 
 
 def external(
-    params: Annotated[Path, typer.Option(help="Parameter file; its data.external is the folder.")] = Path(
-        "params.yaml"
-    ),
+    params: Annotated[Path, typer.Option(help="Parameter file; data.external is the folder.")] = Path("params.yaml"),
 ) -> None:
-    """List the weights from elsewhere: what needs each, where it belongs, and whether it is there and whole."""
+    """List external weights: what needs each file, where it belongs, and whether it is there and intact."""
     from blobex.config.read import load_params
     from blobex.networks.external import table
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from blobex.cli.options import Device, Models, ParamsFile
+
 
 def open_app(
     setup: Annotated[
@@ -19,11 +21,9 @@ def open_app(
     decision: Annotated[
         str | None, typer.Option(help="Decision model, as for explain; the page offers it beside the trained ones.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
-    models: Annotated[Path, typer.Option(help="Folder of the trained networks.")] = Path("models"),
-    params: Annotated[Path, typer.Option(help="Parameter file; source of all values that no option sets.")] = Path(
-        "params.yaml"
-    ),
+    device: Device = None,
+    models: Models = Path("models"),
+    params: ParamsFile = Path("params.yaml"),
 ) -> None:
     """Serve a page to explain photos by hand until you press Ctrl-C: move, resize, restyle and hide blobs."""
     from blobex.app.server import LOOPBACK, serve

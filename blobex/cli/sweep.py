@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from blobex.cli.options import Models, Setup
+
 sweeps = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -15,7 +17,6 @@ def sweep() -> None:
     """Tune settings that depend on each other: of the search (cf), the inversion (invert) or the encoder (encoder)."""
 
 
-SweptSetup = Annotated[str, typer.Option(help="Shape of the images: square or rect.")]
 Trials = Annotated[int | None, typer.Option(min=1, help="Number of trials, those of earlier calls included.")]
 Workers = Annotated[int, typer.Option(min=1, help="Processes that run trials at the same time; they share the cores.")]
 StudyName = Annotated[
@@ -28,7 +29,6 @@ Storage = Annotated[
         help="URL of a database, for workers on several machines. Default: a file beside the reports.",
     ),
 ]
-SweptModels = Annotated[Path, typer.Option(help="Folder of the trained networks.")]
 SweptParams = Annotated[Path, typer.Option(help="Parameter file; sweep_<kind> holds the search space and limits.")]
 
 
@@ -42,12 +42,12 @@ SWEEPS = {
 def _add_sweep(kind: str) -> None:
     @sweeps.command(kind, help=SWEEPS[kind])
     def command(
-        setup: SweptSetup = "rect",
+        setup: Setup = "rect",
         trials: Trials = None,
         workers: Workers = 1,
         name: StudyName = None,
         storage: Storage = None,
-        models: SweptModels = Path("models"),
+        models: Models = Path("models"),
         params: SweptParams = Path("params.yaml"),
     ) -> None:
         from blobex.sweeps.comparison import table

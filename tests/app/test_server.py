@@ -23,7 +23,7 @@ from worlds.tiny_models import HEIGHT, NETWORK, WIDTH, save_models, smooth_image
 
 from blobex.app import server
 from blobex.app.answers import request
-from blobex.app.guard import refused
+from blobex.app.guard import refusal
 from blobex.app.jobs import Progress, events
 from blobex.app.studio import Studio, outlines
 from blobex.app.wire import WireLayout, WireQuestion, from_layout, read, short_name, to_layout
@@ -265,8 +265,8 @@ def test_wrong_scenes_are_told(client: TestClient, scene: Json, change: Json, me
         ({"covs": [0, 0, 0, 0]}, "direction that is not zero"),
         ({"covs": [1.0]}, "direction that is not zero"),
         ({"look": "?"}, "not base64"),
-        ({"look": "AAAA"}, "of another generator"),
-        ({"look": base64.b64encode(np.full(16, np.nan, "<f4").tobytes()).decode()}, "numbers that are none"),
+        ({"look": "AAAA"}, "belongs to another generator"),
+        ({"look": base64.b64encode(np.full(16, np.nan, "<f4").tobytes()).decode()}, "invalid or too large numbers"),
     ],
 )
 def test_wrong_blobs_are_told(client: TestClient, scene: Json, change: Json, message: str) -> None:
@@ -290,9 +290,9 @@ def test_bodies_that_are_no_json_are_refused(client: TestClient, monkeypatch: py
     check_refused(client.post("/api/sample", json={}), 422, "sample.seed is missing")
     check_refused(client.post("/api/sample", content=b"{}"), 415, "application/json")
     check_refused(client.post("/api/explain", json={}), 422, "send both")
-    check_refused(client.get("/api/sample"), 405, "other requests")
+    check_refused(client.get("/api/sample"), 405, "does not support")
     check_refused(client.get("/../cli.py"), 404, "nothing at this address")
-    monkeypatch.setattr(server, "LARGEST_JSON", 10)
+    monkeypatch.setattr(server, "MAX_JSON", 10)
     check_refused(client.post("/api/sample", json={"seed": 12345}), 413, "larger than")
 
 
@@ -339,7 +339,7 @@ def test_unforeseen_errors_show_no_traceback(studio: Studio, monkeypatch: pytest
     ],
 )
 def test_other_pages_may_not_use_the_server(headers: dict[str, str], allowed: bool) -> None:
-    assert (refused(Headers(headers), ("localhost", "studio.example")) == "") is allowed
+    assert (refusal(Headers(headers), ("localhost", "studio.example")) == "") is allowed
 
 
 def test_what_is_served_keeps_to_itself(client: TestClient) -> None:

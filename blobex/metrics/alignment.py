@@ -43,11 +43,9 @@ def counted_objects(reading: SceneReading) -> list[DetectedObject]:
 def object_recall(
     before: Sequence[SceneReading], after: Sequence[SceneReading], family: str | None = None
 ) -> list[float]:
-    """Return 1 for each counted object of `before` that `after` shows too, else 0; the mean is a recall.
+    """Return 1 for each counted object of `before`, or of one family, that `after` shows too, else 0.
 
-    Args:
-        before, after: Readings of N images and of their reconstructions, in which objects may be unsure or small.
-        family: Family of the objects; None for all.
+    The mean is a recall. In `after`, the readings of reconstructions, objects may be unsure or small.
     """
     hits = []
     for old, new in zip(before, after, strict=True):
@@ -58,11 +56,9 @@ def object_recall(
 
 
 def removals(readings: Sequence[SceneReading], scores: Tensor) -> list[Removal]:
-    """Choose a blob for each counted object: the one that paints the most of its box.
+    """Choose a blob for each counted object of N images: the one that paints the most of its box.
 
-    Args:
-        readings: Readings of N images.
-        scores: Score maps (N,K+1,H,W) of their layouts, background first.
+    `scores` (N,K+1,H,W) are the score maps of their layouts, background first.
     """
     chosen = []
     for image, reading in enumerate(readings):
@@ -83,16 +79,9 @@ def remove_blobs(layout: BlobLayout, chosen: Sequence[Removal]) -> BlobLayout:
 def outcomes(
     before: Sequence[SceneReading], after: Sequence[SceneReading], chosen: Sequence[Removal]
 ) -> dict[str, list[float]]:
-    """Evaluate removals.
+    """Return `blob_removes_object`, 1 or 0 for each removal, and `others_stay`, the share of the other objects left.
 
-    Args:
-        before: One reading for each image.
-        after: One reading for each removal.
-        chosen: Removals.
-
-    Returns:
-        `blob_removes_object`, 1 or 0 for each removal, and `others_stay`, the share of the image's other objects that
-        remain, for each removal in an image with others.
+    `before` has a reading for each image, `after` one for each removal. Images with one object have no others.
     """
     removed, stayed = [], []
     for reading, removal in zip(after, chosen, strict=True):
@@ -114,11 +103,8 @@ def alignment(
 ) -> dict[str, list[float]]:
     """Remove the blob of each counted object, one at a time, and return the `outcomes`; {} without objects.
 
-    Args:
-        layout, image: Layouts of N images, and their renderings (N,3,H,W).
-        scores, render: Layouts to score maps (N,K+1,H,W) and to images (N,3,H,W).
-        read: Images to readings.
-        batch_size: Layouts at once.
+    `image` (N,3,H,W) are the layouts' renderings. `scores` and `render` map layouts to score maps (N,K+1,H,W) and to
+    images, `batch_size` at once.
     """
     with torch.no_grad():
         before = read(image)

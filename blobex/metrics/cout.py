@@ -23,17 +23,8 @@ def cout(queries: Tensor, counterfactuals: Tensor, scores: Scores, steps: int = 
     wanted outcome's probability minus that of the original outcome's, by trapezoids. It is averaged over the intervals
     until all pixels that differ are replaced; of identical images it is the difference of the two probabilities.
 
-    Args:
-        queries, counterfactuals: Images (N,3,H,W).
-        scores: Model.
-        steps: Number of intervals.
-        batch_size: Images scored at once; has no influence on the result.
-
-    Returns:
-        COUT (N,) float32, -1 to 1; NaN where a probability is NaN.
-
-    Raises:
-        BlobexError: if the shapes differ, or `steps` or `batch_size` is below 1.
+    Images are (N,3,H,W), of which at most `batch_size` are scored at once. COUT is (N,) float32, -1 to 1, and NaN where
+    a probability is NaN. Raises BlobexError if the shapes differ, or `steps` or `batch_size` is below 1.
 
     >>> def scores(images, rows):  # the wanted outcome is as likely as the image is white
     ...     white = images.mean((1, 2, 3))
@@ -54,11 +45,9 @@ def cout(queries: Tensor, counterfactuals: Tensor, scores: Scores, steps: int = 
 
 
 def attribute_scores(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Compute the probabilities (M,2) of the wanted and of the original outcome of a yes-or-no attribute.
+    """Compute the probabilities (M,2) of the wanted and of the original outcome of an attribute with logits (M,).
 
-    Args:
-        logits: Logits (M,) of the attribute.
-        wanted: Bool (M,), whether the attribute should hold; the original outcome is the opposite.
+    `wanted` (M,) is True where the attribute should hold; the original outcome is the opposite.
 
     >>> attribute_scores(torch.tensor([0.0]), torch.tensor([True]))
     tensor([[0.5000, 0.5000]])

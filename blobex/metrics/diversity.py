@@ -15,15 +15,9 @@ Distance = Callable[[Tensor, Tensor], Tensor]  # images (N,3,H,W), twice, to dis
 
 @torch.no_grad()
 def mean_pairwise_distance(images: Tensor, distance: Distance, batch_size: int = 32) -> float:
-    """Compute the mean distance of all pairs of counterfactuals; with LPIPS: sigma_L (Jeanneret et al., ACCV 2022).
+    """Compute the mean distance of all pairs of counterfactuals (k,3,H,W) of one image; BlobexError if k is below 2.
 
-    Args:
-        images: Counterfactuals (k,3,H,W) of one image.
-        distance: Distance of images.
-        batch_size: Pairs at once.
-
-    Raises:
-        BlobexError: if there are fewer than two.
+    With LPIPS it is sigma_L (Jeanneret et al., ACCV 2022).
 
     >>> black, white = torch.zeros(3, 2, 2), torch.ones(3, 2, 2)
     >>> mean_pairwise_distance(torch.stack([black, white]), lambda a, b: (a - b).abs().mean((1, 2, 3)))
@@ -36,16 +30,9 @@ def mean_pairwise_distance(images: Tensor, distance: Distance, batch_size: int =
 
 
 def mean_pairwise_jaccard(changed: Tensor) -> float:
-    """Compute the mean Jaccard distance of all pairs of sets of changed blobs.
+    """Compute the mean Jaccard distance of all pairs of sets of changed blobs (k,K+1); BlobexError if k is below 2.
 
-    Args:
-        changed: Bool (k,K+1), the blobs that each of k counterfactuals of one image changes.
-
-    Returns:
-        0 if all change the same blobs, or none, to 1 if no two change the same blob.
-
-    Raises:
-        BlobexError: if there are fewer than two.
+    It is 0 if all counterfactuals change the same blobs, or none, and 1 if no two change the same blob.
 
     >>> mean_pairwise_jaccard(torch.tensor([[False, True, True, False], [False, False, True, False]]))
     0.5

@@ -27,9 +27,8 @@ def load_features(network: str, parser_folder: Path, device: torch.device, exter
 
     Args:
         network: "parser", "inception" (images resized on the device) or "inception_clean" (as clean-fid resizes).
-        parser_folder: Folder of the saved parser.
+        parser_folder, external: Folders of the saved parser and of Inception's file.
         device: Device that computes the features.
-        external: Folder of Inception's file, which may also be among torch's downloads.
 
     Raises:
         BlobexError: if the network is unknown, missing or damaged; the message says which file belongs where.
@@ -45,13 +44,8 @@ def load_features(network: str, parser_folder: Path, device: torch.device, exter
 def inception_features(path: Path, device: torch.device, resize: Callable[[Tensor], Tensor]) -> FeatureNetwork:
     """Load clean-fid's Inception-v3 (Parmar et al., CVPR 2022), whose features are (N,2048).
 
-    Args:
-        path: NVIDIA's TorchScript file.
-        device: Device that computes the features.
-        resize: Images (N,3,H,W) uint8 to float (N,3,299,299), 0 to 255.
-
-    Raises:
-        BlobexError: if the file is damaged or holds another network.
+    `resize` maps images (N,3,H,W) uint8 to float (N,3,299,299), 0 to 255. Raises BlobexError if `path` is not NVIDIA's
+    TorchScript file.
     """
     try:
         with warnings.catch_warnings():

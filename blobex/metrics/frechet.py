@@ -47,11 +47,7 @@ class GaussianAccumulator:
         self._products = self._products + features.T @ features
 
     def compute(self, network: str, setup: str) -> GaussianStatistics:
-        """Return the statistics of all features so far.
-
-        Raises:
-            BlobexError: if there are fewer than two images, or a feature is not finite.
-        """
+        """Return the statistics so far; BlobexError if there are fewer than two images, or a feature is not finite."""
         if self._count < 2:
             raise BlobexError(f"a Frechet distance needs two images or more on either side, not {self._count}")
         mean = self._sum / self._count
@@ -125,11 +121,7 @@ def save_statistics(path: Path, values: GaussianStatistics) -> None:
 
 
 def load_statistics(path: Path) -> GaussianStatistics:
-    """Load statistics that `save_statistics` wrote.
-
-    Raises:
-        BlobexError: if they are missing or damaged.
-    """
+    """Load statistics that `save_statistics` wrote; BlobexError if they are missing or damaged."""
     try:
         check_packed(path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:

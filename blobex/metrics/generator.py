@@ -72,15 +72,13 @@ def load_generator(
     folder: Path | None = None,
     external: Path = EXTERNAL,
 ) -> tuple[BlobGAN, Reference]:
-    """Load a BlobGAN and what it is compared with.
+    """Load the BlobGAN in the folder `checkpoint` and what it is compared with.
+
+    The parser of <models>/blobgan/<setup> is in <models>/parser/<setup>.
 
     Args:
-        checkpoint: Folder of the BlobGAN. For <models>/blobgan/<setup> the parser is in <models>/parser/<setup>.
-        statistics: File of statistics of real images, which names their feature network.
-        device: Device of the networks.
         network: Feature network that the statistics must be of; None for any.
         folder: Folder of real images for the kernel distance.
-        external: Folder of Inception's file.
 
     Raises:
         BlobexError: if something is missing, or the statistics are of another network, setup or parser.

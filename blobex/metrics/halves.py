@@ -19,11 +19,9 @@ ORIGIN = ("one network", "one setup")  # of the features of both halves
 
 
 def split_frechet(queries: Tensor, counterfactuals: Tensor, seed: int, repeats: int = REPEATS) -> float:
-    """Compute the mean Frechet distance from one half's counterfactuals to the other half's queries.
+    """Compute the mean distance, over random splits, of one half's counterfactuals to the other half's queries.
 
-    Args:
-        queries, counterfactuals: Features (N,D); rows with one index are of one image.
-        seed, repeats: Seed and number of the random splits.
+    Features are (N,D), and rows with one index are of one image.
 
     Raises:
         BlobexError: if the sets differ in size, have fewer than 4 rows, or a feature is not finite.

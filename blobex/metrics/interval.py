@@ -39,17 +39,10 @@ def flat(intervals: Mapping[str, Interval]) -> dict[str, float]:
 
 
 def interval(values: ArrayLike, seed: int, level: float = LEVEL, resamples: int = RESAMPLES) -> Interval:
-    """Compute a mean and its percentile bootstrap interval (Efron and Tibshirani, 1993, chapter 13).
+    """Compute the mean of values (n,) and its percentile bootstrap interval (Efron and Tibshirani, 1993, chapter 13).
 
-    Args:
-        values: Values (n,): 0 and 1 for a share, differences of pairs for a paired comparison. The interval of a single
-            value is that value.
-        seed: Seed of the resamples.
-        level: Coverage of the interval, 0 to 1.
-        resamples: Number of resamples.
-
-    Raises:
-        BlobexError: if there are no values, or a value is not finite.
+    Values are 0 and 1 for a share, and differences of pairs for a paired comparison. The interval of a single value is
+    that value. Raises BlobexError if there are no values, or a value is not finite.
 
     >>> interval([1, 1, 1], seed=0)
     Interval(mean=1.0, low=1.0, high=1.0, count=3)

@@ -31,14 +31,9 @@ class KernelDistance:
 def kernel_distance(
     a: Tensor, b: Tensor, seed: int, subsets: int = SUBSETS, subset_size: int = SUBSET_SIZE
 ) -> KernelDistance:
-    """Compute the unbiased squared MMD (Gretton et al., JMLR 2012, equation 3) of features, over random subsets.
+    """Compute the unbiased squared MMD (Gretton et al., JMLR 2012, equation 3) of features a (N,D) and b (M,D).
 
-    The kernel is (x.y / D + 1)^3.
-
-    Args:
-        a, b: Features (N,D) and (M,D).
-        seed: Seed of the subsets, which are drawn without replacement.
-        subsets, subset_size: Number of subsets, and of images in each.
+    The kernel is (x.y / D + 1)^3. The result is over random subsets, each drawn without replacement.
 
     Raises:
         BlobexError: if a set is smaller than `subset_size`, or a feature is not finite.

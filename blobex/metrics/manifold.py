@@ -28,13 +28,8 @@ def precision_recall(
 
     The manifold of a set is the union of closed balls around its points, each reaching to the k-th nearest other point.
 
-    Args:
-        real, generated: Features (N,D) and (M,D).
-        neighbours: Number k.
-        in_memory: Number of distances in memory at a time, about; has no influence on the result.
-
-    Raises:
-        BlobexError: if a set has no more than k points, or more than k copies of one.
+    Features are (N,D) and (M,D); `neighbours` is k. About `in_memory` distances are in memory at a time. Raises
+    BlobexError if a set has no more than k points, or more than k copies of one.
 
     >>> line = torch.arange(8.0)[:, None]
     >>> precision_recall(real=line, generated=line[:4])

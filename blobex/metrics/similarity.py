@@ -16,13 +16,7 @@ Features = Callable[[Tensor], Tensor]  # images (N,3,H,W) in [-1,1] to features 
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Compute the cosine similarity of each row of two matrices.
-
-    Args:
-        a, b: Features (N,D).
-
-    Returns:
-        Similarities (N,) float64, -1 to 1; NaN where a feature is NaN.
+    """Compute the cosine similarities (N,) float64, -1 to 1, of the rows of two matrices (N,D); NaN stays NaN.
 
     Raises:
         BlobexError: if the shapes differ, or a row is zero and so has no direction.
@@ -42,18 +36,9 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
 
 @torch.no_grad()
 def similarity(queries: Tensor, counterfactuals: Tensor, features: Features, batch_size: int = 32) -> Tensor:
-    """Compute the cosine similarity of the features of each query and its counterfactual.
+    """Compute the cosine similarities (N,) of the features of queries and counterfactuals (N,3,H,W) in [-1,1].
 
-    Args:
-        queries, counterfactuals: Images (N,3,H,W) in [-1,1].
-        features: Feature network; called with at most `batch_size` images.
-        batch_size: Has no influence on the result.
-
-    Returns:
-        Similarities (N,) float64 on the CPU, -1 to 1; 1 for identical images.
-
-    Raises:
-        BlobexError: if the shapes differ.
+    `features` is called with at most `batch_size` images. Raises BlobexError if the shapes differ.
 
     >>> image = torch.rand(1, 3, 4, 4)
     >>> similarity(image, image, lambda images: images.flatten(1)).round(decimals=6).tolist()

@@ -99,9 +99,6 @@ def sentence(changes: Sequence[ObjectChange]) -> str:
 def summary(explanations: Sequence[Sequence[ObjectChange]]) -> dict[str, float]:
     """Compute the share of explanations in which each change occurs, by its general phrase, most frequent first.
 
-    Raises:
-        BlobexError: if there are no explanations.
-
     >>> summary([[ObjectChange("removed", "car", "vehicle", "ahead", "", "", 0.9)], []])
     {'vehicle ahead removed': 0.5}
     """
@@ -113,10 +110,9 @@ def summary(explanations: Sequence[Sequence[ObjectChange]]) -> dict[str, float]:
 
 
 def matches(old: Sequence[DetectedObject], new: Sequence[DetectedObject], width: int) -> list[tuple[int, int]]:
-    """Pair the objects of two images that are the same: of one family, close, and of similar size.
+    """Return pairs of indices of the objects that two images share: of one family, close, and of similar size.
 
-    Returns:
-        Indices into `old` and `new`; the pairs' costs (distance, size, overlap) have the smallest sum (Kuhn, 1955).
+    The pairs' costs (distance, size, overlap) have the smallest sum (Kuhn, 1955).
     """
     if not old or not new:
         return []

@@ -101,10 +101,8 @@ def pixel_grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 def fit_ground(drivable: np.ndarray) -> Ground:
     """Fit the plane whose ego lane, LANE_WIDTH wide, covers the pixels labelled direct.
 
-    Rows in which something hides a part of the lane do not count. With fewer than three rows the result is `Ground()`.
-
-    Args:
-        drivable: Map (H,W) of labels.DRIVABLE.
+    `drivable` (H,W) is a map of labels.DRIVABLE. Rows in which something hides a part of the lane do not count; with
+    fewer than three rows the result is `Ground()`.
     """
     height, width = drivable.shape
     rows, middles, widths = [], [], []
@@ -129,15 +127,11 @@ def fit_ground(drivable: np.ndarray) -> Ground:
 def read_line(
     side: Literal[-1, 1], ground: Ground, image: np.ndarray, semantic: np.ndarray, drivable: np.ndarray
 ) -> Line:
-    """Return the kind of line on the left (side -1) or right (+1) of the ego lane: a `scenes.scene.Line`.
+    """Return the kind of line on the left (side -1) or right (+1) of the ego lane, from an image (H,W,3) uint8.
 
-    A lane beside it is separated by a dashed or a solid line (told apart by gaps in the paint), oncoming lanes on the
-    left by a double yellow line. Otherwise the road ends there.
-
-    Args:
-        side, ground: Side of the lane, and the image's ground plane.
-        image: Image (H,W,3) uint8.
-        semantic, drivable: Maps (H,W) of labels.SEMANTIC and labels.DRIVABLE.
+    A lane beside it is separated by a dashed or a solid line, which gaps in the paint distinguish, and oncoming lanes
+    on the left by a double yellow line; otherwise the road ends there. `semantic` and `drivable` are maps (H,W) of
+    labels.SEMANTIC and labels.DRIVABLE.
     """
     x, y = pixel_grid(*drivable.shape)
     ahead, across = np.broadcast_to(ground.distance(y), drivable.shape), side * ground.lateral(x, y)

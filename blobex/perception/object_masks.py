@@ -84,12 +84,7 @@ def object_mask(name: str, output: ParserOutput, index: int) -> Tensor:
 
 
 def detected_objects(output: ParserOutput, index: int, ground: Ground) -> list[MaskedObject]:
-    """Return the detected objects of one image by falling score, each with its pixels, or its box if they are unclear.
-
-    Args:
-        output, index: Parser's output, and the index of the image in it.
-        ground: Ground plane of the image.
-    """
+    """Return the detected objects of one image by falling score, with their pixels, or boxes if these are unclear."""
     one = output[slice(index, index + 1)].to("cpu")
     (boxes,), (semantic, instances) = detections(one), (maps[0].numpy() for maps in panoptic(one))
     objects = []

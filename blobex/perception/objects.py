@@ -16,16 +16,15 @@ from blobex.core.errors import BlobexError
 from blobex.networks.parser import Detections, ParserOutput, detections
 from blobex.perception.boxes import Box, bounding_box, crop, iou
 from blobex.perception.colours import hsv, is_red, light_colour
-from blobex.perception.ground import SIGNALS, Ground, fit_ground, pixel_grid, place_of, read_line
+from blobex.perception.ground import ALTERNATIVE, DIRECT, SIGNALS, Ground, fit_ground, pixel_grid, place_of, read_line
 from blobex.perception.reading import DetectedObject, SceneReading
-from blobex.scenes.labels import DETECTION, DRIVABLE, SEMANTIC
+from blobex.scenes.labels import DETECTION, SEMANTIC
 from blobex.scenes.rules import NEAR
 
 LEAST_SCORE = 0.2  # of a detected box
 DUPLICATE = 0.5  # intersection over union from which two boxes of one family are one object
 FENCE = SEMANTIC.index("fence")
 FENCE_SHARE = 1 / 1000  # least share of the image's pixels of a patch of fence
-DIRECT, ALTERNATIVE = DRIVABLE.index("direct"), DRIVABLE.index("alternative")
 CLEAR = (11.0, NEAR)  # metres ahead in which the ego lane shows unless something stands nearer
 HALF_WIDTH = 1.0  # metres to both sides of the lane's middle that an obstacle must hide
 HIDDEN = 0.15  # share of that area that an obstacle hides at least
@@ -33,11 +32,7 @@ STOP_RED = 0.25  # least share of red pixels of a stop sign
 
 
 def read_scenes(output: ParserOutput, images: Tensor) -> list[SceneReading]:
-    """Read N scenes from a parser's output for images (N,3,H,W) uint8.
-
-    Raises:
-        BlobexError: if the output is of another number or size of images.
-    """
+    """Read the scenes in images (N,3,H,W) uint8 from a parser's output; BlobexError if it is of other images."""
     semantic, drivable = (maps.argmax(1).cpu().numpy() for maps in (output.semantic, output.drivable))
     arrays = images.cpu().numpy().transpose(0, 2, 3, 1)
     if arrays.shape[:3] != semantic.shape:
@@ -50,12 +45,9 @@ def read_scenes(output: ParserOutput, images: Tensor) -> list[SceneReading]:
 
 
 def read_scene(boxes: Detections, semantic: np.ndarray, drivable: np.ndarray, image: np.ndarray) -> SceneReading:
-    """Read one scene from its boxes and label maps, predicted or true.
+    """Read one scene from an image (H,W,3) uint8 with its boxes and label maps, predicted or true.
 
-    Args:
-        boxes: Detected objects.
-        semantic, drivable: Maps (H,W) of labels.SEMANTIC and labels.DRIVABLE.
-        image: Image (H,W,3) uint8.
+    `semantic` and `drivable` are maps (H,W) of labels.SEMANTIC and labels.DRIVABLE.
     """
     ground = fit_ground(drivable)
     objects = _unique([_detected(boxes, row, semantic, image, ground) for row in range(len(boxes.scores))])

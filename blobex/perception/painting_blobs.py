@@ -16,19 +16,15 @@ BACKGROUND = 0.5  # share of the region that the background must paint to count
 def painting_blobs(
     scores: Tensor, region: Tensor, share: float = SHARE, background: bool = False
 ) -> tuple[list[list[int]], list[bool]]:
-    """Choose the blobs that paint a region of each of N images.
+    """Choose the blobs, numbered from 0, that paint a region of each of N images, and whether its background counts.
 
     A blob is chosen if it paints at least the share `share` of the region, or at least 2% of it and nowhere more than
-    there. If none does, the strongest blob is chosen, if it paints more than 5%.
+    there. If none does, the strongest is chosen, if it paints more than 5%. The background counts if `background`
+    allows it and it paints more than half.
 
     Args:
         scores: Score maps (N,K+1,H,W) of the layouts, background first.
-        region: Mask bool (N or 1,H,W).
-        share: Share of the region, 0 to 1.
-        background: Whether the background may count: it does if it paints more than half of the region.
-
-    Returns:
-        The blobs of each image, numbered from 0, and whether its background counts.
+        region: Bool (N or 1,H,W).
 
     Raises:
         BlobexError: if a region is empty or of another size, or nothing that is allowed paints it.

@@ -26,12 +26,9 @@ WHITE = 128  # least brightness of a mask's pixels that belong to the region
 
 
 def region_mask(text: str, height: int, width: int, output: ParserOutput | None = None, index: int = 0) -> Tensor:
-    """Return the region that a text describes, bool (height,width).
+    """Return the region that a text describes, bool (height,width): an object's name, or a form of `parse_region`.
 
-    Args:
-        text: Letters and spaces for an object (see `object_mask`), otherwise a form of `parse_region`.
-        height, width: Size of the image, pixels.
-        output, index: Parser's output that holds the image, and the image's index in it; needed for objects.
+    Objects need the parser's output that holds the image, at `index`.
 
     Raises:
         BlobexError: as `object_mask` and `parse_region`, or if an object is named without a parser's output.

@@ -17,9 +17,7 @@ LANE_EDGE = 1.4 * LANE_WIDTH  # metres; less than 1.5 lanes, as a box shows the 
 def scene_of_reading(reading: SceneReading, image: np.ndarray) -> Scene:
     """Return a scene with all that rules depend on: lines, light, stop sign, objects, verge, and day or night.
 
-    Args:
-        reading: What the image shows.
-        image: Image (H,W,3) uint8, for its time of day. Dusk is taken for day: no rule tells them apart.
+    The time of day is that of the image (H,W,3) uint8; dusk counts as day, as for the rules.
     """
     return Scene(
         seed=0,
@@ -40,9 +38,7 @@ def scene_of_reading(reading: SceneReading, image: np.ndarray) -> Scene:
 
 
 def is_night(image: np.ndarray) -> bool:
-    """Return whether the darkest quarter of the sky of an image (H,W,3) uint8 is as dark as at night.
-
-    Buildings may stand before the sky; by day they are darker than the sky, but not as dark as at night.
+    """Return whether the darkest quarter of an image's upper rows, sky or buildings, is as dark as only at night.
 
     >>> is_night(np.zeros((64, 128, 3), np.uint8)), is_night(np.full((64, 128, 3), 150, np.uint8))
     (True, False)

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 from torch import Tensor
-from worlds.seen_scenes import reading_of
+from worlds.true_readings import reading_of
 
 from blobex.layout.blobs import BlobLayout
 from blobex.metrics.alignment import (

@@ -6,7 +6,7 @@ import dataclasses
 import json
 
 import pytest
-from worlds.seen_scenes import reading_of
+from worlds.true_readings import reading_of
 
 from blobex.core.errors import BlobexError
 from blobex.perception.differences import differences, matches, sentence, summary

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from worlds.seen_scenes import reading_of, true_output
+from worlds.true_readings import reading_of, true_output
 
 from blobex.core.errors import BlobexError
 from blobex.networks.parser import ParserOutput

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from worlds.seen_scenes import reading_of
 from worlds.tiny_models import save_models
+from worlds.true_readings import reading_of
 
 from blobex.cli import main as cli
 from blobex.config.params import Params

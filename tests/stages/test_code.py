@@ -1,13 +1,16 @@
-"""DVC and the code files: changed computations run their stages again, and changed texts run nothing."""
+"""Code files of the stages: they name all imported code, and DVC runs a stage again only if its code computes else."""
 
 import subprocess
 import sys
 
 import pytest
+from imports import PACKAGE, ROOT
 from worlds.project_copy import copy_project, dvc, refresh_code
 
-pytestmark = pytest.mark.slow
+from blobex.core.code_state import LEFT_OUT, describe_stage
+
 CLEAN = "Data and pipelines are up to date."
+LOADED = "import sys, blobex.stages.truth; print(*(getattr(each, '__file__', 0) for each in sys.modules.values()))"
 
 
 def edit(path, old, new):
@@ -16,6 +19,16 @@ def edit(path, old, new):
     path.write_text(text.replace(old, new))
 
 
+def test_every_module_that_python_loads_is_described():
+    loaded = subprocess.run([sys.executable, "-c", LOADED], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    paths = {path for path in PACKAGE.rglob("*.py") if str(path) in loaded.split() and path.name != "__init__.py"}
+    left_out = {path for path in paths if any(path.is_relative_to(PACKAGE / name) for name in LEFT_OUT)}
+    left_out.add(PACKAGE / "core" / "processes.py")  # imported by tracking only
+    described = {ROOT / line.split()[0] for line in describe_stage("truth").splitlines()}
+    assert PACKAGE / "layout" / "splat.py" in paths and paths - left_out <= described
+
+
+@pytest.mark.slow
 def test_only_changed_computations_run_a_stage_again(tmp_path):
     project = copy_project(tmp_path / "project", "smoke")
     dvc(project, "repro", "scenes")

@@ -112,19 +112,17 @@ def plain(value: Any, converted: dict[int, Any] | None = None) -> Any:
     `converted` holds the results by object, so that nested lists that share elements cannot grow exponentially.
     """
     converted = {} if converted is None else converted
-    if id(value) not in converted:
-        converted[id(value)] = _plain(value, converted)
-    return converted[id(value)]
-
-
-def _plain(value: Any, converted: dict[int, Any]) -> Any:
+    if id(value) in converted:
+        return converted[id(value)]
+    result = None if _is_foreign(value) else value
     if isinstance(value, _Foreign):
-        return value.plain(converted)
-    if isinstance(value, Mapping):
-        return {key: plain(item, converted) for key, item in value.items() if not _is_foreign(key)}
-    if isinstance(value, list | tuple):
-        return [plain(item, converted) for item in value]
-    return None if _is_foreign(value) else value
+        result = value.plain(converted)
+    elif isinstance(value, Mapping):
+        result = {key: plain(item, converted) for key, item in value.items() if not _is_foreign(key)}
+    elif isinstance(value, list | tuple):
+        result = [plain(item, converted) for item in value]
+    converted[id(value)] = result
+    return result
 
 
 def _is_foreign(value: Any) -> bool:

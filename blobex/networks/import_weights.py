@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,15 @@ from blobex.networks import published_checkpoints as published
 from blobex.networks import weights
 from blobex.networks.blobgan import from_config, load_blobgan
 from blobex.networks.checkpoint_file import form, read_checkpoint
-from blobex.networks.decision import load_decision
-from blobex.networks.encoder import load_encoder
+from blobex.networks.decision import DecisionModel, load_decision
+from blobex.networks.encoder import Encoder, load_encoder
 
-KINDS = ("generator", "encoder", "decision")
+STAGES = {"generator": "blobgan", "encoder": "encoder", "decision": "decision"}  # that would have trained a kind
+LOADERS: Mapping[str, Callable[[Path], nn.Module]] = {
+    "generator": load_blobgan,
+    "encoder": load_encoder,
+    "decision": load_decision,
+}
 MEAN_W_SAMPLES = 10_000  # of the mean of w (BlobGAN, ECCV 2022, section 4)
 PROVENANCE = "provenance.yaml"
 METRICS = "metrics.json"  # an output of every stage; empty, as nothing is measured
@@ -37,12 +42,10 @@ METRICS = "metrics.json"  # an output of every stage; empty, as nothing is measu
 
 @dataclass(frozen=True)
 class _Network:
-    """An imported network and its provenance."""
+    """A converted network and its provenance."""
 
     module: nn.Module
-    stage: str  # that would have trained it
     config: dict[str, Any]
-    size: ImageSize | None  # of its images; None for any
     source: str  # location in the file
     dropped: list[str]  # content of the file that is not used
     computed: list[str]  # content of the network that is not in the file
@@ -59,8 +62,8 @@ def import_file(
 ) -> tuple[Path, dict[str, Any]]:
     """Convert a published file and save its network in its folder under `models`.
 
-    The folder is replaced once the new one is complete. Other files in it, such as checkpoints, are kept; its measures
-    are emptied, as they were of other weights.
+    The folder is replaced once the new one is complete. Its other files, such as checkpoints, are kept; its measures
+    are emptied.
 
     Args:
         file: Published checkpoint.
@@ -77,22 +80,17 @@ def import_file(
     Raises:
         BlobexError: if the file is unsafe, damaged or of another kind, or does not fit the setup or its BlobGAN.
     """
-    if kind not in KINDS:
-        raise BlobexError(f"unknown kind {kind!r}: choose {', '.join(KINDS)}")
+    if kind not in STAGES:
+        raise BlobexError(f"unknown kind {kind!r}: choose {', '.join(STAGES)}")
     if not re.fullmatch(r"\w[\w-]*", variant):
         raise BlobexError(f"the variant {variant!r} cannot name a folder: use letters, digits, _ and -")
     size, seed = params.setup(setup), params.run.seed if seed is None else seed
-    checkpoint = read_checkpoint(file)
-    stored = published.kinds(checkpoint)
-    if kind not in stored:
-        content = " and ".join(stored) or "no known network"
-        raise BlobexError(f"{file} holds no published {kind} but {content}: check --as")
+    network = _convert(file, kind, size, seed)
     try:
-        network = _network(checkpoint, kind, size, seed)
-        _check(network, setup, size, models)
+        _check(network.config, kind, setup, size, models / "blobgan" / setup)
     except BlobexError as error:
         raise BlobexError(f"{file}: {error}") from error
-    folder = models / network.stage / setup / (variant if kind == "decision" else "")
+    folder = models / STAGES[kind] / setup / (variant if kind == "decision" else "")
     names = {"setup": setup, "variant": variant} if kind == "decision" else {"setup": setup}
     provenance = {
         "file": file.name,
@@ -105,8 +103,8 @@ def import_file(
     }
     try:
         with whole_folder(folder) as new:
-            weights.save(new, network.stage, names | network.config, network.module)
-            _load(network.stage, new)  # a network that cannot be loaded must not replace one that can
+            weights.save(new, STAGES[kind], names | network.config, network.module)
+            LOADERS[kind](new)  # a network that cannot be loaded must not replace one that can
             (new / PROVENANCE).write_text(yaml.safe_dump(provenance, sort_keys=False), encoding="utf-8")
             (new / METRICS).write_text("{}\n", encoding="utf-8")
             _link_other_files(folder, new)
@@ -121,18 +119,25 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _network(checkpoint: Mapping[str, Any], kind: str, size: ImageSize, seed: int) -> _Network:
-    if kind == "generator":
-        return _generator(checkpoint, seed)
-    stored = published.find(checkpoint, kind)
-    dropped = _dropped(checkpoint, stored.key, (stored.prefix,))
+def _convert(file: Path, kind: str, size: ImageSize, seed: int) -> _Network:
+    checkpoint = read_checkpoint(file)
+    kinds = published.kinds(checkpoint)
+    if kind not in kinds:
+        content = " and ".join(kinds) or "no known network"
+        raise BlobexError(f"{file} holds no published {kind} but {content}: check --as")
+    try:
+        if kind == "generator":
+            return _generator(checkpoint, seed)
+        stored = published.find(checkpoint, kind)
+        module: Encoder | DecisionModel
+        if kind == "encoder":
+            module = published.encoder_from_checkpoint(checkpoint)
+        else:
+            module = published.decision_from_checkpoint(checkpoint, size.height, size.width)
+    except BlobexError as error:
+        raise BlobexError(f"{file}: {error}") from error
     source = f"{kind} under {stored.key or 'no key'}" + (f", names after {stored.prefix}" if stored.prefix else "")
-    if kind == "encoder":
-        encoder = published.encoder_from_checkpoint(checkpoint)
-        encoder_size = parse(ImageSize, {key: encoder.config[key] for key in ("height", "aspect_ratio")}, "encoder")
-        return _Network(encoder, "encoder", encoder.config, encoder_size, source, dropped, [])
-    decision = published.decision_from_checkpoint(checkpoint, size.height, size.width)
-    return _Network(decision, "decision", decision.config, None, source, dropped, [])
+    return _Network(module, module.config, source, _dropped(checkpoint, stored.key, (stored.prefix,)), [])
 
 
 def _generator(checkpoint: Mapping[str, Any], seed: int) -> _Network:
@@ -144,9 +149,7 @@ def _generator(checkpoint: Mapping[str, Any], seed: int) -> _Network:
         computed.append("fixed noise maps of blobex's seed")
         if any(str(name).startswith("generator_ema.noises.") for name in checkpoint["state_dict"]):
             dropped.append("state_dict: generator_ema.noises.* (they fit no layer)")
-    source = "generator_ema and layout_net_ema under state_dict"
-    size = ImageSize(model.height, model.aspect_ratio)
-    return _Network(model, "blobgan", model.config(), size, source, dropped, computed)
+    return _Network(model, model.config(), "generator_ema and layout_net_ema under state_dict", dropped, computed)
 
 
 def _dropped(checkpoint: Mapping[str, Any], key: str | None, prefixes: tuple[str, ...]) -> list[str]:
@@ -160,18 +163,17 @@ def _dropped(checkpoint: Mapping[str, Any], key: str | None, prefixes: tuple[str
     return keys + groups + ([f"{label}*.kernel ({filters} fixed filters)"] if filters else [])
 
 
-def _check(network: _Network, setup: str, size: ImageSize, models: Path) -> None:
+def _check(config: Mapping[str, Any], kind: str, setup: str, size: ImageSize, blobgan: Path) -> None:
     """Raise BlobexError unless the network fits the setup's image size and BlobGAN."""
-    own = network.size
-    if own is not None and own != size:
+    keys = ("height", "aspect_ratio")
+    own = size if kind == "decision" else parse(ImageSize, {key: config[key] for key in keys}, kind)
+    if own != size:
         raise BlobexError(
             f"it is for images of {own.height}x{own.width} but setups.{setup} is {size.height}x{size.width}: "
             f"set setups.{setup} to {{height: {own.height}, aspect_ratio: {own.aspect_ratio}}}, "
             "or choose the other setup"
         )
-    blobgan = models / "blobgan" / setup
-    if network.stage == "encoder" and (blobgan / weights.CONFIG).exists():
-        config = network.config
+    if kind == "encoder" and (blobgan / weights.CONFIG).exists():
         w_size = from_config(weights.read_config(blobgan, "blobgan")).layout_network.w_size(config["mlp_idx"])
         if config["w_size"] != w_size:
             raise BlobexError(
@@ -180,28 +182,19 @@ def _check(network: _Network, setup: str, size: ImageSize, models: Path) -> None
             )
 
 
-def _load(stage: str, folder: Path) -> nn.Module:
-    if stage == "blobgan":
-        return load_blobgan(folder)
-    return load_encoder(folder) if stage == "encoder" else load_decision(folder)
-
-
 def _link_other_files(old: Path, new: Path) -> None:
     """Link the other files of `old` in `new`, so that no moment lacks them."""
-    for entry in old.iterdir() if old.exists() else ():
-        if not (new / entry.name).exists():
-            _link(entry, new / entry.name)
+    written = {path.name for path in new.iterdir()}
+
+    def ignore(folder: str, names: list[str]) -> set[str]:
+        return written if Path(folder) == old else set()
+
+    if old.exists():
+        shutil.copytree(old, new, symlinks=True, ignore=ignore, copy_function=_link, dirs_exist_ok=True)
 
 
-def _link(source: Path, target: Path) -> None:
-    """Link a file or folder under another name, or copy it on a file system without links."""
-    if source.is_dir() and not source.is_symlink():
-        shutil.copytree(source, target, symlinks=True, copy_function=_link_file)
-    else:
-        _link_file(source, target)
-
-
-def _link_file(source: Any, target: Any) -> None:
+def _link(source: str, target: str) -> None:
+    """Link a file under another name, or copy it on a file system without links."""
     try:
         os.link(source, target, follow_symlinks=False)
     except OSError:

@@ -2,54 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from blobex.config.evaluation import PixelAttack, RandomEdits
 from blobex.counterfactual.compose import Composer
+from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.published import LAMBDA_KEY
 from blobex.counterfactual.target import Target
 from blobex.datasets.images import to_float, to_uint8
-from blobex.layout.blobs import BlobLayout
-from blobex.layout.vector import VectorForm
 from blobex.optim.batching import State, float32_batch_size, in_batches
 from blobex.optim.networks import Decide, Networks
 
 
-@dataclass(frozen=True)
-class AttackedQueries:
-    """N query images and the P targets of attacks on them."""
-
-    queries: Tensor  # N,3,H,W in [-1,1], made of uint8
-    image_index: Tensor  # P: the query of each target
-    target: Target  # P targets
-
-
-@dataclass(frozen=True)
-class AttackResult:
-    """Attacked images of P targets."""
-
-    image: Tensor  # P,3,H,W in [-1,1]
-    flipped: Tensor  # P, bool: the decision model reaches the target
-
-
-def pixel_attack(attacked: AttackedQueries, decide: Decide, options: PixelAttack, batch_size: int) -> AttackResult:
+def pixel_attack(problems: Problems, decide: Decide, options: PixelAttack, batch_size: int) -> tuple[Tensor, Tensor]:
     """Attack pixels by projected gradient descent within a maximum norm (PGD, Madry et al., ICLR 2018).
 
-    It starts at the query and stops when the decision flips. Steps are whole grey levels, so that the images evaluated
-    are those that a file can hold.
+    The attack of each of P problems starts at the query, which is made of uint8, and stops when the decision flips.
+    Steps are whole grey levels, so that the images evaluated are those that a file can hold.
+
+    Returns:
+        Attacked images (P,3,H,W) in [-1,1], and bool (P,): true where the target is reached.
     """
-    levels = to_uint8(attacked.queries)
+    levels = to_uint8(problems.queries)
 
     def attack(index: Tensor, numbers: Tensor) -> State:
-        return _descend(levels[index], attacked.target[numbers], decide, options)
+        return _descend(levels[index], problems.target[numbers], decide, options)
 
-    numbers = torch.arange(len(attacked.image_index), device=levels.device)
+    numbers = torch.arange(len(problems), device=levels.device)
     rows = float32_batch_size(batch_size, levels.device)
-    return AttackResult(**in_batches(attack, rows, attacked.image_index, numbers))
+    state = in_batches(attack, rows, problems.image_index, numbers)
+    return state["image"], state["flipped"]
 
 
 def _descend(query: Tensor, target: Target, decide: Decide, options: PixelAttack) -> State:
@@ -73,41 +57,38 @@ def _descend(query: Tensor, target: Target, decide: Decide, options: PixelAttack
 
 
 def random_edits(
-    attacked: AttackedQueries,
-    layout: BlobLayout,
-    networks: Networks,
-    options: RandomEdits,
-    batch_size: int,
-    seed: int,
-) -> AttackResult:
-    """Add normal noise to the inverted layouts of the queries, stronger with every try, until the decision flips.
+    problems: Problems, networks: Networks, options: RandomEdits, batch_size: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Add normal noise to the layouts of P problems, stronger with every try, until the decision flips.
 
     The noise of a key is in inverse proportion to its published price, so that one unit of strength costs the same in
     each key. It depends only on the seed, the image and the target's column.
+
+    Returns:
+        Edited images (P,3,H,W) in [-1,1], and bool (P,): true where the target is reached.
     """
-    form, device = VectorForm.of(layout), attacked.queries.device
+    form, device = problems.form, problems.queries.device
     rows = float32_batch_size(batch_size, device)
-    composer = Composer.over_queries(attacked.queries, layout, networks, rows)
+    composer = Composer.over_queries(problems.queries, form.unflatten(problems.layouts), networks, rows)
     scale = form.spread({key: 1 / price for key, price in LAMBDA_KEY.items()}).to(device)
 
     @torch.no_grad()
-    def edit(start: Tensor, index: Tensor, numbers: Tensor) -> State:
-        target = attacked.target[numbers]
-        every_blob = torch.ones(len(start), layout.blobs + 1, dtype=torch.bool, device=device)
-        image, flipped = attacked.queries[index], torch.zeros(len(start), dtype=torch.bool, device=device)
+    def edit(numbers: Tensor) -> State:
+        batch = problems[numbers]
+        index, start, target = batch.image_index, batch.start, batch.target
+        every_blob = torch.ones_like(batch.changeable)
+        image, flipped = batch.queries[index], torch.zeros_like(every_blob[:, 0])
         pairs = zip(index.tolist(), target.column.tolist(), strict=True)
         generators = [np.random.default_rng([seed, *pair]) for pair in pairs]
         for number in range(options.tries):
             noise = np.stack([generator.standard_normal(start.shape[1], dtype=np.float32) for generator in generators])
             strength = options.first * options.factor**number
-            vector = start + strength * scale * torch.from_numpy(noise).to(device)
-            edited = composer.compose(vector, index, every_blob)
+            edited = composer.compose(start + strength * scale * torch.from_numpy(noise).to(device), index, every_blob)
             image = torch.where(flipped[:, None, None, None], image, edited)
             flipped = flipped | (target.margin(networks.decide(edited)) > 0)
             if flipped.all():
                 break
         return {"image": image, "flipped": flipped}
 
-    start = form.flatten(layout)[attacked.image_index]
-    numbers = torch.arange(len(start), device=device)
-    return AttackResult(**in_batches(edit, rows, start, attacked.image_index, numbers))
+    state = in_batches(edit, rows, torch.arange(len(problems), device=device))
+    return state["image"], state["flipped"]

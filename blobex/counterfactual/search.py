@@ -68,7 +68,7 @@ def search(
     """
     run = _Search.of(problems, networks, params, batch_size, options)
     wanted = torch.ones(len(problems), dtype=torch.bool) if skip is None else ~skip.cpu()
-    candidates, index = run.start(), wanted.nonzero()[:, 0]
+    candidates, index = _Candidates.same(run.repeated.start), wanted.nonzero()[:, 0]
     if len(index) and examples is not None and params.examples:
         found, solved = run.exchange_objects(index, examples)
         candidates, index = candidates.replaced(run.rows(index[solved]), found), index[~solved]
@@ -83,20 +83,18 @@ def search(
 
 @dataclass(frozen=True)
 class _Candidates:
-    """Layout vectors (R,D) that may answer R counterfactuals: shrunk, with few blobs, as found."""
+    """Candidate layouts of R counterfactuals, nearest first: shrunk, with few blobs, as found."""
 
-    vectors: tuple[Tensor, Tensor, Tensor]
+    vectors: Tensor  # 3,R,D
     step: Tensor  # R: iterations of the gradient search
 
     @classmethod
     def same(cls, vectors: Tensor) -> _Candidates:
-        return cls((vectors, vectors, vectors), torch.zeros_like(vectors[:, 0], dtype=torch.long))
+        return cls(vectors.expand(3, -1, -1), torch.zeros_like(vectors[:, 0], dtype=torch.long))
 
     def replaced(self, rows: Tensor, others: _Candidates) -> _Candidates:
-        shrunk, few, found = (
-            old.index_copy(0, rows, new) for old, new in zip(self.vectors, others.vectors, strict=True)
-        )
-        return _Candidates((shrunk, few, found), self.step.index_copy(0, rows, others.step))
+        vectors, step = self.vectors.index_copy(1, rows, others.vectors), self.step.index_copy(0, rows, others.step)
+        return _Candidates(vectors, step)
 
 
 @dataclass(frozen=True)
@@ -132,9 +130,6 @@ class _Search:
         factor = self.context.rate_factor * RETRY_FACTOR
         return dataclasses.replace(self, context=dataclasses.replace(self.context, rate_factor=factor))
 
-    def start(self) -> _Candidates:
-        return _Candidates.same(self.repeated.start)
-
     def exchange_objects(self, index: Tensor, examples: ObjectExamples) -> tuple[_Candidates, Tensor]:
         """Return the candidates of those problems `index` (n,) that whole objects solve; which they are, bool (n,)."""
         vectors, solved = ObjectSearch(self._take(index), self.context, examples).solve(self.assignment.count)
@@ -146,7 +141,7 @@ class _Search:
         few = eliminate_blobs(repeated, found, self.context) if self.few else found
         shrinker = Shrinker(repeated, self.context)
         shrunk = shrinker.line_search(shrinker.prune(few.vectors, few.gradient))
-        return _Candidates((shrunk, few.vectors, found.vectors), found.step)
+        return _Candidates(torch.stack([shrunk, few.vectors, found.vectors]), found.step)
 
     def verify(self, candidates: _Candidates, problems: Problems) -> Counterfactuals:
         """Verify for each problem the first candidate that flips with the exact networks, or else the first."""

@@ -16,7 +16,6 @@ from torch import Tensor
 from blobex.counterfactual.object_examples import ObjectExamples
 from blobex.counterfactual.problems import Problems, SearchContext
 from blobex.layout.blobs import ABSENT
-from blobex.layout.vector import VectorForm
 from blobex.optim.batching import State, in_batches
 
 APPEARANCE = {"features": 1.0, "spatial_style": 1.0}
@@ -43,7 +42,7 @@ class ObjectSearch:
         Returns:
             Layout vectors (P*count,D), and bool (P,): true where all vectors of a problem flip confidently.
         """
-        form, vectors = self._form, self.problems.start.repeat_interleave(count, 0)
+        form, vectors = self.problems.form, self.problems.start.repeat_interleave(count, 0)
         solved = torch.zeros(len(self.problems), dtype=torch.bool)
         for image in self.problems.image_index.unique():
             rows = (self.problems.image_index == image).nonzero()[:, 0]
@@ -63,21 +62,19 @@ class ObjectSearch:
 
     def _single_changes(self, start: Tensor, mask: Tensor) -> Tensor:
         """Return (C,D): the layout `start` (D,), then every change of one of its objects within `mask` (D,) bool."""
-        examples, tried = self.examples, self.context.params.examples
+        form, examples, tried = self.problems.form, self.examples, self.context.params.examples
         nearest, changes = self._nearest_light(start), [start[None]]
         for blobs in examples.objects[1:]:
             own = blobs[self._owners]
             having = nearest[(examples.present[nearest] & blobs).any(1)][:tried]
-            others = self._form.flatten(examples.layout[having])
+            others = form.flatten(examples.layout[having])
             if blobs.sum() == 1 and start[own & self._sizes] > ABSENT / 2:  # the object is present
                 changes.append(torch.where(own & self._appearance & mask, others, start))
                 changes.append(torch.where(own & self._sizes & mask, ABSENT, start)[None])
             changes.append(torch.where(own & mask, others, start))
         for surface in examples.surfaces:
-            if surface[0]:  # with the background
-                others, visible = self._relight(start, nearest), surface
-            else:
-                others, visible = self._form.flatten(examples.layout[nearest]), examples.present[nearest] & surface
+            others = self._relight(start, nearest) if surface[0] else form.flatten(examples.layout[nearest])
+            visible = surface if surface[0] else examples.present[nearest] & surface  # entry 0: the background
             visible = visible.expand(len(others), -1)
             having = visible.any(1)
             others, visible = others[having][:tried], visible[having][:tried]
@@ -94,14 +91,14 @@ class ObjectSearch:
         Args:
             nearest: Numbers of the examples (E,), ordered by light.
         """
-        others, lights = self._form.flatten(self.examples.layout), []
+        others, lights = self.problems.form.flatten(self.examples.layout), []
         background = (self._owners == 0) & self._appearance
         picks = torch.linspace(0, len(nearest) - 1, min(self.context.params.examples, len(nearest)))
         for number in nearest[picks.round().long()]:
             difference = (others[:, background] - others[number, background]).square().sum(1)
             similar = difference.argsort(stable=True)[:SIMILAR_LIGHT]
             distance = (others[similar] - start).abs() * self.problems.price
-            distance = self._form.by_blob(torch.where(self._appearance, 0, distance))
+            distance = self.problems.form.by_blob(torch.where(self._appearance, 0, distance))
             distance = torch.where(self.examples.present[similar], distance, torch.inf)
             source = torch.where(distance.amin(0) < torch.inf, similar[distance.argmin(0)], -1)[self._owners]
             relit = others.gather(0, source.clamp(min=0)[None])[0]
@@ -119,27 +116,27 @@ class ObjectSearch:
         removable[0] = False
         empty = torch.where(removable[self._owners] & self._sizes & mask, start.clamp(max=ABSENT), start)[None]
         nearest = self._nearest_light(start)[: self.context.params.examples]
-        others = self._form.flatten(self.examples.layout[nearest])
+        others = self.problems.form.flatten(self.examples.layout[nearest])
         grounds = [torch.where(ground[self._owners] & mask, others, empty) for ground in objects if ground.sum() > 1]
         vectors = torch.cat([empty, *grounds])
         rows, same = torch.full((len(vectors),), row), start.expand_as(vectors)
         margin = self._margins(vectors, rows)
         least = _least_margin(margin, self._margins(same[:1], rows[:1]))
         flips = margin >= least
-        amount = self._form.by_blob((vectors - same).abs() * self.problems.price) @ objects.T.float()
+        amount = self.problems.form.by_blob((vectors - same).abs() * self.problems.price) @ objects.T.float()
         amount[:, 0] = torch.inf
         for blobs in amount.argsort(dim=1, descending=True, stable=True).T:
             restored = torch.where(objects[blobs][:, self._owners], same, vectors)
             restorable = flips & (self._margins(restored, rows) >= least)
             vectors = torch.where(restorable[:, None], restored, vectors)
         distance = ((vectors - start).abs() * self.problems.price).sum(1)
-        cost = self._form.changed(vectors, same).sum(1) + distance / (1 + distance)  # distance breaks ties
+        cost = self.problems.form.changed(vectors, same).sum(1) + distance / (1 + distance)  # distance breaks ties
         return vectors[torch.where(flips, cost, torch.inf).argmin()][None][: int(flips.any())]
 
     def _nearest_light(self, start: Tensor) -> Tensor:
         """Return the numbers of the examples (E,), those with a background like that of `start` (D,) first."""
         background = (self._owners == 0) & self._appearance
-        others = self._form.flatten(self.examples.layout)[:, background]
+        others = self.problems.form.flatten(self.examples.layout)[:, background]
         return (others - start[background]).square().sum(1).argsort(stable=True)
 
     @torch.no_grad()
@@ -148,7 +145,7 @@ class ObjectSearch:
         composer = self.context.composer
 
         def evaluate(part: Tensor) -> State:
-            changed = self._form.changed(part, start.expand_as(part))
+            changed = self.problems.form.changed(part, start.expand_as(part))
             images = composer.compose(part, image_index.expand(len(part)), changed)
             return {"images": images, "outputs": composer.networks.decide(images)}
 
@@ -160,23 +157,19 @@ class ObjectSearch:
         problems = self.problems[rows]
         return problems.target.margin(self._evaluate(vectors, problems.start[0], problems.image_index[0])[1])
 
-    @property
-    def _form(self) -> VectorForm:
-        return self.problems.form
-
     @cached_property
     def _owners(self) -> Tensor:
-        return self._form.owners().to(self.problems.layouts.device)
+        return self.problems.form.owners().to(self.problems.layouts.device)
 
     @cached_property
     def _sizes(self) -> Tensor:
         """(D,) bool: entries that are sizes."""
-        return self._form.spread({"sizes": 1.0}).to(self.problems.layouts.device) > 0
+        return self.problems.form.spread({"sizes": 1.0}).to(self.problems.layouts.device) > 0
 
     @cached_property
     def _appearance(self) -> Tensor:
         """(D,) bool: entries that are features or styles."""
-        return self._form.spread(APPEARANCE).to(self.problems.layouts.device) > 0
+        return self.problems.form.spread(APPEARANCE).to(self.problems.layouts.device) > 0
 
 
 def _least_margin(margin: Tensor, margin_before: Tensor) -> Tensor:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from torch import Tensor
+
 from blobex.config.evaluation import Truth
 from blobex.core.errors import BlobexError
-from blobex.counterfactual.attacks import AttackedQueries, AttackResult, pixel_attack, random_edits
+from blobex.counterfactual.attacks import pixel_attack, random_edits
+from blobex.counterfactual.masks import build_masks
+from blobex.counterfactual.problems import Problems
+from blobex.counterfactual.published import LAMBDA_KEY
 from blobex.counterfactual.target import AttributeTarget
 from blobex.datasets.images import to_array
 from blobex.decisions.decision import frozen_eval
 from blobex.explain.explanation import Explanation
+from blobex.layout.blobs import KEYS
 from blobex.truth.task import Answer, Task
 
 Method = Callable[[Task, Truth], list[Answer]]
@@ -39,16 +45,15 @@ def pixels(task: Task, options: Truth) -> list[Answer]:
     explainer = task.explainer
     with frozen_eval(explainer.decision):
         decide, batch_size = explainer.exact.decide, explainer.batch_size
-        return _attack_answers(task, pixel_attack(_attacked(task), decide, options.pixels, batch_size))
+        return _attack_answers(task, *pixel_attack(_problems(task), decide, options.pixels, batch_size))
 
 
 def random(task: Task, options: Truth) -> list[Answer]:
     """Change all blobs at random: the flips that chance finds."""
-    explainer, layout = task.explainer, task.inversion.layout.to(task.explainer.device)
-    seed = explainer.params.run.seed
+    explainer, seed = task.explainer, task.explainer.params.run.seed
     with frozen_eval(explainer.decision):
-        result = random_edits(_attacked(task), layout, explainer.exact, options.random, explainer.batch_size, seed)
-    return _attack_answers(task, result)
+        result = random_edits(_problems(task), explainer.exact, options.random, explainer.batch_size, seed)
+        return _attack_answers(task, *result)
 
 
 METHODS: dict[str, Method] = {"ours": ours, "published": published, "pixels": pixels, "random": random}
@@ -61,15 +66,17 @@ def _answer(record: Explanation) -> Answer:
     return Answer(before, record.counterfactual, record.flipped, record.reconstruction_agrees)
 
 
-def _attacked(task: Task) -> AttackedQueries:
-    device = task.explainer.device
+def _problems(task: Task) -> Problems:
+    """The task's questions as problems in which every entry may change."""
+    device, layout = task.explainer.device, task.inversion.layout.to(task.explainer.device)
     index, target = task.questions.image_index.to(device), task.questions.target
     assert isinstance(target, AttributeTarget)
     target = AttributeTarget(target.column.to(device), target.wanted.to(device))
-    return AttackedQueries(task.queries.to(device), index, target)
+    masks = build_masks(layout.blobs, KEYS, None, background=True)
+    return Problems.of(task.queries.to(device), layout, index, target, masks, LAMBDA_KEY)
 
 
-def _attack_answers(task: Task, result: AttackResult) -> list[Answer]:
-    queries, images = ([to_array(image) for image in batch.cpu()] for batch in (task.queries, result.image))
-    rows = zip(task.pictures, images, result.flipped.tolist(), strict=True)
-    return [Answer(queries[index], image, flipped) for index, image, flipped in rows]
+def _attack_answers(task: Task, images: Tensor, flipped: Tensor) -> list[Answer]:
+    before, after = ([to_array(image) for image in batch.cpu()] for batch in (task.queries, images))
+    rows = zip(task.pictures, after, flipped.tolist(), strict=True)
+    return [Answer(before[index], image, flag) for index, image, flag in rows]

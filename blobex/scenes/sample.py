@@ -53,13 +53,9 @@ def sample(seed: int) -> Scene:
         verge=_pick(rng, ("sidewalk", "grass"), (0.65, 0.35)),
         buildings=_buildings(rng, -1) + _buildings(rng, 1),
         trees=_trees(rng, -1) + _trees(rng, 1),
-        view=View(
-            horizon=float(rng.uniform(0.40, 0.44)),
-            vanishing=float(rng.uniform(-0.03, 0.03)),
-            offset=float(rng.uniform(-0.25, 0.25)),
-        ),
-        light_x=float(rng.uniform(-0.3, 0.3)),
-        dash_phase=float(rng.uniform(0, 4.5)),
+        view=View(_uniform(rng, 0.40, 0.44), vanishing=_uniform(rng, -0.03, 0.03), offset=_uniform(rng, -0.25, 0.25)),
+        light_x=_uniform(rng, -0.3, 0.3),
+        dash_phase=_uniform(rng, 0, 4.5),
     )
 
 
@@ -74,6 +70,7 @@ def _ego(rng: np.random.Generator) -> tuple[Thing, ...]:
 
 
 def _side(rng: np.random.Generator, place: Place, line: Line) -> tuple[Thing, ...]:
+    """Sample a near vehicle and traffic far ahead in a lane beside the ego lane."""
     if line == "edge":
         return ()
     things: tuple[Thing, ...] = ()
@@ -108,13 +105,7 @@ def _vehicle(rng: np.random.Generator, place: Place, distances: tuple[float, flo
 def _thing(rng: np.random.Generator, kind: Kind, place: Place, distances: tuple[float, float]) -> Thing:
     colours = CLOTHES if kind in ("pedestrian", "bicycle", "motorcycle") else VEHICLE_COLOURS
     spread = {"pedestrian": 0.6, "bicycle": 0.4, "motorcycle": 0.4}.get(kind, 0.15)
-    return Thing(
-        kind=kind,
-        place=place,
-        distance=float(rng.uniform(*distances)),
-        colour=_vary(rng, colours),
-        offset=float(rng.uniform(-spread, spread)),
-    )
+    return Thing(kind, place, _uniform(rng, *distances), _vary(rng, colours), offset=_uniform(rng, -spread, spread))
 
 
 def _buildings(rng: np.random.Generator, side: Literal[-1, 1]) -> tuple[Building, ...]:
@@ -129,8 +120,8 @@ def _buildings(rng: np.random.Generator, side: Literal[-1, 1]) -> tuple[Building
                 side=side,
                 near=float(near),
                 far=float(far),
-                height=float(rng.uniform(5, 16)),
-                setback=float(rng.uniform(5, 8)),
+                height=_uniform(rng, 5, 16),
+                setback=_uniform(rng, 5, 8),
                 colour=_vary(rng, WALLS),
                 phase=int(rng.integers(0, 1000)),
             )
@@ -142,15 +133,13 @@ def _buildings(rng: np.random.Generator, side: Literal[-1, 1]) -> tuple[Building
 def _trees(rng: np.random.Generator, side: Literal[-1, 1]) -> tuple[Tree, ...]:
     count = int(rng.integers(0, 5))
     return tuple(
-        Tree(
-            side=side,
-            distance=float(rng.uniform(11, 45)),
-            setback=float(rng.uniform(2.8, 5)),
-            height=float(rng.uniform(4, 7)),
-            colour=_vary(rng, LEAVES),
-        )
+        Tree(side, _uniform(rng, 11, 45), _uniform(rng, 2.8, 5), height=_uniform(rng, 4, 7), colour=_vary(rng, LEAVES))
         for _ in range(count)
     )
+
+
+def _uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(rng.uniform(low, high))
 
 
 def _pick(rng: np.random.Generator, options: Sequence[T], weights: Sequence[float]) -> T:

@@ -51,10 +51,6 @@ def truth(
 ) -> None:
     """Test on synthetic scenes whether explanations reveal the planted shortcuts of decision models."""
     from blobex.config.read import load_params
-    from blobex.truth.benchmark import benchmark, forget
-    from blobex.truth.write import table, write
+    from blobex.truth.result_files import run_benchmark
 
-    findings = benchmark(load_params(params).for_setup(setup), setup, models)
-    write(findings, out)
-    forget(models, setup)
-    print(table(findings))
+    run_benchmark(load_params(params).for_setup(setup), setup, models, out)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from blobex.config.params import Params
 from blobex.core.ranks import joined
 from blobex.datasets.manifest import manifest_path
 from blobex.stages import common
 from blobex.tracking import runs as tracking
-from blobex.truth.benchmark import benchmark, forget
-from blobex.truth.write import metrics, table, write
+from blobex.truth.result_files import metrics, run_benchmark
+from blobex.truth.results import TruthResults
 
 
 def main(params: Params, setup: str) -> None:
@@ -18,15 +21,13 @@ def main(params: Params, setup: str) -> None:
     """
     folder = common.REPORTS / "truth" / setup
     with joined() as ranks, tracking.run(params, "truth", setup, manifest_path(params.data.root)) as tracker:
-        findings = benchmark(params, setup, common.MODELS, ranks)
-        if not ranks.first:
-            return
-        paths = write(findings, folder)
-        common.write_metrics(folder, metrics(findings), tracker)
-        print(table(findings))
-        for path in paths:
-            tracker.log_artifact(path)
-        forget(common.MODELS, setup)
+
+        def track(results: TruthResults, paths: Sequence[Path]) -> None:
+            common.write_metrics(folder, metrics(results), tracker)
+            for path in paths:
+                tracker.log_artifact(path)
+
+        run_benchmark(params, setup, common.MODELS, folder, ranks, track)
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Whether explanations are true: measured on synthetic scenes, whose causes are known."""
+"""The truth benchmark: explanations of synthetic scenes are compared with the known causes of the decisions."""

@@ -1,4 +1,4 @@
-"""Four ways to find a counterfactual, all with one signature: the answers to a task's questions, in their order."""
+"""The compared methods. All have one signature: they return the answers to a task's questions, in order."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ Method = Callable[[Task, Truth], list[Answer]]
 
 
 def ours(task: Task, options: Truth) -> list[Answer]:
-    """The search of this package, as the parameters have it."""
+    """Run the search of this package with the task's parameters."""
     explainer = task.explainer
     plan = explainer.plan(task.request)
-    records = explainer.explain_inverted(task.images, lambda rows: task.inversion[rows], plan)
-    return [_answer(record) for record in records]
+    explanations = explainer.explain_inverted(task.images, lambda rows: task.inversion[rows], plan)
+    return [_answer(explanation) for explanation in explanations]
 
 
 def published(task: Task, options: Truth) -> list[Answer]:
-    """Inversion and search step for step as published (OCTET, Zemni et al., CVPR 2023)."""
+    """Run inversion and search step for step as published (OCTET, Zemni et al., CVPR 2023)."""
     if task.published is None:
         raise BlobexError("the published method needs an explainer with search.mode published: give one")
     explainer = task.published
     plan = explainer.plan(task.request)
-    records = explainer.explain_inverted(task.images, lambda rows: explainer.invert(task.queries[rows]), plan)
-    return [_answer(record) for record in records]
+    explanations = explainer.explain_inverted(task.images, lambda rows: explainer.invert(task.queries[rows]), plan)
+    return [_answer(explanation) for explanation in explanations]
 
 
 def pixels(task: Task, options: Truth) -> list[Answer]:
@@ -59,15 +59,18 @@ def random(task: Task, options: Truth) -> list[Answer]:
 METHODS: dict[str, Method] = {"ours": ours, "published": published, "pixels": pixels, "random": random}
 
 
-def _answer(record: Explanation) -> Answer:
-    """A change that is laid over the query begins at the query, and at the reconstruction where all is rendered anew:
-    what the generator cannot paint is no change."""
-    before = record.query if record.compose == "photo" else record.reconstruction
-    return Answer(before, record.counterfactual, record.flipped, record.reconstruction_agrees)
+def _answer(explanation: Explanation) -> Answer:
+    """Return the answer of an explanation.
+
+    A change composed over the query starts at the query, a full rendering at the reconstruction: the error of the
+    reconstruction is not part of the change.
+    """
+    before = explanation.query if explanation.compose == "photo" else explanation.reconstruction
+    return Answer(before, explanation.counterfactual, explanation.flipped, explanation.reconstruction_agrees)
 
 
 def _problems(task: Task) -> Problems:
-    """The task's questions as problems in which every entry may change."""
+    """Return the task's questions as problems in which every entry may change."""
     device, layout = task.explainer.device, task.inversion.layout.to(task.explainer.device)
     index, target = task.questions.image_index.to(device), task.questions.target
     assert isinstance(target, AttributeTarget)
@@ -78,5 +81,5 @@ def _problems(task: Task) -> Problems:
 
 def _attack_answers(task: Task, images: Tensor, flipped: Tensor) -> list[Answer]:
     before, after = ([to_array(image) for image in batch.cpu()] for batch in (task.queries, images))
-    rows = zip(task.pictures, after, flipped.tolist(), strict=True)
+    rows = zip(task.image_numbers, after, flipped.tolist(), strict=True)
     return [Answer(before[index], image, flag) for index, image, flag in rows]

@@ -1,4 +1,4 @@
-"""What a rule, not the model, says of pictures: read from them by the parser."""
+"""Decisions of a rule about images: a parser reads the scene of each image, to which the rule is applied."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from blobex.scenes.scene import Scene
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One picture."""
+class ReadImage:
+    """The decisions of a rule about one image."""
 
-    allowed: Mapping[str, bool]  # what the rule says of each of `rules.ACTIONS`
-    reading: SceneReading | None = field(default=None, repr=False)  # None: no words about it
-    scene: Scene | None = field(default=None, repr=False)  # as far as rules look at scenes
-
-
-Reader = Callable[[Sequence[np.ndarray]], list[Seen]]
+    allowed: Mapping[str, bool]  # decision for each of `rules.ACTIONS`
+    reading: SceneReading | None = field(default=None, repr=False)  # needed for phrases
+    scene: Scene | None = field(default=None, repr=False)  # as far as rules depend on it
 
 
-def parser_reader(explainer: Explainer, rule: Rule) -> Reader:
-    """The reader of pictures, uint8 (H,W,3), of an explainer that has a parser."""
+ImageReader = Callable[[Sequence[np.ndarray]], list[ReadImage]]
 
-    def read(pictures: Sequence[np.ndarray]) -> list[Seen]:
-        seen = []
-        for picture, reading in zip(pictures, explainer.readings(pictures), strict=True):
-            scene = scene_of_reading(reading, picture)
-            seen.append(Seen(dict(zip(ACTIONS, rule.actions(scene), strict=True)), reading, scene))
-        return seen
+
+def parser_reader(explainer: Explainer, rule: Rule) -> ImageReader:
+    """Return a reader of images, uint8 (H,W,3), that uses the explainer's parser."""
+
+    def read(images: Sequence[np.ndarray]) -> list[ReadImage]:
+        read_images = []
+        for image, reading in zip(images, explainer.readings(images), strict=True):
+            scene = scene_of_reading(reading, image)
+            read_images.append(ReadImage(dict(zip(ACTIONS, rule.actions(scene), strict=True)), reading, scene))
+        return read_images
 
     return read
 
 
-def phrases(before: Seen, after: Seen) -> list[str]:
-    """What changed, in general words, each once: objects and areas, then night and verge as rules see them."""
+def change_phrases(before: ReadImage, after: ReadImage) -> list[str]:
+    """List the changes between two images as general phrases, each once: objects and areas, then time and verge."""
     if before.reading is None or after.reading is None:
         return []
-    told = [change.general for change in differences(before.reading, after.reading)]
+    phrases = [change.general for change in differences(before.reading, after.reading)]
     if before.scene and after.scene:
         pairs = (("time", before.scene.time, after.scene.time), ("verge", before.scene.verge, after.scene.verge))
-        told += [f"{name} turned {new}" for name, old, new in pairs if old != new]
-    return list(dict.fromkeys(told))
+        phrases += [f"{name} turned {new}" for name, old, new in pairs if old != new]
+    return list(dict.fromkeys(phrases))

@@ -1,4 +1,4 @@
-"""The questions that all methods answer, and what an answer is."""
+"""The questions that all methods answer, and the answers."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from blobex.scenes.rules import ACTIONS
 
 @dataclass(frozen=True)
 class Task:
-    """Every one of `attributes` of every picture should become what it is not; questions are ordered by picture."""
+    """One question per image and attribute, ordered by image: how would the model decide the opposite?"""
 
     explainer: Explainer  # with search.mode fast
-    published: Explainer | None  # the same networks with search.mode published; None: that method is not asked
+    published: Explainer | None  # the same networks with search.mode published; None if that method is not compared
     names: tuple[str, ...]
-    queries: Tensor  # N,3,H,W in [-1,1], made of uint8
+    queries: Tensor  # N,3,H,W in [-1,1], converted from uint8
     attributes: tuple[str, ...]
     questions: Questions
     inversion: Inversion
@@ -36,7 +36,7 @@ class Task:
         return len(self.questions)
 
     def first(self, count: int) -> Task:
-        """The task with the first `count` pictures only."""
+        """Return the task with the first `count` images only."""
         questions = self.questions[(self.questions.image_index < count).nonzero()[:, 0]]
         names, queries, inversion = self.names[:count], self.queries[:count], self.inversion[:count]
         return dataclasses.replace(self, names=names, queries=queries, questions=questions, inversion=inversion)
@@ -50,37 +50,41 @@ class Task:
         return ImageShare.of(self.names, self.queries, ALONE)
 
     @property
-    def pictures(self) -> list[int]:
-        """The number of each question's picture."""
+    def image_numbers(self) -> list[int]:
+        """The number of each question's image."""
         return list(map(int, self.questions.image_index))
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a method found for one question."""
+    """The counterfactual of one method for one question."""
 
-    before: np.ndarray = field(repr=False)  # uint8 (H,W,3), where the change begins: the query or its reconstruction
+    before: np.ndarray = field(repr=False)  # uint8 (H,W,3), origin of the change: the query or its reconstruction
     after: np.ndarray = field(repr=False)  # the counterfactual
-    flipped: bool  # whether the model decides it as asked
-    agrees: bool | None = None  # whether the reconstruction is decided as the query is; None: there is none
+    flipped: bool  # the model decides as the question asks
+    agrees: bool | None = None  # the model decides the reconstruction as the query; None without a reconstruction
 
 
-def begin(
+def build_task(
     explainer: Explainer,
     published: Explainer | None,
     names: Sequence[str],
     queries: Tensor,
     attributes: Sequence[str],
 ) -> Task:
-    """The task, for pictures (N,3,H,W) in [-1,1]; BlobexError if an attribute is none of `rules.ACTIONS`."""
+    """Ask about every attribute of images (N,3,H,W) in [-1,1], and invert them.
+
+    Raises:
+        BlobexError: if an attribute is not in `rules.ACTIONS`, or an output of the model is not finite.
+    """
     unknown = [name for name in attributes if name not in ACTIONS]
     if unknown:
         raise BlobexError(f"no rule decides about {unknown[0]!r}: choose attributes from {', '.join(ACTIONS)}")
     model = explainer.decision
-    said = explainer.outputs(queries)
-    if not torch.isfinite(said).all():
-        raise BlobexError(f"{model.name} says of some pictures what is not finite: train it again")
+    outputs = explainer.outputs(queries)
+    if not torch.isfinite(outputs).all():
+        raise BlobexError(f"outputs of {model.name} for some images are not finite: train it again")
     columns = explainer.plan(Request(attributes=attributes)).columns
-    questions = build_questions(model.kind, model.outputs, said, columns)
+    questions = build_questions(model.kind, model.outputs, outputs, columns)
     inversion = explainer.invert(queries)
     return Task(explainer, published, tuple(names), queries, tuple(attributes), questions, inversion)

@@ -14,7 +14,7 @@ from blobex.truth.causes import cause_masks, cause_precision, cause_recall, chan
 from blobex.truth.detection import area_under_curve, auc_interval
 
 
-def test_change_is_that_of_the_channel_that_changes_most() -> None:
+def test_change_is_the_largest_over_channels() -> None:
     before = np.zeros((2, 2, 3), np.uint8)
     after = before.copy()
     after[0, 1] = (3, 200, 7)
@@ -38,7 +38,7 @@ def test_recall_and_precision_by_hand() -> None:
     assert cause_precision(np.zeros((4, 6)), [first], 0) is None
 
 
-def test_area_under_the_curve_is_mann_and_whitneys() -> None:
+def test_area_under_curve_agrees_with_scipy() -> None:
     random = np.random.default_rng(0)
     positive, negative = random.integers(0, 4, 31), random.integers(0, 3, 24)
     statistic = mannwhitneyu(positive, negative).statistic / (31 * 24)
@@ -55,20 +55,20 @@ def scenes_that_stop(count: int) -> list:
     return found[:count]
 
 
-def test_a_light_that_turns_green_is_touched_where_it_was_red() -> None:
+def test_red_light_is_touched_if_it_turns_green() -> None:
     red = [scene for scene in map(sample, range(300)) if scene.light == "red"][:10]
     for scene in red:
         light = {Cause("light")}
         green = change_map(*(render(dataclasses.replace(scene, light=light), 64).image for light in ("red", "green")))
-        (essence,), (whole,) = (cause_masks(scene, light, 64, 128, part) for part in (True, False))
-        assert 0 < essence.sum() < whole.sum() / 4
-        assert cause_recall(green, [essence], 16) == 1
-        gone = change_map(render(scene, 64).image, render(remove(scene, Cause("light")), 64).image)
-        assert cause_recall(gone, [essence], 16) == 1
+        (essential,), (whole,) = (cause_masks(scene, light, 64, 128, part) for part in (True, False))
+        assert 0 < essential.sum() < whole.sum() / 4
+        assert cause_recall(green, [essential], 16) == 1
+        removed = change_map(render(scene, 64).image, render(remove(scene, Cause("light")), 64).image)
+        assert cause_recall(removed, [essential], 16) == 1
 
 
-def test_taking_a_cause_away_touches_it_and_nothing_else() -> None:
-    """The perfect explanation: the same scene, rendered without its cause."""
+def test_removing_a_cause_touches_it_and_nothing_else() -> None:
+    """The scene rendered without its cause is the perfect explanation."""
     seen = missed = 0
     for scene in scenes_that_stop(30):
         causes = RULES["plain"].causes(scene, "stop")

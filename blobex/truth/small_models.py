@@ -1,4 +1,4 @@
-"""Small decision models, trained from several seeds: whether detection is more than one model's luck."""
+"""Small decision models trained from several seeds, to measure how detection varies between trainings."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from blobex.training.fit import fit
 from blobex.training.step_module import derive_seed
 
 
-def train_small(params: Params, setup: str, rule: str, number: int, folder: Path) -> Path:
-    """Train small model `number` of a rule into `folder`, which is given back; training that was stopped goes on.
+def train_small_model(params: Params, setup: str, rule: str, number: int, folder: Path) -> Path:
+    """Train small model `number` of a rule into `folder`, which is returned; a stopped training resumes.
 
-    All of its randomness comes from run.seed and its number, so model 0 of each rule begins with the same weights.
+    All randomness derives from run.seed and the number, so model 0 of every rule has the same initial weights.
     """
     resume = Resume("last", None, None)
     training = dataclasses.replace(params.decision.training, steps=params.truth.seed_steps, resume=resume)
@@ -27,7 +27,7 @@ def train_small(params: Params, setup: str, rule: str, number: int, folder: Path
     data = load_planted(params, setup, "train", rule)
     module = DecisionModule(small, params.setup(setup), data, seed)
     batches = decision_batches(data, training.batch_size * training.accumulate, seed)
-    alone = dataclasses.replace(params.run, devices=1)
-    fit(module, batches, training, alone, folder / "checkpoints", NullTracker())
+    one_device = dataclasses.replace(params.run, devices=1)
+    fit(module, batches, training, one_device, folder / "checkpoints", NullTracker())
     weights.save(folder, "decision", {"setup": setup, "variant": rule, **module.model.config}, module.model)
     return folder

@@ -1,4 +1,4 @@
-"""Some questions with every method's answer, as one picture."""
+"""Example questions with the answers of every method, as one image."""
 
 from __future__ import annotations
 
@@ -9,31 +9,30 @@ import numpy as np
 
 from blobex.datasets.images import to_array
 from blobex.explain.figures import Cell, Tone, grid
-from blobex.truth.judge import Row
+from blobex.truth.evaluation import EvaluatedAnswer
 from blobex.truth.task import Answer, Task
 
 
-def sheet(
-    task: Task, answers: Mapping[str, Sequence[Answer]], rows: Mapping[str, Sequence[Row]], count: int
+def example_sheet(
+    task: Task, answers: Mapping[str, Sequence[Answer]], rows: Mapping[str, Sequence[EvaluatedAnswer]], count: int
 ) -> np.ndarray:
-    """uint8 (H,W,3): the query and the answers to `count` questions; those with the shortcut as a cause come first.
+    """Draw `count` questions that all methods answered, uint8 (H,W,3); those with the shortcut as a cause first.
 
-    Only questions that all methods answered are shown. A frame is green where the counterfactual is truly otherwise,
-    and red where only the model thinks so, or nobody.
+    A green frame marks a valid counterfactual, a red frame one that flips the model alone, or neither.
     """
-    any_rows = min(rows.values(), key=len)
-    order = sorted(range(len(any_rows)), key=lambda number: (not any_rows[number].planted, number))[:count]
+    fewest = min(rows.values(), key=len)
+    order = sorted(range(len(fewest)), key=lambda number: (not fewest[number].planted, number))[:count]
     lines = []
     for number in order:
-        query, first = to_array(task.queries[task.pictures[number]]), any_rows[number]
-        cells = [Cell(query, f"{Path(first.image).stem}\n{first.to_class}, please")]
+        query, row = to_array(task.queries[task.image_numbers[number]]), fewest[number]
+        cells = [Cell(query, f"{Path(row.image).stem}\n{row.to_class}, please")]
         for method in answers:
             cells.append(_cell(answers[method][number], rows[method][number]))
         lines.append(cells)
     return grid(["query", *answers], lines)
 
 
-def _cell(answer: Answer, row: Row) -> Cell:
+def _cell(answer: Answer, row: EvaluatedAnswer) -> Cell:
     if not row.included:
         verdict = "reading disagrees about the query"
     elif row.valid:

@@ -1,1 +1,1 @@
-"""Measures: a pure function and a thin accumulator each; they get tensors."""
+"""Measures of images, features and explanations: pure functions, and accumulators where images come in batches."""

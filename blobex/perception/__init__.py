@@ -1,1 +1,1 @@
-"""What a parser sees in an image: objects, places such as "car ahead", and differences in words."""
+"""Perception of images through a parser: objects and their places, regions, and differences in words."""

@@ -1,4 +1,4 @@
-"""Changes that the reading finds against the edits that were made to a scene."""
+"""Differences between readings of scenes against the edits that were made to the scenes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from blobex.scenes.sample import sample
 from blobex.scenes.scene import Scene, Thing
 
 BLUE, RED = (28, 70, 165), (205, 32, 36)
+BOX = (40.0, 30.0, 60.0, 50.0)
 EMPTY = dataclasses.replace(
     sample(0),
     things=(),
@@ -29,117 +30,117 @@ EMPTY = dataclasses.replace(
 )
 
 
+def scene_with(**changes: object) -> Scene:
+    return dataclasses.replace(EMPTY, **changes)
+
+
+def scene_of(kind: str, place: str, distance: float, colour: tuple[int, int, int] = BLUE) -> Scene:
+    return scene_with(things=(Thing(kind, place, distance, colour),))
+
+
+def sentence_of(before: Scene, after: Scene) -> str:
+    return sentence(differences(reading_of(before), reading_of(after)))
+
+
+@pytest.mark.parametrize(
+    ("scene", "expected"),
+    [
+        (scene_of("car", "ego", 8.0), "car ahead added"),
+        (scene_of("pedestrian", "ego", 8.0), "pedestrian ahead added"),
+        (scene_of("bicycle", "ego", 8.0), "bicycle ahead added"),
+        (scene_of("barrier", "ego", 8.0), "fence ahead added"),
+        (scene_of("car", "left", 10.0), "car on the left added"),
+        (scene_of("car", "right", 10.0), "car on the right added"),
+        (scene_with(light="green"), "green light added"),
+        (scene_with(stop_sign=True), "stop sign added"),
+    ],
+)
+def test_objects_added_and_removed(scene: Scene, expected: str) -> None:
+    assert sentence_of(EMPTY, scene) == expected
+    assert sentence_of(scene, EMPTY) == expected.replace("added", "removed")
+    assert sentence_of(scene, scene) == "nothing that the parser sees changed"
+
+
+def test_lights_lines_and_colours() -> None:
+    assert sentence_of(scene_with(light="red"), scene_with(light="green")) == "light turned from red to green"
+    assert sentence_of(EMPTY, scene_with(line_left="solid")) == "left line turned from dashed to solid"
+    (line, *areas) = differences(reading_of(EMPTY), reading_of(scene_with(line_right="edge")))
+    assert line.phrase == "right line turned from dashed to road edge"
+    assert "other lanes shrank" in [change.general for change in areas]
+    blue, red = (scene_of("car", "ego", 7.0, colour) for colour in (BLUE, RED))
+    assert sentence_of(blue, red) == "car ahead turned from blue to red"
+
+
 def with_signs(reading: SceneReading, count: int) -> SceneReading:
-    """A reading with more signs, none of them a stop sign."""
-    signs = [
-        DetectedObject("traffic sign", (4.0 + 8 * n, 4, 12.0 + 8 * n, 12), 0.9, BLUE, "ahead", 0, 9)
-        for n in range(count)
-    ]
+    """Add traffic signs to a reading, none of them a stop sign."""
+    boxes = [(4.0 + 8 * n, 4.0, 12.0 + 8 * n, 12.0) for n in range(count)]
+    signs = [DetectedObject("traffic sign", box, 0.9, BLUE, "ahead", 0.0, 9.0) for box in boxes]
     return dataclasses.replace(reading, objects=(*reading.objects, *signs))
 
 
-def test_a_sign_beside_a_stop_sign_stays_one() -> None:
-    before, after = (with_signs(reading_of(scene), 1) for scene in (edited(stop_sign=True), EMPTY))
+def test_a_sign_beside_a_stop_sign_is_not_a_second_change() -> None:
+    before, after = (with_signs(reading_of(scene), 1) for scene in (scene_with(stop_sign=True), EMPTY))
     assert sentence(differences(before, after)) == "stop sign removed"
     assert sentence(differences(after, before)) == "stop sign added"
     assert sentence(differences(with_signs(reading_of(EMPTY), 0), after)) == "traffic sign added"
 
 
-def said(before: Scene, after: Scene) -> str:
-    return sentence(differences(reading_of(before), reading_of(after)))
-
-
-def edited(**changes: object) -> Scene:
-    return dataclasses.replace(EMPTY, **changes)
-
-
-def thing(kind: str, place: str, distance: float, colour: tuple[int, int, int] = BLUE) -> Thing:
-    return Thing(kind, place, distance, colour)
-
-
-@pytest.mark.parametrize(
-    ("scene", "added"),
-    [
-        (edited(things=(thing("car", "ego", 8.0),)), "car ahead added"),
-        (edited(things=(thing("pedestrian", "ego", 8.0),)), "pedestrian ahead added"),
-        (edited(things=(thing("bicycle", "ego", 8.0),)), "bicycle ahead added"),
-        (edited(things=(thing("barrier", "ego", 8.0),)), "fence ahead added"),
-        (edited(things=(thing("car", "left", 10.0),)), "car on the left added"),
-        (edited(things=(thing("car", "right", 10.0),)), "car on the right added"),
-        (edited(light="green"), "green light added"),
-        (edited(stop_sign=True), "stop sign added"),
-    ],
-)
-def test_what_is_added_and_removed(scene: Scene, added: str) -> None:
-    assert said(EMPTY, scene) == added
-    assert said(scene, EMPTY) == added.replace("added", "removed")
-    assert said(scene, scene) == "nothing that the parser sees changed"
-
-
-def test_what_turns() -> None:
-    assert said(edited(light="red"), edited(light="green")) == "light turned from red to green"
-    assert said(EMPTY, edited(line_left="solid")) == "left line turned from dashed to solid"
-    (lane, *areas) = differences(reading_of(EMPTY), reading_of(edited(line_right="edge")))
-    assert lane.phrase == "right line turned from dashed to road edge"
-    assert "other lanes shrank" in [each.general for each in areas]
-    cars = (edited(things=(thing("car", "ego", 7.0, colour),)) for colour in (BLUE, RED))
-    assert said(*cars) == "car ahead turned from blue to red"
-
-
-def seen(box: tuple[float, float, float, float], category: str = "car", score: float = 0.9) -> DetectedObject:
+def item(box: tuple[float, float, float, float], category: str = "car", score: float = 0.9) -> DetectedObject:
     return DetectedObject(category, box, score, BLUE, "ahead", 0.0, 8.0)
 
 
-def frame(*objects: DetectedObject) -> SceneReading:
+def reading_with(*objects: DetectedObject) -> SceneReading:
     return dataclasses.replace(reading_of(EMPTY), objects=objects)
 
 
-def words(old: DetectedObject, new: DetectedObject) -> str:
-    return sentence(differences(frame(old), frame(new)))
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        (item((48.0, 30.0, 68.0, 50.0)), "car ahead moved right by 6% of the picture"),
+        (item((32.0, 30.0, 52.0, 50.0)), "car ahead moved left by 6% of the picture"),
+        (item((39.0, 32.0, 61.0, 56.0)), "car ahead moved nearer by 6% of the picture"),
+        (item((36.0, 26.0, 64.0, 54.0)), "car ahead became larger"),
+        (item((41.0, 30.0, 60.0, 50.0)), "nothing that the parser sees changed"),
+        (item(BOX, "truck"), "car ahead became truck"),
+        (item(BOX, "pedestrian"), "car ahead removed; pedestrian ahead added"),
+        (item((47.0, 37.0, 52.0, 42.0)), "car ahead removed; car ahead added"),  # too small to be the same car
+    ],
+)
+def test_movements_sizes_and_categories_by_hand(other: DetectedObject, expected: str) -> None:
+    assert sentence(differences(reading_with(item(BOX)), reading_with(other))) == expected
 
 
-def test_movements_sizes_and_kinds_by_hand() -> None:
-    box = (40.0, 30.0, 60.0, 50.0)
-    assert words(seen(box), seen((48.0, 30.0, 68.0, 50.0))) == "car ahead moved right by 6% of the picture"
-    assert words(seen(box), seen((32.0, 30.0, 52.0, 50.0))) == "car ahead moved left by 6% of the picture"
-    assert words(seen(box), seen((39.0, 32.0, 61.0, 56.0))) == "car ahead moved nearer by 6% of the picture"
-    assert words(seen(box), seen((36.0, 26.0, 64.0, 54.0))) == "car ahead became larger"
-    assert words(seen(box), seen((41.0, 30.0, 60.0, 50.0))) == "nothing that the parser sees changed"
-    assert words(seen(box), seen(box, "truck")) == "car ahead became truck"
-    assert words(seen(box), seen(box, "pedestrian")) == "car ahead removed; pedestrian ahead added"
-    assert words(seen(box), seen((47.0, 37.0, 52.0, 42.0))) == "car ahead removed; car ahead added"  # another car
+def test_unsure_and_tiny_objects_are_no_changes() -> None:
+    unsure = reading_with(item(BOX, score=0.25))
+    assert not differences(reading_with(), unsure) and not differences(unsure, reading_with())
+    assert not differences(reading_with(item(BOX)), unsure)
+    assert not differences(reading_with(), reading_with(item((40.0, 30.0, 42.0, 32.0))))
 
 
-def test_what_the_parser_is_not_sure_of_is_no_change() -> None:
-    box = (40.0, 30.0, 60.0, 50.0)
-    unsure = frame(seen(box, score=0.25))
-    assert not differences(frame(), unsure) and not differences(unsure, frame())
-    assert not differences(frame(seen(box)), unsure)  # it may still be there
-    assert not differences(frame(), frame(seen((40.0, 30.0, 42.0, 32.0))))  # four pixels
-
-
-def test_pairs_have_the_smallest_sum() -> None:
-    """By hand: greedily, the second old box would take the first new one, and leave the first old box alone."""
-    old = [seen((10.0, 30, 20, 40)), seen((20.0, 30, 30, 40))]
-    new = [seen((17.0, 30, 27, 40)), seen((30.0, 30, 40, 40))]
+def test_pairs_have_the_smallest_sum_of_costs() -> None:
+    """Greedy matching would pair the second old box with the first new one and leave the first old box alone."""
+    old = [item((10.0, 30, 20, 40)), item((20.0, 30, 30, 40))]
+    new = [item((17.0, 30, 27, 40)), item((30.0, 30, 40, 40))]
     assert matches(old, new, 128) == [(0, 0), (1, 1)]
-    assert matches(old, [seen((90.0, 30, 100, 40))], 128) == []
+    assert matches(old, [item((90.0, 30, 100, 40))], 128) == []
     assert matches([], new, 128) == []
 
 
 def test_summary_counts_explanations_not_changes() -> None:
-    box, other = (40.0, 30.0, 60.0, 50.0), (80.0, 30.0, 100.0, 50.0)
-    two = differences(frame(), frame(seen(box), seen(other, "truck")))
-    one = differences(frame(), frame(seen(box)))
+    two = differences(reading_with(), reading_with(item(BOX), item((80.0, 30.0, 100.0, 50.0), "truck")))
+    one = differences(reading_with(), reading_with(item(BOX)))
     assert summary([two, one, []]) == {"vehicle ahead added": pytest.approx(2 / 3)}
-    lights = differences(reading_of(edited(light="red")), reading_of(edited(light="green")))
+    lights = differences(reading_of(scene_with(light="red")), reading_of(scene_with(light="green")))
     assert summary([lights, [], [], []]) == {"light turned green": 0.25}
     with pytest.raises(BlobexError, match="no explanations"):
         summary([])
 
 
-def test_changes_go_into_json_and_sizes_must_agree() -> None:
-    changes = differences(reading_of(EMPTY), reading_of(edited(light="red")))
-    assert json.loads(json.dumps([each.as_dict() for each in changes]))[0]["phrase"] == "red light added"
+def test_changes_convert_to_json() -> None:
+    changes = differences(reading_of(EMPTY), reading_of(scene_with(light="red")))
+    assert json.loads(json.dumps([change.as_dict() for change in changes]))[0]["phrase"] == "red light added"
+
+
+def test_readings_of_two_sizes_raise() -> None:
     with pytest.raises(BlobexError, match="cannot be compared"):
         differences(reading_of(EMPTY), reading_of(EMPTY, 32))

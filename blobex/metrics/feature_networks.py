@@ -1,4 +1,4 @@
-"""Networks whose features sets of images are compared by: the parser, or Inception as clean-fid loads it."""
+"""Feature networks by which sets of images are compared: the parser, or Inception as clean-fid loads it."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def summary(explanations: Sequence[Sequence[ObjectChange]]) -> dict[str, float]:
     {'vehicle ahead removed': 0.5}
     """
     if not explanations:
-        raise BlobexError("there are no explanations to sum up: explain some pictures first")
+        raise BlobexError("there are no explanations to sum up: explain some images first")
     counts = Counter(phrase for changes in explanations for phrase in sorted({change.general for change in changes}))
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return {phrase: count / len(explanations) for phrase, count in ordered}

@@ -79,7 +79,7 @@ def object_mask(name: str, output: ParserOutput, index: int) -> Tensor:
         present = [f"{count} {kind}" for kind, count in counts.items()]
         present += [kind for kind in UNCOUNTED if (semantic == SEMANTIC.index(kind)).any()]
         where = f" {place}" if place else ""
-        raise BlobexError(f"there is no {category}{where} in the picture, but {', '.join(present)}: name one of these")
+        raise BlobexError(f"there is no {category}{where} in the image, but {', '.join(present)}: name one of these")
     return torch.from_numpy(mask)
 
 

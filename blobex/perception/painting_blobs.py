@@ -36,7 +36,7 @@ def painting_blobs(
     count, (height, width) = len(scores), scores.shape[2:]
     if region.dtype != torch.bool or region.shape not in ((1, height, width), (count, height, width)):
         raise BlobexError(
-            f"a region of {count} pictures is bool ({count} or 1,{height},{width}), not {tuple(region.shape)}"
+            f"a region of {count} images is bool ({count} or 1,{height},{width}), not {tuple(region.shape)}"
         )
     if not region.flatten(1).any(1).all():
         raise BlobexError("a region has no pixel: make it larger")
@@ -52,7 +52,7 @@ def painting_blobs(
         if not numbers and of_region[image, 1 + strongest[image]] > LAST_RESORT:
             numbers = [int(strongest[image])]
         if not numbers and not (backgrounds[image] and background):
-            which = f" of picture {image}" if count > 1 else ""
+            which = f" of image {image}" if count > 1 else ""
             what = "the background: allow it" if backgrounds[image] else "many blobs, each a little: name some"
             raise BlobexError(f"the region{which} is painted by {what} or choose another region")
         blobs.append(numbers)

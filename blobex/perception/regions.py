@@ -21,7 +21,7 @@ from blobex.perception.boxes import box_mask
 from blobex.perception.object_masks import object_mask
 
 BOX = "left,top,right,bottom"
-FORMS = f"{BOX} or x,y x,y x,y ... as shares of the picture from 0 to 1, or a mask picture"
+FORMS = f"{BOX} or x,y x,y x,y ... as shares of the image from 0 to 1, or a mask image"
 WHITE = 128  # least brightness of a mask's pixels that belong to the region
 
 
@@ -65,7 +65,7 @@ def parse_region(text: str, height: int, width: int) -> Tensor:
     if not points or {len(point) for point in points} not in ({4}, {2}) or (len(points[0]) == 4 and len(points) > 1):
         raise BlobexError(f"region {abbreviated(text)}: give {FORMS}")
     if not all(0 <= number <= 1 for point in points for number in point):  # false for NaN, too
-        raise BlobexError(f"region {abbreviated(text)} reaches out of the picture: give shares from 0 to 1")
+        raise BlobexError(f"region {abbreviated(text)} reaches out of the image: give shares from 0 to 1")
     if len(points[0]) == 2 and len(points) < 3:
         raise BlobexError(f"region {abbreviated(text)} has fewer than three corners: give more, or {BOX}")
     if len(points[0]) == 4:

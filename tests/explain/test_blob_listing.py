@@ -151,7 +151,7 @@ def test_photos_with_the_same_name_get_files_of_their_own(photos: list[Path]) ->
     ("region", "message"),
     [
         ("car ahead", "photo_0.png: region 'car ahead' is a name, which takes a trained parser"),
-        ("0,0,2,1", "reaches out of the picture"),
+        ("0,0,2,1", "reaches out of the image"),
     ],
 )
 def test_nothing_is_written_for_a_wrong_region(photos: list[Path], region: str, message: str) -> None:

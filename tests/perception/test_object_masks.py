@@ -141,5 +141,5 @@ def test_unknown_and_absent_objects_raise(street: tuple[Rendering, ParserOutput]
         object_mask("red car", output, 0)
     with pytest.raises(BlobexError, match="no object is called 'ahead'"):
         object_mask("ahead", output, 0)
-    with pytest.raises(BlobexError, match=r"there is no train left in the picture, but .*\d car, .*road, .*sky"):
+    with pytest.raises(BlobexError, match=r"there is no train left in the image, but .*\d car, .*road, .*sky"):
         object_mask("train left", output, 0)

@@ -74,7 +74,7 @@ def test_regions_that_no_blob_paints_raise() -> None:
     many, region = painted(*[{"inside": 0.04, "elsewhere": 0.04}] * 24)
     with pytest.raises(BlobexError, match="painted by many blobs"):
         painting_blobs(many, region, background=True)
-    with pytest.raises(BlobexError, match="of picture 1 is"):
+    with pytest.raises(BlobexError, match="of image 1 is"):
         painting_blobs(torch.cat([splat(plain_layout([0.5], [0.0], [9.0]), 20, 50), scores]), region)
     with pytest.raises(BlobexError, match="no pixel"):
         painting_blobs(scores, region & False)

@@ -1,3 +1,5 @@
+"""BDD100K and BDD-OIA: the synthetic data set read back, and data in the published form."""
+
 import hashlib
 import json
 import shutil
@@ -76,7 +78,7 @@ def test_decisions_round_trip(written, split, count):
         assert (two.image, two.actions, two.reasons) == (one.image, RULES["biased"].actions(scene), reasons(scene))
 
 
-def test_the_same_call_writes_the_same_bytes(written, tmp_path):
+def test_same_seed_writes_the_same_bytes(written, tmp_path):
     ticks: list[tuple[int, int]] = []
     write_dataset(tmp_path / "again", COUNTS, 32, 3, progress=lambda done, total: ticks.append((done, total)))
     assert fingerprint(tmp_path / "again") == fingerprint(written)
@@ -91,7 +93,7 @@ def test_manifest(written):
             assert (written / entry["pictures"] / f"{image_name(seed)}.jpg").is_file()
 
 
-def test_no_two_splits_or_data_sets_share_a_seed():
+def test_splits_and_data_sets_share_no_seed():
     counts = DatasetCounts(*[1_000_000] * 7)
     spans = sorted((seeds.start, seeds.stop) for seed in (0, 1, 2) for seeds in seed_ranges(counts, seed).values())
     assert all(stop <= start for (_, stop), (start, _) in pairwise(spans))
@@ -102,7 +104,7 @@ def test_no_two_splits_or_data_sets_share_a_seed():
             seed_ranges(replace(COUNTS, decision_val=wrong), 0)
 
 
-def test_a_stopped_run_leaves_nothing(tmp_path):
+def test_interrupted_run_leaves_no_files(tmp_path):
     def stop(done: int, total: int) -> None:
         if done == 9:
             raise KeyboardInterrupt
@@ -112,14 +114,14 @@ def test_a_stopped_run_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_data_set_is_not_overwritten(root):
+def test_existing_data_set_is_not_overwritten(root):
     before = fingerprint(root)
     with pytest.raises(BlobexError, match="exists already"):
         write_dataset(root, COUNTS, 32, 0)
     assert fingerprint(root) == before
 
 
-def test_scene_of_foreign_pictures_is_refused():
+def test_scene_of_other_images_is_refused():
     assert scene_of("x/scene-00000012.jpg") == sample(12)
     with pytest.raises(BlobexError, match="scene-<seed>"):
         scene_of("b1c66a42-6f7d68ca.jpg")
@@ -139,7 +141,7 @@ READERS = [
 
 
 @pytest.mark.parametrize(("part", "reader", "words"), READERS)
-def test_missing_parts_are_named(root, part, reader, words):
+def test_error_names_the_missing_part(root, part, reader, words):
     path = root / part
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(BlobexError, match=words) as caught:
@@ -151,7 +153,7 @@ def remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def test_missing_parts_one_by_one(root):
+def test_each_missing_part_is_listed(root):
     assert missing_parts(root) == []
     for number, (part, _, words) in enumerate(READERS, 1):
         remove(root / part)
@@ -161,7 +163,7 @@ def test_missing_parts_one_by_one(root):
         assert "images" in words or words in found[0]
 
 
-def test_an_error_names_all_missing_parts_and_their_archives(root):
+def test_error_names_all_missing_parts_and_their_archives(root):
     for part in ("bdd100k/labels/drivable/masks/train", "bdd100k/images/10k/val", "bdd_oia/lastframe/data"):
         remove(root / part)
     (root / "bdd100k/images/100k/train").rename(root / "elsewhere")
@@ -184,7 +186,7 @@ def test_an_error_names_all_missing_parts_and_their_archives(root):
         bdd.read_drivable(root / "nowhere", "train")
 
 
-def test_pictures_may_lie_in_folders_within(root):
+def test_images_may_lie_in_subfolders(root):
     plain = [bdd.read_detection(root, "train"), bdd.read_semantic(root, "val"), bdd.read_decisions(root, "test")]
     for place in ("bdd100k/images/100k/train", "bdd100k/images/10k/val", "bdd_oia/lastframe/data"):
         for number, path in enumerate(sorted((root / place).iterdir())):
@@ -202,7 +204,7 @@ def test_pictures_may_lie_in_folders_within(root):
     assert len(bdd.list_100k(root, "train")) == 6
 
 
-def test_the_archive_of_decisions_may_lie_a_level_higher(root):
+def test_archive_of_decisions_may_be_unpacked_a_level_higher(root):
     wanted = [replace(record, image=Path(record.image.name)) for record in bdd.read_decisions(root, "val")]
     folder = root / "bdd_oia"
     for file in (folder / "lastframe/gt_4a_21r").iterdir():
@@ -228,7 +230,7 @@ def test_unknown_splits_are_refused(written):
         bdd.read_semantic(written, "test")
 
 
-def test_frames_as_they_are_published(tmp_path):
+def test_frames_in_the_published_form(tmp_path):
     images, labels = tmp_path / "bdd100k/images/100k/val", tmp_path / "bdd100k/labels/det_20"
     images.mkdir(parents=True)
     labels.mkdir(parents=True)
@@ -259,7 +261,7 @@ def test_frames_as_they_are_published(tmp_path):
     assert rider.occluded and rider.light == "none" and rider.instance != light.instance
 
 
-def test_decisions_as_they_are_published(tmp_path):
+def test_decisions_in_the_published_form(tmp_path):
     folder = tmp_path / "bdd_oia/lastframe"  # label files beside data/, ids out of order, a fifth action
     (folder / "data").mkdir(parents=True)
     images = [{"file_name": f"{name}.jpg", "id": number} for name, number in (("c", 0), ("a", 2), ("b", 1))]
@@ -280,7 +282,7 @@ def test_decisions_as_they_are_published(tmp_path):
     ) == 2
 
 
-def test_a_bitmask_by_hand(tmp_path):
+def test_bitmask_by_hand(tmp_path):
     # BDD100K's documentation: G = (truncated << 3) + (occluded << 2) + (crowd << 1) + ignore, number = (B << 8) + A.
     car, sky = PANOPTIC.index("car"), PANOPTIC.index("sky")
     Image.fromarray(np.array([[[car, 0b1010, 1, 2], [sky, 0b0101, 0, 0]]], dtype=np.uint8)).save(tmp_path / "a.png")
@@ -330,14 +332,14 @@ def test_fitted_boxes_by_hand():
     assert (bus.x1, bus.x2, bus.y2, bus.truncated) == (0, 180, 360, True)
 
 
-def test_biased_decisions_follow_from_the_reasons_where_there_are_none(root):
+def test_biased_decisions_follow_from_the_reasons_without_a_file(root):
     labels = root / "bdd_oia/lastframe/gt_4a_21r"
     (labels / "train_25k_images_biased_actions.json").unlink()
     for record in bdd.read_decisions(root, "train", biased=True):
         assert record.actions == RULES["biased"].actions(scene_of(record.image))
 
 
-def test_loose_pictures_are_of_scenes_that_no_data_set_holds(tmp_path):
+def test_single_images_are_of_scenes_of_no_data_set(tmp_path):
     paths = write_images(tmp_path / "photos", 3, 32, seed=1)
     assert sorted(tmp_path.rglob("*.jpg")) == sorted(paths) and len(set(paths)) == 3
     for path in paths:

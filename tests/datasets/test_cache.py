@@ -1,4 +1,4 @@
-"""The cache gives the bytes that decoding gives, notices what changed, and stays small."""
+"""The cache returns the bytes of decoding, notices changed files and stays small."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHAPE = (16, 32, 3)
 
 
 class Reader:
-    """A decoder that counts what it reads, and cannot read what is in `broken`."""
+    """Decoder that records the files it reads and fails on those in `broken`."""
 
     def __init__(self) -> None:
         self.seen: list[Path] = []
@@ -62,12 +62,12 @@ def paths(tmp_path: Path) -> list[Path]:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Cache:
+def stored(tmp_path: Path) -> Cache:
     return Cache(tmp_path / "cache", "these")
 
 
-def names(place: Cache) -> list[str]:
-    return sorted(path.name for path in place.folder.iterdir() if path.name != ".lock")
+def names(stored: Cache) -> list[str]:
+    return sorted(path.name for path in stored.folder.iterdir() if path.name != ".lock")
 
 
 def same(one: DecodedImages, two: DecodedImages) -> bool:
@@ -76,25 +76,25 @@ def same(one: DecodedImages, two: DecodedImages) -> bool:
 
 
 @pytest.mark.parametrize("limit", [None, 1, 3])
-def test_the_same_with_and_without(paths: list[Path], place: Cache, limit: int | None) -> None:
+def test_images_are_the_same_with_and_without_cache(paths: list[Path], stored: Cache, limit: int | None) -> None:
     reader = Reader()
     reader.broken = {"1.png"}
     plain = decode(paths, reader.decoder, skip=True, limit=limit)
     stack = np.stack([fit(load_image(path), 16, 32) for path in paths if path.name != "1.png"][:limit])
     assert np.array_equal(plain.images.numpy(), stack) and plain.sizes[0] == (20, 30)
     for _ in range(3):
-        assert same(decode_cached(paths, reader.decoder, place, skip=True, limit=limit), plain)
+        assert same(decode_cached(paths, reader.decoder, stored, skip=True, limit=limit), plain)
 
 
-def test_a_second_call_decodes_nothing(paths: list[Path], place: Cache) -> None:
+def test_second_call_decodes_nothing(paths: list[Path], stored: Cache) -> None:
     reader = Reader()
-    decode_cached(paths, reader.decoder, place)
+    decode_cached(paths, reader.decoder, stored)
     assert sorted(reader.seen) == paths
-    decode_cached(paths, reader.decoder, dataclasses.replace(place, use="others"))
+    decode_cached(paths, reader.decoder, dataclasses.replace(stored, use="others"))
     assert len(reader.seen) == len(paths)
 
 
-def test_files_of_the_data_sets_are_the_same_with_and_without(tmp_path: Path) -> None:
+def test_data_sets_are_the_same_with_and_without_cache(tmp_path: Path) -> None:
     write_dataset(tmp_path / "scenes", DatasetCounts(6, 3, 5, 3, 4, 3, 3), height=32, seed=5)
     params = profile_params("smoke")
 
@@ -111,7 +111,7 @@ def test_files_of_the_data_sets_are_the_same_with_and_without(tmp_path: Path) ->
         assert all(torch.equal(one, two) and one.dtype == two.dtype for one, two in zip(plain, tensors, strict=True))
 
 
-def test_whatever_changes_gives_another_key(paths: list[Path]) -> None:
+def test_every_change_gives_another_key(paths: list[Path]) -> None:
     decoder = Reader().decoder
     keys = [entry_key(paths, decoder)]
     assert entry_key(list(paths), decoder) == keys[0]
@@ -130,24 +130,24 @@ def test_whatever_changes_gives_another_key(paths: list[Path]) -> None:
     assert len(set(keys)) == len(keys)
 
 
-def test_a_new_entry_takes_the_place_of_the_slots_old_one(paths: list[Path], place: Cache) -> None:
+def test_new_entry_replaces_the_old_one_of_the_same_use(paths: list[Path], stored: Cache) -> None:
     decoder = Reader().decoder
-    decode_cached(paths, decoder, place)
-    (place.folder / "notes.json").write_text("{}")
-    decode_cached(paths[:2], decoder, dataclasses.replace(place, use="others"))
-    before = names(place)
+    decode_cached(paths, decoder, stored)
+    (stored.folder / "notes.json").write_text("{}")
+    decode_cached(paths[:2], decoder, dataclasses.replace(stored, use="others"))
+    before = names(stored)
     Image.new("RGB", (40, 20), (9, 9, 9)).save(paths[0])
-    assert (decode_cached(paths, decoder, place).images[0] == 9).all()
+    assert (decode_cached(paths, decoder, stored).images[0] == 9).all()
     old, new = entry_key(paths[:2], decoder), entry_key(paths, decoder)
     assert len(before) == 5 and f"{old}.bin" not in before
-    assert {f"{new}.bin", f"{new}.json", "notes.json"} < set(names(place)) and len(names(place)) == 5
+    assert {f"{new}.bin", f"{new}.json", "notes.json"} < set(names(stored)) and len(names(stored)) == 5
 
 
 @pytest.mark.parametrize("harm", ["cut", "longer", "no bytes", "no record", "damaged record", "wrong record"])
-def test_a_damaged_entry_is_made_again(paths: list[Path], place: Cache, harm: str) -> None:
+def test_damaged_entry_is_written_again(paths: list[Path], stored: Cache, harm: str) -> None:
     reader = Reader()
-    plain = decode_cached(paths, reader.decoder, place)
-    entry = place.folder / f"{entry_key(paths, reader.decoder)}.bin"
+    plain = decode_cached(paths, reader.decoder, stored)
+    entry = stored.folder / f"{entry_key(paths, reader.decoder)}.bin"
     record = entry.with_suffix(".json")
     content = entry.read_bytes()
     changed = json.loads(record.read_text()) | {"skipped": [99]}
@@ -160,27 +160,27 @@ def test_a_damaged_entry_is_made_again(paths: list[Path], place: Cache, harm: st
         "wrong record": lambda: record.write_text(json.dumps(changed)),
     }[harm]()
     reader.seen.clear()
-    assert same(decode_cached(paths, reader.decoder, place), plain) and len(reader.seen) == len(paths)
-    assert entry.read_bytes() == content and len(names(place)) == 2
+    assert same(decode_cached(paths, reader.decoder, stored), plain) and len(reader.seen) == len(paths)
+    assert entry.read_bytes() == content and len(names(stored)) == 2
 
 
-def test_what_stopped_processes_left_is_removed(paths: list[Path], place: Cache) -> None:
-    place.folder.mkdir()
+def test_files_of_stopped_processes_are_removed(paths: list[Path], stored: Cache) -> None:
+    stored.folder.mkdir()
     for name in (f".{'a' * 32}.bin.part", f"{'b' * 32}.bin", f"{'c' * 32}.json", "keep.bin", ".keep.part"):
-        (place.folder / name).write_text("left")
-    decode_cached(paths, Reader().decoder, place)
-    assert [name for name in names(place) if "keep" in name] == [".keep.part", "keep.bin"] and len(names(place)) == 4
+        (stored.folder / name).write_text("left")
+    decode_cached(paths, Reader().decoder, stored)
+    assert [name for name in names(stored) if "keep" in name] == [".keep.part", "keep.bin"] and len(names(stored)) == 4
 
 
-def test_what_is_written_to_the_pictures_stays_in_the_process(paths: list[Path], place: Cache) -> None:
+def test_writing_to_the_images_does_not_change_the_cache(paths: list[Path], stored: Cache) -> None:
     decoder = Reader().decoder
-    first = decode_cached(paths, decoder, place)
+    first = decode_cached(paths, decoder, stored)
     kept = first.images.clone()
     first.images.zero_()
-    assert torch.equal(decode_cached(paths, decoder, place).images, kept)
+    assert torch.equal(decode_cached(paths, decoder, stored).images, kept)
 
 
-def test_pictures_are_not_held_in_memory_while_they_are_decoded(paths: list[Path], place: Cache) -> None:
+def test_decoding_needs_little_memory(paths: list[Path], stored: Cache) -> None:
     def read(path: Path) -> tuple[np.ndarray, Size]:
         return np.full((64, 128, 3), 7, dtype=np.uint8), (64, 128)
 
@@ -188,7 +188,7 @@ def test_pictures_are_not_held_in_memory_while_they_are_decoded(paths: list[Path
     many = paths * (10 * AHEAD // len(paths))
     tracemalloc.start()
     try:
-        found = decode_cached(many, decoder, place)
+        found = decode_cached(many, decoder, stored)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -196,53 +196,53 @@ def test_pictures_are_not_held_in_memory_while_they_are_decoded(paths: list[Path
     assert peak < 4 * AHEAD * one < len(many) * one
 
 
-def test_a_file_that_was_skipped_is_tried_again(paths: list[Path], place: Cache) -> None:
+def test_skipped_file_is_tried_again(paths: list[Path], stored: Cache) -> None:
     reader = Reader()
     reader.broken = {"2.png", "5.png"}
-    first = decode_cached(paths, reader.decoder, place, skip=True)
+    first = decode_cached(paths, reader.decoder, stored, skip=True)
     assert [(file.path.name, file.reason) for file in first.skipped] == [
         ("2.png", f"{paths[2]} is broken"),
         ("5.png", f"{paths[5]} is broken"),
     ]
     with pytest.raises(BlobexError, match=r"2\.png is broken"):
-        decode_cached(paths, reader.decoder, place)
+        decode_cached(paths, reader.decoder, stored)
     reader.broken = {"5.png"}  # as when its permissions change
-    second = decode_cached(paths, reader.decoder, place, skip=True)
+    second = decode_cached(paths, reader.decoder, stored, skip=True)
     assert [file.path.name for file in second.skipped] == ["5.png"] and paths[2] in second.paths
     assert same(second, decode(paths, reader.decoder, skip=True))
 
 
 @pytest.mark.parametrize("skip", [False, True])
-def test_an_error_leaves_no_entry(paths: list[Path], place: Cache, skip: bool) -> None:
+def test_error_leaves_no_entry(paths: list[Path], stored: Cache, skip: bool) -> None:
     reader = Reader()
     reader.broken = {path.name for path in (paths if skip else paths[4:])}
     with pytest.raises(BlobexError, match=r"none of 7 files.*0\.png" if skip else r"4\.png is broken"):
-        decode_cached(paths, reader.decoder, place, skip=skip)
-    assert names(place) == []
+        decode_cached(paths, reader.decoder, stored, skip=skip)
+    assert names(stored) == []
 
 
-def test_a_cache_that_cannot_be_written(tmp_path: Path, paths: list[Path], place: Cache, monkeypatch) -> None:
-    place.folder.write_text("a file")
+def test_cache_that_cannot_be_written_is_refused(tmp_path: Path, paths: list[Path], stored: Cache, monkeypatch) -> None:
+    stored.folder.write_text("a file")
     with pytest.raises(BlobexError, match=r"data\.cache .* cannot be written"):
-        decode_cached(paths, Reader().decoder, place)
-    place.folder.unlink()
+        decode_cached(paths, Reader().decoder, stored)
+    stored.folder.unlink()
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda folder: usage(10, 9, 1))
     with pytest.raises(BlobexError, match=r"data\.cache .* GB left"):
-        decode_cached(paths, Reader().decoder, place)
+        decode_cached(paths, Reader().decoder, stored)
     monkeypatch.undo()
-    assert names(place) == []
+    assert names(stored) == []
 
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(cache, "collect", full)
     with pytest.raises(BlobexError, match="No space left"):
-        decode_cached(paths, Reader().decoder, place)
-    assert names(place) == []
+        decode_cached(paths, Reader().decoder, stored)
+    assert names(stored) == []
 
 
-def test_of_two_processes_one_decodes(tmp_path: Path, paths: list[Path], place: Cache) -> None:
+def test_only_one_of_several_processes_decodes(tmp_path: Path, paths: list[Path], stored: Cache) -> None:
     def read(path: Path) -> tuple[np.ndarray, Size]:
         with (tmp_path / "log").open("a") as log:
             log.write(f"{path.name}\n")
@@ -250,7 +250,7 @@ def test_of_two_processes_one_decodes(tmp_path: Path, paths: list[Path], place: 
         return fit(decode_image(path), 16, 32), (16, 32)
 
     def work() -> None:
-        found = decode_cached(paths, Decoder("pictures", SHAPE, read), place)
+        found = decode_cached(paths, Decoder("pictures", SHAPE, read), stored)
         os._exit(zlib.crc32(found.images.numpy().data) % 251 + 1)
 
     processes = [multiprocessing.get_context("fork").Process(target=work) for _ in range(3)]

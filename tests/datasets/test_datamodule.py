@@ -1,4 +1,4 @@
-"""Data sets in memory: what the loaders give equals what the scenes are, and the order of training."""
+"""Data sets against the scenes they were rendered from, and the order of training samples."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def params(tmp_path_factory) -> Params:
     return with_data(root)
 
 
-def test_detection_set_is_that_of_the_scenes(params: Params) -> None:
+def test_detection_set_matches_the_scenes(params: Params) -> None:
     data, paths = load_detection(params, "rect", "train"), image_paths(params, "train")
     assert data.images.shape == (12, 3, 32, 64) and data.images.dtype == torch.uint8
     assert torch.equal(data.images, load_images(params, "rect", "train"))
@@ -75,7 +75,7 @@ def test_square_is_the_centre_of_the_rectangle(params: Params) -> None:
     assert torch.equal(square_masks.semantic, wide_masks.semantic[:, :, 16:48])
 
 
-def test_segmentation_set_is_that_of_the_scenes(params: Params) -> None:
+def test_segmentation_set_matches_the_scenes(params: Params) -> None:
     data = load_segmentation(params, "rect", "train")
     paths = sorted((Path(params.data.root) / "bdd100k/images/10k/train").iterdir())
     assert len(data.images) == len(paths) == 8
@@ -89,7 +89,7 @@ def test_segmentation_set_is_that_of_the_scenes(params: Params) -> None:
             assert (truth.instance == truth.instance[inside][0]).sum() == inside.sum()
 
 
-def test_decisions_are_those_of_the_rules(params: Params) -> None:
+def test_decisions_follow_the_rules(params: Params) -> None:
     plain, biased = (load_decisions(params, "rect", "train", biased=value) for value in (False, True))
     paths = sorted((Path(params.data.root) / "bdd_oia/lastframe/data").iterdir())[:10]
     scenes = [scene_of(path) for path in paths]
@@ -107,7 +107,7 @@ def test_loading_at_another_size_resizes(params: Params) -> None:
     assert len(kept) and all(row in everything for row in kept[:, 1:].tolist())
 
 
-def test_folder_of_pictures(tmp_path: Path) -> None:
+def test_folder_of_images(tmp_path: Path) -> None:
     for number in range(20):
         Image.new("RGB", (50, 30), (number, 0, 0)).save(tmp_path / f"{number:02d}.png")
     params = with_data(tmp_path, source="folder")
@@ -125,7 +125,7 @@ def test_folder_of_pictures(tmp_path: Path) -> None:
         folder_images(tmp_path / "val", "val")
 
 
-def test_no_sample_repeats_within_an_epoch_and_batches_are_pure() -> None:
+def test_no_sample_repeats_within_an_epoch_and_batches_are_deterministic() -> None:
     stream = torch.cat([batch_indices(step, 10, 4, seed=1) for step in range(10)])
     for epoch in stream.view(4, 10):
         assert sorted(epoch.tolist()) == list(range(10))

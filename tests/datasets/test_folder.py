@@ -1,4 +1,4 @@
-"""Any folder of pictures: what is listed, what is skipped, and an exact report of both."""
+"""Folders of images of all kinds: listing, skipped files, and the report of both."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ BROKEN: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 def mixed_folder(folder: Path, count: int, seed: int = 0) -> tuple[list[Path], dict[Path, str]]:
-    """Write `count` files that end like pictures, in folders within, and others; the good, and the broken with why."""
+    """Write `count` image files and others; return the good images, and the reason for each broken one."""
     random = np.random.default_rng(seed)
     good: list[Path] = []
     broken: dict[Path, str] = {}
@@ -113,7 +113,7 @@ def mixed_folder(folder: Path, count: int, seed: int = 0) -> tuple[list[Path], d
 
 
 def folder_params(root: Path, cache: Path | None = None) -> Params:
-    """The smoke profile at 16x16 and 16x32 on a folder, untracked."""
+    """Return the smoke profile at 16x16 and 16x32 for a folder, without tracking."""
     params = profile_params("smoke")
     setups = ImageSizes(square=ImageSize(16, 1), rect=ImageSize(16, 2))
     data = dataclasses.replace(params.data, root=str(root), source="folder", cache=str(cache) if cache else None)
@@ -123,7 +123,7 @@ def folder_params(root: Path, cache: Path | None = None) -> Params:
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_good_files_are_their_first_frame_upright(tmp_path: Path, name: str) -> None:
+def test_image_is_the_first_frame_upright(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(GOOD[name]())
     loaded = load_image(tmp_path / name).astype(int)
     wanted = {"turned.jpeg": 3, "turned.webp": 1}.get(name, 0)
@@ -137,7 +137,7 @@ def test_good_files_are_their_first_frame_upright(tmp_path: Path, name: str) -> 
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_broken_files_say_why(tmp_path: Path, name: str) -> None:
+def test_error_says_why_a_file_is_broken(tmp_path: Path, name: str) -> None:
     make, words = BROKEN[name]
     (tmp_path / name).write_bytes(make())
     with pytest.raises(BlobexError, match=words) as caught:
@@ -145,7 +145,7 @@ def test_broken_files_say_why(tmp_path: Path, name: str) -> None:
     assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_what_is_no_file_is_skipped_without_waiting_for_it(tmp_path: Path) -> None:
+def test_pipes_and_dangling_links_are_skipped(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     (tmp_path / "itself.jpg").symlink_to(tmp_path / "itself.jpg")
@@ -157,7 +157,7 @@ def test_what_is_no_file_is_skipped_without_waiting_for_it(tmp_path: Path) -> No
     assert all("no image" in file.reason or "cannot be decoded" in file.reason for file in found.skipped)
 
 
-def test_listing(tmp_path: Path) -> None:
+def test_images_are_listed_in_subfolders_and_links(tmp_path: Path) -> None:
     good, broken = mixed_folder(tmp_path / "in", 60)
     assert list_images(tmp_path / "in") == sorted([*good, *broken])
     (tmp_path / "in" / "z.png").mkdir()  # a folder, whatever its name
@@ -173,7 +173,7 @@ def test_listing(tmp_path: Path) -> None:
     assert len(list_images(hidden)) == 62
 
 
-def test_a_folder_that_cannot_be_opened_is_an_error(tmp_path: Path, monkeypatch) -> None:
+def test_folder_that_cannot_be_opened_is_an_error(tmp_path: Path, monkeypatch) -> None:
     mixed_folder(tmp_path, 12)
     scandir = os.scandir
 
@@ -187,7 +187,7 @@ def test_a_folder_that_cannot_be_opened_is_an_error(tmp_path: Path, monkeypatch)
         list_images(tmp_path)
 
 
-def test_the_split_does_not_depend_on_what_is_broken(tmp_path: Path) -> None:
+def test_split_does_not_depend_on_broken_files(tmp_path: Path) -> None:
     mixed_folder(tmp_path, 40)
     before = {split: folder_images(tmp_path, split) for split in ("train", "val")}
     for path in before["val"][::2] + before["train"][::7]:
@@ -200,7 +200,7 @@ def test_the_split_does_not_depend_on_what_is_broken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cached", [False, True])
-def test_what_is_read_and_skipped_is_exact(tmp_path: Path, cached: bool, caplog) -> None:
+def test_read_and_skipped_files_are_exact(tmp_path: Path, cached: bool, caplog) -> None:
     good, broken = mixed_folder(tmp_path / "in", 120)
     params = folder_params(tmp_path / "in", tmp_path / "cache" if cached else None)
     for _ in range(2):
@@ -217,7 +217,7 @@ def test_what_is_read_and_skipped_is_exact(tmp_path: Path, cached: bool, caplog)
         caplog.clear()
 
 
-def test_a_folder_of_broken_files_is_an_error(tmp_path: Path) -> None:
+def test_folder_of_broken_files_is_an_error(tmp_path: Path) -> None:
     for number in range(12):
         (tmp_path / f"{number:02d}.png").write_text("no")
     with pytest.raises(BlobexError, match=r"none of 11 files can be read; the first: .*00\.png is not an image"):
@@ -261,7 +261,7 @@ def test_statistics_of_a_mixed_folder(tmp_path: Path, cached: bool, monkeypatch,
     assert torch.equal(again.mean, whole.mean) and torch.equal(again.covariance, whole.covariance)
 
 
-def test_fewer_statistics_than_files(tmp_path: Path) -> None:
+def test_statistics_of_some_of_the_files(tmp_path: Path) -> None:
     good, broken = mixed_folder(tmp_path, 100)
     params = folder_params(tmp_path)
     for shuffle in (False, True):
@@ -272,7 +272,7 @@ def test_fewer_statistics_than_files(tmp_path: Path) -> None:
         assert (found.paths == good[:50]) is not shuffle
 
 
-def test_the_first_pictures_that_can_be_read_are_inverted(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_first_readable_images_are_inverted(tmp_path: Path, monkeypatch, capsys) -> None:
     (tmp_path / "in" / "train").mkdir(parents=True)
     good, broken = mixed_folder(tmp_path / "in" / "val", 60)
     params = folder_params(tmp_path / "in")

@@ -1,3 +1,5 @@
+"""Image files, cropping and resizing, and conversion between bytes and floats."""
+
 import struct
 import zlib
 
@@ -23,20 +25,20 @@ from blobex.datasets.images import (
 
 
 @pytest.fixture
-def picture() -> np.ndarray:
+def pixels() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 
 
-def test_png_round_trip(tmp_path, picture):
-    write_png(tmp_path / "new" / "a.png", picture)
-    assert np.array_equal(load_image(tmp_path / "new" / "a.png"), picture)
+def test_png_round_trip(tmp_path, pixels):
+    write_png(tmp_path / "new" / "a.png", pixels)
+    assert np.array_equal(load_image(tmp_path / "new" / "a.png"), pixels)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.png"]
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "1", "CMYK", "RGBA"])
-def test_every_mode_becomes_rgb(tmp_path, picture, mode):
+def test_every_mode_becomes_rgb(tmp_path, pixels, mode):
     path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
-    Image.fromarray(picture).convert(mode).save(path)
+    Image.fromarray(pixels).convert(mode).save(path)
     loaded = load_image(path)
     assert loaded.shape == (20, 30, 3) and loaded.dtype == np.uint8
     if mode in ("L", "LA", "1"):
@@ -57,18 +59,18 @@ def test_transparency_lies_over_black(tmp_path):
 
 
 @pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, 3), (8, 1)])
-def test_exif_rotation(tmp_path, picture, orientation, turns):
+def test_exif_rotation(tmp_path, pixels, orientation, turns):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(picture).save(tmp_path / "a.png", exif=exif)
-    assert np.array_equal(load_image(tmp_path / "a.png"), np.rot90(picture, turns))
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(load_image(tmp_path / "a.png"), np.rot90(pixels, turns))
 
 
-def test_what_is_no_picture_is_refused_in_one_sentence(tmp_path, picture):
+def test_files_that_are_not_images_are_refused_in_one_sentence(tmp_path, pixels):
     (tmp_path / "text.png").write_text("not a picture")
     (tmp_path / "empty.jpg").write_bytes(b"")
     for ending in ("png", "jpg"):
-        Image.fromarray(picture.repeat(4, 0)).save(tmp_path / f"whole.{ending}")
+        Image.fromarray(pixels.repeat(4, 0)).save(tmp_path / f"whole.{ending}")
         data = (tmp_path / f"whole.{ending}").read_bytes()
         (tmp_path / f"cut.{ending}").write_bytes(data[: len(data) // 2])
     Image.fromarray(np.zeros((4, 4), dtype=np.float32)).save(tmp_path / "float.tif")
@@ -88,7 +90,7 @@ def test_what_is_no_picture_is_refused_in_one_sentence(tmp_path, picture):
 
 
 @pytest.mark.parametrize("side", [10_001, 60_000])
-def test_absurd_sizes_are_refused_before_decoding(tmp_path, side):
+def test_huge_images_are_refused_before_decoding(tmp_path, side):
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -106,12 +108,12 @@ def test_crop_boxes_by_hand():
     assert crop_box(1000, 1, 16, 32) == (0, 499, 1, 500)
 
 
-def test_fit(picture):
-    assert np.array_equal(fit(picture, 20, 30), picture)
-    assert np.array_equal(fit(picture, 20, 20), picture[:, 5:25])
-    wide = np.asarray(Image.fromarray(picture).resize((12, 6), Image.Resampling.BICUBIC, box=(0, 2, 30, 17)))
-    assert np.abs(fit(picture, 6, 12).astype(int) - wide.astype(int)).max() <= 60  # at the border only
-    assert np.array_equal(fit(picture, 6, 12)[2:4], wide[2:4])
+def test_fit(pixels):
+    assert np.array_equal(fit(pixels, 20, 30), pixels)
+    assert np.array_equal(fit(pixels, 20, 20), pixels[:, 5:25])
+    wide = np.asarray(Image.fromarray(pixels).resize((12, 6), Image.Resampling.BICUBIC, box=(0, 2, 30, 17)))
+    assert np.abs(fit(pixels, 6, 12).astype(int) - wide.astype(int)).max() <= 60  # at the border only
+    assert np.array_equal(fit(pixels, 6, 12)[2:4], wide[2:4])
     constant = np.full((33, 57, 3), 77, dtype=np.uint8)
     assert (fit(constant, 16, 16) == 77).all()
 
@@ -132,7 +134,7 @@ def test_fit_mask_takes_the_nearest_pixel():
         assert np.array_equal(fit_mask(small, height, width), reference)
 
 
-def test_bytes_survive_the_way_to_floats_and_back():
+def test_bytes_survive_conversion_to_floats_and_back():
     values = torch.arange(256, dtype=torch.uint8)
     floats = to_float(values)
     assert floats.dtype == torch.float32 and floats.min() == -1 and floats.max() == 1
@@ -141,19 +143,19 @@ def test_bytes_survive_the_way_to_floats_and_back():
     assert torch.equal(to_uint8(floats.double()), values)
 
 
-def test_arrays_and_tensors(picture):
-    tensor = to_tensor(picture)
-    assert tensor.shape == (3, 20, 30) and tensor[1, 2, 3] == picture[2, 3, 1]
-    assert np.array_equal(to_array(to_float(tensor)), picture)
+def test_arrays_and_tensors(pixels):
+    tensor = to_tensor(pixels)
+    assert tensor.shape == (3, 20, 30) and tensor[1, 2, 3] == pixels[2, 3, 1]
+    assert np.array_equal(to_array(to_float(tensor)), pixels)
 
 
-def test_list_images(tmp_path, picture):
+def test_list_images(tmp_path, pixels):
     with pytest.raises(BlobexError, match="no images"):
         list_images(tmp_path)
     with pytest.raises(BlobexError, match="no folder"):
         list_images(tmp_path / "absent")
     for name in ("b.PNG", "a.jpg", "deep/c.jpeg"):
-        write_png(tmp_path / "deep" / "x.png", picture)
+        write_png(tmp_path / "deep" / "x.png", pixels)
         (tmp_path / name).write_bytes((tmp_path / "deep" / "x.png").read_bytes())
     (tmp_path / "notes.txt").write_text("no")
     assert [str(path.relative_to(tmp_path)) for path in list_images(tmp_path)] == [
@@ -164,21 +166,21 @@ def test_list_images(tmp_path, picture):
     ]
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path, picture, monkeypatch):
+def test_failed_write_keeps_the_old_file(tmp_path, pixels, monkeypatch):
     path = tmp_path / "a.png"
-    write_png(path, picture)
+    write_png(path, pixels)
 
     def fail(image: Image.Image, file: object, format: str) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr(images.Image.Image, "save", fail)
     with pytest.raises(OSError, match="disk full"):
-        write_png(path, 255 - picture)
+        write_png(path, 255 - pixels)
     monkeypatch.undo()
-    assert np.array_equal(load_image(path), picture) and list(tmp_path.iterdir()) == [path]
+    assert np.array_equal(load_image(path), pixels) and list(tmp_path.iterdir()) == [path]
 
 
-def test_a_picture_of_few_colours_is_shorter_and_nearly_the_same(tmp_path):
+def test_palette_image_is_smaller_and_nearly_the_same(tmp_path):
     rows, columns = np.mgrid[:64, :96]
     smooth = np.stack([rows * 3, columns * 2, (rows + columns)], axis=2)
     image = (smooth + np.random.default_rng(0).integers(0, 8, smooth.shape)).astype(np.uint8)

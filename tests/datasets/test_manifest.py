@@ -1,4 +1,4 @@
-"""The manifest against files whose checksum is computed here, and against drawing the scenes again."""
+"""Manifests against checksums computed here, and against scenes rendered again."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_description_of_two_files(tmp_path: Path) -> None:
     assert describe(root)["sha256"] != expected
 
 
-def test_scenes_are_drawn_again_from_their_manifest(params: Params) -> None:
+def test_scenes_are_rendered_again_from_their_manifest(params: Params) -> None:
     root = Path(params.data.root)
     render_scenes(root, FEW)
     written = write_manifest(root, FEW)
@@ -66,8 +66,8 @@ def test_scenes_are_drawn_again_from_their_manifest(params: Params) -> None:
     assert json.loads(text)["scenes"] == dataclasses.asdict(FEW)
 
 
-def test_scenes_of_another_manifest_are_drawn_again(params: Params) -> None:
-    """As after `git checkout` and `dvc checkout` of another version."""
+def test_scenes_of_another_manifest_are_rendered_again(params: Params) -> None:
+    """This happens after `git checkout` and `dvc checkout` of another version."""
     root = Path(params.data.root)
     render_scenes(root, FEW)
     write_manifest(root, FEW)
@@ -84,7 +84,7 @@ def test_scenes_of_another_manifest_are_drawn_again(params: Params) -> None:
     assert second.stat().st_mtime_ns == before
 
 
-def test_what_is_drawn_must_be_what_was_described(params: Params) -> None:
+def test_rendered_scenes_must_match_the_manifest(params: Params) -> None:
     root = Path(params.data.root)
     render_scenes(root, FEW)
     write_manifest(root, FEW)
@@ -100,7 +100,7 @@ def test_what_is_drawn_must_be_what_was_described(params: Params) -> None:
     ("content", "message"),
     [("{", "is damaged"), ("[1]", "is not a manifest"), ('{"files": 1}', "does not say how to render it")],
 )
-def test_damaged_manifests_are_told_in_one_sentence(params: Params, content: str, message: str) -> None:
+def test_damaged_manifest_is_refused_in_one_sentence(params: Params, content: str, message: str) -> None:
     path = manifest_path(params.data.root)
     path.parent.mkdir(parents=True)
     path.write_text(content)
@@ -109,7 +109,7 @@ def test_damaged_manifests_are_told_in_one_sentence(params: Params, content: str
     assert "\n" not in str(caught.value)
 
 
-def test_no_folder_and_no_manifest_is_left_to_the_reader_of_the_data_set(params: Params) -> None:
+def test_missing_folder_without_manifest_is_left_to_the_reader(params: Params) -> None:
     assert data_root(params) == Path(params.data.root)
     with pytest.raises(BlobexError, match="there are no files in"):
         write_manifest(Path(params.data.root))

@@ -160,8 +160,8 @@ def test_explanations_evaluate_the_composed_image() -> None:
         moved = (record.counterfactual != record.query).any(2)
         assert 0 < moved.mean() < 0.2  # the light is small
         assert np.array_equal(record.counterfactual[~moved], record.query[~moved])
-        picture = torch.from_numpy(record.counterfactual).permute(2, 0, 1)[None] / 127.5 - 1
-        assert tiny.decision.logits(picture).sigmoid()[0, 1].item() == pytest.approx(record.score_after, abs=0.02)
+        image = torch.from_numpy(record.counterfactual).permute(2, 0, 1)[None] / 127.5 - 1
+        assert tiny.decision.logits(image).sigmoid()[0, 1].item() == pytest.approx(record.score_after, abs=0.02)
     for record in tiny.explain(images, Request(["stop"], compose="full", blobs=[4])):
         assert record.compose == "full" and (record.counterfactual != record.query).any(2).mean() > 0.9
         assert record.score_full == record.score_after and record.flipped == record.flipped_full

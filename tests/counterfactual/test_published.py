@@ -61,8 +61,8 @@ def test_search_is_the_published_loop(keys: tuple[str, ...], monkeypatch: pytest
     problems = Problems.of(queries, start, index, target, allowed, LAMBDA_KEY)
     result = search_published(problems, networks(render_all))
     for problem in range(6):
-        picture = start[[int(index[problem])]]
-        expected = plain_search(picture, int(target.column[problem]), bool(target.wanted[problem]), keys)
+        one = start[[int(index[problem])]]
+        expected = plain_search(one, int(target.column[problem]), bool(target.wanted[problem]), keys)
         for key, tensor in expected.items():
             torch.testing.assert_close(getattr(result.layout, key)[[problem]], tensor, rtol=0, atol=1e-5)
     assert result.step.tolist() == [200] * 6
@@ -131,10 +131,10 @@ def test_inversion_is_the_published_loop() -> None:
     images = torch.rand(3, 3, 2, 2, generator=torch.Generator().manual_seed(1)) * 2 - 1
     encoded = world().encode(images)
     result = invert_published(images, world())
-    for picture in range(3):
-        expected = plain_inversion(images[[picture]], encoded[[picture]])
+    for number in range(3):
+        expected = plain_inversion(images[[number]], encoded[[number]])
         for key, tensor in expected.items():
-            torch.testing.assert_close(getattr(result.layout, key)[[picture]], tensor, rtol=0, atol=1e-5)
+            torch.testing.assert_close(getattr(result.layout, key)[[number]], tensor, rtol=0, atol=1e-5)
     assert result.step.tolist() == [400] * 3
     assert (result.loss < result.encoder_loss).all()
     assert torch.equal(result.image, render_sums(result.layout))
@@ -159,9 +159,9 @@ def test_solver_equals_the_closed_form(height: int, width: int) -> None:
 
 def test_each_blob_is_drawn_in_its_own_colour() -> None:
     layout = random_layout(2, 3, 2, dtype=torch.float32)
-    picture = draw_blobs(layout, 8, 16)
-    assert picture.shape == (2, 3, 8, 16) and (picture >= 0).all() and (picture <= 1).all()
-    assert torch.equal(picture, draw_blobs(layout, 8, 16))
+    image = draw_blobs(layout, 8, 16)
+    assert image.shape == (2, 3, 8, 16) and (image >= 0).all() and (image <= 1).all()
+    assert torch.equal(image, draw_blobs(layout, 8, 16))
     hidden = layout.replace({"sizes": torch.full_like(layout.sizes, -99.0)})
     background = draw_blobs(hidden, 8, 16)
     torch.testing.assert_close(background, background[:1, :, :1, :1].expand_as(background))

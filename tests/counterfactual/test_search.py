@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,6 +9,8 @@ from torch import Tensor
 from worlds.linear_world import (
     BLOBS,
     LAMBDA_KEY,
+    NETWORKS_ALL,
+    NETWORKS_X,
     PARAMS,
     decide,
     layouts,
@@ -18,6 +19,7 @@ from worlds.linear_world import (
     render_all,
     render_x,
     run,
+    shifted,
 )
 
 from blobex.core.errors import BlobexError
@@ -102,7 +104,7 @@ def test_patience_stops_the_search() -> None:
 
         params = dataclasses.replace(UNSHRUNK, patience=patience, lambda_prox=0.3)
         start = layouts(1)
-        found.append(run(start, params=params, render=render_all, quick=networks(recording)))
+        found.append(run(start, params=params, exact=NETWORKS_ALL, quick=networks(recording)))
         steps.append(len(seen))
     assert steps[0] <= steps[1] <= steps[2] == PARAMS.steps + 1
     assert steps[0] < steps[2]
@@ -126,11 +128,12 @@ def test_missed_problems_are_retried_with_a_higher_learning_rate(retries: int) -
 
 def test_retries_may_exceed_the_largest_learning_rate_of_the_parameters() -> None:
     params = dataclasses.replace(PARAMS, learning_rate=10.0, retries=4, steps=1)
-    assert not run(layouts(2), params=params, decision=lambda images: 0 * decide(images) - 1).flipped.any()
+    refusing = networks(decision=lambda images: 0 * decide(images) - 1)
+    assert not run(layouts(2), params=params, exact=refusing).flipped.any()
 
 
 def test_skipped_problems_are_not_retried() -> None:
-    start, world = layouts(2), networks(render_x)
+    start, world = layouts(2), NETWORKS_X
     index, target = opposite(world.render(start), (0,))
     params = dataclasses.replace(PARAMS, learning_rate=PARAMS.learning_rate / RETRY_FACTOR, retries=1)
     allowed = build_masks(BLOBS, KEYS, None, background=True)
@@ -151,7 +154,7 @@ def test_only_relevant_entries_change() -> None:
 def test_sizes_have_a_higher_learning_rate() -> None:
     start = layouts(2)
     result = run(
-        start, render=render_all, params=dataclasses.replace(PARAMS, steps=1), decision=lambda x: -decide(x + 9)
+        start, params=dataclasses.replace(PARAMS, steps=1), exact=networks(render_all, lambda x: -decide(x + 9))
     )
     torch.testing.assert_close((result.layout.xs - start.xs).abs(), torch.full((2, BLOBS), 0.01), rtol=1e-4, atol=1e-6)
     moved = (result.layout.sizes - start.sizes).abs()
@@ -171,7 +174,7 @@ def test_strong_proximity_keeps_the_decision() -> None:
 
 def test_image_scores_and_layout_belong_together() -> None:
     start = layouts(3)
-    result = run(start, (0, 1), render=render_all)
+    result = run(start, (0, 1), exact=NETWORKS_ALL)
     queries = render_all(start)
     assert torch.equal(result.image, render_all(result.layout))
     torch.testing.assert_close(result.scores_after, decide(result.image).sigmoid())
@@ -202,7 +205,7 @@ def test_best_iterate_is_the_nearest_flip_or_else_the_highest_margin(lambda_prox
             return render_all(layout)
 
         start = starts[[problem]]
-        result = run(start, render=render_all, params=params, quick=networks(recording))
+        result = run(start, params=params, exact=NETWORKS_ALL, quick=networks(recording))
         _, target = opposite(render_all(start), [0])
         margins = torch.cat([target.margin(decide(render_all(layout))) for layout in seen])
         distances = torch.cat([proximity(layout, start) for layout in seen])
@@ -218,7 +221,7 @@ def test_best_iterate_is_the_nearest_flip_or_else_the_highest_margin(lambda_prox
 def test_masked_entries_keep_their_bits() -> None:
     start = layouts(2)
     allowed = build_masks(BLOBS, ("sizes", "covs", "style"), [1], background=True)
-    result = run(start, render=render_all, allowed=allowed)
+    result = run(start, allowed=allowed, exact=NETWORKS_ALL)
     changed = {key: tensor != getattr(start, key) for key, tensor in result.layout.items()}
     assert not any(changed[key].any() for key in ("xs", "ys", "features"))
     assert changed["sizes"].any(0).tolist() == [
@@ -233,7 +236,8 @@ def test_masked_entries_keep_their_bits() -> None:
 
 def test_masks_may_differ_between_images() -> None:
     start = layouts(2)
-    result = run(start, (0, 1), render=render_all, allowed=build_masks(BLOBS, ("xs",), [[0], [1, 2]], background=False))
+    allowed = build_masks(BLOBS, ("xs",), [[0], [1, 2]], background=False)
+    result = run(start, (0, 1), NETWORKS_ALL, allowed=allowed)
     changed = result.layout.xs != start.xs[result.image_index]
     assert not changed[:2, 1:].any()
     assert not changed[2:, 0].any()
@@ -245,29 +249,29 @@ def test_masks_may_differ_between_images() -> None:
 def test_results_do_not_depend_on_the_batch_size(attributes: tuple[int, ...], batch_size: int) -> None:
     start = layouts(5)
     params = dataclasses.replace(PARAMS, lambda_prox=0.01)
-    together = run(start, attributes, render=render_all, batch_size=16, params=params)
-    assert same(together, run(start, attributes, render=render_all, batch_size=batch_size, params=params))
+    together = run(start, attributes, batch_size=16, params=params, exact=NETWORKS_ALL)
+    assert same(together, run(start, attributes, batch_size=batch_size, params=params, exact=NETWORKS_ALL))
 
 
 def test_large_batches_change_nothing() -> None:
     """40 rows are enough for vector instructions over rows."""
     start = layouts(40)
-    assert same(run(start, render=render_all, batch_size=40), run(start, render=render_all, batch_size=4))
+    assert same(run(start, batch_size=40, exact=NETWORKS_ALL), run(start, batch_size=4, exact=NETWORKS_ALL))
 
 
 def test_problems_are_independent() -> None:
     start = layouts(6)
-    every = run(start, (1,), render=render_all)
-    few = run(start[[4, 1]], (1,), render=render_all)
+    every = run(start, (1,), exact=NETWORKS_ALL)
+    few = run(start[[4, 1]], (1,), exact=NETWORKS_ALL)
     assert torch.equal(few.image_index, torch.tensor([0, 1]))
     both = take(every, [4, 1])
     assert same(dataclasses.replace(both, image_index=few.image_index), few)
-    asked = run(start, (0, 1), render=render_all)
+    asked = run(start, (0, 1), exact=NETWORKS_ALL)
     assert same(take(asked, list(range(1, 12, 2))), every)
 
 
 def test_search_is_deterministic() -> None:
-    first, second = run(layouts(3), render=render_all), run(layouts(3), render=render_all)
+    first, second = run(layouts(3), exact=NETWORKS_ALL), run(layouts(3), exact=NETWORKS_ALL)
     assert same(first, second)
 
 
@@ -277,15 +281,15 @@ def test_problems_may_omit_and_repeat_images() -> None:
     target = AttributeTarget(torch.tensor([0, 1, 1]), decide(queries)[index, torch.tensor([0, 1, 1])] <= 0)
     allowed = build_masks(BLOBS, KEYS, None, background=True)
     problems = Problems.of(queries, start, index, target, allowed, LAMBDA_KEY)
-    result = search(problems, NetworkPair(networks(render_all), networks(render_all)), PARAMS, 8)
-    every = run(start, (0, 1), render=render_all)
+    result = search(problems, NetworkPair(NETWORKS_ALL, NETWORKS_ALL), PARAMS, 8)
+    every = run(start, (0, 1), exact=NETWORKS_ALL)
     assert result.image_index.tolist() == [3, 1, 3]
     assert same(take(every, [6, 3, 7]), result)
 
 
 def test_nan_is_a_failure_and_no_flip() -> None:
     start = layouts(3)
-    result = run(start, decision=lambda images: decide(images) * math.nan)
+    result = run(start, exact=networks(decision=lambda images: decide(images) * math.nan))
     assert result.failed.all()
     assert not result.flipped.any() and not result.reconstruction_agrees.any()
     assert torch.equal(result.layout.xs, start.xs)
@@ -303,7 +307,7 @@ def test_nan_after_a_flip_does_not_undo_it() -> None:
         return torch.where(images.mean((1, 2, 3))[:, None] > 0.52, math.nan, decide(images))
 
     for margin in (0.0, 0.1, 0.5):  # no finite iterate reaches the last
-        result = run(start, decision=bad_when_bright, params=dataclasses.replace(PARAMS, margin=margin))
+        result = run(start, params=dataclasses.replace(PARAMS, margin=margin), exact=networks(decision=bad_when_bright))
         assert result.flipped.all() and not result.failed.any()
         assert result.scores_after.isfinite().all()
 
@@ -329,16 +333,12 @@ def test_disagreement_of_reconstruction_and_query_is_reported() -> None:
     assert result.flipped.all()
 
 
-def shifted(boundary: float) -> Callable[[Tensor], Tensor]:
-    return lambda images: decide(images + (0.5 - boundary))
-
-
 @pytest.mark.parametrize("boundary", [0.45, 0.505, 0.512, 0.514, 0.516, 0.53])
 def test_flips_are_decided_by_the_exact_networks(boundary: float) -> None:
     """The quick networks have their boundary at 0.5 and pass it by 0.01, in steps of about 0.01."""
     start, params = layouts(8), dataclasses.replace(PARAMS, bisections=30)
-    result = run(start, decision=shifted(boundary), quick=networks(decision=decide), params=params)
-    passed = run(start, decision=decide, params=dataclasses.replace(PARAMS, bisections=0)).layout.xs[:, 0]
+    result = run(start, exact=networks(decision=shifted(boundary)), quick=NETWORKS_X, params=params)
+    passed = run(start, params=dataclasses.replace(PARAMS, bisections=0)).layout.xs[:, 0]
     assert torch.equal(result.flipped, passed > boundary)  # a candidate shrunk too far is replaced
     shrunk = result.layout.xs[:, 0] < passed
     assert torch.equal(result.layout.xs[~shrunk, 0], passed[~shrunk])
@@ -355,13 +355,13 @@ def test_a_start_flipped_for_the_quick_networks_only_is_searched(x: float) -> No
     start = layouts(2)
     start = start.replace({"xs": torch.full_like(start.xs, x)})
     params = dataclasses.replace(PARAMS, steps=100)
-    result = run(start, decision=decide, quick=networks(decision=shifted(0.492)), params=params)
+    result = run(start, quick=networks(decision=shifted(0.492)), params=params)
     assert result.flipped.all() and (result.layout.xs[:, 0] > 0.5).all()
 
 
 def test_a_flip_for_the_quick_networks_only_is_no_flip() -> None:
     start = layouts(4)
-    result = run(start, decision=shifted(0.8), quick=networks(decision=decide))
+    result = run(start, exact=networks(decision=shifted(0.8)), quick=NETWORKS_X)
     assert not result.flipped.any() and not result.failed.any()
     assert (result.layout.xs[:, 0] > 0.5).all()  # their layout is the result nonetheless
     torch.testing.assert_close(result.scores_after, shifted(0.8)(result.image).sigmoid())
@@ -394,6 +394,6 @@ def test_search_refuses_bad_input() -> None:
     with pytest.raises(BlobexError, match="3 of 2 images"):
         run(start, allowed=build_masks(BLOBS, ("xs",), [[0]] * 3, background=False))
     with pytest.raises(BlobexError, match="differentiable"):
-        run(start, decision=lambda images: decide(images).detach())
+        run(start, exact=networks(decision=lambda images: decide(images).detach()))
     with pytest.raises(BlobexError, match="no weight for covs"):
         run(start, params=dataclasses.replace(PARAMS, lambda_key={"xs": 1.0, "ys": 1.0}))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor
-from worlds.linear_world import BLOBS, LAMBDA_KEY, PARAMS, decide, layouts, networks, render_x
+from worlds.linear_world import BLOBS, LAMBDA_KEY, PARAMS, decide, layouts, networks, render_x, shifted
 
 from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.masks import build_masks
@@ -17,10 +17,6 @@ from blobex.counterfactual.shrink import Shrinker
 from blobex.counterfactual.target import AttributeTarget, Target
 from blobex.layout.blobs import KEYS, BlobLayout
 from blobex.layout.vector import VectorForm
-
-
-def shifted(boundary: float) -> Callable[[Tensor], Tensor]:
-    return lambda images: decide(images + (0.5 - boundary))
 
 
 def shrinker(start: BlobLayout, decision: Callable[[Tensor], Tensor], bisections: int, margin: float = 0.0) -> Shrinker:

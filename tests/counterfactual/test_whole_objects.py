@@ -46,8 +46,8 @@ def layouts(bright: Tensor, present: Tensor | None = None) -> BlobLayout:
     if present is not None:
         sizes[:, 1:] = torch.where(present, sizes[:, 1:], ABSENT)
     places = torch.full((2, count, BLOBS), 0.5)
-    looks = torch.stack([bright, bright.square()], 2)
-    return BlobLayout(places[0], places[1], torch.ones(count, BLOBS, 4), sizes, looks, looks.clone())
+    appearance = torch.stack([bright, bright.square()], 2)
+    return BlobLayout(places[0], places[1], torch.ones(count, BLOBS, 4), sizes, appearance, appearance.clone())
 
 
 def examples(seed: int, count: int = 6, share: float = 0.7) -> ObjectExamples:
@@ -95,23 +95,24 @@ def plain_single(start: BlobLayout, known: ObjectExamples) -> float | None:
             if not known.present[number, own].any():
                 continue
             other = known.layout[[number]]
-            looks = {key: torch.where(own[None, :, None], getattr(other, key), getattr(start, key)) for key in KEYS[4:]}
+            chosen = own[None, :, None]
+            appearance = {key: torch.where(chosen, getattr(other, key), getattr(start, key)) for key in KEYS[4:]}
             sizes = torch.where(own, other.sizes, start.sizes)
             if len(entries) == 1 and entries[0] > 0 and float(start.sizes[0, entries[0]]) > 0:
-                changes.append(start.replace(looks))
+                changes.append(start.replace(appearance))
             if entries[0] > 0:
-                changes.append(start.replace(looks | {"sizes": sizes}))
+                changes.append(start.replace(appearance | {"sizes": sizes}))
         found += [evaluate(change, start, before) for change in changes]
     for number in range(len(known.layout)):
         for entries in ([0], [1], [2], [0, 1, 2]):  # the background, the road, the lane, all of them
             sky = known.layout.features[:, 0, 0]
             alike = sorted(range(len(sky)), key=lambda other: float((sky[other] - sky[number]).abs()))
-            looks = {key: getattr(start, key).clone() for key in KEYS[4:]}
+            appearance = {key: getattr(start, key).clone() for key in KEYS[4:]}
             for entry in entries:  # relit: the blob of the example with the most similar background that has it
                 having = [other for other in (alike if entries[0] == 0 else [number]) if known.present[other, entry]]
-                for key in looks if having else ():
-                    looks[key][0, entry] = getattr(known.layout, key)[having[0], entry]
-            found.append(evaluate(start.replace(looks), start, before))
+                for key in appearance if having else ():
+                    appearance[key][0, entry] = getattr(known.layout, key)[having[0], entry]
+            found.append(evaluate(start.replace(appearance), start, before))
     surest = max(margin for margin, amount in found if amount > 0)
     least = max(CONFIDENT * surest, AS_CONFIDENT * abs(before), LEAST_MARGIN)
     sure = [amount for margin, amount in found if margin >= least and amount > 0]

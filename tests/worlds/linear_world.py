@@ -87,6 +87,9 @@ def networks(
     )
 
 
+NETWORKS_X, NETWORKS_ALL = networks(), networks(render_all)
+
+
 def opposite(
     queries: Tensor, attributes: Sequence[int], decision: Callable[[Tensor], Tensor] = decide
 ) -> tuple[Tensor, AttributeTarget]:
@@ -96,11 +99,15 @@ def opposite(
     return index, AttributeTarget(column, decision(queries)[index, column] <= 0)
 
 
+def shifted(boundary: float) -> Callable[[Tensor], Tensor]:
+    """Return `decide` with the boundary of the first attribute elsewhere."""
+    return lambda images: decide(images + (0.5 - boundary))
+
+
 def run(
     start: BlobLayout,
     attributes: Sequence[int] = (0,),
-    render: Callable[[BlobLayout], Tensor] = render_x,
-    decision: Callable[[Tensor], Tensor] = decide,
+    exact: Networks = NETWORKS_X,
     params: SearchParams = PARAMS,
     batch_size: int = 8,
     allowed: dict[str, Tensor] | None = None,
@@ -108,9 +115,8 @@ def run(
     quick: Networks | None = None,
 ) -> Counterfactuals:
     """Search the counterfactuals of `opposite`; `quick` networks default to the exact ones."""
-    exact = networks(render, decision)
-    queries = render(start) if queries is None else queries
-    index, target = opposite(queries, attributes, decision)
+    queries = exact.render(start) if queries is None else queries
+    index, target = opposite(queries, attributes, exact.decide)
     allowed = build_masks(BLOBS, KEYS, None, background=True) if allowed is None else allowed
     problems = Problems.of(queries, start, index, target, allowed, params.lambda_key)
     return search(problems, NetworkPair(quick or exact, exact), params, batch_size)

@@ -1,5 +1,6 @@
 """The command line: what it prints, what it writes, and one sentence for every mistake."""
 
+import json
 import os
 import subprocess
 import sys
@@ -13,10 +14,10 @@ from worlds.tiny_world import OUTPUTS, decide, render, scenes, tiny_explainer, t
 
 from blobex import __version__
 from blobex.cli import main as cli
+from blobex.core.errors import BlobexError
 from blobex.datasets.images import to_array
 from blobex.decisions.source import from_callable
 from blobex.explain import explainer
-from blobex.explain.request import Output, Request
 
 
 @pytest.fixture
@@ -69,49 +70,28 @@ def test_explain_prints_and_writes(photos: Path) -> None:
     assert (out / "metadata_0.pt").is_file()
 
 
-def test_options_become_a_request(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[Request, Output]] = []
-
-    def explain(_: object, images: object, request: Request, out: Output, ranks: object) -> list[object]:
-        asked.append((request, out))
-        return []
-
-    monkeypatch.setattr(explainer.Explainer, "explain", explain)
+def test_options_decide_what_is_searched_and_written(photos: Path) -> None:
+    out = photos.parent / "out"
     options = (
-        "--keys size --keys style --blobs 3 --blobs 5 --no-background --steps 7 --lambda-prox 0.2 --learning-rate 0.1 "
-        "--region 0.1,0.5,1,0.75 --from road --variant diverse --diverse 3 --all --compose full --gate skip --gif "
-        "--format published --replace"
+        "--attribute right --keys size --keys style --blobs 3 --blobs 2 --no-background --steps 7 --lambda-prox 0.2 "
+        "--learning-rate 0.1 --variant diverse --diverse 2 --all --compose full --gate skip --gif --format published"
     )
-    command = ["explain", str(photos), "--out", "out"]
-    for arguments in (
-        ["--attribute", "right", *options.split(), "--only", "car ahead"],
-        [],
-        ["--to", "a", "--to", "b"],
-    ):
-        assert CliRunner().invoke(cli.app, [*command, *arguments]).exit_code == 0
-    everything = Request(
-        attributes=["right"],
-        region=(0.1, 0.5, 1.0, 0.75),
-        replaced="road",
-        variant="diverse",
-        keys=["size", "style"],
-        blobs=[3, 5],
-        only="car ahead",
-        background=False,
-        few=False,
-        count=3,
-        compose="full",
-        gate="skip",
-        steps=7,
-        lambda_prox=0.2,
-        learning_rate=0.1,
-    )
-    out = Path("out")
-    assert asked == [
-        (everything, Output(out, gif=True, published=True, replace=True)),
-        (Request(), Output(out)),
-        (Request(attributes=["a", "b"]), Output(out)),
-    ]
+    command = ["explain", str(photos / "photo_0.png"), "--out", str(out)]
+    result = CliRunner().invoke(cli.app, [*command, *options.split()])
+    assert result.exit_code == 0, result.output
+    settings = json.loads((out / "settings.json").read_text())
+    request = settings["request"]
+    assert (request["attributes"], request["blobs"], request["photo"]) == (["right"], [3, 2], False)
+    assert request["variant"] | {"keys": ["sizes", "spatial_style"], "few": False, "count": 2} == request["variant"]
+    assert request["variant"]["background"] is False and request["gate"]["action"] == "skip"
+    assert request["setup"] | {"steps": 7, "lambda_prox": 0.2, "learning_rate": 0.1} == request["setup"]
+    assert settings["gif"] and len(list(out.rglob("*.gif"))) == 2 and (out / "metadata_0.pt").is_file()
+    refused = CliRunner().invoke(cli.app, [*command, "--only", "0.42,0.08,0.58,0.36"])
+    assert isinstance(refused.exception, BlobexError) and "results of other settings" in str(refused.exception)
+    assert CliRunner().invoke(cli.app, [*command, "--only", "0.42,0.08,0.58,0.36", "--replace"]).exit_code == 0
+    request = json.loads((out / "settings.json").read_text())["request"]
+    assert (request["only"], request["attributes"], request["blobs"]) == ("0.42,0.08,0.58,0.36", None, None)
+    assert request["photo"] and not list(out.rglob("*.gif")) and not (out / "metadata_0.pt").exists()
 
 
 def use(monkeypatch: pytest.MonkeyPatch, kind: str, function: object, *outputs: str) -> None:

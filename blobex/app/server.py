@@ -145,11 +145,11 @@ class _Api:
         wire, question = read(WireScene, tree["scene"], "scene"), read(WireQuestion, tree["question"], "question")
         scene = await run_in_threadpool(answers.to_scene, wire, self.studio)
         explainer = await run_in_threadpool(self.studio.explainer, wire.decision)
-        asked = answers.request(question, explainer.decision.kind)
-        await run_in_threadpool(explainer.plan, asked)  # refuses invalid requests at once
+        wanted = answers.request(question, explainer.decision.kind)
+        await run_in_threadpool(explainer.plan, wanted)  # refuses invalid requests at once
 
         def work(progress: Progress) -> Event:
-            records, archive = self.studio.explain(scene, asked, progress, wire.decision)
+            records, archive = self.studio.explain(scene, wanted, progress, wire.decision)
             return answers.explained(records, archive, self.studio.names)
 
         return await _stream(events(work, self.long))
@@ -196,7 +196,7 @@ async def _json(request: Request) -> Any:
 
 
 def _page_files() -> list[str]:
-    return sorted(each.name for each in (files("blobex.app") / "page").iterdir() if each.is_file())
+    return sorted(file.name for file in (files("blobex.app") / "page").iterdir() if file.is_file())
 
 
 def _file(name: str) -> Callable[[Request], Response]:

@@ -133,7 +133,7 @@ class Studio:
 
     def fitted(self, data: bytes, name: str) -> np.ndarray:
         """Decode an uploaded image, crop and resize it to uint8 (height,width,3); BlobexError if that fails."""
-        shown = short_name(name)
+        label = short_name(name)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about its size, which is checked here
@@ -142,16 +142,16 @@ class Studio:
         except Image.DecompressionBombError:
             pixels = MAX_PIXELS + 1
         except Exception as error:  # damaged bytes make Pillow raise nearly anything
-            raise BlobexError(f"{shown} is not an image: give a PNG or JPEG file") from error
+            raise BlobexError(f"{label} is not an image: give a PNG or JPEG file") from error
         if pixels > MAX_PIXELS:
-            raise BlobexError(f"{shown} has more than {MAX_PIXELS // 10**6} megapixels: make it smaller")
+            raise BlobexError(f"{label} has more than {MAX_PIXELS // 10**6} megapixels: make it smaller")
         with tempfile.TemporaryDirectory(prefix="blobex-") as folder:
             path = Path(folder) / "upload"
             path.write_bytes(data)
             try:
                 return fit(load_image(path), *self.size)
             except BlobexError as error:
-                raise BlobexError(str(error).replace(str(path), shown)) from error
+                raise BlobexError(str(error).replace(str(path), label)) from error
 
     def invert(self, image: np.ndarray, name: str, on_step: OnStep, decision: str | None = None) -> Scene:
         """Invert an image, uint8 (height,width,3); an exception of `on_step` ends the work."""

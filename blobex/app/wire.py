@@ -70,7 +70,7 @@ class WireSample:
 
 @dataclass(frozen=True, config=SECTION)
 class WireQuestion:
-    """The options of `Request` that the page offers."""
+    """Options of `Request` that the page offers."""
 
     attribute: Text | None = None
     replaced: Text | None = None
@@ -91,12 +91,12 @@ class WireQuestion:
 def read(kind: type[T], tree: object, name: str) -> T:
     """Convert JSON to a record with defaults; BlobexError names a missing, unknown or invalid value."""
     if isinstance(tree, dict):
-        fields = [each for each in dataclasses.fields(kind) if each.init]  # type: ignore[arg-type]
-        known = {each.name: each.default for each in fields if each.default is not dataclasses.MISSING}
-        missing = [each.name for each in fields if each.name not in known and each.name not in tree]
+        fields = [item for item in dataclasses.fields(kind) if item.init]  # type: ignore[arg-type]
+        defaults = {item.name: item.default for item in fields if item.default is not dataclasses.MISSING}
+        missing = [item.name for item in fields if item.name not in defaults and item.name not in tree]
         if missing:
             raise BlobexError(f"{name}.{missing[0]} is missing: send it")
-        tree = known | tree
+        tree = defaults | tree
     try:
         return parse(kind, tree, name)
     except BlobexError as error:

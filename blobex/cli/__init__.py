@@ -1,1 +1,1 @@
-"""The command line, a module for each group of commands; `main` puts them together."""
+"""Command line: one module per group of commands, put together in `main`."""

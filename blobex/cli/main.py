@@ -1,4 +1,4 @@
-"""The command line. Commands import what they need when they run, so that `--help` is fast."""
+"""Entry point of the command line. Commands import what they need when they run, so that `--help` is fast."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The change of each blob, in numbers and in words."""
+"""Changes of blobs, in numbers and in words."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class Blob:
 
 @dataclass(frozen=True)
 class Listing:
-    """The blobs of one image, and those that paint a region, if one is given."""
+    """Blobs of one image, and those that paint a region, if one is given."""
 
     image: str
     setup: str
@@ -67,7 +67,7 @@ class Listing:
 
     @property
     def table(self) -> str:
-        """The listing as text; a star marks blobs that paint the region."""
+        """Listing as text; a star marks blobs that paint the region."""
         parsed = any(blob.category for blob in self.blobs)
         lines = [f"{self.image}{'' if parsed else '  (no parser: what blobs paint is unknown)'}"]
         wide = max(len(blob.name) for blob in self.blobs)

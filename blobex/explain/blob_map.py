@@ -227,12 +227,12 @@ def _sheet(panels: Sequence[Image.Image], legend: Sequence[tuple[Colour, str]], 
         sheet.paste(panel, (left, top))
         left, top = large.width + 2 * GAP, top if panel is large else top + panel.height + GAP + LINE
     step = (width - GAP) // COLUMNS
-    for place, (colour, text) in enumerate(legend):
-        x, y = GAP + place // rows * step, below + place % rows * LINE
+    for index, (colour, text) in enumerate(legend):
+        x, y = GAP + index // rows * step, below + index % rows * LINE
         draw.rectangle((x, y + 3, x + 11, y + 14), fill=colour, outline=INK)
         draw.text((x + 18, y), text, fill=INK, font=font)
-    for place, line in enumerate(notes):
-        draw.text((GAP, below + (rows + place) * LINE), line, fill=INK, font=font)
+    for index, line in enumerate(notes):
+        draw.text((GAP, below + (rows + index) * LINE), line, fill=INK, font=font)
     return np.asarray(sheet)
 
 

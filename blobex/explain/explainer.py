@@ -1,4 +1,4 @@
-"""The public interface: counterfactual explanations of a decision model's outputs.
+"""Public interface: counterfactual explanations of a decision model's outputs.
 
 explainer = Explainer.load("rect")
 for explanation in explainer.explain(["photo.jpg"], Request(attributes=["stop"]), out="explained"):
@@ -97,17 +97,17 @@ class Explainer:
         values = params if isinstance(params, Params) else load_params(params)
         if values.search.mode == "fast":
             keep_freed_memory()
-        place = resolve_device(device or values.run.device)
+        target = resolve_device(device or values.run.device)
         if values.search.mode == "published" and values.invert.start != "encoder":
             raise BlobexError("the published search starts at the encoder's layout: set invert.start to encoder")
         model = values.explain.decision if decision is None else decision
-        loaded = load_networks(setup, Path(models), values, place, model)
+        loaded = load_networks(setup, Path(models), values, target, model)
         networks = loaded.decision, loaded.exact, loaded.quick, loaded.blobs
-        return cls(setup, values, place, *networks, loaded.weights, loaded.parser, loaded.examples)
+        return cls(setup, values, target, *networks, loaded.weights, loaded.parser, loaded.examples)
 
     @property
     def method(self) -> SearchMethod:
-        """The inversion and the search that search.mode names."""
+        """Inversion and search of search.mode."""
         if self.params.search.mode == "published":
             return PublishedMethod(self.exact)
         inversion = self.params.invert.square if self.setup == "square" else self.params.invert.rect
@@ -186,13 +186,13 @@ class Explainer:
         for rows in tqdm(batches, desc="images", disable=None if ranks.first else True, leave=False):
             numbers, queries = images.numbers[rows], images.queries[rows]
             batch = InvertedImages(images.named(rows), queries, inversion(rows))
-            found, frames = self.explain_batch(batch, plan.for_images(numbers), gif=bool(output and output.gif))
-            each = len(found) // len(rows)
-            for place, number in enumerate(numbers.tolist()):
-                some = slice(place * each, (place + 1) * each)
-                records[number] = found[some]
+            explanations, frames = self.explain_batch(batch, plan.for_images(numbers), bool(output and output.gif))
+            count = len(explanations) // len(rows)  # per image
+            for row, number in enumerate(numbers.tolist()):
+                own = slice(row * count, (row + 1) * count)
+                records[number] = explanations[own]
                 if folder:
-                    folder.write(number, queries[place], found[some], frames[some])
+                    folder.write(number, queries[row], explanations[own], frames[own])
         ranks.wait()
         if not ranks.first:
             return []
@@ -224,9 +224,9 @@ class Explainer:
             reasons = self._gate_reasons(questions, images.inversion, plan)
         gate = GateResult(reasons, skip=plan.gate.action == "skip")
         layout = images.inversion.layout
-        found = self.search(images.queries, layout, questions, self._masks(images, plan), plan, gate.skipped)
+        counterfactuals = self.search(images.queries, layout, questions, self._masks(images, plan), plan, gate.skipped)
         compose = self.method.compose(plan)
-        records = build_explanations(self.setup, images, questions, found, gate, compose)
+        records = build_explanations(self.setup, images, questions, counterfactuals, gate, compose)
         if self.parser is not None:
             records = add_sentences(records, self.readings)
         if not gif:
@@ -236,7 +236,7 @@ class Explainer:
             composer = Composer.over_queries(images.queries, layout, self.exact, rows)
         else:
             composer = Composer(self.exact, VectorForm.of(layout), None)
-        return records, films(layout, found, composer, rows)
+        return records, films(layout, counterfactuals, composer, rows)
 
     def questions(self, queries: Tensor, plan: Plan) -> Questions:
         """Return the questions about images (N,3,H,W) in [-1,1]: the same number about each."""
@@ -249,9 +249,8 @@ class Explainer:
         """Compute the model's outputs (N,A), or (N,A,H,W) for segmentation, of images (N,3,H,W) in [-1,1]."""
         with frozen_eval(self.decision), torch.no_grad():
             rows = float32_batch_size(self.batch_size, self.device)
-            return in_batches(lambda part: {"outputs": self.exact.decide(part)}, rows, images.to(self.device))[
-                "outputs"
-            ]
+            state = in_batches(lambda part: {"outputs": self.exact.decide(part)}, rows, images.to(self.device))
+        return state["outputs"]
 
     def invert(self, queries: Tensor, start: BlobLayout | None = None, steps: int | None = None) -> Inversion:
         """Invert images (N,3,H,W) in [-1,1].

@@ -81,7 +81,7 @@ class Explanation:
 
     @property
     def words(self) -> str:
-        """The change of each blob in words."""
+        """Changes of the blobs in words."""
         parts = [blob.words for blob in self.blobs[:MAX_BLOBS_IN_WORDS]]
         if len(self.blobs) > MAX_BLOBS_IN_WORDS:
             parts.append(f"and {len(self.blobs) - MAX_BLOBS_IN_WORDS} more")
@@ -89,7 +89,7 @@ class Explanation:
 
     @property
     def verdict(self) -> str:
-        """The outcome in a few words.
+        """Outcome in a few words.
 
         The flip of a fully rendered image may be an effect of the reconstruction, if that is decided differently from
         the query. A change that is pasted into the query starts at the query itself.

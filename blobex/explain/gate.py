@@ -1,4 +1,4 @@
-"""The gate: questions whose reconstruction does not represent the query."""
+"""Gate that refuses reconstructions which do not represent their query."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class GateResult:
 
 
 def gate_reasons(questions: Questions, outputs: Tensor, perceptual: Tensor, limit: float | None) -> list[str]:
-    """Return for each question why the reconstruction is refused, or an empty text.
+    """Return for each question the reason why the reconstruction is refused, or an empty text.
 
     Args:
         outputs: Model outputs (N,A) or (N,A,H,W) of the reconstructions.

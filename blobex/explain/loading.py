@@ -40,7 +40,7 @@ from blobex.tracking.store import load_model
 
 @dataclass(frozen=True)
 class LoadedNetworks:
-    """The model to explain and the networks of its setup."""
+    """Model to explain and networks of its setup."""
 
     decision: Decision
     exact: Networks  # float32

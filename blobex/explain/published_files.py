@@ -20,10 +20,10 @@ IMAGES_PER_FILE = 16
 
 def write_published(folder: Path, records: Sequence[Explanation], images: int) -> None:
     """Write metadata_<i>.pt with IMAGES_PER_FILE images each."""
-    each = len(records) // images
+    count = len(records) // images
     for number, first in enumerate(range(0, images, IMAGES_PER_FILE)):
-        part = records[first * each : (first + IMAGES_PER_FILE) * each]
-        write_metadata(folder, number, part, len(part) // each)
+        part = records[first * count : (first + IMAGES_PER_FILE) * count]
+        write_metadata(folder, number, part, len(part) // count)
 
 
 def write_metadata(

@@ -24,7 +24,7 @@ Compose = Literal["photo", "full"]
 
 @dataclass(frozen=True)
 class Request:
-    """What to explain, what may change, and how to search. Options that are None take their value from params.yaml."""
+    """Request for explanations: outputs in question, what may change, and search options (None: as in params.yaml)."""
 
     attributes: Sequence[str] | None = None  # outputs of the model: attributes to invert, or classes to reach
     region: Box | None = None  # segmentation only: left, top, right, bottom in [0, 1]; None: the whole image
@@ -62,7 +62,7 @@ class Plan:
         return self.compose == "photo"
 
     def for_images(self, numbers: Tensor) -> Plan:
-        """Return the plan for some of the images: keep only their lists of blobs."""
+        """Return the plan for a batch of the images, with their lists of blobs only."""
         if self.blobs is None or len(self.blobs) == 1 or not any(isinstance(item, Sequence) for item in self.blobs):
             return self
         return dataclasses.replace(self, blobs=[self.blobs[number] for number in numbers.tolist()])
@@ -99,7 +99,7 @@ def make_plan(request: Request, columns: Sequence[int], replaced: int | None, ex
     Args:
         columns: Numbers of the outputs in question.
         replaced: Number of the class to replace.
-        shape: Setup whose search hyperparameters apply.
+        shape: Setup with the search hyperparameters.
 
     Raises:
         BlobexError: A value is unknown or out of range, or `blobs` and `only` are both given.

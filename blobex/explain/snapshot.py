@@ -1,4 +1,4 @@
-"""Overview grids of explanations: each image's query, reconstruction and counterfactuals."""
+"""Overview grids of explanations: count image's query, reconstruction and counterfactuals."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from blobex.explain.figures import Cell, Tone, grid
 IMAGES_PER_FILE = 16
 
 
-def snapshot(records: Sequence[Explanation], each: int) -> np.ndarray:
-    """Draw a grid, uint8 (H,W,3), of explanations in their order, `each` per image."""
-    columns = [{_title(record) for record in records[column::each]} for column in range(each)]
+def snapshot(records: Sequence[Explanation], count: int) -> np.ndarray:
+    """Draw a grid, uint8 (H,W,3), of explanations in their order, `count` per image."""
+    columns = [{_title(record) for record in records[column::count]} for column in range(count)]
     titles = ["query", "reconstruction", *("/".join(sorted(names)) for names in columns)]
     rows = []
-    for start in range(0, len(records), each):
-        group = records[start : start + each]
+    for start in range(0, len(records), count):
+        group = records[start : start + count]
         first = [record for record in group if not record.number]
         before = ", ".join(f"{record.attribute} {record.score_before:.2f}" for record in first)
         after = ", ".join(f"{record.attribute} {record.score_reconstruction:.2f}" for record in first)
@@ -31,9 +31,9 @@ def snapshot(records: Sequence[Explanation], each: int) -> np.ndarray:
 
 def write_snapshots(folder: Path, records: Sequence[Explanation], images: int) -> None:
     """Write snapshot_<i>.png in 256 colours, with IMAGES_PER_FILE images each."""
-    each = len(records) // images
+    count = len(records) // images
     for number, first in enumerate(range(0, images, IMAGES_PER_FILE)):
-        grid_ = snapshot(records[first * each : (first + IMAGES_PER_FILE) * each], each)
+        grid_ = snapshot(records[first * count : (first + IMAGES_PER_FILE) * count], count)
         write_png(folder / f"snapshot_{number}.png", grid_, colours=256)
 
 

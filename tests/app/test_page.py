@@ -143,18 +143,18 @@ def test_blobs_are_edited_by_mouse_and_by_keys(page) -> None:
     playwright.expect(page.get_by_label("the ticked blobs (1)")).to_be_checked()
     before = source(page)
     other = "1" if number != "1" else "2"
-    page.get_by_label("Look of").select_option(other)
+    page.get_by_label("Appearance of").select_option(other)
     changed(page, before)
 
 
-def test_a_picture_is_explained_compared_and_downloaded(page, tmp_path: Path) -> None:
+def test_an_image_is_explained_compared_and_downloaded(page, tmp_path: Path) -> None:
     page.get_by_label("Decision to flip").select_option("left")
     explain = page.get_by_role("button", name="Explain", exact=True)
     explain.focus()
     explain.press("Enter")
     page.get_by_role("heading", name="Explanation").wait_for()
     playwright.expect(page.get_by_role("status")).to_contain_text("The explanation is below.")
-    slider = page.get_by_role("slider", name="How much of the picture shows the one before")
+    slider = page.get_by_role("slider", name="Share of the image that shows the query")
     compared = page.locator(".compare")
     page.wait_for_timeout(700)  # it scrolls
     shots = []
@@ -172,12 +172,12 @@ def test_a_picture_is_explained_compared_and_downloaded(page, tmp_path: Path) ->
     assert (record.image, record.attribute) == ("street.png", "left")
     assert record.verdict in page.locator(".verdict").inner_text()
     before = source(page)
-    page.get_by_role("button", name="Go on from it").click()
+    page.get_by_role("button", name="Edit this result").click()
     if record.blobs:
         changed(page, before)
 
 
-def test_mistakes_are_told_on_the_page(page, tmp_path: Path) -> None:
+def test_the_page_shows_errors(page, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     page.set_input_files("#file", tmp_path / "notes.txt")
     playwright.expect(page.get_by_role("alert")).to_have_text("notes.txt is not an image: give a PNG or JPEG file.")
@@ -190,7 +190,7 @@ def test_mistakes_are_told_on_the_page(page, tmp_path: Path) -> None:
         assert wide <= width
 
 
-def test_a_phone_shows_the_picture_beside_its_lists_and_knobs_for_fingers(page) -> None:
+def test_the_page_fits_a_phone(page) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
     page.locator("#blobs .name").first.click()
     for _ in range(6):

@@ -1,4 +1,4 @@
-"""The local page's server: what it computes against the explainer called directly, and what it refuses."""
+"""The local page's server: results agree with the explainer, and invalid requests are refused."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def answer(client: TestClient, scene: Json, **question: object) -> Json:
     return found.get("result", found)
 
 
-def test_layouts_keep_their_bits_on_the_way(folder: Path) -> None:
+def test_layouts_survive_json_bit_for_bit(folder: Path) -> None:
     blobgan = load_blobgan(folder / "models/blobgan/rect")
     with torch.no_grad():
         layout = blobgan.sample(torch.randn(1, blobgan.z_dim))
@@ -126,7 +126,7 @@ def test_a_sample_is_what_the_generator_renders(client: TestClient, folder: Path
     assert found["scene"]["photo"] is None and sum(again["areas"]) == pytest.approx(1, abs=1e-5)
 
 
-def test_an_edit_is_laid_over_the_photo(client: TestClient, scene: Json, photo: np.ndarray, folder: Path) -> None:
+def test_an_edit_is_pasted_into_the_photo(client: TestClient, scene: Json, photo: np.ndarray, folder: Path) -> None:
     plain = client.post("/api/draw", json=scene).json()
     assert np.array_equal(seen(plain["picture"]), photo)
     moved = edited(scene, 1, x=0.9, size=9.0)
@@ -149,7 +149,7 @@ def test_an_edit_is_laid_over_the_photo(client: TestClient, scene: Json, photo: 
     assert hidden["areas"][2] < drawn["areas"][2] and hidden["outlines"][1][2:4] == [0, 0]
 
 
-def test_outlines_are_where_blobs_are_half_opaque() -> None:
+def test_outlines_mark_half_opacity() -> None:
     random = np.random.default_rng(0)
     covs = random.normal(size=4)
     layout = BlobLayout(
@@ -170,7 +170,7 @@ def test_outlines_are_where_blobs_are_half_opaque() -> None:
     assert (x, y) == pytest.approx((0.3, 0.6))
 
 
-def test_an_explanation_is_the_explainers(
+def test_explanations_agree_with_the_explainer(
     client: TestClient, scene: Json, photo: np.ndarray, folder: Path, tmp_path: Path
 ) -> None:
     explainer = Explainer.load("rect", folder / "models", folder / "params.yaml", "cpu")
@@ -196,7 +196,7 @@ def test_an_explanation_is_the_explainers(
     assert read_.score_after == one["score_after"] and read_.image == "photo.png"
 
 
-def test_an_edited_scene_is_explained_as_it_is_shown(client: TestClient, scene: Json) -> None:
+def test_an_edited_scene_is_explained_as_drawn(client: TestClient, scene: Json) -> None:
     moved = edited(scene, 1, x=0.8, size=8.0)
     drawn = client.post("/api/draw", json=moved).json()
     (one,) = answer(client, moved, attribute="left", blobs=[1], keys=["position"])["explanations"]
@@ -207,7 +207,7 @@ def test_an_edited_scene_is_explained_as_it_is_shown(client: TestClient, scene: 
     assert [each["number"] for each in several] == [0, 1]
 
 
-def test_another_model_is_asked_by_name(client: TestClient) -> None:
+def test_decision_models_are_chosen_by_name(client: TestClient) -> None:
     told = client.get("/api/model").json()
     assert told["decisions"] == ["plain", "biased"] and told["outputs"] == ["forward", "stop", "left", "right"]
     assert (told["height"], told["width"], told["names"]) == (HEIGHT, WIDTH, ["blob 0", "blob 1", "blob 2"])
@@ -236,7 +236,7 @@ WRONG: dict[str, tuple[Json, str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_questions_are_told(client: TestClient, scene: Json, name: str) -> None:
+def test_wrong_questions_are_refused(client: TestClient, scene: Json, name: str) -> None:
     question, message = WRONG[name]
     check_refused(client.post("/api/explain", json={"scene": scene, "question": question}), 422, message)
 
@@ -253,7 +253,7 @@ def test_wrong_questions_are_told(client: TestClient, scene: Json, name: str) ->
         ({"more": 1}, "unknown key scene.more"),
     ],
 )
-def test_wrong_scenes_are_told(client: TestClient, scene: Json, change: Json, message: str) -> None:
+def test_wrong_scenes_are_refused(client: TestClient, scene: Json, change: Json, message: str) -> None:
     check_refused(client.post("/api/draw", json=scene | change), 422, message)
 
 
@@ -269,7 +269,7 @@ def test_wrong_scenes_are_told(client: TestClient, scene: Json, change: Json, me
         ({"look": base64.b64encode(np.full(16, np.nan, "<f4").tobytes()).decode()}, "invalid or too large numbers"),
     ],
 )
-def test_wrong_blobs_are_told(client: TestClient, scene: Json, change: Json, message: str) -> None:
+def test_wrong_blobs_are_refused(client: TestClient, scene: Json, change: Json, message: str) -> None:
     check_refused(client.post("/api/draw", json=edited(scene, 1, **change)), 422, message)
 
 
@@ -281,7 +281,7 @@ def check_refused(response: Any, status: int, message: str) -> None:
     assert "\n" not in told["error"] and "Traceback" not in told["error"] and len(told["error"]) <= 300
 
 
-def test_bodies_that_are_no_json_are_refused(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_json_is_refused(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     typed = {"content-type": "application/json"}
     for body in (b"{", b'{"seed": NaN}', b"[" * 100_000, b"\xff", b'{"seed": ' + b"9" * 5000 + b"}"):
         check_refused(client.post("/api/sample", content=body, headers=typed), 422, "not valid JSON")
@@ -296,7 +296,7 @@ def test_bodies_that_are_no_json_are_refused(client: TestClient, monkeypatch: py
     check_refused(client.post("/api/sample", json={"seed": 12345}), 413, "larger than")
 
 
-def test_uploads_that_are_no_pictures_are_refused(client: TestClient, photo: np.ndarray) -> None:
+def test_invalid_uploads_are_refused(client: TestClient, photo: np.ndarray) -> None:
     large = io.BytesIO()
     Image.new("1", (5000, 4001)).save(large, format="PNG")
     check_refused(client.post("/api/photo?name=huge.png", content=large.getvalue()), 422, "huge.png has more than 20")
@@ -311,7 +311,7 @@ def test_names_of_files_are_harmless() -> None:
     assert short_name("") == short_name("/") == "picture" and len(short_name("x" * 999)) == 100
 
 
-def test_unforeseen_errors_show_no_traceback(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_errors_show_no_traceback(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError("secret")
 
@@ -342,7 +342,7 @@ def test_other_pages_may_not_use_the_server(headers: dict[str, str], allowed: bo
     assert (refusal(Headers(headers), ("localhost", "studio.example")) == "") is allowed
 
 
-def test_what_is_served_keeps_to_itself(client: TestClient) -> None:
+def test_responses_have_security_headers(client: TestClient) -> None:
     for name in ("", "page.css", "main.js", "stage.js", "panels.js", "edits.js", "calls.js", "icon.svg"):
         response = client.get(f"/{name}")
         assert response.status_code == 200 and "default-src 'none'" in response.headers["content-security-policy"]
@@ -350,7 +350,7 @@ def test_what_is_served_keeps_to_itself(client: TestClient) -> None:
     check_refused(client.get("/api/model", headers={"host": "evil.example"}), 403, "must be opened by an address")
 
 
-def test_a_job_ends_when_nobody_waits() -> None:
+def test_a_job_stops_when_the_client_is_gone() -> None:
     ended, turn = threading.Event(), threading.Lock()
 
     def work(progress: Progress) -> Json:
@@ -373,7 +373,7 @@ def test_a_job_ends_when_nobody_waits() -> None:
     assert turn.acquire(timeout=5)
 
 
-def test_blobs_are_called_by_their_slots(tmp_path: Path, folder: Path) -> None:
+def test_blobs_are_named_by_their_groups(tmp_path: Path, folder: Path) -> None:
     assert blob_names(folder / "models", "rect", 3) == ("blob 0", "blob 1", "blob 2")
     network = load_blobgan(folder / "models/blobgan/rect")
     slots = {"lane": 1, "side_lane": 2}
@@ -383,7 +383,7 @@ def test_blobs_are_called_by_their_slots(tmp_path: Path, folder: Path) -> None:
     assert blob_names(tmp_path, "rect", 4)[3] == "blob 3"  # of another generator
 
 
-def test_regions_mean_what_the_model_asks() -> None:
+def test_regions_depend_on_the_kind_of_model() -> None:
     box = WireQuestion(region=[0.0, 0.25, 0.5, 1.0])
     assert request(box, "segmentation").region == (0.0, 0.25, 0.5, 1.0)
     assert request(box, "classes").only == "0.000000,0.250000,0.500000,1.000000"
@@ -391,7 +391,7 @@ def test_regions_mean_what_the_model_asks() -> None:
     assert request(corners, "attributes").only == "0.000000,0.000000 1.000000,0.000000 0.500000,1.000000"
 
 
-def test_a_port_that_is_taken_is_told(folder: Path) -> None:
+def test_a_port_in_use_is_reported(folder: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -1,4 +1,4 @@
-"""The command line: what it prints, what it writes, and one sentence for every mistake."""
+"""The command line: output, files, and one sentence per error."""
 
 import json
 import os
@@ -10,19 +10,18 @@ import pytest
 from PIL import Image
 from torch.nn import functional as F
 from typer.testing import CliRunner
-from worlds.tiny_world import OUTPUTS, decide, render, scenes, tiny_explainer, tiny_params
+from worlds.tiny_world import OUTPUTS, decide, road_images, tiny_explainer, tiny_params
 
 from blobex import __version__
 from blobex.cli import main as cli
 from blobex.core.errors import BlobexError
-from blobex.datasets.images import to_array
 from blobex.decisions.source import from_callable
 from blobex.explain import explainer
 
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of three pictures of the tiny world, which the command then explains."""
+    """Three images of the tiny world, and its networks in place of trained ones."""
 
     def load(setup: str, *_: object) -> explainer.Explainer:
         assert setup == "rect"
@@ -31,21 +30,21 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(explainer.Explainer, "load", load)
     folder = tmp_path / "photos"
     folder.mkdir()
-    for index, picture in enumerate(render(scenes(3))):
-        Image.fromarray(to_array(picture)).save(folder / f"photo_{index}.png")
+    for index, image in enumerate(road_images(3)):
+        Image.fromarray(image).save(folder / f"photo_{index}.png")
     return folder
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """The exit code of `blobex ARGUMENTS`."""
+    """Return the exit code of `blobex ARGUMENTS`."""
     monkeypatch.setattr(sys, "argv", ["blobex", *map(str, arguments)])
     with pytest.raises(SystemExit) as end:
         cli.main()
     return int(end.value.code or 0)
 
 
-def check_told(capsys: pytest.CaptureFixture[str], message: str) -> None:
-    """Nothing was printed but one line about the mistake."""
+def check_error(capsys: pytest.CaptureFixture[str], message: str) -> None:
+    """Check that exactly one line was printed, on stderr."""
     printed = capsys.readouterr()
     assert printed.err.startswith("blobex: ") and message in printed.err
     assert printed.err.count("\n") == 1 and printed.out == ""
@@ -95,7 +94,7 @@ def test_options_decide_what_is_searched_and_written(photos: Path) -> None:
 
 
 def use(monkeypatch: pytest.MonkeyPatch, kind: str, function: object, *outputs: str) -> None:
-    """Explain this model from now on."""
+    """Replace the model to explain."""
     decision = from_callable(function, kind, outputs, name="theirs")  # type: ignore[arg-type]
     monkeypatch.setattr(explainer.Explainer, "load", lambda *_: tiny_explainer(tiny_params(steps=60), decision))
 
@@ -110,9 +109,9 @@ def test_classes_on_the_command_line(photos: Path, monkeypatch: pytest.MonkeyPat
     assert lines[6] == "2 of 3 flipped"  # the second is forward already
 
 
-def test_maps_on_the_command_line(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def colours(pictures):
-        half = F.avg_pool2d(pictures, 2)
+def test_segmentation_on_the_command_line(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def colours(images):
+        half = F.avg_pool2d(images, 2)
         return 10 * half - half.new_tensor([0.0, 0.0, 3.0])[:, None, None]
 
     use(monkeypatch, "segmentation", colours, "red", "green", "blue")
@@ -134,16 +133,16 @@ def test_maps_on_the_command_line(photos: Path, monkeypatch: pytest.MonkeyPatch)
         (["--region", "0.47,0.1,0.53,0.3", "--from", "blue", "--to", "green"], "has no blue in the region"),
     ],
 )
-def test_mistakes_about_maps_are_told_in_one_line(
+def test_wrong_segmentation_options_give_one_line(
     photos: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
     message: str,
 ) -> None:
-    use(monkeypatch, "segmentation", lambda pictures: pictures, "red", "green", "blue")
+    use(monkeypatch, "segmentation", lambda images: images, "red", "green", "blue")
     assert run(monkeypatch, "explain", photos, "--out", photos.parent / "out", *arguments) == 1
-    check_told(capsys, message)
+    check_error(capsys, message)
     assert not (photos.parent / "out").exists()
 
 
@@ -162,7 +161,7 @@ def test_mistakes_about_maps_are_told_in_one_line(
         (["--out", "OTHER"], "notes.txt"),
     ],
 )
-def test_mistakes_are_told_in_one_line(
+def test_bad_input_gives_one_line(
     photos: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -173,7 +172,7 @@ def test_mistakes_are_told_in_one_line(
     bad.mkdir()
     (bad / "empty").mkdir()
     (bad / "text.png").write_text("no picture")
-    Image.fromarray(to_array(render(scenes(1))[0])).resize((400, 200)).save(bad / "whole.jpg")
+    Image.fromarray(road_images(1)[0]).resize((400, 200)).save(bad / "whole.jpg")
     (bad / "truncated.jpg").write_bytes((bad / "whole.jpg").read_bytes()[:2000])
     other = photos.parent / "other"
     other.mkdir()
@@ -183,11 +182,11 @@ def test_mistakes_are_told_in_one_line(
     given = [str(places.get(argument, argument)) for argument in arguments]
     before = sorted(photos.parent.rglob("*"))
     assert run(monkeypatch, "explain", photos, "--out", out, *given) == 1
-    check_told(capsys, message)
+    check_error(capsys, message)
     assert sorted(photos.parent.rglob("*")) == before
 
 
-def test_missing_models_and_parameters_are_told(
+def test_missing_models_and_parameters_give_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Image.new("RGB", (64, 32)).save(tmp_path / "photo.png")
@@ -206,9 +205,9 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 
 def test_the_shell_completes_options() -> None:
     code = "import sys; sys.argv = ['blobex']; from blobex.cli.main import main; main()"
-    asked = {"_BLOBEX_COMPLETE": "complete_bash", "COMP_WORDS": "blobex explain --lam", "COMP_CWORD": "2"}
-    told = subprocess.run([sys.executable, "-c", code], env=os.environ | asked, capture_output=True, text=True)
-    assert told.stdout.split() == ["--lambda-prox"]
+    variables = {"_BLOBEX_COMPLETE": "complete_bash", "COMP_WORDS": "blobex explain --lam", "COMP_CWORD": "2"}
+    result = subprocess.run([sys.executable, "-c", code], env=os.environ | variables, capture_output=True, text=True)
+    assert result.stdout.split() == ["--lambda-prox"]
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -220,7 +219,7 @@ def test_help_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_every_kind_of_sweep_has_a_command():
+def test_every_kind_of_sweep_has_a_command() -> None:
     from blobex.cli.sweep import SWEEPS
     from blobex.sweeps.storage import KINDS
 

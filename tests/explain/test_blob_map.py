@@ -1,4 +1,4 @@
-"""The map of blobs: everything is where the blobs are, no number hides another, and colours are told apart."""
+"""Maps of blobs: outlines, numbers that do not overlap, and distinct colours."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_reconstruction_is_shown() -> None:
     assert shown[1].min() > WIDTH
 
 
-def test_below_stand_labels_and_what_cannot_be_seen() -> None:
+def test_legend_lists_labels_and_invisible_blobs() -> None:
     scores, centres = halves()
     plain = blob_map(GREY, scores, centres, GREY)
     labelled = blob_map(GREY, scores, centres, GREY, {0: "a road", 1: "a ghost", 2: "a car"})
@@ -72,7 +72,7 @@ def test_below_stand_labels_and_what_cannot_be_seen() -> None:
     assert blob_map(GREY, seen, centres, GREY).shape[0] < plain.shape[0]  # nothing is told any more
 
 
-def test_what_is_not_chosen_fades_and_the_region_is_drawn() -> None:
+def test_other_blobs_fade_and_the_region_is_outlined() -> None:
     scores, centres = halves()
     region = np.zeros((HEIGHT, BREADTH), bool)
     region[:, :4] = True
@@ -84,7 +84,7 @@ def test_what_is_not_chosen_fades_and_the_region_is_drawn() -> None:
 
 
 @pytest.mark.parametrize("count", [3, 16, 40])
-def test_no_number_covers_another_and_large_blobs_hold_theirs(count: int) -> None:
+def test_numbers_do_not_overlap_and_lie_on_large_blobs(count: int) -> None:
     for seed in range(4):
         scores, centres = blobs(count, seed, 96, 192)
         painted = np.kron(dominant(scores), np.ones((4, 4), int))
@@ -100,14 +100,14 @@ def test_no_number_covers_another_and_large_blobs_hold_theirs(count: int) -> Non
                 assert painted[mark.y, mark.x] == mark.number
 
 
-def test_a_number_stands_at_the_centre_where_there_is_room() -> None:
+def test_numbers_lie_at_the_centre_of_large_blobs() -> None:
     scores, centres = halves()
     painted = np.kron(dominant(scores), np.ones((8, 8), int))
     for mark in place_numbers(painted, centres, [0, 2], number_boxes([0, 2], 17)):
         assert abs(mark.x - centres[mark.number, 0] * 256) <= 3 and abs(mark.y - 64) <= 3
 
 
-def test_neighbours_have_differentassign_colours() -> None:
+def test_neighbours_have_different_colours() -> None:
     for seed in range(5):
         painted = dominant(blobs(16, seed, 96, 192)[0])
         seen = [blob for blob in np.unique(painted).tolist() if blob >= 0]
@@ -128,7 +128,7 @@ def test_colours_differ_for_every_kind_of_colour_vision() -> None:
             assert np.abs(one - other).max() > 25
 
 
-def test_same_input_same_bytes_and_any_shape() -> None:
+def test_output_is_deterministic_for_any_shape() -> None:
     square = np.asarray(Image.fromarray(GREY).resize((20, 20)))
     scores, centres = blobs(5, 0, 20, 20)
     sheet = blob_map(square, scores, centres, square)
@@ -139,7 +139,7 @@ def test_same_input_same_bytes_and_any_shape() -> None:
     assert blob_map(square, nothing, centres[:2], square).shape[2] == 3
 
 
-def test_refusals() -> None:
+def test_arrays_that_do_not_fit_are_refused() -> None:
     scores, centres = halves()
     region = np.zeros((HEIGHT, BREADTH), bool)
     for wrong in (

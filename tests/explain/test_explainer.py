@@ -1,4 +1,4 @@
-"""The explainer in a world whose cause is known, and the loading of networks from their folders."""
+"""The explainer in the tiny world, whose causes are known, and the loading of networks."""
 
 import dataclasses
 from pathlib import Path
@@ -9,10 +9,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 from worlds.tiny_models import HEIGHT, WIDTH, save_models, small_encoder
-from worlds.tiny_world import BLOBS, OUTPUTS, decide, painted_networks, render, scenes, tiny_explainer, tiny_params
+from worlds.tiny_world import (
+    BLOBS,
+    OUTPUTS,
+    decide,
+    painted_networks,
+    render,
+    road_images,
+    tiny_explainer,
+    tiny_params,
+)
 
 from blobex.core.errors import BlobexError
-from blobex.datasets.images import load_image, to_array
+from blobex.datasets.images import load_image
 from blobex.decisions.source import from_callable
 from blobex.explain.explainer import Explainer
 from blobex.explain.request import Output, Request
@@ -24,13 +33,9 @@ from blobex.networks.decision import load_decision
 from blobex.networks.encoder import load_encoder
 
 
-def pictures(count: int) -> list[np.ndarray]:
-    return [to_array(picture) for picture in render(scenes(8))[:count]]
-
-
-def test_the_light_is_found_as_the_cause(tmp_path: Path) -> None:
+def test_the_light_is_the_cause(tmp_path: Path) -> None:
     records = tiny_explainer().explain(
-        pictures(6), Request(["stop"], keys=["appearance"], blobs=[4]), out=tmp_path / "out"
+        road_images(6), Request(["stop"], keys=["appearance"], blobs=[4]), out=tmp_path / "out"
     )
     assert [record.verdict for record in records] == ["flipped"] * 6
     assert [record.from_class for record in records] == ["stop", "not stop"] * 3  # red, green, red, ...
@@ -45,8 +50,8 @@ def test_the_light_is_found_as_the_cause(tmp_path: Path) -> None:
         assert record.score_full == pytest.approx(decide(render(after)).sigmoid()[0, 1].item(), abs=1e-5)
 
 
-def test_files_and_records_tell_the_same(tmp_path: Path) -> None:
-    out, shown = tmp_path / "out", pictures(8) * 2 + pictures(2)
+def test_files_agree_with_records(tmp_path: Path) -> None:
+    out, shown = tmp_path / "out", road_images(8) * 2 + road_images(2)
     records = tiny_explainer(tiny_params(steps=5)).explain(
         shown, Request(["stop", "left"]), out=Output(out, published=True)
     )
@@ -69,9 +74,9 @@ def test_files_and_records_tell_the_same(tmp_path: Path) -> None:
     assert width > 4 * 256 and height > 2 * 128  # two pictures after the first sixteen, four columns
 
 
-def test_published_files_tell_which_answer_changes_which_blob(tmp_path: Path) -> None:
+def test_published_files_mark_changed_blobs(tmp_path: Path) -> None:
     records = tiny_explainer().explain(
-        pictures(3), Request(["stop", "left"], count=2), out=Output(tmp_path / "out", published=True)
+        road_images(3), Request(["stop", "left"], count=2), out=Output(tmp_path / "out", published=True)
     )
     content = torch.load(tmp_path / "out" / "metadata_0.pt", weights_only=True)
     for column, name in ((1, "stop"), (2, "left")):
@@ -86,31 +91,31 @@ def test_published_files_tell_which_answer_changes_which_blob(tmp_path: Path) ->
         assert 0 < found.mean() < 1
 
 
-def test_named_blobs_leave_the_background_alone() -> None:
-    record = tiny_explainer().explain(pictures(1)[0], Request(["stop"], blobs=[0]))[0]
+def test_the_background_stays_if_blobs_are_given() -> None:
+    record = tiny_explainer().explain(road_images(1)[0], Request(["stop"], blobs=[0]))[0]
     assert torch.equal(record.blobs_before.features[:, 0], record.blobs_after.features[:, 0])
-    record = tiny_explainer().explain(pictures(1)[0], Request(["stop"], blobs=[0], background=True, few=False))[0]
+    record = tiny_explainer().explain(road_images(1)[0], Request(["stop"], blobs=[0], background=True, few=False))[0]
     assert not torch.equal(record.blobs_before.features[:, 0], record.blobs_after.features[:, 0])
-    record = tiny_explainer().explain(pictures(1)[0], Request(["stop"], few=False))[0]
+    record = tiny_explainer().explain(road_images(1)[0], Request(["stop"], few=False))[0]
     assert not torch.equal(record.blobs_before.features[:, 0], record.blobs_after.features[:, 0])
 
 
-def test_each_picture_may_have_its_own_blobs() -> None:
+def test_each_image_may_have_its_own_blobs() -> None:
     listed = [[4], [0], [4], [1], [4], [2]]  # four pictures are worked on at once
-    records = tiny_explainer().explain(pictures(6), Request(["stop"], keys=["appearance"], blobs=listed))
+    records = tiny_explainer().explain(road_images(6), Request(["stop"], keys=["appearance"], blobs=listed))
     for record, allowed in zip(records, listed, strict=True):
         changed = (record.blobs_before.features != record.blobs_after.features).any(2)[0].nonzero()[:, 0] - 1
         assert set(changed.tolist()) <= set(allowed)
     both = tiny_explainer().explain(
-        pictures(2), Request(["stop"], keys=["appearance"], blobs=[[4]])
+        road_images(2), Request(["stop"], keys=["appearance"], blobs=[[4]])
     )  # one list for all
     assert [record.score_after for record in both[:1]] == [records[0].score_after] and len(both) == 2
-    with pytest.raises(BlobexError, match="2 of 6 pictures"):
-        tiny_explainer().explain(pictures(6), Request(["stop"], blobs=[[0], [1]]))
+    with pytest.raises(BlobexError, match="2 of 6 images"):
+        tiny_explainer().explain(road_images(6), Request(["stop"], blobs=[[0], [1]]))
 
 
-def test_pictures_of_any_kind(tmp_path: Path) -> None:
-    big = Image.fromarray(pictures(1)[0]).resize((300, 200))
+def test_images_of_any_kind(tmp_path: Path) -> None:
+    big = Image.fromarray(road_images(1)[0]).resize((300, 200))
     big.save(tmp_path / "big.jpg")
     big.convert("L").save(tmp_path / "grey.png")
     big.convert("RGBA").save(tmp_path / "alpha.png")
@@ -121,16 +126,16 @@ def test_pictures_of_any_kind(tmp_path: Path) -> None:
     assert [record.image for record in records] == [*map(str, files[:3]), "array_3"]
     assert {record.query.shape for record in records} == {(HEIGHT, WIDTH, 3)}
     assert (records[3].query == 128).all()
-    assert len(tiny.explain(np.stack(pictures(3)))) == 3
+    assert len(tiny.explain(np.stack(road_images(3)))) == 3
     assert len(tiny.explain([files[0], files[0]], Request(["stop", "left"]))) == 4  # a picture twice is two rows
     assert tiny.explain(tmp_path / "big.jpg")[0].attribute == "stop"
 
 
-def test_result_does_not_depend_on_how_many_are_worked_on_at_once() -> None:
+def test_results_do_not_depend_on_the_batch_size() -> None:
     params = tiny_params()
     wide = dataclasses.replace(params, search=dataclasses.replace(params.search, max_batch_pixels=40 * HEIGHT * WIDTH))
     assert (tiny_explainer(params).batch_size, tiny_explainer(wide).batch_size) == (4, 40)
-    few, many = tiny_explainer(params).explain(pictures(6)), tiny_explainer(wide).explain(pictures(6))
+    few, many = tiny_explainer(params).explain(road_images(6)), tiny_explainer(wide).explain(road_images(6))
     for first, second in zip(few, many, strict=True):
         assert first.score_after == pytest.approx(second.score_after, abs=1e-3)
         assert first.step == second.step
@@ -143,13 +148,13 @@ def test_result_does_not_depend_on_how_many_are_worked_on_at_once() -> None:
 
 
 def test_options_override_parameters() -> None:
-    record = tiny_explainer().explain(pictures(1)[0], Request(["stop"], steps=1, learning_rate=0.05, keys=["xs"]))[0]
+    record = tiny_explainer().explain(road_images(1)[0], Request(["stop"], steps=1, learning_rate=0.05, keys=["xs"]))[0]
     assert record.step <= 1
     assert max(record.changes.values()) <= 0.0501
     with pytest.raises(BlobexError, match=r"explain\.rect\.steps is 0"):
-        tiny_explainer().explain(pictures(1)[0], Request(steps=0))
+        tiny_explainer().explain(road_images(1)[0], Request(steps=0))
     with pytest.raises(BlobexError, match=r"explain\.rect\.learning_rate"):
-        tiny_explainer().explain(pictures(1)[0], Request(learning_rate=-1.0))
+        tiny_explainer().explain(road_images(1)[0], Request(learning_rate=-1.0))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +174,7 @@ def test_options_override_parameters() -> None:
 )
 def test_bad_input_is_refused_and_leaves_nothing(tmp_path: Path, arguments: dict[str, object], message: str) -> None:
     options = {name: value for name, value in arguments.items() if name != "images"}
-    images = arguments.get("images", pictures(1))
+    images = arguments.get("images", road_images(1))
     with pytest.raises(BlobexError, match=message):
         tiny_explainer().explain(images, Request(**options), tmp_path / "out")  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
@@ -177,7 +182,7 @@ def test_bad_input_is_refused_and_leaves_nothing(tmp_path: Path, arguments: dict
 
 def test_snapshot_shows_failures_too() -> None:
     broken = from_callable(lambda images: decide(images) * float("nan"), "attributes", OUTPUTS)
-    records = tiny_explainer(tiny_params(steps=2), broken).explain(pictures(2))
+    records = tiny_explainer(tiny_params(steps=2), broken).explain(road_images(2))
     assert [record.verdict for record in records] == ["failed"] * 2
     assert snapshot(records, 1).shape[2] == 3
 
@@ -259,7 +264,7 @@ def test_networks_of_another_setup_are_refused(saved: Path, kind: str) -> None:
         load(saved)
 
 
-def test_missing_networks_are_told(saved: Path) -> None:
+def test_missing_networks_are_reported(saved: Path) -> None:
     (saved / "models/blobgan/rect").rename(saved / "models/blobgan/square")
     with pytest.raises(BlobexError, match="no blobgan weights"):
         load(saved)
@@ -342,29 +347,29 @@ def test_classes_are_explained(theirs: tuple[Path, str]) -> None:
     model = explainer.decision.modules[0]
     before = {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()}
     assert (explainer.decision.kind, explainer.decision.outputs) == ("classes", ("red", "green", "none"))
-    records = painted(explainer).explain(pictures(4), Request(keys=["appearance"], blobs=[4]))
+    records = painted(explainer).explain(road_images(4), Request(keys=["appearance"], blobs=[4]))
     assert [record.from_class for record in records] == ["red", "green"] * 2
     assert [record.to_class for record in records] == ["green", "red"] * 2  # the runner-up
     assert [record.verdict for record in records] == ["flipped"] * 4
     for record in records:
         assert record.score_before < 0.5 < record.score_after
         assert record.scores_after.argmax() == ["red", "green", "none"].index(record.to_class)
-    named = painted(explainer).explain(pictures(2), Request(["none", "green"], steps=2))
+    named = painted(explainer).explain(road_images(2), Request(["none", "green"], steps=2))
     assert [record.attribute for record in named] == ["none", "green"] * 2
     assert named[3].verdict == "already so" and named[3].from_class == named[3].to_class == "green"
-    painted(explainer).explain(pictures(3), Request(steps=1), saved / "out")  # runners-up share no column
+    painted(explainer).explain(road_images(3), Request(steps=1), saved / "out")  # runners-up share no column
     assert (saved / "out" / "snapshot_0.png").is_file()
-    explainer.explain(pictures(1), Request(["none"]))  # and through the saved networks
+    explainer.explain(road_images(1), Request(["none"]))  # and through the saved networks
     assert before == {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()}
     assert model.training and model.scale.requires_grad and model.scale.grad is None
 
 
-def test_maps_are_explained(theirs: tuple[Path, str]) -> None:
+def test_segmentations_are_explained(theirs: tuple[Path, str]) -> None:
     saved, module = theirs
     explainer = painted(load(saved, decision=f"{module}:road"))
     assert (explainer.decision.kind, explainer.decision.outputs) == ("segmentation", ("0", "1", "2"))
     light = (0.42, 0.08, 0.58, 0.36)
-    red = pictures(4)[::2]
+    red = road_images(4)[::2]
     records = explainer.explain(
         red, Request(["2"], keys=["appearance"], blobs=[4], region=light, replaced="1", compose="full")
     )
@@ -378,6 +383,6 @@ def test_maps_are_explained(theirs: tuple[Path, str]) -> None:
         left = np.abs(record.counterfactual[:, :16].astype(int) - record.reconstruction[:, :16]).max()
         assert left <= 2  # what is far from the light stays
     with pytest.raises(BlobexError, match="image 1 has no 1 in the region"):
-        explainer.explain(pictures(2), Request(["2"], region=light, replaced="1"))
+        explainer.explain(road_images(2), Request(["2"], region=light, replaced="1"))
     with pytest.raises(BlobexError, match="no output to change: name one of 0, 1, 2"):
-        explainer.explain(pictures(2))
+        explainer.explain(road_images(2))

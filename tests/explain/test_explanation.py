@@ -88,7 +88,7 @@ def records(solved: Solved) -> list[Explanation]:
     return build_explanations("rect", images, questions, found, gate, "full")
 
 
-def test_records_tell_each_problem(records: list[Explanation]) -> None:
+def test_records_describe_each_problem(records: list[Explanation]) -> None:
     assert [(record.image, record.attribute) for record in records] == [
         (name, attribute) for name in NAMES for attribute in ("stop", "right")
     ]
@@ -139,7 +139,7 @@ def test_metadata_has_the_published_keys(tmp_path: Path, solved: Solved, records
     assert path.read_bytes() == write_metadata(tmp_path / "again", 7, records, 3).read_bytes()
 
 
-def test_metadata_of_questions_that_differ_by_picture(tmp_path: Path, records: list[Explanation]) -> None:
+def test_metadata_of_questions_that_differ_by_image(tmp_path: Path, records: list[Explanation]) -> None:
     """As with the runners-up of classes: each output's part is of its own pictures, in their order."""
     content = torch.load(write_metadata(tmp_path, 0, [records[1], records[2], records[5]], 3), weights_only=True)
     assert content["image_names"] == NAMES
@@ -173,7 +173,7 @@ def test_a_failed_write_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_missing_or_damaged_tables_are_told(tmp_path: Path) -> None:
+def test_missing_or_damaged_tables_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BlobexError, match="cannot read"):
         read_table(tmp_path)
     (tmp_path / "explanations.parquet").write_text("no table")

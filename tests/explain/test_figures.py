@@ -1,4 +1,4 @@
-"""Grids of pictures: every picture lies where it belongs and every caption fits."""
+"""Grids of captioned images."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ def flat(colour: tuple[int, int, int], height: int = 32, width: int = 64) -> np.
     return np.full((height, width, 3), colour, np.uint8)
 
 
-def test_every_picture_is_there_enlarged_by_a_whole_number() -> None:
+def test_images_are_enlarged_by_an_integer() -> None:
     colours = [[(200, 0, 0), (0, 200, 0)], [(0, 0, 200), (200, 200, 0)]]
     sheet = grid(["query", "stop"], [[Cell(flat(c), "a caption") for c in row] for row in colours], cell_width=100)
     for colour in [*colours[0], *colours[1]]:
@@ -24,7 +24,7 @@ def test_every_picture_is_there_enlarged_by_a_whole_number() -> None:
     assert places[0][1] == places[2][1] < places[1][1] == places[3][1]
 
 
-def test_big_pictures_keep_their_size() -> None:
+def test_large_images_keep_their_size() -> None:
     sheet = grid([""], [[Cell(flat((9, 99, 9), 256, 512), "")]])
     assert (sheet == (9, 99, 9)).all(2).sum() == 256 * 512
 
@@ -35,7 +35,7 @@ def test_frame_shows_the_tone() -> None:
         assert (sheet == FRAMES[tone]).all(2).sum() > 100
 
 
-def test_captions_make_room_and_fit() -> None:
+def test_captions_are_wrapped() -> None:
     short = grid(["t"], [[Cell(flat((0, 0, 0)), "one line")]])
     long = grid(["t"], [[Cell(flat((0, 0, 0)), "stop 0.98 -> 0.02 flipped " * 4)]])
     assert long.shape[0] > short.shape[0]
@@ -48,7 +48,7 @@ def test_captions_make_room_and_fit() -> None:
     assert wrap("first\nsecond", 120, font) == ["first", "second"]
 
 
-def test_same_input_same_bytes() -> None:
+def test_output_is_deterministic() -> None:
     cells = [[Cell(flat((1, 2, 3)), "caption")]]
     assert grid(["t"], cells).tobytes() == grid(["t"], cells).tobytes()
 
@@ -64,6 +64,6 @@ def test_same_input_same_bytes() -> None:
         (["a"], [[Cell(flat((0, 0, 0))[..., 0], "")]]),
     ],
 )
-def test_refusals(titles: list[str], rows: list[list[Cell]]) -> None:
+def test_wrong_grids_are_refused(titles: list[str], rows: list[list[Cell]]) -> None:
     with pytest.raises(BlobexError, match="grid"):
         grid(titles, rows)

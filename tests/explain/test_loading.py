@@ -1,4 +1,4 @@
-"""Networks as a search uses them: those that were saved, in two precisions, with a model of anybody's beside them."""
+"""Networks as loaded: two precisions, and decision models of any origin."""
 
 import dataclasses
 from pathlib import Path
@@ -59,13 +59,13 @@ def test_networks_are_those_that_were_saved(tmp_path: Path) -> None:
     torch.testing.assert_close(networks.features(images), model.features(images), **close)
 
 
-def test_in_single_precision_there_is_one_set(tmp_path: Path) -> None:
+def test_float32_shares_one_set_of_networks(tmp_path: Path) -> None:
     loaded = load(tmp_path)
     assert loaded.quick is loaded.exact
     assert loaded.decision.kind == "attributes" and loaded.decision.outputs == ("forward", "stop", "left", "right")
 
 
-def test_quick_networks_are_near_the_exact_ones(tmp_path: Path) -> None:
+def test_quick_networks_approximate_exact_ones(tmp_path: Path) -> None:
     loaded, images = load(tmp_path, network=WIDER, precision="bfloat16"), smooth_images(6)
     exact, quick = loaded.exact, loaded.quick
     layout = exact.encode(images)
@@ -92,7 +92,7 @@ def test_exact_networks_do_not_depend_on_the_quick_ones(tmp_path: Path) -> None:
     assert torch.equal(single.exact.decide(smooth_images(4)), both.exact.decide(smooth_images(4)))
 
 
-def test_the_decision_sees_what_can_be_shown(tmp_path: Path) -> None:
+def test_the_decision_gets_displayable_images(tmp_path: Path) -> None:
     model = Camera()
     for networks in (load(tmp_path / mode, model, mode).exact for mode in ("fast", "published")):
         model.seen.clear()
@@ -102,7 +102,7 @@ def test_the_decision_sees_what_can_be_shown(tmp_path: Path) -> None:
         assert [images.abs().max().item() for images in model.seen] == [1.0] * len(model.seen)
 
 
-def test_pictures_come_with_channels_last(tmp_path: Path) -> None:
+def test_images_are_channels_last(tmp_path: Path) -> None:
     model = Camera()
     networks = load(tmp_path, model).exact
     networks.decide(smooth_images(4))
@@ -112,7 +112,7 @@ def test_pictures_come_with_channels_last(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("mode", ["fast", "published"])
-def test_somebody_elses_model_is_left_as_it_is(tmp_path: Path, precision: str, mode: str) -> None:
+def test_an_external_model_is_not_modified(tmp_path: Path, precision: str, mode: str) -> None:
     model = Camera()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     loaded = load(tmp_path, model, mode, precision=precision)
@@ -127,7 +127,7 @@ def test_somebody_elses_model_is_left_as_it_is(tmp_path: Path, precision: str, m
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items() if name in weights)
 
 
-def test_published_mode_computes_the_same_another_way(tmp_path: Path) -> None:
+def test_published_mode_agrees_with_fast_mode(tmp_path: Path) -> None:
     fast, published = load(tmp_path / "fast"), load(tmp_path / "published", mode="published")
     assert published.quick is published.exact
     images = smooth_images(4)
@@ -142,7 +142,7 @@ def test_published_mode_computes_the_same_another_way(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rectangle", ["native", "legacy"])
-def test_folded_weights_paint_the_same(rectangle: str) -> None:
+def test_folded_weights_render_the_same(rectangle: str) -> None:
     blobgan = random_blobgan(dataclasses.replace(WIDER, rectangle=rectangle), HEIGHT, 2)
     layout = random_layout(3, WIDER.blobs, WIDER.feature_dim, dtype=torch.float32)
     layout = layout.replace({"spatial_style": layout.spatial_style[:, :, : WIDER.style_dim]})
@@ -157,7 +157,7 @@ def test_folded_weights_paint_the_same(rectangle: str) -> None:
     torch.testing.assert_close(again.render(layout), unfolded, rtol=1e-6, atol=1e-6)
 
 
-def test_folding_computes_in_the_precision_asked_for() -> None:
+def test_folding_uses_the_given_precision() -> None:
     blobgan = random_blobgan(NETWORK, HEIGHT, 2)
     blobgan.generator.fold(torch.bfloat16)
     folded = [part.folded for part in blobgan.modules() if isinstance(part, ModulatedConv)]
@@ -184,7 +184,7 @@ def test_sizes_are_checked(tmp_path: Path) -> None:
         check_size(tmp_path, "blobgan", "rect", HEIGHT, WIDTH)
 
 
-def test_our_network_behind_a_card_reads_what_the_card_says(tmp_path: Path) -> None:
+def test_a_card_sets_the_input_of_our_network(tmp_path: Path) -> None:
     save_models(tmp_path, precision="bfloat16")
     card = tmp_path / "card.yaml"
     card.write_text("model: models/decision/rect/plain\nmean: [0.2, 0.3, 0.4]\nstd: [0.4, 0.2, 0.3]\n")
@@ -198,7 +198,7 @@ def test_our_network_behind_a_card_reads_what_the_card_says(tmp_path: Path) -> N
     torch.testing.assert_close(loaded.quick.decide(images), expected, rtol=0.05, atol=0.05)
 
 
-def test_somebody_elses_model_computes_in_its_own_precision(tmp_path: Path) -> None:
+def test_an_external_model_keeps_its_precision(tmp_path: Path) -> None:
     loaded = load(tmp_path, Camera(), precision="bfloat16")
     images = smooth_images(4)
     assert torch.equal(loaded.quick.decide(images), loaded.exact.decide(images))

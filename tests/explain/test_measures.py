@@ -30,7 +30,7 @@ def records() -> list[Explanation]:
     return tiny_explainer(tiny_params(steps=60)).explain(shown, Request(["stop", "left"], count=2))
 
 
-def test_values_are_those_of_each_explanation(records: list[Explanation]) -> None:
+def test_one_value_per_explanation(records: list[Explanation]) -> None:
     values = explanation_values(records, "pd", PLAIN, features, "cosine_mean")
     assert values["flip_rate"] == [float(record.flipped) for record in records]
     assert values["pd"] == [record.perceptual for record in records]
@@ -50,7 +50,7 @@ def test_values_are_those_of_each_explanation(records: list[Explanation]) -> Non
             assert cout > ends[0]
 
 
-def test_a_failure_counts_as_no_flip_and_is_left_out_elsewhere(records: list[Explanation]) -> None:
+def test_failures_count_as_no_flip_only(records: list[Explanation]) -> None:
     broken = [dataclasses.replace(records[0], failed=True, flipped=False, perceptual=float("nan")), *records[1:]]
     values = explanation_values(broken, "pd", PLAIN, features, "cosine_mean")
     assert values["flip_rate"][0] == 0 and len(values["flip_rate"]) == len(records)
@@ -61,7 +61,7 @@ def test_a_failure_counts_as_no_flip_and_is_left_out_elsewhere(records: list[Exp
         explanation_values([], "pd", PLAIN, features, "c")
 
 
-def test_diversity_of_two_answers(records: list[Explanation]) -> None:
+def test_diversity_of_two_counterfactuals(records: list[Explanation]) -> None:
     values = diversity(records, distance)
     assert len(values["diversity"]) == len(records) / 2
     for index, (apart, sets) in enumerate(zip(values["diversity"], values["diversity_of_blobs"], strict=True)):

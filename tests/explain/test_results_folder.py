@@ -1,4 +1,4 @@
-"""Results on disk: written picture by picture, read back as they were, gone on with after a stop."""
+"""Folders of results: written image by image, read back unchanged, continued after an interruption."""
 
 import dataclasses
 import json
@@ -12,10 +12,18 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
-from worlds.tiny_world import BLOBS, OUTPUTS, decide, painted_networks, render, scenes, tiny_explainer, tiny_params
+from worlds.tiny_world import (
+    BLOBS,
+    OUTPUTS,
+    decide,
+    painted_networks,
+    road_images,
+    tiny_explainer,
+    tiny_params,
+)
 
 from blobex.core.errors import BlobexError
-from blobex.datasets.images import load_image, to_array
+from blobex.datasets.images import load_image
 from blobex.decisions.decision import Input
 from blobex.decisions.source import from_callable
 from blobex.explain.explainer import Explainer
@@ -26,10 +34,6 @@ from blobex.explain.table import read_table
 from blobex.layout.blobs import KEYS
 
 SETTINGS = {"setup": "rect", "request": {"steps": 4}}
-
-
-def pictures(count: int) -> list[np.ndarray]:
-    return [to_array(picture) for picture in render(scenes(8))[:count]]
 
 
 def explainer(steps: int = 6) -> Explainer:
@@ -51,12 +55,12 @@ def same(first: Sequence[Explanation], second: Sequence[Explanation]) -> None:
             assert all(torch.equal(t, getattr(getattr(other, name), key)) for key, t in getattr(one, name).items())
 
 
-def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
-    records = explainer().explain(pictures(3), Request(["stop", "left"], count=2), tmp_path / "out")
+def test_reading_returns_what_was_written(tmp_path: Path) -> None:
+    records = explainer().explain(road_images(3), Request(["stop", "left"], count=2), tmp_path / "out")
     assert len(records) == 3 * 2 * 2
     same(read_results(tmp_path / "out"), records)
     folder = tmp_path / "out" / "pictures" / "0000_array_0"
-    assert (load_image(folder / "query.png") == pictures(1)[0]).all()
+    assert (load_image(folder / "query.png") == road_images(1)[0]).all()
     content = json.loads((folder / "record.json").read_text())
     assert [row["label"] for row in content["explanations"]] == [
         "stop_to_not_stop_0",
@@ -71,11 +75,11 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stop_at", [4, 6])
-def test_a_stopped_run_goes_on_and_ends_as_an_unbroken_one(
+def test_an_interrupted_run_continues_to_the_same_results(
     tmp_path: Path, stop_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped after the first batch of four pictures, and in the middle of writing the second."""
-    whole = explainer().explain(pictures(8), Request(["stop"]), Output(tmp_path / "whole", gif=True))
+    whole = explainer().explain(road_images(8), Request(["stop"]), Output(tmp_path / "whole", gif=True))
     write, calls = ResultsFolder.write, list[int]()
 
     def stopped(self: ResultsFolder, number: int, *arguments: object) -> Path:
@@ -86,29 +90,29 @@ def test_a_stopped_run_goes_on_and_ends_as_an_unbroken_one(
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(ResultsFolder, "write", stopped)
-        explainer().explain(pictures(8), Request(["stop"]), Output(tmp_path / "broken", gif=True))
+        explainer().explain(road_images(8), Request(["stop"]), Output(tmp_path / "broken", gif=True))
     assert len(list((tmp_path / "broken").rglob("record.json"))) == len(calls) == stop_at
     asked = []
     inner = Explainer.invert
     monkeypatch.setattr(
         Explainer, "invert", lambda self, queries, *rest: (asked.append(len(queries)), inner(self, queries, *rest))[1]
     )
-    again = explainer().explain(pictures(8), Request(["stop"]), Output(tmp_path / "broken", gif=True))
+    again = explainer().explain(road_images(8), Request(["stop"]), Output(tmp_path / "broken", gif=True))
     assert sum(asked) == 8 - len(calls)  # what was known is not searched again
     assert tree(tmp_path / "broken") == tree(tmp_path / "whole")
     same(again, whole)
 
 
-def test_damaged_and_foreign_parts_are_made_anew(tmp_path: Path) -> None:
-    explainer().explain(pictures(3), Request(["stop"]), tmp_path / "out")
+def test_damaged_and_foreign_images_are_explained_again(tmp_path: Path) -> None:
+    explainer().explain(road_images(3), Request(["stop"]), tmp_path / "out")
     before = tree(tmp_path / "out")
     folders = sorted((tmp_path / "out" / "pictures").iterdir())
     (folders[0] / "blobs.safetensors").write_bytes(b"half")
     (folders[1] / "query.png").unlink()
     shutil.rmtree(folders[2])
-    explainer().explain(pictures(3), Request(["stop"]), tmp_path / "out")
+    explainer().explain(road_images(3), Request(["stop"]), tmp_path / "out")
     assert tree(tmp_path / "out") == before
-    shown = pictures(3)
+    shown = road_images(3)
     shown[1] = shown[1][::-1].copy()  # another picture of the same name
     explainer().explain(shown, Request(["stop"]), tmp_path / "out")
     after = tree(tmp_path / "out")
@@ -119,25 +123,25 @@ def test_damaged_and_foreign_parts_are_made_anew(tmp_path: Path) -> None:
     ]
 
 
-def test_results_of_other_settings_are_kept_unless_told(tmp_path: Path) -> None:
-    explainer().explain(pictures(2), Request(["stop"]), tmp_path / "out")
+def test_results_of_other_settings_are_kept_without_replace(tmp_path: Path) -> None:
+    explainer().explain(road_images(2), Request(["stop"]), tmp_path / "out")
     before = tree(tmp_path / "out")
     with pytest.raises(BlobexError, match=r"request\.setup\.steps was 6 and is 7"):
-        explainer(7).explain(pictures(2), Request(["stop"]), tmp_path / "out")
+        explainer(7).explain(road_images(2), Request(["stop"]), tmp_path / "out")
     with pytest.raises(BlobexError, match=r"weights\.blobgan was None and is 1"):
         dataclasses.replace(explainer(), weights={"blobgan": "1"}).explain(
-            pictures(2), Request(["stop"]), out=tmp_path / "out"
+            road_images(2), Request(["stop"]), out=tmp_path / "out"
         )
     assert tree(tmp_path / "out") == before
-    explainer(7).explain(pictures(2), Request(["stop"]), Output(tmp_path / "out", replace=True))
+    explainer(7).explain(road_images(2), Request(["stop"]), Output(tmp_path / "out", replace=True))
     assert (
         tree(tmp_path / "out")
-        == (explainer(7).explain(pictures(2), Request(["stop"]), tmp_path / "new"), tree(tmp_path / "new"))[1]
+        == (explainer(7).explain(road_images(2), Request(["stop"]), tmp_path / "new"), tree(tmp_path / "new"))[1]
     )
 
 
-def test_of_a_counterfactual_the_entries_are_kept_that_changed(tmp_path: Path) -> None:
-    records = explainer().explain(pictures(1), Request(["stop", "left"], keys=["xs"]), tmp_path / "out")
+def test_only_changed_entries_of_counterfactuals_are_stored(tmp_path: Path) -> None:
+    records = explainer().explain(road_images(1), Request(["stop", "left"], keys=["xs"]), tmp_path / "out")
     tensors = load_file(tmp_path / "out" / "pictures" / "0000_array_0" / "blobs.safetensors")
     labels = {name.split(".")[0] for name in tensors} - {"before"}
     assert len(labels) == len(records)
@@ -148,36 +152,36 @@ def test_of_a_counterfactual_the_entries_are_kept_that_changed(tmp_path: Path) -
         assert all(len(tensors[f"{label}.{key}"]) == 0 for key in KEYS if key != "xs")
 
 
-def test_outputs_whose_names_make_no_files_have_files_of_their_own(tmp_path: Path) -> None:
+def test_outputs_with_names_unfit_for_files_get_separate_files(tmp_path: Path) -> None:
     decision = from_callable(decide, "attributes", ("a", "a?", "左", "右"), name="painted")
     networks = painted_networks(decision)
     small = Explainer("rect", tiny_params(6), torch.device("cpu"), decision, networks, networks, BLOBS)
-    records = small.explain(pictures(2), Request(["a", "a?", "左", "右"]), Output(tmp_path / "out", gif=True))
+    records = small.explain(road_images(2), Request(["a", "a?", "左", "右"]), Output(tmp_path / "out", gif=True))
     same(read_results(tmp_path / "out"), records)
     assert len(list((tmp_path / "out/pictures/0000_array_0").glob("*.gif"))) == 4
 
 
-def test_nothing_is_left_of_more_pictures_than_there_are(tmp_path: Path, monkeypatch) -> None:
+def test_files_of_images_that_are_gone_are_removed(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("blobex.explain.snapshot.IMAGES_PER_FILE", 2)
     monkeypatch.setattr("blobex.explain.published_files.IMAGES_PER_FILE", 2)
-    explainer().explain(pictures(5), Request(["stop"]), Output(tmp_path / "out", published=True))
+    explainer().explain(road_images(5), Request(["stop"]), Output(tmp_path / "out", published=True))
     assert len(list((tmp_path / "out").glob("snapshot_*.png"))) == len(list((tmp_path / "out").glob("*.pt"))) == 3
-    explainer().explain(pictures(1), Request(["stop"]), tmp_path / "out")
+    explainer().explain(road_images(1), Request(["stop"]), tmp_path / "out")
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"settings.json", "pictures", "explanations.parquet", "snapshot_0.png"}
 
 
 @pytest.mark.parametrize("change", [{"input": Input(mean=(0.9, 0.5, 0.5))}, {"kind": "classes"}])
-def test_results_of_a_model_that_reads_or_means_otherwise_are_others(tmp_path: Path, change: dict[str, object]) -> None:
-    explainer().explain(pictures(1), Request(["stop"]), tmp_path / "out")
+def test_another_input_or_meaning_of_the_model_is_another_setting(tmp_path: Path, change: dict[str, object]) -> None:
+    explainer().explain(road_images(1), Request(["stop"]), tmp_path / "out")
     decision = from_callable(decide, **({"kind": "attributes", "outputs": OUTPUTS, "name": "painted"} | change))
     networks = painted_networks(decision)
     other = Explainer("rect", tiny_params(6), torch.device("cpu"), decision, networks, networks, BLOBS)
     with pytest.raises(BlobexError, match=r"results of other settings \(decision\."):
-        other.explain(pictures(1), Request(["stop"]), tmp_path / "out")
+        other.explain(road_images(1), Request(["stop"]), tmp_path / "out")
 
 
-def test_other_files_are_spared(tmp_path: Path) -> None:
+def test_other_files_are_never_removed(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     for out, told in ((".", r"thesis\.tex"), ("thesis.tex", "is a file"), ("thesis.tex/out", "cannot write")):
         for replace in (False, True):
@@ -189,21 +193,21 @@ def test_other_files_are_spared(tmp_path: Path) -> None:
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "out").symlink_to(tmp_path / "disk")
-    explainer().explain(pictures(1), Request(["stop"]), tmp_path / "out")
+    explainer().explain(road_images(1), Request(["stop"]), tmp_path / "out")
     assert (tmp_path / "out").is_symlink() and len(read_results(tmp_path / "disk")) == 1
 
 
-def test_missing_and_damaged_results_are_told(tmp_path: Path) -> None:
+def test_missing_and_damaged_results_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BlobexError, match="there are no explanations"):
         read_results(tmp_path)
-    explainer().explain(pictures(1), Request(["stop"]), tmp_path / "out")
+    explainer().explain(road_images(1), Request(["stop"]), tmp_path / "out")
     record = next((tmp_path / "out").rglob("record.json"))
     record.write_text(record.read_text()[:100])
     with pytest.raises(BlobexError, match="0000_array_0 is damaged"):
         read_results(tmp_path / "out")
 
 
-def test_a_failure_is_written_and_read_too(tmp_path: Path) -> None:
+def test_failures_are_written_and_read(tmp_path: Path) -> None:
     """A model that says NaN about some pictures: those are failures, never flips, and the others as ever."""
 
     def sometimes(images: Tensor) -> Tensor:
@@ -212,7 +216,7 @@ def test_a_failure_is_written_and_read_too(tmp_path: Path) -> None:
         )
 
     broken = from_callable(sometimes, "attributes", ("forward", "stop", "left", "right"), name="painted")
-    dark, bright = np.zeros((32, 64, 3), np.uint8), pictures(1)[0]
+    dark, bright = np.zeros((32, 64, 3), np.uint8), road_images(1)[0]
     shown = [dark, (bright // 4 + 180).astype(np.uint8)]
     records = tiny_explainer(tiny_params(steps=3), broken).explain(shown, Request(["stop"]), tmp_path / "out")
     assert records[0].verdict == "failed" and not records[0].flipped
@@ -222,8 +226,8 @@ def test_a_failure_is_written_and_read_too(tmp_path: Path) -> None:
     assert np.isnan(back[0].score_before)
 
 
-def test_films_begin_at_the_query_and_end_at_the_counterfactual(tmp_path: Path) -> None:
-    records = explainer(20).explain(pictures(2), Request(["stop"], blobs=[4]), Output(tmp_path / "out", gif=True))
+def test_animations_lead_from_query_to_counterfactual(tmp_path: Path) -> None:
+    records = explainer(20).explain(road_images(2), Request(["stop"], blobs=[4]), Output(tmp_path / "out", gif=True))
     for record, path in zip(records, sorted((tmp_path / "out").rglob("*.gif")), strict=True):
         with Image.open(path) as film:
             assert film.n_frames == 2 * 16 - 2
@@ -237,18 +241,18 @@ def test_films_begin_at_the_query_and_end_at_the_counterfactual(tmp_path: Path) 
         assert towards[0] > 2 * towards[12] and towards[4] > towards[12]
 
 
-def test_what_a_killed_process_was_writing_is_in_nobodys_way(tmp_path: Path) -> None:
-    explainer().explain(pictures(2), Request(["stop"]), tmp_path / "out")
+def test_unfinished_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
+    explainer().explain(road_images(2), Request(["stop"]), tmp_path / "out")
     before = tree(tmp_path / "out")
     (tmp_path / "out" / "explanations.parquet").rename(tmp_path / "out" / ".explanations.parquet.part")
     (tmp_path / "out" / "pictures" / ".0001_array_1.x7k").mkdir()
-    explainer().explain(pictures(2), Request(["stop"]), tmp_path / "out")
+    explainer().explain(road_images(2), Request(["stop"]), tmp_path / "out")
     assert tree(tmp_path / "out") == before
     assert len(list((tmp_path / "out" / "pictures").iterdir())) == 2
 
 
-def test_order_of_ten_thousand_pictures(tmp_path: Path) -> None:
-    (record,) = explainer().explain(pictures(1), Request(["stop"]))
+def test_images_are_ordered_by_number(tmp_path: Path) -> None:
+    (record,) = explainer().explain(road_images(1), Request(["stop"]))
     store, query = ResultsFolder.open(Output(tmp_path / "out"), SETTINGS), torch.zeros(3, 32, 64)
     for number in (10_000, 9_999, 7):
         store.write(number, query, [dataclasses.replace(record, image=f"{number}.png")])

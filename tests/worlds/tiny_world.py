@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from blobex.config.data import ImageSize
 from blobex.config.explain import InversionParams
 from blobex.config.params import Params
 from blobex.config.read import load_params
+from blobex.datasets.images import to_array
 from blobex.decisions.decision import Decision
 from blobex.decisions.source import from_callable
 from blobex.explain.explainer import Explainer
@@ -56,6 +58,11 @@ def scenes(count: int, seed: int = 0) -> BlobLayout:
 def render(layout: BlobLayout) -> Tensor:
     """Paint each blob in the colour of its features."""
     return torch.einsum("nkhw,nkc->nchw", splat(layout, HEIGHT, WIDTH), layout.features)
+
+
+def road_images(count: int) -> list[np.ndarray]:
+    """Return the first scenes as images, uint8 (HEIGHT,WIDTH,3)."""
+    return [to_array(image) for image in render(scenes(8))[:count]]
 
 
 def scores(layout: BlobLayout) -> Tensor:

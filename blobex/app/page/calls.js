@@ -25,7 +25,7 @@ async function followed(response, told) {
   let rest = "";
   for (;;) {
     const { done, value } = await reader.read();
-    if (done) throw new Error("the server broke off");
+    if (done) throw new Error("the server closed the connection");
     const lines = (rest + value).split("\n");
     rest = lines.pop();
     for (const line of lines) {

@@ -105,7 +105,7 @@ function select(number) {
   if (number !== null) {
     list.focus(number);
     const area = state.drawing.areas[number + 1];
-    tell(`${name(number)} selected, ${edits.isHidden(layout().blobs[number]) ? "hidden" : `${share(area)} of the picture`}.`);
+    tell(`${name(number)} selected, ${edits.isHidden(layout().blobs[number]) ? "hidden" : `${share(area)} of the image`}.`);
   }
   show();
 }
@@ -138,12 +138,12 @@ function next(by) {
   if (seen.length) select(seen[at < 0 ? (by > 0 ? 0 : seen.length - 1) : (at + by + seen.length) % seen.length]);
 }
 
-const back = way => { if (state.history?.[way]()) { tell(way === "undo" ? "Undone." : "Done again."); show(); draw(); } };
+const back = way => { if (state.history?.[way]()) { tell(way === "undo" ? "Undone." : "Redone."); show(); draw(); } };
 const withSelected = action => { if (state.selected !== null) action(state.selected); };
 const STEP = 0.01, FURTHER = 5, GROWTH = 1.1, TURN = Math.PI / 24;
 const actions = {
   undo: () => back("undo"), redo: () => back("redo"),
-  reset: () => { edit(state.scene.start, ""); tell("All blobs are as they were."); },
+  reset: () => { edit(state.scene.start, ""); tell("All edits are undone."); },
   smaller: () => withSelected(number => edit(edits.resized(layout(), number, 1 / GROWTH), `size ${number}`)),
   larger: () => withSelected(number => edit(edits.resized(layout(), number, GROWTH), `size ${number}`)),
   left: () => withSelected(number => edit(edits.turned(layout(), number, -TURN), `turn ${number}`)),
@@ -188,7 +188,7 @@ function questions() {
   const { kind, outputs } = state.model, { said } = state.drawing, select = form.elements.attribute, kept = select.value;
   const text = { attributes: (each, value) => `${each} (${value.toFixed(2)}): make it ${value > 0.5 ? `not ${each}` : each}`,
     classes: (each, value) => `${each} should win (${value.toFixed(2)})`, segmentation: (each, value) => `should become ${each} (${share(value)})` }[kind];
-  const usual = kind === "classes" ? [option("", "the runner-up should win")] : [];
+  const usual = kind === "classes" ? [option("", "the runner-up")] : [];
   select.replaceChildren(...usual, ...outputs.map((each, number) => option(each, text(each, said[number]))));
   const known = [...select.options].some(each => each.value === kept) && select.dataset.known === outputs.join();
   select.value = known ? kept : kind === "classes" ? "" : outputs.includes("stop") ? "stop" : outputs[0];
@@ -198,7 +198,7 @@ function questions() {
 function question() {
   const { elements } = form, where = elements.where.value, number = field => elements[field].value === "" ? null : Number(elements[field].value);
   if (where === "blobs" && !state.ticked.size) throw new Error("tick a blob first, or let anything change");
-  if (where === "region" && !state.region) throw new Error("draw a region on the picture first");
+  if (where === "region" && !state.region) throw new Error("draw a region on the image first");
   const keys = [...form.querySelectorAll("[name=keys]:checked")].map(each => each.value);
   if (!keys.length) throw new Error("tick something that may change");
   return { attribute: elements.attribute.value || null, replaced: state.model.kind === "segmentation" ? elements.replaced.value || null : null, keys,
@@ -245,7 +245,7 @@ async function explain() {
 
 async function load(file) {
   if (state.work || !file) return;
-  const found = await working(`Looking for the blobs of ${file.name}`, (seen, signal) => calls.photo(file, state.model.decision, seen, signal));
+  const found = await working(`Inverting ${file.name}`, (seen, signal) => calls.photo(file, state.model.decision, seen, signal));
   if (found) { enter(found); tell(`${file.name} is ready to edit.`); }
 }
 
@@ -280,10 +280,10 @@ async function meet(decision) {
   form.elements.steps.placeholder = model.steps;
   byId("thing-row").hidden = !model.parser;
   byId("replaced-row").hidden = model.kind !== "segmentation";
-  form.elements.replaced.replaceChildren(option("", "the commonest"), ...model.outputs.map(each => option(each, each)));
+  form.elements.replaced.replaceChildren(option("", "the most common class"), ...model.outputs.map(each => option(each, each)));
   if (known) return;
   list.build(model.names);
-  byId("looks").replaceChildren(option("", "choose a blob"), option("own", "its own, as at first"), ...model.names.map((each, number) => option(number, each)));
+  byId("looks").replaceChildren(option("", "choose a blob"), option("own", "its original"), ...model.names.map((each, number) => option(number, each)));
   byId("keys-of").replaceChildren(...model.keys.map(each => element("label", { className: "choice" }, element("input", { type: "checkbox", name: "keys", value: each, checked: true }), ` ${each}`)));
 }
 
@@ -293,7 +293,7 @@ tools.addEventListener("click", event => { const button = event.target.closest("
 for (const id of ["stage", "blobs"]) byId(id).addEventListener("keydown", pressed);
 form.addEventListener("submit", event => { event.preventDefault(); if (!state.work) explain(); });
 form.addEventListener("change", event => {
-  if (event.target.name === "where" && event.target.value === "region") { state.region ??= [0.3, 0.4, 0.7, 0.8]; tell("Drag on the picture to draw the region; arrows move it, with Shift they resize it."); }
+  if (event.target.name === "where" && event.target.value === "region") { state.region ??= [0.3, 0.4, 0.7, 0.8]; tell("Drag on the image to draw the region; arrows move it, with Shift they resize it."); }
   show();
 });
 form.elements.thing.addEventListener("focus", () => { form.elements.where.value = "thing"; show(); });

@@ -1,4 +1,4 @@
-// What stands beside and below the picture: lists, bars and results.
+// Lists, bars and results beside and below the image.
 
 import { png } from "./calls.js";
 import { isHidden } from "./edits.js";
@@ -69,9 +69,9 @@ export function bars(list, outputs, said, first) {
 
 /** Before and after, one over the other; where they part is an ordinary slider. */
 function compared(before, after, ratio, name) {
-  const slider = element("input", { type: "range", min: 0, max: 100, value: 50, "aria-label": "How much of the picture shows the one before" });
+  const slider = element("input", { type: "range", min: 0, max: 100, value: 50, "aria-label": "Share of the image that shows the query" });
   const box = element("div", { className: "compare" },
-    element("img", { src: png(after), alt: `After: ${name}, with the change that was found` }),
+    element("img", { src: png(after), alt: `After: ${name}, counterfactual` }),
     element("img", { src: png(before), alt: `Before: ${name}`, className: "before" }),
     element("span", { className: "tag left", textContent: "before", "aria-hidden": "true" }),
     element("span", { className: "tag right", textContent: "after", "aria-hidden": "true" }), element("i"), slider);
@@ -87,16 +87,16 @@ export function card(found, { name, ratio, outputs, file, adopt, pick }) {
   const good = found.flipped;
   const verdict = element("p", { className: `verdict ${good ? "good" : "bad"}` }, `${found.from} → ${found.to}: ${found.verdict}`);
   const scores = element("p", { className: "scores" }, `${found.attribute} ${found.score_before.toFixed(2)} → ${found.score_after.toFixed(2)}`);
-  const told = element("p", { className: "sentence", textContent: found.sentence || "No parser says what that is in objects." });
+  const told = element("p", { className: "sentence", textContent: found.sentence || "Without a parser, the change is not described in objects." });
   const changes = found.changes.length ? element("ul", { className: "changes" }, ...found.changes.map(each => element("li", {},
     each.blob === null ? each.words : element("button", { type: "button", textContent: each.words, title: "Show this blob", onclick: () => pick(each.blob) }))))
     : element("p", { className: "hint", textContent: "Nothing changed." });
-  const list = element("ul", { className: "bars", "aria-label": "What the model says after" });
+  const list = element("ul", { className: "bars", "aria-label": "Outputs of the model for the counterfactual" });
   bars(list, outputs, found.said_after, found.said_before);
-  const gate = found.gate ? [element("p", { className: "hint", textContent: `Mind: the reconstruction is ${found.gate}.` })] : [];
+  const gate = found.gate ? [element("p", { className: "hint", textContent: `Note: the reconstruction is ${found.gate}.` })] : [];
   const buttons = element("div", { className: "row" },
     element("a", { className: "button main", href: file, download: `${name.replace(/\.[^.]*$/, "") || "result"}.zip`, textContent: "Download (zip)" }),
-    element("button", { type: "button", textContent: "Go on from it", title: "Take its blobs over and edit them", onclick: () => adopt(found.layout) }));
+    element("button", { type: "button", textContent: "Edit this result", title: "Continue with its blobs", onclick: () => adopt(found.layout) }));
   return element("article", { className: "card" }, compared(found.before, found.after, ratio, name),
     element("div", { className: "told" }, verdict, told, scores, changes, ...gate, list, buttons));
 }

@@ -1,4 +1,4 @@
-"""Places, the gate and the words: what the explainer makes of a request, in the painted world."""
+"""Requests and plans, the gate, regions and sentences, in the tiny world."""
 
 import dataclasses
 
@@ -6,11 +6,21 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from worlds.tiny_world import BLOBS, HEIGHT, OUTPUTS, WIDTH, decide, render, scenes, tiny_explainer, tiny_params
+from worlds.tiny_world import (
+    BLOBS,
+    HEIGHT,
+    OUTPUTS,
+    WIDTH,
+    decide,
+    render,
+    road_images,
+    scenes,
+    tiny_explainer,
+    tiny_params,
+)
 
 from blobex.config.value_types import Shape
 from blobex.core.errors import BlobexError
-from blobex.datasets.images import to_array
 from blobex.explain.explainer import Explainer
 from blobex.explain.request import Plan, Request, make_plan
 from blobex.inversion.inversion import Inversion
@@ -20,25 +30,21 @@ from blobex.scenes.labels import DETECTION, SEMANTIC
 LIGHT = "0.42,0.08,0.58,0.36"  # where blob 4 is
 
 
-def pictures(count: int) -> list[np.ndarray]:
-    return [to_array(picture) for picture in render(scenes(8))[:count]]
-
-
-def test_a_place_chooses_the_blobs_that_paint_it() -> None:
-    for record in tiny_explainer().explain(pictures(3), Request(["stop"], only=LIGHT)):
+def test_only_selects_the_blobs_that_paint_a_region() -> None:
+    for record in tiny_explainer().explain(road_images(3), Request(["stop"], only=LIGHT)):
         assert record.changed_blobs == ["4"] and record.verdict == "flipped"
     sky = "0.8,0 1,0 1,0.1 0.8,0.1"  # only the background paints there
     with pytest.raises(BlobexError, match="array_0: the region is painted by the background: allow it"):
-        tiny_explainer().explain(pictures(1), Request(["stop"], only=sky))
-    record = tiny_explainer().explain(pictures(1), Request(["stop"], only=sky, background=True))[0]
+        tiny_explainer().explain(road_images(1), Request(["stop"], only=sky))
+    record = tiny_explainer().explain(road_images(1), Request(["stop"], only=sky, background=True))[0]
     assert set(record.changed_blobs) <= {"background"}
     with pytest.raises(BlobexError, match="both blobs and only are given: give one"):
-        tiny_explainer().explain(pictures(1), Request(["stop"], only=LIGHT, blobs=[4]))
+        tiny_explainer().explain(road_images(1), Request(["stop"], only=LIGHT, blobs=[4]))
     with pytest.raises(BlobexError, match="region 'car ahead' is a name, which takes a trained parser"):
-        tiny_explainer().explain(pictures(1), Request(["stop"], only="car ahead"))
+        tiny_explainer().explain(road_images(1), Request(["stop"], only="car ahead"))
 
 
-def test_a_request_is_settled_by_the_parameters() -> None:
+def test_a_plan_takes_open_values_from_the_parameters() -> None:
     explain = tiny_params().explain
 
     def plan(request: Request, setup: Shape = "rect") -> Plan:
@@ -78,35 +84,35 @@ def mistaken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return noted
 
 
-def test_the_published_search_skips_nothing() -> None:
+def test_the_published_search_cannot_skip() -> None:
     published = dataclasses.replace(tiny_params(), search=dataclasses.replace(tiny_params().search, mode="published"))
     with pytest.raises(BlobexError, match="skips nothing: let the gate report"):
-        tiny_explainer(published).explain(pictures(1), Request(["stop"], gate="skip"))
+        tiny_explainer(published).explain(road_images(1), Request(["stop"], gate="skip"))
 
 
-def test_the_gate_tells_of_reconstructions_that_decide_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gate_reports_skips_or_refines_wrong_reconstructions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Red and green lights alternate, so that every neighbour is decided otherwise about stop."""
     noted = mistaken(monkeypatch)
     explainer = tiny_explainer(tiny_params(steps=5))
-    for record in explainer.explain(pictures(4), Request(["stop"], compose="full")):
+    for record in explainer.explain(road_images(4), Request(["stop"], compose="full")):
         assert record.gate == "already decided otherwise" and not record.reconstruction_agrees
         assert record.verdict != "flipped"
     assert noted == [-1]
-    for record in explainer.explain(pictures(4), Request(["stop"], gate="skip")):
+    for record in explainer.explain(road_images(4), Request(["stop"], gate="skip")):
         assert record.verdict == "skipped" and not record.flipped and record.changed_blobs == []
         assert np.array_equal(record.counterfactual, record.query)
     noted.clear()
-    for record in tiny_explainer().explain(pictures(4), Request(["stop"], compose="full", gate="refine")):
+    for record in tiny_explainer().explain(road_images(4), Request(["stop"], compose="full", gate="refine")):
         assert record.gate == "" and record.verdict == "flipped"
     assert noted == [-1, tiny_params().explain.gate.refine_steps]
 
 
-def test_the_gate_measures_distance_too() -> None:
+def test_the_gate_has_a_distance_limit() -> None:
     params = tiny_params(steps=3)
     gate = dataclasses.replace(params.explain.gate, perceptual=1e-6)
     strict = dataclasses.replace(params, explain=dataclasses.replace(params.explain, gate=gate))
-    assert tiny_explainer(strict).explain(pictures(1), Request(["stop"]))[0].gate == "further off than 1e-06"
-    assert tiny_explainer(params).explain(pictures(1), Request(["stop"]))[0].gate == ""
+    assert tiny_explainer(strict).explain(road_images(1), Request(["stop"]))[0].gate == "further off than 1e-06"
+    assert tiny_explainer(params).explain(road_images(1), Request(["stop"]))[0].gate == ""
 
 
 class Sees:
@@ -130,20 +136,22 @@ class Sees:
         return ParserOutput(heat, middle, size, semantic, flat[:, :1] - 9, flat, drivable)
 
 
-def test_the_change_is_told_in_objects() -> None:
+def test_changes_are_described_as_objects() -> None:
     seeing = dataclasses.replace(tiny_explainer(), parser=Sees())  # type: ignore[arg-type]
-    for record in seeing.explain(pictures(2), Request(["stop"], blobs=[4], keys=["appearance"])):
+    for record in seeing.explain(road_images(2), Request(["stop"], blobs=[4], keys=["appearance"])):
         assert "light" in record.sentence
         assert [each["thing"] for each in record.objects if "light" in str(each["thing"])]
-    unchanged = seeing.explain(pictures(2), Request(["stop"], blobs=[0], keys=["style"], steps=1))
+    unchanged = seeing.explain(road_images(2), Request(["stop"], blobs=[0], keys=["style"], steps=1))
     assert {record.sentence for record in unchanged} == {"nothing that the parser sees changed"}
-    assert {record.sentence for record in tiny_explainer(tiny_params(2)).explain(pictures(1), Request(["stop"]))} == {
-        ""
-    }
+    assert {
+        record.sentence for record in tiny_explainer(tiny_params(2)).explain(road_images(1), Request(["stop"]))
+    } == {""}
 
 
-def test_words_tell_what_became_of_each_blob() -> None:
-    record = tiny_explainer().explain(pictures(1), Request(["stop"], blobs=[4], keys=["position"], compose="full"))[0]
+def test_words_describe_the_change_of_each_blob() -> None:
+    record = tiny_explainer().explain(road_images(1), Request(["stop"], blobs=[4], keys=["position"], compose="full"))[
+        0
+    ]
     (change,) = record.blobs
     assert change.blob == 4 and set(change.keys) <= {"xs", "ys"}
     assert change.x_after == pytest.approx(record.blobs_after.xs[0, 4].item())
@@ -151,14 +159,14 @@ def test_words_tell_what_became_of_each_blob() -> None:
     assert 0 < change.area_before < 0.1
 
 
-def test_several_answers_change_different_blobs() -> None:
+def test_several_counterfactuals_change_different_blobs() -> None:
     """The light is red, so that it can go green, or the picture's red can be made up for elsewhere."""
-    records = tiny_explainer(tiny_params(steps=120)).explain(pictures(8), Request(["left", "right"], count=2))
+    records = tiny_explainer(tiny_params(steps=120)).explain(road_images(8), Request(["left", "right"], count=2))
     assert [record.number for record in records] == [0, 1] * 16
     pairs = [(records[i], records[i + 1]) for i in range(0, len(records), 2)]
     parted = [set(a.changed_blobs).isdisjoint(b.changed_blobs) for a, b in pairs if a.flipped and b.flipped]
     assert len(parted) >= 4 and np.mean(parted) >= 0.5  # where one blob alone can flip, two answers must share it
 
 
-def test_the_painted_worlds_names() -> None:
+def test_the_tiny_world_is_as_described() -> None:
     assert OUTPUTS[1] == "stop" and decide(render(scenes(2)))[:, 1].gt(0).tolist() == [True, False] and BLOBS == 5

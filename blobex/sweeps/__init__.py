@@ -1,1 +1,1 @@
-"""Sweeps: studies that tune values which depend on each other. Optuna, and nothing else, stands behind this package."""
+"""Hyperparameter sweeps with Optuna: tune settings, compare the best with present and published ones, apply them."""

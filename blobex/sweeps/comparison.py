@@ -54,13 +54,13 @@ def table(compared: Mapping[str, Any]) -> str:
     measures, names = compared["measures"], list(compared["measures"])
     wide = max(16, *(len(name) + 2 for name in [*names, *compared["differences"]]))
     lines = [
-        f"on {compared['pictures']} pictures held out:",
+        f"on {compared['pictures']} held-out images:",
         " " * 24 + "".join(f"{name:>{wide}}" for name in names),
     ]
     for key in measures[BEST]:
         lines.append(f"{key:<24}" + "".join(f"{measures[name][key]:>{wide}.5g}" for name in names))
     for name, differences in compared["differences"].items():
-        lines.append(f"{name}, with 95% intervals over pictures:")
+        lines.append(f"{name}, with 95% intervals over images:")
         lines += [
             f"  {key:<22}{value['mean']:>+12.5g}  from {value['low']:+.5g} to {value['high']:+.5g}"
             for key, value in differences.items()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
@@ -77,18 +75,14 @@ class _JournalLock(JournalFileOpenLock):
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
-        self.path = path
-        self.file: IO[str] | None = None
+        self.path, self.lock = path, ExitStack()
 
     def acquire(self) -> bool:
-        self.file = self.path.open("a")
-        fcntl.flock(self.file, fcntl.LOCK_EX)
+        self.lock.enter_context(locked(self.path))
         return True
 
     def release(self) -> None:
-        if self.file is not None:
-            self.file.close()
-            self.file = None
+        self.lock.close()
 
 
 def retry_callback() -> RetryHeartbeatStaleTrialCallback:

@@ -39,7 +39,7 @@ def sweep(opened: OpenStudy, task: Task, params: Params, goal: int, workers: int
     Raises:
         BlobexError: if no trial succeeded, or if workers die one after the other.
     """
-    run_id, folder = tracking.known(params, opened.study.user_attrs.get("run_id")), opened.folder.path
+    run_id, folder = tracking.current_run_id(params, opened.study.user_attrs.get("run_id")), opened.folder.path
     with _interrupted_by_sigterm(), tracking.run(params, task.section, task.setup, None, run_id) as tracker:
         opened.study.set_user_attr("run_id", tracker.run_id)
         task.prepare()

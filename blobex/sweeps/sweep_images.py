@@ -44,7 +44,7 @@ def split_images(params: Params, setup: str, seen: int, finals: int, held_out: i
     count = len(loaded.paths) if loaded else 0
     if loaded is None or count < wanted:
         raise BlobexError(
-            f"a sweep on {seen} pictures, {finals} for finalists and {held_out} held out needs {wanted}, but behind "
+            f"a sweep on {seen} images, {finals} for finalists and {held_out} held out needs {wanted}, but behind "
             f"the first {params.invert.images} (invert.images) {params.data.root} has {count}: lower one of them"
         )
     names, images = [name_of(path) for path in loaded.paths], to_float(loaded.images)

@@ -232,9 +232,9 @@ class CounterfactualTask(SearchTask):
 
     def _outcome(self, answers: Answers, stopped: int | None) -> Outcome:
         if not answers.valid.any():
-            raise BlobexError("every picture is decided as wanted already: there is nothing to tune on")
+            raise BlobexError("all images are decided as wanted already: use other images or explain.attributes")
         if answers.failed.all():
-            raise BlobexError("nothing finite was found for any picture")
+            raise BlobexError("the search failed for all images")
         options, measures = self.options, answers.measures()
         losses = answers.losses(options.blob_price, self.foreign)
         limits = self.limits(measures, "flip_rate", options.flip_rate)

@@ -71,7 +71,7 @@ class InversionTask(SearchTask):
         self.options = explainer.params.sweep_invert
         super().__init__(explainer, self.options, images)
         if explainer.params.search.mode == "published":
-            raise BlobexError("the published inversion has no knobs: set search.mode to fast")
+            raise BlobexError("the published inversion has no settings to tune: set search.mode to fast")
 
     def identity(self) -> dict[str, Any]:
         options = self.options
@@ -126,7 +126,7 @@ class InversionTask(SearchTask):
     def _outcome(self, results: Reconstructions, queries: Tensor, stopped: int | None) -> Outcome:
         failed = results.failed
         if failed.any():
-            raise BlobexError(f"{int(failed.sum())} of {len(failed)} inversions came to nothing finite")
+            raise BlobexError(f"{int(failed.sum())} of {len(failed)} inversions are not finite")
         measures = results.measures()
         ends = [int(results.distance.argmin()), int(results.distance.argmax())]
         pairs = torch.stack([queries[ends], results.image[ends].clamp(-1, 1)], dim=1).flatten(0, 1)

@@ -1,1 +1,1 @@
-"""Experiment tracking: the only code that talks to MLflow, and to git and DVC about the version of a run."""
+"""Experiment tracking with MLflow, versions of code and data from git and DVC, and storage of artifacts on S3."""

@@ -196,7 +196,7 @@ def _ended(tracker: MlflowTracker) -> Iterator[None]:
         tracker.end(status)
 
 
-def known(params: Params, run_id: str | None) -> str | None:
+def current_run_id(params: Params, run_id: str | None) -> str | None:
     """Return the id under which the store holds a run; None if it was deleted, `run_id` if no server answers."""
     settings = params.run
     if settings.tracking_uri == OFF or run_id is None:

@@ -29,7 +29,7 @@ def best(project):
     """The values that a sweep found, by their keys."""
     out = blobex(project, "sweep", "cf", "--setup", "rect", "--trials", "4", "--workers", "2")
     assert "trial 0 (present)" in out and "trial 1 (published)" in out
-    assert "best - published, with 95% intervals over pictures:" in out
+    assert "best - published, with 95% intervals over images:" in out
     path = project / "reports" / "sweep_cf" / "rect" / "best.yaml"
     assert out.splitlines()[-1] == str(path.relative_to(project))
     return yaml.safe_load(path.read_text())["values"]

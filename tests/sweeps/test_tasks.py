@@ -192,7 +192,7 @@ def test_sweep_of_the_search(tmp_path, monkeypatch):
     assert all(each["loss"]["mean"] <= 0.02 for each in compared["differences"].values())
     assert compared["pictures"] == COUNT and set(compared["measures"]) == {"present", "published", "best"}
     text = table(compared)
-    assert "best - published, with 95% intervals over pictures:" in text and "on 4 pictures held out" in text
+    assert "best - published, with 95% intervals over images:" in text and "on 4 held-out images" in text
     assert len(list(tmp_path.glob("inversions-*.pt"))) == 3
     swapped = dataclasses.replace(task.images, seen=task.images.held_out)
     other = CounterfactualTask(tiny_explainer(world_params(flip_rate=0.9)), swapped, tmp_path)

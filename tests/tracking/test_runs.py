@@ -1,4 +1,4 @@
-"""Runs as MLflow keeps them, in a database of the test's own."""
+"""Runs in a local MLflow store."""
 
 import dataclasses
 import os
@@ -20,22 +20,14 @@ from blobex.tracking import runs as tracking
 from blobex.tracking import store as mlflow_store
 from blobex.tracking.store import connect
 from blobex.tracking.tracker import NullTracker
-from blobex.tracking.versions import dvc_hash
 
 HASH = "0123456789abcdef0123456789abcdef"
-LOCK = {
-    "schema": "2.0",
-    "stages": {
-        "scenes": {"cmd": "x", "outs": [{"path": "data/scenes", "md5": f"{HASH}.dir"}]},
-        "parser": {"cmd": "y", "deps": [{"path": "data/outside", "md5": HASH}, {"path": "data/plain"}]},
-        "nothing": {"cmd": "z"},
-    },
-}
+LOCK = {"schema": "2.0", "stages": {"scenes": {"cmd": "x", "outs": [{"path": "data/scenes", "md5": f"{HASH}.dir"}]}}}
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """One database for all tests: its tables take seconds to make."""
+    """One database for all tests, as its tables take seconds to make."""
     return tmp_path_factory.mktemp("mlruns") / "deeper" / "mlflow.db"
 
 
@@ -52,7 +44,7 @@ def client(params):
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """Whatever is written by mistake beside the database is written here."""
+    """Folder in which nothing but the test's own files may be written."""
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     assert {path.name for path in tmp_path.iterdir()} <= {"dvc.lock", "params.yaml", "table.csv"}
@@ -117,7 +109,7 @@ with tracking.run(load_params("params.yaml"), "evaluate", "rect") as tracker:
 """
 
 
-def test_a_killed_run_is_continued(params, client, elsewhere):
+def test_killed_run_is_continued(params, client, elsewhere):
     (elsewhere / "params.yaml").write_text(yaml.safe_dump(to_dict(params)))
     done = subprocess.run([sys.executable, "-c", KILLED_RUN], capture_output=True, text=True, check=False)
     killed = done.stdout.strip()
@@ -134,7 +126,7 @@ def test_a_killed_run_is_continued(params, client, elsewhere):
 
 
 @pytest.mark.slow
-def test_a_killed_run_of_other_parameters_is_ended(params, client, elsewhere):
+def test_killed_run_with_other_parameters_is_closed(params, client, elsewhere):
     (elsewhere / "params.yaml").write_text(yaml.safe_dump(to_dict(params)))
     done = subprocess.run([sys.executable, "-c", KILLED_RUN], capture_output=True, text=True, check=False)
     changed = dataclasses.replace(params, evaluate=dataclasses.replace(params.evaluate, batch_size=17))
@@ -154,7 +146,7 @@ def test_run_whose_start_cannot_be_logged_does_not_stay_open(params, client, mon
     assert run.info.status == "FAILED"
 
 
-def test_stages_have_experiments_of_their_own(params, client):
+def test_runs_of_a_stage_share_its_experiment(params, client):
     ids = []
     for setup in ("square", "rect"):
         with tracking.run(params, "encoder", setup) as tracker:
@@ -164,7 +156,7 @@ def test_stages_have_experiments_of_their_own(params, client):
     assert client.get_experiment(experiments.pop()).name == "encoder"
 
 
-def test_run_is_continued(params, client, locked):
+def test_named_run_is_continued(params, client, locked):
     with pytest.raises(InterruptedError), tracking.run(params, "blobgan", "square", Path("data/scenes")) as tracker:
         tracker.log_metrics({"loss": 3.0}, step=1)
         raise InterruptedError
@@ -180,7 +172,7 @@ def test_run_is_continued(params, client, locked):
     assert run.data.params["blobgan.training.steps"] == str(params.blobgan.training.steps)
 
 
-def test_experiment_with_another_place_steps_aside_and_comes_back(params, client, store):
+def test_experiment_with_another_location_is_renamed_and_comes_back(params, client, store):
     here, there = store.parent / "artifacts" / "report", store.parent / "moved" / "artifacts" / "report"
     earlier = client.create_experiment("report", there.as_uri())
     with tracking.run(params, "report", "rect") as tracker:
@@ -199,7 +191,7 @@ def test_experiment_with_another_place_steps_aside_and_comes_back(params, client
 
 
 @pytest.mark.parametrize("place", ["mlruns/files", "file:///tmp/files", "bucket/folder", ""])
-def test_place_that_is_no_bucket(params, place):
+def test_artifacts_outside_of_a_bucket_are_an_error(params, place):
     wrong = dataclasses.replace(params, run=dataclasses.replace(params.run, artifacts=place))
     with pytest.raises(BlobexError, match=r"run\.artifacts is .*s3://"), tracking.run(wrong, "parser", "rect"):
         pytest.fail("the stage began")
@@ -220,7 +212,7 @@ def test_pages_are_served_of_a_local_store_only(params, monkeypatch):
 
 
 @pytest.mark.parametrize("run_id", ["0" * 32, "no such run"])
-def test_unknown_run_is_named(params, run_id):
+def test_unknown_run_is_an_error(params, run_id):
     words = rf"knows no run {run_id}.*resume\.run_id"
     with pytest.raises(BlobexError, match=words), tracking.run(params, "blobgan", "rect", run_id=run_id):
         pass
@@ -238,12 +230,12 @@ def test_tracking_can_be_off(params, elsewhere):
 
 
 @pytest.mark.parametrize("uri", ["mlruns", "file:///tmp/mlruns", "ftp://host/x", "sqlite:////proc/none/mlflow.db"])
-def test_store_that_cannot_be_used_is_named(uri):
+def test_store_that_cannot_be_used_is_an_error(uri):
     with pytest.raises(BlobexError, match=r"run\.tracking_uri"):
         connect(uri)
 
 
-def test_damaged_database_is_named(tmp_path_factory):
+def test_damaged_database_is_an_error(tmp_path_factory):
     database = tmp_path_factory.mktemp("damaged") / "mlflow.db"
     database.write_text("no database at all, but long enough to look like one" * 50)
     with pytest.raises(BlobexError, match=r"run\.tracking_uri"):
@@ -258,33 +250,11 @@ def test_more_parameters_and_metrics_than_one_message_holds(params, client):
     assert len([name for name in data.params if name.startswith("p")]) == 250 and len(data.metrics) == 1100
 
 
-def test_numbers_that_are_none(params, client):
+def test_metrics_may_be_nan_tensors_and_numpy_numbers(params, client):
     with tracking.run(params, "evaluate", "rect") as tracker:
         tracker.log_metrics({"nan": float("nan"), "tensor": torch.tensor(1.5), "numpy": np.float32(2.5)}, step=1)
     metrics = client.get_run(tracker.run_id).data.metrics
     assert np.isnan(metrics["nan"]) and metrics["tensor"] == 1.5 and metrics["numpy"] == 2.5
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("data/scenes", f"{HASH}.dir"),
-        ("data/outside", HASH),
-        ("data/plain", "unversioned"),
-        ("data/unknown", "unversioned"),
-    ],
-)
-def test_hash_of_what_dvc_versions(locked, path, expected):
-    assert dvc_hash(Path(path)) == expected
-
-
-def test_hash_without_a_lock(elsewhere):
-    assert dvc_hash(Path("data/scenes")) == "unversioned"
-    (elsewhere / "dvc.lock").write_text("")
-    assert dvc_hash(Path("data/scenes")) == "unversioned"
-    (elsewhere / "dvc.lock").write_text("stages: [")
-    with pytest.raises(BlobexError, match=r"dvc\.lock"):
-        dvc_hash(Path("data/scenes"))
 
 
 @pytest.mark.slow
@@ -305,7 +275,7 @@ def test_decision_model_is_registered_and_opens_again(params, client, elsewhere)
 
 @pytest.mark.slow
 def test_several_processes_may_start_at_once(tmp_path_factory):
-    """The first use of a database makes its tables; two that do so together would crash."""
+    """The first use of a database creates its tables, and two processes that do so together would crash."""
     store = tmp_path_factory.mktemp("together") / "mlflow.db"
     command = (
         f"from blobex.tracking.store import connect; print(len(connect('sqlite:///{store}').search_experiments()))"
@@ -332,8 +302,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.mark.slow
-def test_runs_of_dead_processes_are_closed_within_their_parent_only(params, client):
-    """A worker that was killed as it began a run leaves it open; those that live keep theirs."""
+def test_nested_runs_of_killed_processes_are_closed_in_their_parent_only(params, client):
+    """Runs of living processes stay open."""
     uri = params.run.tracking_uri
     with (
         tracking.run(params, "sweep_cf", "square") as parent,

@@ -228,7 +228,7 @@ def test_killed_run_is_continued_once_the_server_is_back(params, server, elsewhe
     run = server.get_run(tracker.run_id)
     assert run.data.tags["blobex.copied_from"] == killed and run.info.status == "FINISHED"
     assert run.data.metrics == {"before": 1.0, "after": 2.0}
-    assert tracking.known(params, killed) == tracker.run_id  # as a checkpoint or a sweep may name it
+    assert tracking.current_run_id(params, killed) == tracker.run_id  # as a checkpoint or a sweep may name it
     with tracking.run(params, "evaluate", "rect", run_id=killed) as again:
         assert again.run_id == tracker.run_id
 
@@ -243,7 +243,7 @@ def test_run_of_another_server_is_not_copied(params, server):
 def test_nested_runs_are_copied_into_their_parents(params, server):
     experiment = server.create_experiment("sweep_cf")
     there = server.create_run(experiment, tags={"setup": "rect"}).info.run_id
-    assert tracking.known(params, there) == there  # nobody can tell otherwise now
+    assert tracking.current_run_id(params, there) == there  # nobody can tell otherwise now
     with tracking.run(params, "sweep_cf", "rect") as here:
         for number, parent in enumerate((there, here.run_id)):
             with tracking.child(params, parent, "sweep_cf", "rect", str(number), {"steps": number}) as tracker:

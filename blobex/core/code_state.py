@@ -28,7 +28,7 @@ NO_EFFECT = {"ctx", "kind", "type_comment"}  # fields of a syntax tree that foll
 
 
 class Module(NamedTuple):
-    """A parsed file: the dotted names that it imports, and the short hash of what it does."""
+    """Dotted names that a file imports, and the short hash of its code."""
 
     imports: frozenset[str]
     digest: str
@@ -134,17 +134,19 @@ def _tree_text(node: object) -> str:
     if not isinstance(node, ast.AST):
         return repr(node)
     fields = ((name, value) for name, value in ast.iter_fields(node) if name not in NO_EFFECT)
-    kept = ((name, _kept_items(node, value) if isinstance(value, list) else value) for name, value in fields)
+    effective = ((name, _effective(node, value) if isinstance(value, list) else value) for name, value in fields)
     # Python versions differ in which empty fields a node has.
-    return f"{type(node).__name__}({','.join(f'{name}={_tree_text(v)}' for name, v in kept if v not in (None, []))})"
+    inner = ",".join(f"{name}={_tree_text(value)}" for name, value in effective if value not in (None, []))
+    return f"{type(node).__name__}({inner})"
 
 
-def _kept_items(parent: ast.AST, items: list[object]) -> list[object]:
+def _effective(parent: ast.AST, items: list[object]) -> list[object]:
     """Leave out texts that change nothing: those that stand alone, and descriptions of configuration fields."""
 
     def changes_nothing(item: object) -> bool:
         if isinstance(item, ast.keyword):
-            return item.arg == "description"
+            of_field = isinstance(parent, ast.Call) and isinstance(parent.func, ast.Name) and parent.func.id == "Field"
+            return of_field and item.arg == "description"
         if isinstance(parent, ast.JoinedStr):  # early 3.12 puts empty texts into some
             return isinstance(item, ast.Constant) and item.value == ""
         return isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant) and isinstance(item.value.value, str)

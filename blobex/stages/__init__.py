@@ -1,1 +1,1 @@
-"""DVC's stages, one module each: load, call, write."""
+"""DVC stages, one module each: load, call, write."""

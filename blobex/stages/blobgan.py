@@ -110,8 +110,8 @@ def watch_distance(params: Params, setup: str, tracker: Tracker) -> list[EveryNS
     features = load_features(network, common.MODELS / "parser" / setup, device, external)
 
     def measure(step: int, module: Any) -> None:
-        pictures = sample_images(module.average, options.fid_images, options.training.batch_size, params.run.seed)
-        measures = {name: frechet_distance(real, statistics(pictures, features, network, setup))}
+        images = sample_images(module.average, options.fid_images, options.training.batch_size, params.run.seed)
+        measures = {name: frechet_distance(real, statistics(images, features, network, setup))}
         module.score(measures)
         tracker.log_metrics(measures, step)
 

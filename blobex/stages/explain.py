@@ -1,4 +1,4 @@
-"""Search the counterfactuals of inverted pictures: reports/explain/<setup>/<variant>."""
+"""Search the counterfactuals of inverted images: reports/explain/<setup>/<variant>."""
 
 from __future__ import annotations
 

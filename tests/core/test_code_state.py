@@ -90,6 +90,14 @@ def test_description_of_a_field_changes_no_file_and_its_bounds_do(house):
     assert digest("3, ge=1, description='blobs'") != digest("3, ge=2, description='blobs'")
 
 
+def test_description_of_anything_else_counts(house):
+    def digest(description):
+        write(house / "layout" / "blobs.py", f"COUNT = count(description={description!r})")
+        return code_digest(house / "layout" / "splat.py", house)
+
+    assert digest("blobs") != digest("segments")
+
+
 def test_file_is_written_when_code_changed(house, tmp_path):
     assert write_stage("paint", tmp_path / "code", house)
     assert not write_stage("paint", tmp_path / "code", house)

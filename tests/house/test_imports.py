@@ -5,6 +5,8 @@ import ast
 import pytest
 from imports import MODULES, PACKAGE, imports_of, name_of, packages_of, reachable
 
+from blobex.core.code_state import read_module
+
 FLOORS = """
     core
     config scenes
@@ -51,6 +53,18 @@ def test_rooms_import_only_from_floors_below():
         if room_of(other) != room_of(path) and FLOOR[room_of(other)] >= FLOOR[room_of(path)]
     ]
     assert not wrong
+
+
+def test_the_package_uses_no_public_name_of_its_own():
+    """blobex/__init__.py is no part of the code that stages depend on; its version is in no result of theirs."""
+    rooms = {f"blobex.{room}" for room in FLOOR} | {"blobex.__version__"}
+    users = [
+        f"{name_of(path)} imports {name}"
+        for path in IN_ROOMS
+        for name in read_module(path).imports
+        if name.startswith("blobex.") and name.count(".") == 1 and name not in rooms
+    ]
+    assert not users
 
 
 def test_no_module_imports_itself_through_others():

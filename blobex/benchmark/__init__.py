@@ -1,1 +1,1 @@
-"""How fast everything runs, measured by hand and never by a test."""
+"""The speed benchmark: cost of explanations beside the published search, and rates of training. Run by `make bench`."""

@@ -1,4 +1,4 @@
-"""What the machine can do, and what a piece of work took of it."""
+"""Time and memory of function calls, and the peak speed of the machine."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from torch import Tensor
 
 T = TypeVar("T")
 
-CHANNELS, HEIGHT, WIDTH, BATCH = 128, 32, 64, 16  # of the convolution that is taken for the machine's peak
+CHANNELS, HEIGHT, WIDTH, BATCH = 128, 32, 64, 16  # of the convolution that measures the peak
 REPEATS = 20
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What calling a function once took."""
+    """The cost of one function call."""
 
     seconds: float
-    peak_bytes: int  # the most memory held meanwhile: of the GPU, or of the whole process
+    peak_bytes: int  # peak memory of the GPU, or of the process on a CPU
 
 
 def timed(function: Callable[[], object], device: torch.device) -> Cost:
-    """The cost of one call, the device's pending work included."""
+    """Measure one call, including the work that it queues on the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
     else:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux begins to count the peak anew
+        Path("/proc/self/clear_refs").write_text("5")  # Linux resets the peak
     begun = time.perf_counter()
     function()
     if device.type == "cuda":
@@ -41,7 +41,7 @@ def timed(function: Callable[[], object], device: torch.device) -> Cost:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most memory held since `timed` began: on the GPU, or by this process."""
+    """Return the peak memory since the start of `timed`: of the GPU, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -49,9 +49,9 @@ def peak_bytes(device: torch.device) -> int:
 
 
 def peak_flops(device: torch.device, precision: torch.dtype) -> float:
-    """Floating-point operations per second (a multiply-add counts two) of a 3x3 convolution of 128 channels.
+    """Measure the operations per second (a multiply-add counts two) of a 3x3 convolution of 128 channels.
 
-    The best of several calls, channels last: what the generator's own convolutions could reach at most.
+    The best of several calls, channels last: an upper bound for the generator's convolutions.
     """
     random = torch.Generator().manual_seed(0)
     images = torch.randn(BATCH, CHANNELS, HEIGHT, WIDTH, generator=random)
@@ -63,18 +63,18 @@ def peak_flops(device: torch.device, precision: torch.dtype) -> float:
     return 2 * BATCH * HEIGHT * WIDTH * CHANNELS * CHANNELS * 9 / min(seconds)
 
 
-class Counter:
-    """Counts the pictures that functions give."""
+class ImageCounter:
+    """Counter of the images that wrapped functions return."""
 
     def __init__(self) -> None:
-        self.pictures = 0
+        self.images = 0
 
-    def of(self, function: Callable[[T], Tensor]) -> Callable[[T], Tensor]:
-        """The function, counted."""
+    def wrap(self, function: Callable[[T], Tensor]) -> Callable[[T], Tensor]:
+        """Return the function with its images counted."""
 
         def counted(argument: T) -> Tensor:
-            result = function(argument)
-            self.pictures += len(result)
-            return result
+            images = function(argument)
+            self.images += len(images)
+            return images
 
         return counted

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from blobex.benchmark.explaining import search_cost, search_flops
 from blobex.benchmark.machine import peak_flops
-from blobex.benchmark.training import feature_rate, scene_rate, training_rates
+from blobex.benchmark.rates import feature_rate, scene_rate, training_rates
+from blobex.benchmark.search_cost import search_cost, search_flops
 from blobex.config.params import Params
 from blobex.core.device import resolve_precision
 from blobex.datasets.datamodule import explained_paths, load_image_files
@@ -33,14 +33,14 @@ def search_measures(params: Params, setup: str, models: Path, device: torch.devi
     return {
         **{f"fast_{name}": value for name, value in few.measures().items()},
         **{f"published_{name}": value for name, value in published.measures().items()},
-        "fast_seconds_per_picture_of_many": many.seconds_per_picture,
-        "ratio": published.seconds_per_picture / few.seconds_per_picture,
-        "ratio_of_many": published.seconds_per_picture / many.seconds_per_picture,
+        "fast_seconds_per_picture_of_many": many.seconds_per_image,
+        "ratio": published.seconds_per_image / few.seconds_per_image,
+        "ratio_of_many": published.seconds_per_image / many.seconds_per_image,
         "gigaflop_per_picture": work / len(first) / 1e9,
         "peak_gigaflops": peak / 1e9,
         "peak_gigaflops_float32": peak_flops(device, torch.float32) / 1e9,
         "seconds_per_picture_at_peak": work / len(first) / peak,
-        "share_of_peak": work / len(first) / peak / few.seconds_per_picture,
+        "share_of_peak": work / len(first) / peak / few.seconds_per_image,
     }
 
 

@@ -1,4 +1,4 @@
-"""What was measured, as text."""
+"""The table of the speed benchmark, as text."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ COMPARED = (
 
 
 def comparison(measures: dict[str, float], images: int) -> str:
-    """The table of both ways, as text."""
+    """Format the measures of both searches on `images` images side by side, then the other measures."""
     lines = [f"{f'{images} pictures':34}{'fast':>12}{'published':>12}{'published / fast':>18}"]
     for name in COMPARED:
         fast, published = measures[f"fast_{name}"], measures[f"published_{name}"]
         ratio = f"{published / fast:.2f}" if fast else "-"
         lines.append(f"{name:34}{fast:>12.4f}{published:>12.4f}{ratio:>18}")
-    rest = [
-        name for name in measures if name not in {f"{way}_{one}" for way in ("fast", "published") for one in COMPARED}
-    ]
-    return "\n".join(lines) + "\n" + rows({name: measures[name] for name in rest if "per_second" not in name})
+    compared = {f"{search}_{name}" for search in ("fast", "published") for name in COMPARED}
+    others = {name: value for name, value in measures.items() if name not in compared and "per_second" not in name}
+    return "\n".join(lines) + "\n" + rows(others)
 
 
 def rows(measures: dict[str, float]) -> str:
-    """One line per measure."""
+    """Format one line per measure."""
     return "".join(f"{name:46}{value:>12.4f}\n" for name, value in measures.items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from torch import Tensor
 
@@ -25,30 +25,6 @@ from blobex.layout.blobs import BlobLayout
 from blobex.optim.networks import NetworkPair, Networks
 
 
-class SearchMethod(Protocol):
-    """A way to invert images and to search counterfactuals."""
-
-    def check(self, plan: Plan) -> None:
-        """Raise BlobexError if the method does not support the plan."""
-
-    def compose(self, plan: Plan) -> Literal["photo", "full"]:
-        """Return how the counterfactual images are made."""
-
-    def invert(self, queries: Tensor, start: BlobLayout | None = None, steps: int | None = None) -> Inversion:
-        """Invert images (N,3,H,W), from layouts `start`, in `steps` steps; None: the defaults."""
-
-    def search(
-        self,
-        queries: Tensor,
-        layout: BlobLayout,
-        questions: Questions,
-        masks: Mapping[str, Tensor],
-        plan: Plan,
-        skip: Tensor | None = None,
-    ) -> Counterfactuals:
-        """Search counterfactuals of images with inverted layouts, but for the questions `skip`, bool (P,)."""
-
-
 @dataclass(frozen=True)
 class FastMethod:
     """This package's inversion and search."""
@@ -60,12 +36,14 @@ class FastMethod:
     examples: ObjectExamples | None
 
     def check(self, plan: Plan) -> None:
-        pass
+        """Raise BlobexError if the method does not support the plan; this one supports all."""
 
     def compose(self, plan: Plan) -> Literal["photo", "full"]:
+        """Return how counterfactual images are made."""
         return plan.compose
 
     def invert(self, queries: Tensor, start: BlobLayout | None = None, steps: int | None = None) -> Inversion:
+        """Invert images (N,3,H,W), from layouts `start`, in `steps` steps; None: encoder and parameters."""
         params = self.inversion if steps is None else dataclasses.replace(self.inversion, steps=steps)
         return invert(queries, self.networks, params, self.batch_size, start)
 
@@ -78,6 +56,7 @@ class FastMethod:
         plan: Plan,
         skip: Tensor | None = None,
     ) -> Counterfactuals:
+        """Search counterfactuals of inverted images for all questions but those to `skip`, bool (P,)."""
         index, target, variant = questions.image_index, questions.target, plan.variant
         problems = Problems.of(queries, layout, index, target, masks, plan.search.lambda_key)
         options = SearchOptions(variant.few, variant.count, plan.photo, self.seed)
@@ -86,7 +65,7 @@ class FastMethod:
 
 @dataclass(frozen=True)
 class PublishedMethod:
-    """The published inversion and search, step for step (OCTET, Zemni et al., CVPR 2023)."""
+    """The published inversion and search, with the interface of `FastMethod` (OCTET, Zemni et al., CVPR 2023)."""
 
     networks: Networks
 
@@ -113,3 +92,6 @@ class PublishedMethod:
     ) -> Counterfactuals:
         problems = Problems.of(queries, layout, questions.image_index, questions.target, masks, LAMBDA_KEY)
         return search_published(problems, self.networks)
+
+
+SearchMethod = FastMethod | PublishedMethod

@@ -44,7 +44,9 @@ def solve_in_batches(
             free = batch_size - _row_count(active)
             if len(waiting) and 4 * free >= batch_size:  # loading fewer rows than a quarter is slow
                 new, waiting = waiting[:free], waiting[free:]
-                active = _concatenate([active, _numbered(load(_pad(new)), new)])
+                loaded = _first_rows(load(_pad(new)), len(new))
+                loaded["number"] = new.to(next(iter(loaded.values())).device)
+                active = _concatenate([active, loaded])
             rows = _row_count(active)
             active, done = advance(_pad_rows(active))
             active, done = _first_rows(active, rows), done[:rows].cpu()
@@ -87,10 +89,6 @@ def where_rows(condition: Tensor, state: Mapping[str, Tensor], other: Mapping[st
 def finite_rows(*tensors: Tensor) -> Tensor:
     """Return bool (rows,): true where all numbers of all tensors (rows,...) are finite."""
     return torch.stack([tensor.isfinite().reshape(len(tensor), -1).all(1) for tensor in tensors]).all(0)
-
-
-def _numbered(state: State, numbers: Tensor) -> State:
-    return _first_rows(state, len(numbers)) | {"number": numbers.to(next(iter(state.values())).device)}
 
 
 def _concatenate(states: Sequence[State]) -> State:

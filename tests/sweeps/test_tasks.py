@@ -17,6 +17,7 @@ from worlds.tiny_world import HEIGHT, render, scenes, tiny_explainer, tiny_param
 from blobex.config.read import load_params
 from blobex.core.errors import BlobexError
 from blobex.datasets.images import to_array, write_png
+from blobex.explain.explainer import Explainer
 from blobex.explain.request import Request
 from blobex.sweeps.comparison import comparison, table
 from blobex.sweeps.launch import load_task
@@ -177,7 +178,7 @@ def test_questions_decided_as_wanted_do_not_count():
 def test_images_are_inverted_once(tmp_path, monkeypatch):
     search_task(tmp_path).prepare()
     (kept,) = tmp_path.glob("inversions-*.pt")
-    monkeypatch.setattr("blobex.explain.explainer.invert", lambda *arguments, **options: pytest.fail("inverted again"))
+    monkeypatch.setattr(Explainer, "invert", lambda *arguments: pytest.fail("inverted again"))
     task = search_task(tmp_path)
     task.prepare()
     assert task.seen.path == kept

@@ -68,53 +68,51 @@ class Page(HTMLParser):
             element["text"] += data
 
     def all(self, tag: str, kind: str = "") -> list[dict[str, Any]]:
-        found = [each for each in self.elements if each["tag"] == tag]
-        return [each for each in found if not kind or kind in each.get("class", "").split()]
+        elements = [element for element in self.elements if element["tag"] == tag]
+        return [element for element in elements if not kind or kind in element.get("class", "").split()]
 
 
 @pytest.fixture(scope="module")
 def records() -> list[Explanation]:
     """Two questions about each of three images; object changes are made up, and the last search failed."""
-    pictures = [to_array(each) for each in render(scenes(3))]
-    found = tiny_explainer().explain(pictures, Request(["stop", "left"]))
-    assert sum(record.flipped for record in found) >= 3
-    told = [(CAR,), (CAR, LIGHT), (CAR,), (LIGHT,), (), ()]
-    found = [
-        dataclasses.replace(each, objects=objects, sentence="; ".join(one["phrase"] for one in objects) or "nothing")
-        for each, objects in zip(found, told, strict=True)
-    ]
-    lost = {"failed": True, "flipped": False, "perceptual": float("nan"), "score_after": float("nan")}
+    images = [to_array(image) for image in render(scenes(3))]
+    explanations = tiny_explainer().explain(images, Request(["stop", "left"]))
+    assert sum(explanation.flipped for explanation in explanations) >= 3
+    changes = [(CAR,), (CAR, LIGHT), (CAR,), (LIGHT,), (), ()]
     names = ["one.png", "one.png", HOSTILE, HOSTILE, "three.png", "three.png"]
-    found = [dataclasses.replace(each, image=f"/photos/{name}") for each, name in zip(found, names, strict=True)]
-    return [*found[:-1], dataclasses.replace(found[-1], **lost)]
+    for number, (objects, name) in enumerate(zip(changes, names, strict=True)):
+        fields = {"objects": objects, "sentence": "; ".join(change["phrase"] for change in objects) or "nothing"}
+        explanations[number] = dataclasses.replace(explanations[number], image=f"/photos/{name}", **fields)
+    failure = {"failed": True, "flipped": False, "perceptual": float("nan"), "score_after": float("nan")}
+    return [*explanations[:-1], dataclasses.replace(explanations[-1], **failure)]
 
 
 def write(records: list[Explanation], setup: str = "rect", variant: str = "basic") -> None:
     settings = {"decision": {"name": "painted", "outputs": ["forward", "stop", "left", "right"]}}
     folder = ResultsFolder.open(Output(f"reports/explain/{setup}/{variant}/results", replace=True), settings)
     names = list(dict.fromkeys(record.image for record in records))
-    for place, name in enumerate(names):
-        some = [dataclasses.replace(record, setup=setup) for record in records if record.image == name]
-        folder.write(place, torch.zeros(3, 2, 2), some)
-    folder.finish(names, [dataclasses.replace(record, setup=setup) for record in records])
+    records = [dataclasses.replace(record, setup=setup) for record in records]
+    for number, name in enumerate(names):
+        folder.write(number, torch.zeros(3, 2, 2), [record for record in records if record.image == name])
+    folder.finish(names, records)
 
 
-def params(pictures: int = 8) -> Params:
+def params(images: int = 8) -> Params:
     values = tiny_params()
     return dataclasses.replace(
         values,
         run=dataclasses.replace(values.run, tracking_uri="none"),
-        report=dataclasses.replace(values.report, pictures=pictures),
+        report=dataclasses.replace(values.report, pictures=images),
     )
 
 
-def made(pictures: int = 8) -> str:
-    report.main(params(pictures))
+def render_page(images: int = 8) -> str:
+    report.main(params(images))
     return Path("reports/report/report.html").read_text(encoding="utf-8")
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -133,7 +131,7 @@ def text(records: list[Explanation], tmp_path_factory: pytest.TempPathFactory) -
         Path("reports/truth/rect/metrics.json").write_text(
             json.dumps({"valid": 0.91, "valid_low": 0.85, "valid_high": 0.96, "valid_count": 200, "note": "text"})
         )
-        return made()
+        return render_page()
 
 
 def test_page_is_well_formed_and_loads_nothing(text: str) -> None:
@@ -171,39 +169,40 @@ def test_hostile_file_names_are_escaped(text: str) -> None:
     assert "method <b>ours</b>" in next(each["text"] for each in page.all("pre"))
 
 
-def test_figures_agree_with_the_table(text: str, place: Path, records: list[Explanation]) -> None:
+def test_figures_agree_with_the_table(text: str, folder: Path, records: list[Explanation]) -> None:
     write(records)
-    rows = pq.read_table(place / "reports/explain/rect/basic/results/explanations.parquet").to_pylist()
+    rows = pq.read_table(folder / "reports/explain/rect/basic/results/explanations.parquet").to_pylist()
     wanted = {
         "flipped": [row["flipped"] for row in rows],
         "pd_parser": [row["perceptual"] for row in rows if not row["failed"]],
         "changed blobs": [len(row["changed_blobs"]) for row in rows if not row["failed"]],
     }
     assert len(wanted["pd_parser"]) == 5
-    cells = Page(made()).all("td")
+    cells = Page(render_page()).all("td")
     for name, values in wanted.items():
-        found = interval(values, 0)
+        expected = interval(values, 0)
         (cell,) = [each["text"] for each in cells if each.get("data-label") == name]
         mean, low, high = (float(value) for value in re.findall(r"[\d.]+", cell))
         scale = 100 if "%" in cell else 1
-        for shown, true in ((mean, np.mean(values)), (low, found.low), (high, found.high)):
-            assert shown == pytest.approx(scale * true, abs=0.5 if scale == 100 else 0.005 * max(true, 1))
-    written = json.loads((place / "reports/report/metrics.json").read_text())
+        for number, true in ((mean, np.mean(values)), (low, expected.low), (high, expected.high)):
+            assert number == pytest.approx(scale * true, abs=0.5 if scale == 100 else 0.005 * max(true, 1))
+    written = json.loads((folder / "reports/report/metrics.json").read_text())
     assert written["rect_basic_flip_rate"] == np.mean(wanted["flipped"])
-    assert written["bytes"] == (place / "reports/report/report.html").stat().st_size
+    assert written["bytes"] == (folder / "reports/report/report.html").stat().st_size
     assert written["explanations"] == written["shown"] == 6
 
 
-def test_frequent_changes(text: str, place: Path, records: list[Explanation]) -> None:
+def test_frequent_changes(text: str, folder: Path, records: list[Explanation]) -> None:
     """Only flips count; shares are of explanations, not of changes."""
-    some = [dataclasses.replace(each, from_class="not stop", to_class="stop") for each in records[:4]]
-    flags = [(True, (CAR,)), (True, (CAR, LIGHT, LIGHT)), (True, (LIGHT,)), (False, (CAR,))]
-    some = [
-        dataclasses.replace(each, attribute=f"stop{number}", flipped=flag, objects=told)
-        for number, (each, (flag, told)) in enumerate(zip(some, flags, strict=True))
-    ]
-    write(some)
-    page = Page(made())
+    changes = [(True, (CAR,)), (True, (CAR, LIGHT, LIGHT)), (True, (LIGHT,)), (False, (CAR,))]
+    question = {"from_class": "not stop", "to_class": "stop"}
+    write(
+        [
+            dataclasses.replace(record, attribute=f"stop{number}", flipped=flipped, objects=objects, **question)
+            for number, (record, (flipped, objects)) in enumerate(zip(records, changes, strict=False))
+        ]
+    )
+    page = Page(render_page())
     sentence = next(each["text"] for each in page.all("p", "sentence"))
     assert sentence == (
         "To make the model say “stop”: light turned green in 67%, vehicle ahead removed in 67% of 3 counterfactuals."
@@ -239,30 +238,30 @@ def test_measures_are_shown_with_their_intervals(text: str) -> None:
     assert any(each["text"] == "valid0.91 [0.85, 0.96] (n = 200)" for each in page.all("tr"))
 
 
-def test_gallery_is_limited_but_figures_count_all_images(place: Path, records: list[Explanation]) -> None:
+def test_gallery_is_limited_but_figures_count_all_images(folder: Path, records: list[Explanation]) -> None:
     write(records)
-    page = Page(made(1))
+    page = Page(render_page(1))
     assert len(page.all("article")) == 2
     assert any("6 explanations of 3 images" in each["text"] for each in page.all("th"))
 
 
-def test_missing_results_are_listed_with_their_commands(place: Path, records: list[Explanation]) -> None:
+def test_missing_results_are_listed_with_their_commands(folder: Path, records: list[Explanation]) -> None:
     with pytest.raises(BlobexError, match=r"dvc repro explain"):
-        made()
+        render_page()
     assert not Path("reports/report").exists()
     write(records)
-    lines = [each["text"] for each in Page(made()).all("li")]
+    lines = [each["text"] for each in Page(render_page()).all("li")]
     assert "explanations of square, basic: run `dvc repro explain@square-basic`" in lines
     assert "measures of truth, rect: run `dvc repro truth@rect`" in lines
     Path("reports/evaluate/rect").mkdir(parents=True)
     Path("reports/evaluate/rect/metrics.json").write_text("{")
     with pytest.raises(BlobexError, match=r"evaluate/rect/metrics.json is damaged"):
-        made()
+        render_page()
 
 
-def test_page_is_reproducible(text: str, place: Path, records: list[Explanation]) -> None:
+def test_page_is_reproducible(text: str, folder: Path, records: list[Explanation]) -> None:
     write(records)
-    assert made() == made()
+    assert render_page() == render_page()
 
 
 def test_small_images_are_stored_losslessly() -> None:

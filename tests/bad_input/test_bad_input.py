@@ -70,7 +70,7 @@ def test_what_a_data_set_lacks_is_listed(world: Path, tmp_path: Path, capsys: py
     assert run("blobex data", folder) == (1, "")
     printed = capsys.readouterr()
     assert "bdd100k_drivable_labels_trainval.zip" in printed.out and printed.out.count("\n") == 1
-    assert printed.err == "blobex: data/scenes lacks 1 of 9 parts: unpack what is listed\n"
+    assert printed.err == "blobex: data/scenes lacks 1 of 9 parts: unpack those listed above\n"
 
 
 def test_odd_names_of_photos_are_fine(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

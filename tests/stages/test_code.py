@@ -4,11 +4,13 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from imports import PACKAGE, ROOT
 from worlds.project_copy import copy_project, dvc, refresh_code
 
 from blobex.core.code_state import LEFT_OUT, describe_stage
 
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 CLEAN = "Data and pipelines are up to date."
 LOADED = "import sys, blobex.stages.truth; print(*(getattr(each, '__file__', 0) for each in sys.modules.values()))"
 
@@ -26,6 +28,12 @@ def test_every_module_that_python_loads_is_described():
     left_out.add(PACKAGE / "core" / "processes.py")  # imported by tracking only
     described = {ROOT / line.split()[0] for line in describe_stage("truth").splitlines()}
     assert PACKAGE / "layout" / "splat.py" in paths and paths - left_out <= described
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_committed_code_files_are_up_to_date(stage):
+    text = (ROOT / "code" / f"{stage}.txt").read_text(encoding="utf-8")
+    assert text == describe_stage(stage), "run `make code` and commit code/"
 
 
 @pytest.mark.slow

@@ -31,7 +31,11 @@ class _Iterate:
 
 @dataclass(frozen=True)
 class GradientSearch:
-    """Minimisation of target loss + lambda_prox * distance for P problems, `assignment.count` layouts each."""
+    """Minimisation of the search loss by Adam for P problems, `assignment.count` layouts each.
+
+    The loss of a layout b from start b0 is target loss + lambda_prox * sum over keys of lambda_key * mean |b - b0|;
+    with several counterfactuals that flip, ENTROPY_WEIGHT * entropy of the assignment is added.
+    """
 
     problems: Problems
     context: SearchContext

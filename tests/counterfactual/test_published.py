@@ -1,29 +1,19 @@
-"""The published inversion and search against plain loops, one problem at a time, with torch's Adam."""
+"""The published search against a plain loop over single problems."""
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from worlds.linear_world import BLOBS, LAMBDA_KEY, MeanAbsolute, decide, layouts, networks, opposite, render_all
-from worlds.tiny_networks import random_layout
+from worlds.linear_world import BLOBS, LAMBDA_KEY, adam_over, decide, layouts, networks, opposite, render_all
 
 from blobex.counterfactual import published
 from blobex.counterfactual.masks import build_masks
 from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.published import search_published
 from blobex.counterfactual.target import ClassTarget
-from blobex.inversion.published import invert_published
 from blobex.layout.blobs import KEYS, BlobLayout
-from blobex.layout.published_splat import splat_by_solver
-from blobex.layout.splat import splat
-from blobex.optim.networks import Networks
-from blobex.optim.published import draw_blobs
 
 ALL = build_masks(BLOBS, KEYS, None, background=True)
-
-
-def adam_over(free: dict[str, Tensor], rate: float, size_rate: float) -> torch.optim.Adam:
-    return torch.optim.Adam([{"params": [free[key]], "lr": size_rate if key == "sizes" else rate} for key in KEYS])
 
 
 def with_unread_size(sizes: Tensor, start: Tensor) -> Tensor:
@@ -87,81 +77,3 @@ def test_search_supports_classes() -> None:
     problems = Problems.of(render_all(start), start, torch.arange(2), target, ALL, LAMBDA_KEY)
     result = search_published(problems, networks(render_all))
     assert torch.equal(result.flipped, decide(result.image).argmax(1) == 1) and result.flipped.all()
-
-
-def render_sums(layout: BlobLayout) -> Tensor:
-    """Render 2x2 images whose pixels are four different weighted sums of the layout."""
-    weights = [torch.linspace(-1, 1, tensor[0].numel()).roll(1) for _, tensor in layout.items()]
-    sums = torch.stack([(t.flatten(1) * w).sum(1) for (_, t), w in zip(layout.items(), weights, strict=True)], dim=1)
-    return torch.stack([sums[:, :4], sums[:, 1:5], sums[:, 2:]], dim=1).unflatten(2, (2, 2))
-
-
-def features(images: Tensor) -> Tensor:
-    return images.flatten(1)[:, :5]
-
-
-def encode(images: Tensor) -> BlobLayout:
-    return layouts(len(images)).map(lambda tensor: tensor + images.mean())
-
-
-def world() -> Networks:
-    return Networks(render_sums, lambda layout: splat(layout, 2, 2), encode, features, features, MeanAbsolute())
-
-
-def plain_inversion(image: Tensor, start: BlobLayout) -> BlobLayout:
-    free = {key: tensor.clone().requires_grad_() for key, tensor in start.items()}
-    adam = adam_over(free, 0.02, 0.04)
-    schedule = torch.optim.lr_scheduler.StepLR(adam, 100, 0.5)
-    for _ in range(400):
-        rendered = render_sums(BlobLayout(**free))
-        difference = rendered - image
-        loss = difference.abs().mean() + 0.1 * difference.square().mean()
-        loss = loss + 0.1 * (features(rendered) - features(image)).square().mean()
-        for key in KEYS:
-            moved = (free[key] - getattr(start, key)).square()
-            loss = loss + 0.1 * (moved[:, 1:] if key == "sizes" else moved).mean()
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-        schedule.step()
-    return BlobLayout(**free).detach()
-
-
-def test_inversion_is_the_published_loop() -> None:
-    images = torch.rand(3, 3, 2, 2, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    encoded = world().encode(images)
-    result = invert_published(images, world())
-    for number in range(3):
-        expected = plain_inversion(images[[number]], encoded[[number]])
-        for key, tensor in expected.items():
-            torch.testing.assert_close(getattr(result.layout, key)[[number]], tensor, rtol=0, atol=1e-5)
-    assert result.step.tolist() == [400] * 3
-    assert (result.loss < result.encoder_loss).all()
-    assert torch.equal(result.image, render_sums(result.layout))
-
-
-@pytest.mark.parametrize(("height", "width"), [(16, 16), (16, 32), (8, 32)])
-def test_solver_equals_the_closed_form(height: int, width: int) -> None:
-    layout = random_layout(3, 5, 2)
-    leaves = {key: [tensor.clone().requires_grad_() for _ in range(2)] for key, tensor in layout.items()}
-    maps = [
-        function(BlobLayout(**{key: both[number] for key, both in leaves.items()}), height, width)
-        for number, function in enumerate((splat, splat_by_solver))
-    ]
-    torch.testing.assert_close(maps[0], maps[1], rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(maps[1].sum(1), torch.ones(3, height, width, dtype=torch.float64))
-    weight = torch.rand(maps[0].shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    for number in range(2):
-        (maps[number] * weight).sum().backward()
-    for key in ("xs", "ys", "covs", "sizes"):
-        torch.testing.assert_close(leaves[key][0].grad, leaves[key][1].grad, rtol=1e-8, atol=1e-10)
-
-
-def test_each_blob_is_drawn_in_its_own_colour() -> None:
-    layout = random_layout(2, 3, 2, dtype=torch.float32)
-    image = draw_blobs(layout, 8, 16)
-    assert image.shape == (2, 3, 8, 16) and (image >= 0).all() and (image <= 1).all()
-    assert torch.equal(image, draw_blobs(layout, 8, 16))
-    hidden = layout.replace({"sizes": torch.full_like(layout.sizes, -99.0)})
-    background = draw_blobs(hidden, 8, 16)
-    torch.testing.assert_close(background, background[:1, :, :1, :1].expand_as(background))

@@ -99,6 +99,11 @@ def opposite(
     return index, AttributeTarget(column, decision(queries)[index, column] <= 0)
 
 
+def adam_over(leaves: dict[str, Tensor], rate: float, size_rate: float) -> torch.optim.Adam:
+    """Return torch's Adam over one tensor per key; `sizes` has its own learning rate."""
+    return torch.optim.Adam([{"params": [leaves[key]], "lr": size_rate if key == "sizes" else rate} for key in KEYS])
+
+
 def shifted(boundary: float) -> Callable[[Tensor], Tensor]:
     """Return `decide` with the boundary of the first attribute elsewhere."""
     return lambda images: decide(images + (0.5 - boundary))

@@ -46,11 +46,7 @@ class Card:
 
 
 def read_card(path: Path) -> Card:
-    """Read a card.
-
-    Raises:
-        BlobexError: if the file cannot be read or holds no valid card; the message names the key.
-    """
+    """Read a card; BlobexError, which names the key, if the file cannot be read or holds no valid card."""
     try:
         tree = read_yaml(path)
     except (OSError, ValueError) as error:

@@ -40,9 +40,7 @@ class Input:
     """Input of a model: images of `height` x `width` with colours (c - mean) / std, where c is 0 to 1.
 
     A single size sets the other in proportion; without sizes images keep theirs. The default is [-1,1], unchanged.
-
-    Raises:
-        BlobexError: if a size is below 1, mean or std have not three numbers, or a std is not above 0.
+    Raises BlobexError if a size is below 1, mean or std have not three numbers, or a std is not above 0.
     """
 
     height: int | None = None
@@ -104,11 +102,7 @@ def frozen_eval(decision: Decision) -> Iterator[Decision]:
 
 
 def output_index(decision: Decision, name: str | int) -> int:
-    """Return the index of an output, given by name or index.
-
-    Raises:
-        BlobexError: if there is no such output, or several have this name.
-    """
+    """Return the index of an output, given by name or index; BlobexError if none or several have this name."""
     indices = [index for index, output in enumerate(decision.outputs) if output == str(name)]
     if len(indices) > 1:
         raise BlobexError(f"{decision.name} has {len(indices)} outputs {name!r}: give a number, {_listed(indices)}")

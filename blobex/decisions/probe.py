@@ -24,12 +24,8 @@ def decide(
 ) -> Decision:
     """Build the Decision of a model and check it as `check` does.
 
-    Args:
-        source: Model.
-        kind: Kind of the model. None: the source's, or segmentation if the output has four dimensions, classes if it
-            has several values, attributes if it has one.
-        outputs: Names of the outputs. None: the source's, or "0", "1", ...
-        size, device: Images to try the model with.
+    Without a `kind` it is the source's, or segmentation if the output has four dimensions, classes if it has several
+    values, attributes if it has one. Without `outputs` the names are the source's, or "0", "1", ...
     """
     kind = kind or source.kind or _guess(source, size, device)
     decision = decision_of(source, kind, ())

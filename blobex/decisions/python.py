@@ -16,10 +16,8 @@ from blobex.decisions.decision import Decision
 def python_object(reference: str, folder: Path) -> Decision | Callable[..., Any]:
     """Import `package.module:name`: a Decision, a module, or a function of images to logits.
 
-    Python looks in `folder`, then in the current folder, then as usual.
-
-    Raises:
-        BlobexError: if there is no such object, its code fails, or it is a class or cannot be called.
+    Python looks in `folder`, then in the current folder, then as usual. Raises BlobexError if there is no such object,
+    its code fails, or it is a class or cannot be called.
     """
     module_name, _, name = reference.partition(":")
     with _search_first(folder, Path.cwd()):

@@ -36,10 +36,8 @@ def source_of(model: Callable[[Tensor], Any], name: str | None = None) -> Source
 
     Features are those of its method `features`, or the input of the last linear layer of torchvision's classifiers.
     Modules stay where they are: images are moved to the device and dtype of their parameters. An exported program gets
-    images of the size, and batches of the sizes, for which it was exported.
-
-    Raises:
-        BlobexError: if `model` is a class or cannot be called.
+    images of the size, and batches of the sizes, for which it was exported. Raises BlobexError if `model` is a class or
+    cannot be called.
     """
     if isinstance(model, type) or not callable(model):
         raise BlobexError(f"{name or model!r} is no model: give a module or a function, not a class or a value")
@@ -70,12 +68,8 @@ def from_callable(
 ) -> Decision:
     """Build the Decision of a module or any other callable, without probing it.
 
-    Args:
-        model: Images, prepared as `input` says, to logits: a tensor, or the item "out" or "logits" of the output. The
-            logits of a segmentation may have any size.
-        kind, outputs: Kind of the model, and one name per logit.
-        input: Input of the model; by default that of `source_of`.
-        name: Name of the model in messages.
+    The model maps images, prepared as `input` says, to logits: a tensor, or the item "out" or "logits" of its output,
+    of any size for a segmentation. `outputs` are names, one per logit; `name` is that of the model in messages.
     """
     source = source_of(model, name)
     return decision_of(dataclasses.replace(source, input=input or source.input), kind, tuple(outputs))

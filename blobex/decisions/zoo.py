@@ -34,10 +34,7 @@ def zoo_source(reference: str, folder: Path, device: torch.device) -> Source:
 
     The state dict gives the number of classes. Mean, std and names of classes are those of torchvision's own weights,
     and so is the input size: classifiers read the whole image stretched to the size of their crop, segmentation models
-    images of the given height.
-
-    Raises:
-        BlobexError: if the model is unknown, or the file is missing, damaged or of another model.
+    images of the given height. Raises BlobexError if the model is unknown, or the file missing, damaged or of another.
     """
     _, _, rest = reference.partition(":")
     model_name, _, file = rest.partition(":")

@@ -10,9 +10,7 @@ from blobex.core.errors import BlobexError
 def feature_sets(*sets: Tensor, least: int) -> list[Tensor]:
     """Convert feature sets (N,D) to float64 and check that they can be compared; N may differ.
 
-    Raises:
-        BlobexError: if a set is no matrix, the sets differ in D, a set has fewer than `least` rows, or a feature is not
-            finite.
+    Raises BlobexError if the sets differ in D, one has fewer than `least` rows, or a feature is not finite.
 
     >>> import torch
     >>> [features.dtype for features in feature_sets(torch.zeros(3, 2), torch.zeros(4, 2), least=3)]

@@ -11,7 +11,15 @@ from blobex.config.data import Data, ImageSize, ImageSizes, Run, Scenes
 from blobex.config.evaluation import Bench, Evaluate, Report, Truth
 from blobex.config.explain import Explain, Invert, Search
 from blobex.config.sweeps import SweepCf, SweepEncoder, SweepInvert
-from blobex.config.training import Blobgan, BlobganPretrain, Decision, Encoder, EncoderPretrain, FidStats, Parser
+from blobex.config.training import (
+    Blobgan,
+    BlobganPretrain,
+    DecisionParams,
+    EncoderParams,
+    EncoderPretrain,
+    FidStats,
+    ParserParams,
+)
 from blobex.config.value_types import SECTION
 from blobex.core.errors import BlobexError
 
@@ -24,13 +32,13 @@ class Params:
     data: Data
     setups: ImageSizes
     scenes: Scenes
-    parser: Parser
-    decision: Decision
+    parser: ParserParams
+    decision: DecisionParams
     fid_stats: FidStats
     blobgan_pretrain: BlobganPretrain
     blobgan: Blobgan
     encoder_pretrain: EncoderPretrain
-    encoder: Encoder
+    encoder: EncoderParams
     search: Search
     invert: Invert
     explain: Explain

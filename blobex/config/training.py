@@ -44,7 +44,7 @@ class Training:
 
 
 @dataclass(frozen=True, config=SECTION)
-class Parser:
+class ParserParams:
     """Parser: the network that segments and detects objects."""
 
     channels: list[Width] = Field(strict=True, description="widths of the encoder's levels, finest first")
@@ -52,7 +52,7 @@ class Parser:
 
 
 @dataclass(frozen=True, config=SECTION)
-class Decision:
+class DecisionParams:
     """Decision models to explain."""
 
     variants: Names[Literal["plain", "biased", "night", "verge"]] = Field(description="decision rules to learn")
@@ -159,7 +159,7 @@ class GeneratedWeights(RealWeights):
 
 
 @dataclass(frozen=True, config=SECTION)
-class Encoder:
+class EncoderParams:
     """Training of the encoder on real and generated images."""
 
     training: Training = Field(description="training of the encoder")

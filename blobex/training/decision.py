@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blobex.config.data import ImageSize
-from blobex.config.training import Decision as DecisionParams
+from blobex.config.training import DecisionParams
 from blobex.datasets.datamodule import DecisionSet, batch_indices, checksum
 from blobex.datasets.images import to_float
 from blobex.networks.decision import DecisionModel

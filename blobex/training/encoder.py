@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blobex.config.data import ImageSize
-from blobex.config.training import Encoder as EncoderParams
-from blobex.config.training import EncoderPretrain, GeneratedWeights, RealWeights, Training
+from blobex.config.training import EncoderParams, EncoderPretrain, RealWeights, Training
 from blobex.datasets.images import to_float
 from blobex.layout.blobs import blob_distance
 from blobex.networks.blobgan import BlobGAN
@@ -150,7 +149,7 @@ class EncoderModule(_EncoderModule):
         self.record(generated_loss=loss, blob_loss=blobs)
         return loss + weights.blobs * blobs
 
-    def image_loss(self, images: Tensor, reconstruction: Tensor, weights: RealWeights | GeneratedWeights) -> Tensor:
+    def image_loss(self, images: Tensor, reconstruction: Tensor, weights: RealWeights) -> Tensor:
         """Return the weighted sum of four distances between images; a distance of weight 0 is not computed."""
         loss = torch.zeros((), device=self.device)
         if weights.perceptual:

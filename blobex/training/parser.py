@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics.detection import PanopticQuality
 
 from blobex.config.data import ImageSize
-from blobex.config.training import Parser as ParserParams
+from blobex.config.training import ParserParams
 from blobex.datasets.datamodule import NO_BOX, DetectionSet, SegmentationSet, batch_indices, checksum
 from blobex.datasets.images import to_float
 from blobex.networks.parser import FIRST_THING, Parser, detections, panoptic

@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 
 from blobex.config.data import ImageSize, Run
-from blobex.config.training import Checkpoints, Decision, Resume, Training
+from blobex.config.training import Checkpoints, DecisionParams, Resume, Training
 from blobex.core.errors import BlobexError
 from blobex.datasets.datamodule import DecisionSet
 from blobex.datasets.images import to_float
@@ -23,7 +23,7 @@ from blobex.training.fit import fit
 
 SETUP = ImageSize(height=32, aspect_ratio=1)
 RUN = Run(0, "cpu", 1, "float32", "pictures", tracking_uri="none", artifacts=None, s3_endpoint=None)
-PARAMS = Decision(
+PARAMS = DecisionParams(
     variants=["plain"],
     architecture="densenet_small",
     training=Training(

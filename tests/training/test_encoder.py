@@ -271,7 +271,7 @@ def test_phase_2_real_loss_compares_images_only(params, blobgan):
 
 def test_terms_of_weight_0_are_not_computed(params, blobgan):
     def refuse(image):
-        raise AssertionError("not wanted")
+        raise AssertionError("it must not be called")
 
     nothing = {"perceptual": 0.0, "l1": 0.0, "l2": 0.0, "decision": 0.0}
     module = phase_2(params, blobgan, Stub(), LossNetworks(None, refuse), nothing, {**nothing, "blobs": 1.0})

@@ -102,8 +102,8 @@ def test_average_follows_the_generator(watched, params):
         seen = 4 * (step + 1)
         keep = 2 ** (-4 / min(params.ema_half_life_images, seen / 20))
         expected = [keep * old + (1 - keep) * new.double() for old, new in zip(expected, weights, strict=True)]
-        for average, wanted in zip(averages, expected, strict=True):
-            torch.testing.assert_close(average.double(), wanted, rtol=1e-4, atol=1e-6)
+        for average, target in zip(averages, expected, strict=True):
+            torch.testing.assert_close(average.double(), target, rtol=1e-4, atol=1e-6)
 
 
 def test_stopped_and_resumed_equals_unbroken(params, tmp_path):

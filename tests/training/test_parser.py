@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from blobex.config.data import ImageSize, Run
-from blobex.config.training import Checkpoints, Resume, Training
-from blobex.config.training import Parser as ParserParams
+from blobex.config.training import Checkpoints, ParserParams, Resume, Training
 from blobex.core.errors import BlobexError
 from blobex.datasets.datamodule import NO_BOX, DetectionSet, SegmentationSet
 from blobex.networks import weights

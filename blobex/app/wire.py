@@ -116,6 +116,7 @@ def _refuse(name: str) -> NoReturn:
 
 
 def shortened(text: str) -> str:
+    """Cut a message to MAX_MESSAGE letters."""
     return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE - 4]} ..."
 
 

@@ -30,6 +30,7 @@ class BlobChange:
 
     @property
     def name(self) -> str:
+        """Name of the blob, such as "blob 3" or "background"."""
         return "background" if self.blob is None else f"blob {self.blob}"
 
     @property
@@ -41,6 +42,7 @@ class BlobChange:
         return f"{self.name} {', '.join(parts) if parts else 'hardly changed'}"
 
     def as_dict(self) -> dict[str, Any]:
+        """Convert to JSON."""
         return asdict(self) | {"keys": list(self.keys), "words": self.words}
 
     def _shift(self) -> str:

@@ -69,8 +69,8 @@ def photo() -> np.ndarray:
 def scene(client: TestClient, photo: np.ndarray) -> Json:
     """The photo as the page gets it."""
     response = client.post("/api/photo?name=my/photo.png&decision=plain", content=png(photo))
-    *told, last = map(json.loads, response.text.splitlines())
-    assert response.status_code == 200 and all(set(each) == {"step", "of", "picture"} for each in told)
+    *progress, last = map(json.loads, response.text.splitlines())
+    assert response.status_code == 200 and all(set(event) == {"step", "of", "picture"} for event in progress)
     found: Json = last["result"]["scene"]
     return found | {"decision": "plain"}
 
@@ -208,9 +208,9 @@ def test_an_edited_scene_is_explained_as_drawn(client: TestClient, scene: Json) 
 
 
 def test_decision_models_are_chosen_by_name(client: TestClient) -> None:
-    told = client.get("/api/model").json()
-    assert told["decisions"] == ["plain", "biased"] and told["outputs"] == ["forward", "stop", "left", "right"]
-    assert (told["height"], told["width"], told["names"]) == (HEIGHT, WIDTH, ["blob 0", "blob 1", "blob 2"])
+    model = client.get("/api/model").json()
+    assert model["decisions"] == ["plain", "biased"] and model["outputs"] == ["forward", "stop", "left", "right"]
+    assert (model["height"], model["width"], model["names"]) == (HEIGHT, WIDTH, ["blob 0", "blob 1", "blob 2"])
     both = [client.post("/api/sample", json={"seed": 1, "decision": name}).json() for name in ("plain", "biased")]
     assert both[0]["drawing"]["picture"] == both[1]["drawing"]["picture"]
     assert both[0]["drawing"]["said"] != both[1]["drawing"]["said"]
@@ -276,9 +276,9 @@ def test_wrong_blobs_are_refused(client: TestClient, scene: Json, change: Json, 
 def check_refused(response: Any, status: int, message: str) -> None:
     """One sentence that says what is wrong, and nothing else."""
     assert response.status_code == status, response.text
-    told = response.json()
-    assert set(told) == {"error"} and message in told["error"], told
-    assert "\n" not in told["error"] and "Traceback" not in told["error"] and len(told["error"]) <= 300
+    content = response.json()
+    assert set(content) == {"error"} and message in content["error"], content
+    assert "\n" not in content["error"] and "Traceback" not in content["error"] and len(content["error"]) <= 300
 
 
 def test_invalid_json_is_refused(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -405,14 +405,14 @@ def test_a_port_in_use_is_reported(folder: Path) -> None:
 
 
 def test_the_command_listens_on_this_machine_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[object, ...]] = []
+    calls: list[tuple[object, ...]] = []
 
     def serve(*arguments: Any) -> None:
-        asked.append(arguments[:-1])
+        calls.append(arguments[:-1])
         arguments[-1](ADDRESS)
 
     monkeypatch.setattr(server, "serve", serve)
     plain = CliRunner().invoke(cli.app, ["app"])
     assert plain.stdout == f"open {ADDRESS} (Ctrl-C ends it)\n"
-    assert asked == [(None, "127.0.0.1", 7860, Path("models"), Path("params.yaml"), None, None)]
+    assert calls == [(None, "127.0.0.1", 7860, Path("models"), Path("params.yaml"), None, None)]
     assert "no password" in CliRunner().invoke(cli.app, ["app", "--host", "0.0.0.0"]).stdout

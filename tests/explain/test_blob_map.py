@@ -69,7 +69,7 @@ def test_legend_lists_labels_and_invisible_blobs() -> None:
     assert labelled.shape[0] > plain.shape[0] and labelled.shape[1] == plain.shape[1]
     seen = np.stack([scores[0] * 0 + 0.4, scores[1], scores[2], scores[3]])
     seen[2] = 0.5  # now blob 1 paints the middle
-    assert blob_map(GREY, seen, centres, GREY).shape[0] < plain.shape[0]  # nothing is told any more
+    assert blob_map(GREY, seen, centres, GREY).shape[0] < plain.shape[0]  # all blobs are visible: no note
 
 
 def test_other_blobs_fade_and_the_region_is_outlined() -> None:

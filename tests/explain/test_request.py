@@ -58,14 +58,14 @@ def test_a_plan_takes_open_values_from_the_parameters() -> None:
     assert not named.photo and named.gate.action == "skip"
     assert plan(Request(variant="diverse")).variant == explain.diverse
     assert plan(Request(blobs=[1], background=True)).variant.background
-    for request, told in (
+    for request, message in (
         (Request(variant="odd"), "unknown variant 'odd': choose from basic, targeted, diverse"),
         (Request(count=0), r"explain\.basic\.count is 0"),
         (Request(compose="collage"), r"explain\.compose is 'collage'"),
         (Request(gate="hope"), r"explain\.gate\.action is 'hope'"),
         (Request(keys=["colour"]), "unknown key 'colour'"),
     ):
-        with pytest.raises(BlobexError, match=told):
+        with pytest.raises(BlobexError, match=message):
             plan(request)
 
 

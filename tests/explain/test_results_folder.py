@@ -92,13 +92,15 @@ def test_an_interrupted_run_continues_to_the_same_results(
         patch.setattr(ResultsFolder, "write", stopped)
         explainer().explain(road_images(8), Request(["stop"]), Output(tmp_path / "broken", gif=True))
     assert len(list((tmp_path / "broken").rglob("record.json"))) == len(calls) == stop_at
-    asked = []
+    inverted = []
     inner = Explainer.invert
     monkeypatch.setattr(
-        Explainer, "invert", lambda self, queries, *rest: (asked.append(len(queries)), inner(self, queries, *rest))[1]
+        Explainer,
+        "invert",
+        lambda self, queries, *rest: (inverted.append(len(queries)), inner(self, queries, *rest))[1],
     )
     again = explainer().explain(road_images(8), Request(["stop"]), Output(tmp_path / "broken", gif=True))
-    assert sum(asked) == 8 - len(calls)  # what was known is not searched again
+    assert sum(inverted) == 8 - len(calls)  # finished images are not inverted again
     assert tree(tmp_path / "broken") == tree(tmp_path / "whole")
     same(again, whole)
 
@@ -183,9 +185,9 @@ def test_another_input_or_meaning_of_the_model_is_another_setting(tmp_path: Path
 
 def test_other_files_are_never_removed(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    for out, told in ((".", r"thesis\.tex"), ("thesis.tex", "is a file"), ("thesis.tex/out", "cannot write")):
+    for out, message in ((".", r"thesis\.tex"), ("thesis.tex", "is a file"), ("thesis.tex/out", "cannot write")):
         for replace in (False, True):
-            with pytest.raises(BlobexError, match=told):
+            with pytest.raises(BlobexError, match=message):
                 ResultsFolder.open(Output(tmp_path / out, replace=replace), SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 

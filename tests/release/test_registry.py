@@ -79,9 +79,9 @@ def test_training_runs_are_found_by_their_weights(client):
         with tracking.run(params, "decision", "rect", variant=variant) as tracker:
             tracker.log_artifact(Path("models/decision/rect", weights, "weights.safetensors"))
             ids.append(tracker.run_id)
-    found = registry.training_runs(client, contents)
-    assert {name: run.run_id for name, run in found.items()} == {"decision plain": ids[0], "decision biased": ids[1]}
-    assert all(0 <= run.minutes < 1 for run in found.values())
+    runs = registry.training_runs(client, contents)
+    assert {name: run.run_id for name, run in runs.items()} == {"decision plain": ids[0], "decision biased": ids[1]}
+    assert all(0 <= run.minutes < 1 for run in runs.values())
     client.create_registered_model("decision-rect-plain")
     for run_id in (ids[2], ids[0], ids[2]):
         client.create_model_version("decision-rect-plain", "file:///nowhere", run_id)

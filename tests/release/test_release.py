@@ -153,6 +153,7 @@ def test_card_holds_trainings_and_data(example):
     assert table_rows(card, "blobex-rect")[2][2] == "trained with blobex; MLflow has no run with these weights"
 
 
+@pytest.mark.slow
 def test_imported_weights_are_named_in_the_card(project):
     provenance = {"file": "published.ckpt", "sha256": "ab" * 32}
     (project / "models/blobgan/rect/provenance.yaml").write_text(yaml.safe_dump(provenance))
@@ -198,6 +199,7 @@ def test_nothing_is_released_if_something_does_not_fit(project, example, monkeyp
     assert content(project / "models/release/rect") == before
 
 
+@pytest.mark.slow
 def test_networks_must_be_trained_on_each_other(project, monkeypatch, capsys):
     other = randomise(load_blobgan(Path("models/blobgan/rect")), 7)
     weights.save(Path("models/blobgan/rect"), "blobgan", other.config(), other)
@@ -252,9 +254,9 @@ def test_without_mlflow(project, monkeypatch, capsys, option):
     if option == "--no-register":
         spoil_params("run", "tracking_uri", "sqlite:///mlruns/mlflow.db")
     code, out, _ = call(monkeypatch, capsys, *([option] if option == "--no-register" else []))
-    found = content(project / "models/release/rect").values()
+    files = content(project / "models/release/rect").values()
     lines = out.splitlines()
-    assert code == 0 and lines[0].endswith(f": {len(found)} files, {sum(map(len, found)) / 1e6:.1f} MB")
+    assert code == 0 and lines[0].endswith(f": {len(files)} files, {sum(map(len, files)) / 1e6:.1f} MB")
     assert lines[2] == "  not registered in MLflow" and "decision night" in lines[1] and "truth" in lines[1]
     assert not (project / "mlruns").exists()
 

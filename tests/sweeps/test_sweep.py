@@ -4,34 +4,20 @@ import csv
 import dataclasses
 import json
 import math
-import os
 import random
-import signal
-import subprocess
 import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
-from chaos_sweep import disturbed
-from optuna.trial import TrialState, create_trial
-from worlds.profiles import params_text, profile_params
-from worlds.tiny_sweep import INSTANCES, FormulaTask, command, opened, params, process_id, repeats, swept
+from optuna.trial import TrialState
+from worlds.profiles import params_text
+from worlds.tiny_sweep import INSTANCES, FormulaTask, opened, params, swept
 
-from blobex.config.read import load_params
-from blobex.config.sweeps import Range
-from blobex.config.write import replace_values
 from blobex.core.errors import BlobexError
-from blobex.core.processes import this_process
-from blobex.sweeps import launch, space
-from blobex.sweeps.best import apply
-from blobex.sweeps.plots import history, on_front, pareto
-from blobex.sweeps.storage import TRIES
-from blobex.sweeps.study import recover
+from blobex.sweeps import launch
 from blobex.sweeps.sweep import sweep
-from blobex.sweeps.trials import best_trial, failure
+from blobex.sweeps.trials import best_trial
 from blobex.sweeps.worker import SUPERVISOR, work
 from blobex.tracking import store as mlflow_store
 
@@ -201,125 +187,6 @@ def test_samplers_learn(tmp_path, name):
     assert np.median(last) < np.median(first)
 
 
-def test_plots_of_objectives_by_two(tmp_path):
-    values = params()
-    task = FormulaTask(values.sweep_cf)
-    study, _ = swept(tmp_path, 3, task, values)
-    panels = [(each.get_xlabel(), each.get_ylabel()) for each in pareto(study.trials(), task, {}).axes]
-    assert panels == [("flip_rate", "perceptual"), ("seconds", "perceptual")]
-    task.directions = {"flip_rate": "maximize", "seconds": "minimize"}
-    axes = pareto(study.trials(), task, {}).axes
-    assert len(axes) == 1 and (axes[0].get_xlabel(), axes[0].get_ylabel()) == ("flip_rate", "seconds")
-
-
-def test_plots_call_no_stopped_trial_the_best():
-    def tried(number, steps, loss, stopped=None):
-        attributes = {
-            "settings": {"steps": steps, "learning_rate": 0.1 * steps},
-            "loss": loss,
-            "stopped_after": stopped,
-        }
-        found = create_trial(value=loss, user_attrs=attributes)
-        found.number = number
-        return found
-
-    trials = [tried(0, 10, 0.5), tried(1, 20, 0.1, stopped=4), tried(2, 30, 0.3), tried(3, 40, 0.4)]
-    points = [point for dots in history(trials).axes[0].collections for point in dots.get_offsets().tolist()]
-    assert sorted(points) == [[0, 0.5], [1, 0.3], [2, 0.3], [3, 0.4]]
-
-
-def test_front():
-    costs = np.array([[0, 3], [1, 1], [3, 0], [2, 2], [1, 1]])
-    assert on_front(costs).tolist() == [True, True, True, False, True]
-
-
-def test_ranges():
-    wide = space.widened({"a": Range(1, 2, True, False)}, {"x": {"a": 0}, "y": {"a": 5}})
-    assert wide["a"] == Range(1, 5, True, False)
-    assert space.clamped({"a": Range(1, 5, True, True)}, {"a": 0, "b": 3}) == {"a": 1}
-    assert space.from_json(json.loads(json.dumps(space.to_json(wide)))) == wide
-    for bad, message in (
-        ({"a": Range(2, 1, False, False)}, "low must be below high"),
-        ({"a": Range(0, 1, True, False)}, "above 0"),
-        ({"a": Range(0.5, 1, True, True)}, "whole numbers"),
-        ({"travel": Range(1, 2, True, False), "learning_rate": Range(1, 2, True, False)}, "leave learning_rate out"),
-        ({}, "empty"),
-    ):
-        with pytest.raises(BlobexError, match=message):
-            space.checked(bad, "sweep_cf")
-
-
-def test_apply_changes_the_numbers_and_nothing_else(tmp_path):
-    path, best = tmp_path / "params.yaml", tmp_path / "best.yaml"
-    text, smoke = params_text("smoke"), profile_params("smoke")
-    path.write_text(text)
-    values = {"explain.rect.learning_rate": 1e-05, "explain.rect.steps": 33, "explain.rect.lambda_key.xs": 7.5}
-    best.write_text(yaml.safe_dump({"values": values}))
-    changes = apply(best, path)
-    assert changes["explain.rect.steps"] == (smoke.explain.rect.steps, 33)
-    setup = load_params(path).explain.rect
-    assert (setup.learning_rate, setup.steps, setup.lambda_key["xs"]) == (1e-05, 33, 7.5)
-    changed = [(a, b) for a, b in zip(text.splitlines(), path.read_text().splitlines(), strict=True) if a != b]
-    assert len(changed) == 3 and all(a.partition("#")[1:] == b.partition("#")[1:] for a, b in changed)
-    assert load_params(path).explain.square == smoke.explain.square
-    before = path.read_text()
-    best.write_text(yaml.safe_dump({"values": {"explain.rect.steps": 0}}))
-    with pytest.raises(BlobexError, match=r"explain\.rect\.steps is 0"):
-        apply(best, path)
-    with pytest.raises(BlobexError, match=r"no key explain\.rect\.stride"):
-        replace_values(text, {"explain.rect.stride": 1})
-    with pytest.raises(BlobexError, match="run the sweep first"):
-        apply(tmp_path / "none.yaml", path)
-    assert path.read_text() == before
-
-
-def taken(study, worker):
-    """Leave a trial running, as if `worker` had taken it; None: killed before it noted its name."""
-    trial = study.study.ask()
-    for name, entry in study.space().items():
-        (trial.suggest_int if entry.whole else trial.suggest_float)(name, entry.low, entry.high, log=entry.log)
-    if worker is not None:
-        trial.set_user_attr("worker", worker)
-    return trial.number
-
-
-DEAD = this_process() + "0"  # a process of this machine that was started at another time
-
-
-@pytest.mark.parametrize("worker", [DEAD, None])
-def test_lost_trial_fails_with_its_reason_and_is_tried_again_once(tmp_path, worker):
-    values = params()
-    task = FormulaTask(values.sweep_cf)
-    study = opened(tmp_path, task)
-    taken(study, worker)
-    for _ in range(2):
-        recover(study)
-    work(study, task, values, 4)
-    lost, _, again, *_ = study.trials()
-    assert lost.state == TrialState.FAIL and "killed" in failure(lost)
-    assert repeats(study.trials()) == [lost.number] and again.user_attrs["name"] == "present"
-    assert again.params == lost.params and again.state == TrialState.COMPLETE
-    assert study.counted() == 4 and len(study.trials()) == 5
-
-
-@pytest.mark.parametrize("worker", [this_process(), "elsewhere 1 1"])
-def test_trial_of_a_living_worker_or_of_another_machine_goes_on(tmp_path, worker):
-    study = opened(tmp_path)
-    number = taken(study, worker)
-    recover(study)
-    assert study.trials()[number].state == TrialState.RUNNING and repeats(study.trials()) == []
-
-
-def test_trial_that_kills_every_worker_is_given_up(tmp_path):
-    study = opened(tmp_path)
-    for _ in range(3 * TRIES):
-        taken(study, None)
-        recover(study)
-    tries = [trial for trial in study.trials() if trial.user_attrs.get("name") == "present"]
-    assert len(tries) == TRIES and {trial.state for trial in tries} == {TrialState.FAIL}
-    assert study.counted() == 3  # two starting trials and a random one, each given up
-
-
 def test_torn_last_line_of_the_journal_is_cut_off(tmp_path):
     study, _ = swept(tmp_path, 3)
     with study.folder.journal.open("ab") as file:
@@ -364,31 +231,6 @@ def test_database_instead_of_a_file(tmp_path):
         opened(tmp_path, task, url="nonsense://x")
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Heartbeat of storage")
-def test_trial_of_a_machine_that_went_silent_is_tried_again(tmp_path, monkeypatch):
-    """Its process cannot be seen from here, but its heartbeat in the database stops."""
-    monkeypatch.setattr("blobex.sweeps.storage.HEARTBEAT", 1)
-    monkeypatch.setattr("blobex.sweeps.storage.GRACE", 2)
-    url, values = f"sqlite:///{tmp_path}/sweeps.db", params()
-    environment = os.environ | {"BLOBEX_STORAGE": url}
-    there = subprocess.Popen(command(tmp_path / "there", 1, 60.0), env=environment)
-    here = opened(tmp_path / "here", url=url)
-    (number,) = busy(here, 1)
-    os.kill(number, signal.SIGKILL)
-    there.wait()
-    (lost,) = here.study.get_trials(states=(TrialState.RUNNING,))
-    here.storage.set_trial_user_attr(lost._trial_id, "worker", "elsewhere 1 1")
-    recover(here)
-    assert here.trials()[lost.number].state == TrialState.RUNNING
-    time.sleep(3.5)
-    recover(here)
-    recover(here)
-    assert failure(here.trials()[lost.number]) == "its worker went silent" and repeats(here.trials()) == [lost.number]
-    work(here, FormulaTask(values.sweep_cf), values, 4)
-    assert here.counted() == 4 and {t.state for t in here.trials() if t.number != lost.number} == {TrialState.COMPLETE}
-
-
 def test_password_of_a_database_is_on_no_command_line(tmp_path, monkeypatch):
     """Everybody may read command lines; a process's environment is its owner's."""
     seen = []
@@ -428,67 +270,3 @@ def test_tracked_as_a_run_within_a_run(tmp_path):
     client.delete_run(parent.info.run_id)
     again, _ = swept(tmp_path / "a", 5, task, values)
     assert again.study.user_attrs["run_id"] != parent.info.run_id  # one that nobody deleted
-
-
-@pytest.mark.slow
-def test_killing_workers_and_the_sweep_loses_nothing(tmp_path):
-    """20 workers are killed at random moments; the sweep itself is killed too and called again."""
-    counts = disturbed(tmp_path, kills=20, seed=0)
-    assert counts.faults() == []
-    assert counts.kills == 20 and counts.sweeps >= 2
-    assert counts.lost >= 15  # a kill may come between two trials
-
-
-@pytest.mark.slow
-def test_trial_that_takes_too_much_memory_fails_with_its_reason(tmp_path):
-    """The system's way to say so is SIGKILL: whoever tries the published 200 steps gets it."""
-    study, compared = swept(tmp_path, 5, workers=2, deadly=200)
-    tries = [trial for trial in study.trials() if trial.user_attrs.get("name") == "published"]
-    assert len(tries) == TRIES and {trial.state for trial in tries} == {TrialState.FAIL}
-    assert all("killed" in failure(trial) and "memory" in failure(trial) for trial in tries)
-    assert set(compared["measures"]) == {"present", "best"}
-    done = [trial for trial in study.trials() if trial.state == TrialState.COMPLETE]
-    assert len(done) == 4 and study.counted() == 5
-    rows = list(csv.DictReader((tmp_path / "trials.csv").read_text().splitlines()))
-    assert [row["reason"] for row in rows if row["name"] == "published"] == [failure(trial) for trial in tries]
-
-
-def busy(study, count):
-    """Wait until `count` processes run a trial each; return their process ids."""
-    for _ in range(3000):  # a busy machine starts processes slowly
-        running = study.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        ids = {process_id(trial) for trial in running if "settings" in trial.user_attrs}
-        if len(ids) == count:
-            return ids
-        time.sleep(0.1)
-    raise AssertionError("no worker began a trial")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
-def test_interrupted_sweep_queues_its_trials_again(tmp_path, workers):
-    study = opened(tmp_path)
-    with subprocess.Popen(command(tmp_path, 20, 30.0, workers=workers), stderr=subprocess.DEVNULL) as process:
-        numbers = busy(study, workers)
-        process.terminate()
-        assert process.wait(timeout=60) != 0
-    assert not [number for number in numbers if Path(f"/proc/{number}").exists()]
-    states = [trial.state for trial in study.trials()]
-    assert TrialState.RUNNING not in states and study.counted() == 0
-    assert states.count(TrialState.WAITING) >= workers
-    names = {trial.user_attrs.get("name") for trial in study.trials() if trial.state == TrialState.WAITING}
-    assert {"present", "published"} <= names
-
-
-@pytest.mark.slow
-def test_workers_of_a_killed_sweep_end_after_their_trial(tmp_path):
-    study = opened(tmp_path)
-    with subprocess.Popen(command(tmp_path, 20, 3.0, workers=2)) as process:
-        numbers = busy(study, 2)
-        process.kill()
-    for _ in range(600):
-        if not [number for number in numbers if Path(f"/proc/{number}").exists()]:
-            break
-        time.sleep(0.1)
-    states = [trial.state for trial in study.trials()]
-    assert states == [TrialState.COMPLETE] * 2

@@ -18,7 +18,7 @@ from blobex.networks.layout_flow import LayoutFlow
 from blobex.networks.segment_encoder import StoredExamples
 from blobex.training.batches import in_batches, sample_batches
 from blobex.training.blobgan_pretrain import PaintModule
-from blobex.training.layout import LayoutModule
+from blobex.training.layout_flow import LayoutModule
 from blobex.training.step_module import Batch
 
 HELD_OUT = 512  # images that are only measured, or half of them if there are fewer

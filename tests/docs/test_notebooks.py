@@ -1,4 +1,4 @@
-"""The notebooks: what is stored of their last run, and that they run again from the stored weights."""
+"""Notebooks: their stored outputs, and their execution with the reference models."""
 
 import os
 import re
@@ -11,47 +11,47 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[2]
-STORED = sorted((ROOT / "notebooks").glob("*.ipynb"))
-LARGEST = 1_500_000  # bytes
-PLACE = re.compile(r"(?<![\w.-])/(home|root|tmp|work|var|opt|usr|mnt|Users)/")  # of the machine that ran it
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+MAX_BYTES = 1_500_000
+MACHINE_PATH = re.compile(r"(?<![\w.-])/(home|root|tmp|work|var|opt|usr|mnt|Users)/")
 
 
 def code_cells(path):
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
 
 
-def texts(output):
-    """What an output says, in any form but a picture."""
-    told = [output.get("text", ""), *output.get("traceback", [])]
-    return "\n".join(told + [str(each) for kind, each in output.get("data", {}).items() if "image" not in kind])
+def output_text(output):
+    """Return all text of an output, without its images."""
+    data = [str(value) for kind, value in output.get("data", {}).items() if "image" not in kind]
+    return "\n".join([output.get("text", ""), *output.get("traceback", []), *data])
 
 
-def pictures(cells):
-    """How many pictures each cell shows."""
+def image_counts(cells):
+    """Return the number of images in the outputs of each cell."""
     return [sum("image" in kind for output in cell.outputs for kind in output.get("data", {})) for cell in cells]
 
 
-def test_both_notebooks_are_stored():
-    assert [path.name for path in STORED] == ["compare.ipynb", "demo.ipynb"]
+def test_there_are_two_notebooks():
+    assert [path.name for path in NOTEBOOKS] == ["compare.ipynb", "demo.ipynb"]
 
 
-@pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
-def test_stored_notebook_is_whole_small_and_of_no_machine(path):
-    assert path.stat().st_size < LARGEST
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_stored_outputs_are_complete_small_and_name_no_path_of_a_machine(path):
+    assert path.stat().st_size < MAX_BYTES
     cells = code_cells(path)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell.outputs]
     assert {output.output_type for output in outputs} <= {"stream", "display_data", "execute_result"}
     assert not [output for output in outputs if output.get("name") == "stderr"]
-    assert sum(pictures(cells)) >= 4
-    for text in [*map(texts, outputs), *(cell.source for cell in cells)]:
-        assert not PLACE.search(text), text
+    assert sum(image_counts(cells)) >= 4
+    for text in [*map(output_text, outputs), *(cell.source for cell in cells)]:
+        assert not MACHINE_PATH.search(text), text
         assert str(ROOT) not in text
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)
-def test_notebook_runs_from_the_stored_weights(path, tmp_path):
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs_with_the_reference_models(path, tmp_path):
     for name in ("params.yaml", "dvc.yaml", "dvc.lock", ".dvc/config"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
@@ -59,11 +59,11 @@ def test_notebook_runs_from_the_stored_weights(path, tmp_path):
     (tmp_path / "models/store").symlink_to(ROOT / "models/store")
     (tmp_path / "notebooks").mkdir()
     notebook = tmp_path / "notebooks" / path.name
-    empty = nbformat.read(path, as_version=4)
-    for cell in empty.cells:
+    cleared = nbformat.read(path, as_version=4)
+    for cell in cleared.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    nbformat.write(empty, notebook)
+    nbformat.write(cleared, notebook)
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
@@ -78,5 +78,5 @@ def test_notebook_runs_from_the_stored_weights(path, tmp_path):
         assert done.returncode == 0, done.stderr[-3000:]
     before, after = code_cells(path), code_cells(notebook)
     assert [cell.execution_count for cell in after] == [cell.execution_count for cell in before]
-    assert pictures(after) == pictures(before)
+    assert image_counts(after) == image_counts(before)
     assert not [output for cell in after for output in cell.outputs if output.output_type == "error"]

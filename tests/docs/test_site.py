@@ -1,4 +1,4 @@
-"""The built site: it is whole, it needs no network, and no link in it is dead."""
+"""The built documentation: it loads nothing from other hosts and has no dead link."""
 
 import re
 import subprocess
@@ -21,7 +21,7 @@ LOADED = {
 
 
 class Page(HTMLParser):
-    """What a page links to, what it loads, and the anchors that it has."""
+    """Links, loaded files, anchors and classes of a page."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -29,14 +29,14 @@ class Page(HTMLParser):
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attrs):
-        given = dict(attrs)
-        self.anchors |= {given[name] for name in ("id", "name") if given.get(name)}
-        self.classes |= set((given.get("class") or "").split())
-        self.loads |= {given[name] for kind, name in LOADED if kind == tag and given.get(name)}
-        if tag == "link" and given.get("rel") not in ("canonical", "next", "prev"):
-            self.loads.add(given["href"])
-        if tag == "a" and given.get("href"):
-            self.links.add(given["href"])
+        values = dict(attrs)
+        self.anchors |= {values[name] for name in ("id", "name") if values.get(name)}
+        self.classes |= set((values.get("class") or "").split())
+        self.loads |= {values[name] for kind, name in LOADED if kind == tag and values.get(name)}
+        if tag == "link" and values.get("rel") not in ("canonical", "next", "prev"):
+            self.loads.add(values["href"])
+        if tag == "a" and values.get("href"):
+            self.links.add(values["href"])
 
 
 @pytest.fixture(scope="module")
@@ -49,24 +49,24 @@ def site(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_nothing_is_loaded_from_elsewhere(site):
+def test_pages_load_nothing_from_other_hosts(site):
     assert len(site) > 20
     for path, page in site.items():
-        remote = {each for each in page.loads if re.match(r"[a-z]+:|//", each) and not each.startswith("data:")}
+        remote = {link for link in page.loads if re.match(r"[a-z]+:|//", link) and not link.startswith("data:")}
         assert not remote, (path.name, remote)
-        assert "mermaid" not in page.classes  # whose script the theme would load
+        assert "mermaid" not in page.classes  # the theme loads its script from a CDN
     folder = next(path.parent for path in site if path.name == "404.html")
     for sheet in folder.rglob("*.css"):
         assert not re.search(r"url\([\"']?(https?:)?//|@import", sheet.read_text()), sheet
-    for picture in folder.rglob("*.svg"):
-        assert not re.search(r"(href|src)=[\"'](https?:)?//", picture.read_text()), picture
+    for image in folder.rglob("*.svg"):
+        assert not re.search(r"(href|src)=[\"'](https?:)?//", image.read_text()), image
 
 
 @pytest.mark.slow
-def test_links_lead_somewhere(site):
+def test_no_link_is_dead(site):
     for path, page in site.items():
         for link in page.links | page.loads:
-            if re.match(r"[a-z]+:|//", link) or path.name == "404.html":  # served for any address, so it links from /
+            if re.match(r"[a-z]+:|//", link) or path.name == "404.html":  # the links of 404.html are absolute
                 continue
             file, anchor = urldefrag(unquote(link))
             target = (path.parent / file).resolve() if file else path

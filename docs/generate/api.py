@@ -66,20 +66,20 @@ def public(tree: ast.Module | ast.ClassDef) -> Iterator[Definition]:
 def head(node: Definition, source: str) -> str:
     """Return the code before the body of a function, or of a class with its fields and their comments."""
     lines = source.splitlines()
-    first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+    first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
     inside = node.body[1:] if _docstring(node) else node.body
     code = lines[first - 1 : node.body[0].lineno - 1]
     if isinstance(node, ast.ClassDef):
-        fields = [each for each in inside if isinstance(each, ast.AnnAssign | ast.Assign)]
-        code += [line for each in fields for line in lines[each.lineno - 1 : each.end_lineno]]
+        fields = [statement for statement in inside if isinstance(statement, ast.AnnAssign | ast.Assign)]
+        code += [line for field in fields for line in lines[field.lineno - 1 : field.end_lineno]]
     return "\n".join(code).strip("\n").rstrip(" :")
 
 
 def prose(docstring: str) -> str:
     """Return a docstring as Markdown, with examples as code and without HTML."""
-    apart = re.sub(r"(?m)^(>>> (?:.+\n?)+)", lambda found: f"```pycon\n{found[1].rstrip()}\n```\n", docstring)
-    parts = re.split(r"(```(?:.|\n)*?```|`[^`]*`)", apart)
-    return "".join(part if place % 2 else part.replace("<", "&lt;") for place, part in enumerate(parts)) + "\n"
+    fenced = re.sub(r"(?m)^(>>> (?:.+\n?)+)", lambda match: f"```pycon\n{match[1].rstrip()}\n```\n", docstring)
+    parts = re.split(r"(```(?:.|\n)*?```|`[^`]*`)", fenced)  # every second part is code
+    return "".join(part if index % 2 else part.replace("<", "&lt;") for index, part in enumerate(parts)) + "\n"
 
 
 def _docstring(node: Definition) -> str:

@@ -13,7 +13,7 @@ from blobex.cli.main import app
 
 INTRODUCTION = """# Commands
 
-`blobex --install-completion` teaches your shell (bash, zsh, fish, PowerShell) to complete commands and options.
+`blobex --install-completion` installs completion of commands and options for bash, zsh, fish or PowerShell.
 """
 WIDTH = 100  # characters
 
@@ -25,7 +25,7 @@ def page(root: Path) -> str:
         parts += [f"## {name}\n", f"```text\n{text}\n```\n"]
     rows = [f"| `make {target}` | {meaning} |" for target, meaning in targets(root)]
     rows = [row.replace("<", "&lt;") for row in rows]
-    return "\n".join([*parts, "## make\n", "| target | what it does |", "|---|---|", *rows, ""])
+    return "\n".join([*parts, "## make\n", "| target | purpose |", "|---|---|", *rows, ""])
 
 
 def helps() -> Iterator[tuple[str, str]]:
@@ -45,5 +45,5 @@ def helps() -> Iterator[tuple[str, str]]:
 def targets(root: Path) -> list[tuple[str, str]]:
     """Return the targets of the Makefile and their descriptions."""
     text = (root / "Makefile").read_text(encoding="utf-8")
-    found = re.findall(r"^([a-z0-9-]+):.*?## (.*)$", text, re.MULTILINE)
-    return [(target, meaning.replace("|", ", ")) for target, meaning in found]
+    matches = re.findall(r"^([a-z0-9-]+):.*?## (.*)$", text, re.MULTILINE)
+    return [(target, meaning.replace("|", ", ")) for target, meaning in matches]

@@ -8,8 +8,7 @@ from typing import Any
 from pydantic.dataclasses import dataclass
 
 from blobex.config.data import Data, ImageSize, ImageSizes, Run, Scenes
-from blobex.config.evaluation import Bench, Evaluate, Report, Truth
-from blobex.config.explain import Explain, Invert, Search
+from blobex.config.explain import Bench, Evaluate, Explain, Invert, Report, Search, Truth
 from blobex.config.sweeps import SweepCf, SweepEncoder, SweepInvert
 from blobex.config.training import (
     Blobgan,

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blobex.config.evaluation import PixelAttack, RandomEdits
+from blobex.config.explain import PixelAttack, RandomEdits
 from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.published import LAMBDA_KEY

@@ -13,8 +13,7 @@ from torch import Tensor
 from blobex.config.data import ImageSize
 from blobex.core.errors import BlobexError, brief
 from blobex.decisions.decision import Decision, Kind, frozen_eval, prepare
-from blobex.decisions.modules import output_tensor
-from blobex.decisions.source import Source, decision_of
+from blobex.decisions.source import Source, decision_of, output_tensor
 
 T = TypeVar("T")
 

@@ -21,7 +21,7 @@ from blobex.explain.blob_names import plain_names
 from blobex.explain.changeable import image_named, region_masks
 from blobex.explain.explainer import Explainer
 from blobex.explain.input_images import Image
-from blobex.perception.painting_blobs import painting_blobs
+from blobex.perception.regions import painting_blobs
 from blobex.scenes.labels import SEMANTIC
 
 MAX_NAME = 200  # bytes of an image's name in file names

@@ -12,8 +12,7 @@ from blobex.core.errors import BlobexError
 from blobex.counterfactual.masks import build_masks
 from blobex.explain.request import Plan
 from blobex.networks.parser import Parser
-from blobex.perception.painting_blobs import painting_blobs
-from blobex.perception.regions import region_mask
+from blobex.perception.regions import painting_blobs, region_mask
 
 
 def region_masks(text: str, names: Sequence[str], queries: Tensor, parser: Parser | None) -> list[Tensor]:

@@ -11,11 +11,15 @@ from blobex.core.errors import BlobexError
 from blobex.datasets.images import to_float, to_tensor
 from blobex.decisions.decision import Decision, frozen_eval
 from blobex.explain.explanation import Explanation
-from blobex.metrics.cout import attribute_scores, cout
-from blobex.metrics.diversity import mean_pairwise_distance, mean_pairwise_jaccard
-from blobex.metrics.halves import split_frechet
+from blobex.metrics.counterfactuals import (
+    attribute_scores,
+    cout,
+    mean_pairwise_distance,
+    mean_pairwise_jaccard,
+    similarity,
+)
+from blobex.metrics.feature_sets import split_frechet
 from blobex.metrics.interval import flat, interval
-from blobex.metrics.similarity import similarity
 
 Features = Callable[[Tensor], Tensor]  # images (N,3,H,W) in [-1,1] to features (N,D)
 Distance = Callable[[Tensor, Tensor], Tensor]  # two batches of images (N,3,H,W) to distances (N,)

@@ -19,6 +19,7 @@ from blobex.core.files import whole_file
 from blobex.datasets.decoding import Decoder, Size, collect
 from blobex.datasets.images import decode_image, fit, list_images
 from blobex.metrics.feature_networks import FeatureNetwork, load_features
+from blobex.metrics.feature_sets import SUBSET_SIZE, kernel_distance, kernel_name
 from blobex.metrics.frechet import (
     GaussianAccumulator,
     GaussianStatistics,
@@ -26,7 +27,6 @@ from blobex.metrics.frechet import (
     frechet_name,
     load_statistics,
 )
-from blobex.metrics.kernel import SUBSET_SIZE, kernel_distance, kernel_name
 from blobex.networks import weights
 from blobex.networks.blobgan import BlobGAN, load_blobgan, sample_images
 from blobex.networks.external import EXTERNAL

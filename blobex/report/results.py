@@ -58,7 +58,7 @@ class Report:
 def measured(results: Results, distance: str, seed: int) -> dict[str, Interval]:
     """Compute flip rate, flips by the change, perceptual distance and number of changed blobs, with intervals.
 
-    Definitions are those of `metrics.explained`: a failed search counts as not flipped and has no distance.
+    Definitions are those of `metrics.counterfactuals`: a failed search counts as not flipped and has no distance.
     """
     finite = [row for row in results.rows if not row["failed"]]
     values = {

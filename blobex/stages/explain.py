@@ -9,7 +9,7 @@ from blobex.explain.batch import ImageShare
 from blobex.explain.explainer import Explainer
 from blobex.explain.request import Output, Request
 from blobex.inversion.inversion_file import load_inversion
-from blobex.metrics.explained import explanation_measures
+from blobex.metrics.counterfactuals import explanation_measures
 from blobex.networks.perceptual import perceptual_name
 from blobex.stages import common
 from blobex.tracking import runs as tracking

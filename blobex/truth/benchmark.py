@@ -11,8 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from blobex.config.data import ImageSizes
-from blobex.config.evaluation import Truth
-from blobex.config.explain import Explain, Invert
+from blobex.config.explain import Explain, Invert, Truth
 from blobex.config.params import Params
 from blobex.core.errors import BlobexError
 from blobex.core.ranks import ALONE, Ranks

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from blobex.config.evaluation import Truth
+from blobex.config.explain import Truth
 from blobex.counterfactual.target import AttributeTarget
 from blobex.datasets.images import to_array
 from blobex.scenes.rules import Cause, Rule

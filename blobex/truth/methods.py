@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from blobex.config.evaluation import Truth
+from blobex.config.explain import Truth
 from blobex.core.errors import BlobexError
 from blobex.counterfactual.attacks import pixel_attack, random_edits
 from blobex.counterfactual.masks import build_masks

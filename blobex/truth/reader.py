@@ -9,8 +9,7 @@ import numpy as np
 
 from blobex.explain.explainer import Explainer
 from blobex.perception.differences import differences
-from blobex.perception.reading import SceneReading
-from blobex.perception.rule import scene_of_reading
+from blobex.perception.reading import SceneReading, scene_of_reading
 from blobex.scenes.rules import ACTIONS, Rule
 from blobex.scenes.scene import Scene
 

@@ -21,7 +21,7 @@ from blobex.config.read import load_params, parse, to_dict
 from blobex.core.errors import BlobexError
 from blobex.datasets.bdd import read_decisions, read_detection
 from blobex.datasets.images import load_image, to_array
-from blobex.decisions.card import Card, read_card
+from blobex.decisions.load import Card, read_card
 from blobex.explain.request import Request
 from blobex.explain.results_folder import read_results
 from blobex.scenes.write import DatasetCounts, write_dataset

@@ -13,7 +13,7 @@ from blobex.datasets.images import to_array, to_float, to_tensor
 from blobex.explain.explanation import Explanation
 from blobex.explain.measures import diversity, explanation_values, split_distance, with_intervals
 from blobex.explain.request import Request
-from blobex.metrics.halves import split_frechet
+from blobex.metrics.feature_sets import split_frechet
 
 
 def features(pictures: Tensor) -> Tensor:

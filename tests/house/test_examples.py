@@ -7,8 +7,7 @@ from imports import PACKAGE
 
 MODULES = (
     *("layout/blobs", "layout/jitter", "layout/published_splat", "layout/splat"),
-    *("metrics/agreement", "metrics/cout", "metrics/diversity", "metrics/features", "metrics/halves"),
-    *("metrics/interval", "metrics/kernel", "metrics/manifold", "perception/colours"),
+    *("metrics/agreement", "metrics/feature_sets", "metrics/interval", "perception/colours"),
     *("scenes/render", "scenes/rules", "scenes/sample", "training/losses"),
 )
 

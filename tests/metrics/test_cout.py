@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from blobex.core.errors import BlobexError
-from blobex.metrics.cout import attribute_scores, cout
+from blobex.metrics.counterfactuals import attribute_scores, cout
 
 
 def share(images: Tensor, _: Tensor) -> Tensor:

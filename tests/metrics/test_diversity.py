@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from blobex.core.errors import BlobexError
-from blobex.metrics.diversity import mean_pairwise_distance, mean_pairwise_jaccard
+from blobex.metrics.counterfactuals import mean_pairwise_distance, mean_pairwise_jaccard
 
 
 def absolute(a: Tensor, b: Tensor) -> Tensor:

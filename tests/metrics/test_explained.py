@@ -3,7 +3,7 @@
 import pytest
 
 from blobex.core.errors import BlobexError
-from blobex.metrics.explained import MEANS, explanation_measures
+from blobex.metrics.counterfactuals import MEANS, explanation_measures
 
 
 def row(attribute="stop", flipped=True, agrees=True, failed=False, value=1.0):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from blobex.core.errors import BlobexError
-from blobex.metrics.halves import split_frechet, splits
+from blobex.metrics.feature_sets import split_frechet, splits
 
 
 def features(seed: int, count: int = 120, size: int = 6, shift: float = 0.0) -> Tensor:

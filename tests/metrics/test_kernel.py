@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from blobex.core.errors import BlobexError
-from blobex.metrics.kernel import kernel_distance, kernel_name
+from blobex.metrics.feature_sets import kernel_distance, kernel_name
 
 
 def features(seed: int, count: int = 60, size: int = 7, shift: float = 0.0) -> Tensor:

@@ -7,7 +7,7 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from blobex.core.errors import BlobexError
-from blobex.metrics.manifold import PrecisionRecall, precision_recall
+from blobex.metrics.feature_sets import PrecisionRecall, precision_recall
 
 
 def line(*points: float) -> Tensor:

@@ -7,7 +7,7 @@ import scipy.spatial.distance
 import torch
 
 from blobex.core.errors import BlobexError
-from blobex.metrics.similarity import cosine, similarity
+from blobex.metrics.counterfactuals import cosine, similarity
 from blobex.networks.parser import Parser
 
 

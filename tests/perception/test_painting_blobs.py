@@ -9,8 +9,7 @@ from torch import Tensor
 from blobex.core.errors import BlobexError
 from blobex.layout.blobs import BlobLayout
 from blobex.layout.splat import splat
-from blobex.perception.painting_blobs import painting_blobs
-from blobex.perception.regions import parse_region
+from blobex.perception.regions import painting_blobs, parse_region
 
 HEIGHT, WIDTH = 32, 64
 

@@ -20,7 +20,7 @@ from blobex.core.errors import BlobexError
 from blobex.counterfactual.questions import build_questions
 from blobex.datasets.images import to_float
 from blobex.datasets.planted import load_planted
-from blobex.perception.rule import scene_of_reading
+from blobex.perception.reading import scene_of_reading
 from blobex.scenes.render import render
 from blobex.scenes.rules import ACTIONS, PLAIN, RULES, remove
 from blobex.scenes.sample import sample

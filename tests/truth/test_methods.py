@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from worlds.tiny_world import OUTPUTS, decide, render, scenes, tiny_explainer, tiny_params
 
-from blobex.config.evaluation import PixelAttack
+from blobex.config.explain import PixelAttack
 from blobex.core.errors import BlobexError
 from blobex.datasets.images import to_array, to_float, to_uint8
 from blobex.decisions.source import from_callable

@@ -25,12 +25,12 @@ from blobex.scenes.sample import sample
 from blobex.tracking.tracker import NullTracker
 from blobex.training.blobgan_pretrain import PaintModule, painting_loss
 from blobex.training.callbacks import EveryNSteps
-from blobex.training.decision import DecisionModule, decision_batches
+from blobex.training.decision import DecisionModule
 from blobex.training.encoder import EncoderModule, EncoderPretrainModule, LossNetworks, build_encoder
 from blobex.training.fit import fit
 from blobex.training.gan import GanModule
 from blobex.training.parser import ParserModule, parser_batches
-from blobex.training.step_module import Batch, StepModule
+from blobex.training.step_module import Batch, StepModule, sample_batches
 
 WARM_UP = 4  # steps that are not timed
 IMAGES = 256  # random, as their content does not change the speed
@@ -88,7 +88,7 @@ def _training_jobs(params: Params, setup: str) -> Jobs:
     }
     batches = {
         "parser": parser_batches(detection, segmentation, batch_sizes["parser"], seed),
-        "decision": decision_batches(decisions, batch_sizes["decision"], seed),
+        "decision": sample_batches((decisions.images, decisions.actions), IMAGES, params.decision.training, seed),
         **{name: cycle(name, images, *ellipses) for name in ("blobgan_pretrain", "blobgan")},
         **{name: cycle(name, images) for name in ("encoder_pretrain", "encoder")},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import zlib
 from collections.abc import Sequence
@@ -16,14 +17,16 @@ from blobex.config.data import ImageSize
 from blobex.config.params import Params
 from blobex.core.errors import BlobexError
 from blobex.datasets import bdd
+from blobex.datasets.bdd import read_decisions
+from blobex.datasets.bdd_files import load_bitmask, load_mask
 from blobex.datasets.cache import Cache, decode_cached
 from blobex.datasets.decoding import DecodedImages, Decoder, Size, decode
-from blobex.datasets.folder import folder_images
-from blobex.datasets.images import decode_image, fit, fit_mask
+from blobex.datasets.images import decode_image, fit, fit_mask, folder_images
 from blobex.datasets.manifest import data_root
-from blobex.datasets.masks import load_bitmask, load_mask
 from blobex.scenes.labels import DETECTION, DRIVABLE, FIRST_THING, SEMANTIC
 from blobex.scenes.render import Box
+from blobex.scenes.rules import find_rule
+from blobex.scenes.write import scene_of
 
 MAX_SKEW = 0.02  # relative difference between the proportions of a label map and its image
 NO_BOX = -1  # category of the rows that pad the boxes of an image
@@ -237,3 +240,24 @@ def _thing_decoder(setup: ImageSize) -> Decoder:
         return things, mask.category.shape[:2]
 
     return Decoder("things", (setup.height, setup.width), read)
+
+
+IN_FILES = ("plain", "biased")  # rules whose decisions are in the data set's files
+
+
+def load_planted(params: Params, setup_name: str, split: str, rule: str) -> DecisionSet:
+    """Load decisions with the actions that a rule allows.
+
+    Raises:
+        BlobexError: if the rule is unknown, or needs scenes and the images are not synthetic.
+    """
+    chosen = find_rule(rule)
+    data = load_decisions(params, setup_name, split, biased=rule == "biased")
+    if rule in IN_FILES:
+        return data
+    try:
+        scenes = [scene_of(record.image) for record in read_decisions(data_root(params), split)]
+    except BlobexError as error:
+        raise BlobexError(f"rule {rule} needs synthetic scenes, so take {' or '.join(IN_FILES)}: {error}") from error
+    actions = torch.tensor([chosen.actions(scene) for scene in scenes], dtype=torch.float32)
+    return dataclasses.replace(data, actions=actions)

@@ -8,8 +8,8 @@ from torch import Tensor
 from blobex.datasets.images import to_float
 from blobex.metrics.agreement import attribute_agreement
 from blobex.networks.decision import DecisionModel
-from blobex.training.batches import in_batches
 from blobex.training.encoder import EncoderModule
+from blobex.training.step_module import in_batches
 
 
 def reconstruction_measures(

@@ -28,13 +28,12 @@ from blobex.perception.segment_reader import parse_segments
 from blobex.stages import common
 from blobex.tracking import runs as tracking
 from blobex.tracking.tracker import Tracker
-from blobex.training.batches import sample_batches
 from blobex.training.blobgan_pretrain import painting_loss
 from blobex.training.callbacks import EveryNSteps
 from blobex.training.checkpoints import mark_finished
 from blobex.training.fit import fit, resumed_run_id
 from blobex.training.gan import GanModule
-from blobex.training.step_module import Batch
+from blobex.training.step_module import Batch, sample_batches
 
 SAMPLES = 16  # images of the sample grid
 

@@ -22,12 +22,11 @@ from blobex.networks.perceptual import load_perceptual, perceptual_name
 from blobex.perception.segment_reader import parse_segments
 from blobex.stages import common
 from blobex.tracking import runs as tracking
-from blobex.training import pretraining
-from blobex.training.batches import sample_batches
-from blobex.training.blobgan_pretrain import PaintModule
+from blobex.training import blobgan_pretrain as pretraining
+from blobex.training.blobgan_pretrain import SAMPLES, PaintModule, PretrainingData
 from blobex.training.checkpoints import mark_finished
 from blobex.training.fit import fit, resumed_run_id
-from blobex.training.pretraining import SAMPLES, PretrainingData
+from blobex.training.step_module import sample_batches
 
 KIND = "blobgan_pretrain"
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from blobex.config.params import Params
 from blobex.core.device import resolve_device
+from blobex.datasets.datamodule import load_planted
 from blobex.datasets.manifest import manifest_path
-from blobex.datasets.planted import load_planted
 from blobex.networks import weights
 from blobex.stages import common
 from blobex.tracking import runs as tracking
 from blobex.training.checkpoints import mark_finished
-from blobex.training.decision import DecisionModule, decision_batches, decision_measures
+from blobex.training.decision import DecisionModule, decision_measures
 from blobex.training.fit import fit, resumed_run_id
+from blobex.training.step_module import sample_batches
 
 
 def main(params: Params, setup: str, variant: str) -> None:
@@ -19,7 +20,7 @@ def main(params: Params, setup: str, variant: str) -> None:
     folder, training = common.MODELS / "decision" / setup / variant, params.decision.training
     data = load_planted(params, setup, "train", variant)
     module = DecisionModule(params.decision, params.setup(setup), data, params.run.seed)
-    batches = decision_batches(data, training.batch_size * training.accumulate, params.run.seed)
+    batches = sample_batches((data.images, data.actions), len(data.images), training, params.run.seed)
     run_id = resumed_run_id(module, training, common.checkpoints(folder))
     with tracking.run(params, "decision", setup, manifest_path(params.data.root), run_id, variant) as tracker:
         fit(module, batches, training, params.run, common.checkpoints(folder), tracker)

@@ -16,10 +16,10 @@ from blobex.networks.encoder import load_encoder
 from blobex.networks.perceptual import load_perceptual, perceptual_name
 from blobex.stages import common
 from blobex.tracking import runs as tracking
-from blobex.training.batches import sample_batches
 from blobex.training.checkpoints import mark_finished
 from blobex.training.encoder import EncoderModule, LossNetworks
 from blobex.training.fit import fit, resumed_run_id
+from blobex.training.step_module import sample_batches
 
 
 def main(params: Params, setup: str) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from blobex.config.data import ImageSize
 from blobex.config.training import DecisionParams
-from blobex.datasets.datamodule import DecisionSet, batch_indices, checksum
+from blobex.datasets.datamodule import DecisionSet, checksum
 from blobex.datasets.images import to_float
 from blobex.networks.decision import DecisionModel
 from blobex.scenes.rules import ACTIONS
@@ -18,7 +16,10 @@ from blobex.training.step_module import Batch, StepModule
 
 
 class DecisionModule(StepModule):
-    """Trains a decision model on batches of `decision_batches`."""
+    """Trains a decision model. Batches: images uint8 (N,3,height,width) and actions (N,4).
+
+    Images are not mirrored: a mirror image swaps left and right, and the side of the road to drive on.
+    """
 
     def __init__(self, params: DecisionParams, size: ImageSize, data: DecisionSet, seed: int) -> None:
         config = {"architecture": params.architecture, "setup": repr(size)}
@@ -41,19 +42,6 @@ class DecisionModule(StepModule):
         loss = F.binary_cross_entropy_with_logits(self.model(x), actions)
         self.record(decision_loss=loss)
         return loss
-
-
-def decision_batches(data: DecisionSet, batch_size: int, seed: int) -> Callable[[int], Batch]:
-    """Return a function from a step to its images and actions.
-
-    Images are not mirrored: a mirror image swaps left and right, and the side of the road to drive on.
-    """
-
-    def batches(step: int) -> Batch:
-        indices = batch_indices(step, len(data.images), batch_size, seed)
-        return data.images[indices], data.actions[indices]
-
-    return batches
 
 
 @torch.no_grad()

@@ -7,7 +7,8 @@ import dataclasses
 from typing import Any, Protocol, cast
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from blobex.config.data import ImageSize
 from blobex.config.training import Blobgan
@@ -16,13 +17,13 @@ from blobex.datasets.datamodule import checksum
 from blobex.datasets.images import to_float
 from blobex.layout.jitter import jitter
 from blobex.networks.blobgan import BlobGAN
+from blobex.networks.ops import at_least_float32
 from blobex.networks.residual import build_discriminator
-from blobex.training import ema
-from blobex.training.losses import discriminator_loss, generator_loss, r1_penalty
 from blobex.training.step_module import Batch, StepModule
 
 BETAS = (0.0, 0.99)
 EPSILON = 1e-5
+RAMP = 0.05  # the half-life is at most this share of the images seen, so that initial weights are soon forgotten
 
 
 class Painting(Protocol):
@@ -100,8 +101,8 @@ class GanModule(StepModule):
         self.discriminator.requires_grad_(True)
         self.descend(discriminator_optimizer, discriminator_part, batch)
         images = len(batch[0]) * self.trainer.world_size
-        keep = ema.decay(images, images * (step + 1), self.params.ema_half_life_images)
-        ema.update(self.average, self.model, keep)
+        keep = ema_decay(images, images * (step + 1), self.params.ema_half_life_images)
+        update_average(self.average, self.model, keep)
 
     def generate(self, count: int, random: torch.Generator) -> Tensor:
         """Render random, jittered layouts with random noise maps."""
@@ -123,6 +124,68 @@ class GanModule(StepModule):
 
 
 def flipped(images: Tensor, random: torch.Generator) -> Tensor:
-    """Mirror each image left to right with probability 1/2."""
+    """Mirror each image left to right with probability 1/2.
+
+    >>> flipped(torch.zeros(2, 3, 4, 4), torch.Generator()).shape
+    torch.Size([2, 3, 4, 4])
+    """
     mirrored = torch.rand(len(images), 1, 1, 1, generator=random, device=random.device) < 0.5
     return torch.where(mirrored, images.flip(3), images)
+
+
+def ema_decay(batch: int, images_seen: int, half_life_images: float) -> float:
+    """Return the share of the moving average that remains after a batch (ramp of StyleGAN2-ADA, NeurIPS 2020).
+
+    >>> ema_decay(batch=500, images_seen=10**6, half_life_images=500)
+    0.5
+    """
+    half_life = min(half_life_images, RAMP * images_seen)
+    return 0.5 ** (batch / half_life) if half_life > 0 else 0.0
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, keep: float) -> None:
+    """Set each parameter to keep * average + (1 - keep) * model, and copy buffers.
+
+    Karras et al., ICLR 2018, section 4.
+
+    >>> average, model = nn.Linear(1, 1), nn.Linear(1, 1)
+    >>> update_average(average, model, keep=0.0)
+    >>> torch.equal(average.weight, model.weight)
+    True
+    """
+    averages: list[Tensor] = list(average.parameters())
+    torch._foreach_lerp_(averages, list(model.parameters()), 1 - keep)
+    for old, new in zip(average.buffers(), model.buffers(), strict=True):
+        old.copy_(new)
+
+
+def generator_loss(fake_logits: Tensor) -> Tensor:
+    """Return the non-saturating logistic loss (Goodfellow et al., NeurIPS 2014).
+
+    >>> generator_loss(torch.tensor([0.0]))  # log 2: the logits say nothing
+    tensor(0.6931)
+    """
+    return F.softplus(-fake_logits).mean()
+
+
+def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Return the logistic loss, which is small if real images score high and generated ones low.
+
+    >>> discriminator_loss(torch.tensor([0.0]), torch.tensor([0.0]))
+    tensor(1.3863)
+    """
+    return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+
+
+def r1_penalty(real_logits: Tensor, real: Tensor) -> Tensor:
+    """Return the R1 penalty: the squared gradient of the logits at real images.
+
+    Mescheder et al., ICML 2018, equation 9, without the factor gamma/2.
+
+    >>> real = torch.zeros(2, 1, 1, 2, requires_grad=True)
+    >>> r1_penalty(3 * real.sum((1, 2, 3)), real).item()  # two pixels, gradient 3 each
+    18.0
+    """
+    (gradient,) = torch.autograd.grad(real_logits.sum(), real, create_graph=True)
+    return at_least_float32(gradient).square().sum((1, 2, 3)).mean()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from blobex.config.training import Training
 from blobex.core.errors import BlobexError
+from blobex.datasets.datamodule import batch_indices
 
 Batch = tuple[Tensor, ...]  # tensors of equal length: sample i is entry i of each
 
@@ -96,3 +97,20 @@ def split_batch(batch: Batch, index: int, parts: int) -> Batch:
     """Return part `index` of a batch cut into equal contiguous `parts`."""
     size = len(batch[0]) // parts
     return tuple(tensor[index * size : (index + 1) * size] for tensor in batch)
+
+
+def sample_batches(data: Batch, count: int, training: Training, seed: int) -> Callable[[int], Batch]:
+    """Return the function from a step to its batch, of the first `count` samples of the tensors in `data`."""
+    size = training.batch_size * training.accumulate
+
+    def batch(step: int) -> Batch:
+        indices = batch_indices(step, count, size, seed)
+        return tuple(tensor[indices] for tensor in data)
+
+    return batch
+
+
+@torch.no_grad()
+def in_batches(function: Callable[..., Tensor], *tensors: Tensor, size: int = 64) -> Tensor:
+    """Apply a function to tensors of equal length, `size` samples at a time."""
+    return torch.cat([function(*parts) for parts in zip(*(tensor.split(size) for tensor in tensors), strict=True)])

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from blobex.config.params import Params
 from blobex.config.training import Resume
-from blobex.datasets.planted import load_planted
+from blobex.datasets.datamodule import load_planted
 from blobex.networks import weights
 from blobex.tracking.tracker import NullTracker
-from blobex.training.decision import DecisionModule, decision_batches
+from blobex.training.decision import DecisionModule
 from blobex.training.fit import fit
-from blobex.training.step_module import derive_seed
+from blobex.training.step_module import derive_seed, sample_batches
 
 
 def train_small_model(params: Params, setup: str, rule: str, number: int, folder: Path) -> Path:
@@ -26,7 +26,7 @@ def train_small_model(params: Params, setup: str, rule: str, number: int, folder
     small = dataclasses.replace(params.decision, architecture="densenet_small", training=training)
     data = load_planted(params, setup, "train", rule)
     module = DecisionModule(small, params.setup(setup), data, seed)
-    batches = decision_batches(data, training.batch_size * training.accumulate, seed)
+    batches = sample_batches((data.images, data.actions), len(data.images), training, seed)
     one_device = dataclasses.replace(params.run, devices=1)
     fit(module, batches, training, one_device, folder / "checkpoints", NullTracker())
     weights.save(folder, "decision", {"setup": setup, "variant": rule, **module.model.config}, module.model)

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from blobex.core.errors import BlobexError
-from blobex.datasets import bdd, masks
-from blobex.datasets.bdd_files import missing_parts
+from blobex.datasets import bdd
+from blobex.datasets.bdd_files import load_bitmask, load_mask, missing_parts
 from blobex.datasets.images import fit_mask, load_image
 from blobex.scenes.labels import PANOPTIC, SEMANTIC
 from blobex.scenes.render import Box, render
@@ -49,7 +49,7 @@ def test_detection_and_drivable_round_trip(written):
             rendering = render(scene_of(detection.image), 32)
             assert detection.boxes == rendering.boxes
             assert detection.image == masked.image
-            assert np.array_equal(masks.load_mask(masked.mask, 3), rendering.drivable)
+            assert np.array_equal(load_mask(masked.mask, 3), rendering.drivable)
             assert np.abs(load_image(detection.image).astype(int) - rendering.image).mean() < 3
 
 
@@ -58,8 +58,8 @@ def test_semantic_and_panoptic_round_trip(written):
         bdd.read_semantic(written, "train"), bdd.read_panoptic(written, "train"), strict=True
     ):
         rendering = render(scene_of(semantic.image), 32)
-        assert np.array_equal(masks.load_mask(semantic.mask, 19), rendering.semantic)
-        decoded = masks.load_bitmask(panoptic.mask)
+        assert np.array_equal(load_mask(semantic.mask, 19), rendering.semantic)
+        decoded = load_bitmask(panoptic.mask)
         assert np.array_equal(decoded.category, rendering.panoptic)
         counted = rendering.instance > 0
         assert np.array_equal(decoded.instance[counted], rendering.instance[counted])
@@ -286,7 +286,7 @@ def test_bitmask_by_hand(tmp_path):
     # BDD100K's documentation: G = (truncated << 3) + (occluded << 2) + (crowd << 1) + ignore, number = (B << 8) + A.
     car, sky = PANOPTIC.index("car"), PANOPTIC.index("sky")
     Image.fromarray(np.array([[[car, 0b1010, 1, 2], [sky, 0b0101, 0, 0]]], dtype=np.uint8)).save(tmp_path / "a.png")
-    decoded = masks.load_bitmask(tmp_path / "a.png")
+    decoded = load_bitmask(tmp_path / "a.png")
     assert (car, sky) == (35, 30)
     assert decoded.category.tolist() == [[35, 30]] and decoded.instance.tolist() == [[258, 0]]
     assert decoded.crowd.tolist() == [[True, False]]
@@ -295,9 +295,9 @@ def test_bitmask_by_hand(tmp_path):
 def test_wrong_label_maps_are_refused(tmp_path):
     Image.fromarray(np.array([[0, 18, 19, 255]], dtype=np.uint8)).save(tmp_path / "a.png")
     with pytest.raises(BlobexError, match="label 19"):
-        masks.load_mask(tmp_path / "a.png", len(SEMANTIC))
-    assert masks.load_mask(tmp_path / "a.png", 20).tolist() == [[0, 18, 19, 255]]
-    for load in (masks.load_bitmask, lambda path: masks.load_mask(path, 3)):
+        load_mask(tmp_path / "a.png", len(SEMANTIC))
+    assert load_mask(tmp_path / "a.png", 20).tolist() == [[0, 18, 19, 255]]
+    for load in (load_bitmask, lambda path: load_mask(path, 3)):
         Image.new("RGB", (2, 2)).save(tmp_path / "rgb.png")
         with pytest.raises(BlobexError, match="RGB"):
             load(tmp_path / "rgb.png")
@@ -308,7 +308,7 @@ def test_wrong_label_maps_are_refused(tmp_path):
             load(tmp_path / "text.png")
     Image.fromarray(np.full((1, 1, 4), 77, dtype=np.uint8)).save(tmp_path / "b.png")
     with pytest.raises(BlobexError, match="category 77"):
-        masks.load_bitmask(tmp_path / "b.png")
+        load_bitmask(tmp_path / "b.png")
 
 
 def test_fitted_boxes_frame_the_fitted_masks():

@@ -25,7 +25,7 @@ from blobex.datasets.datamodule import (
     load_images,
     load_segmentation,
 )
-from blobex.datasets.folder import folder_images
+from blobex.datasets.images import folder_images
 from blobex.scenes.labels import DETECTION
 from blobex.scenes.render import Box, render
 from blobex.scenes.rules import RULES, actions

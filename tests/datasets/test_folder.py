@@ -24,8 +24,7 @@ from blobex.config.params import Params
 from blobex.core.errors import BlobexError
 from blobex.datasets.datamodule import image_paths, load_image_files, load_images
 from blobex.datasets.decoding import Outcome, Skipped, write_report
-from blobex.datasets.folder import folder_images
-from blobex.datasets.images import list_images, load_image
+from blobex.datasets.images import folder_images, list_images, load_image
 from blobex.metrics.frechet import load_statistics
 from blobex.networks import weights
 from blobex.networks.parser import Parser

@@ -18,8 +18,9 @@ from blobex.datasets.images import to_float
 from blobex.networks import weights
 from blobex.networks.decision import DecisionModel, load_decision
 from blobex.tracking.tracker import NullTracker
-from blobex.training.decision import DecisionModule, decision_batches, decision_measures
+from blobex.training.decision import DecisionModule, decision_measures
 from blobex.training.fit import fit
+from blobex.training.step_module import sample_batches
 
 SETUP = ImageSize(height=32, aspect_ratio=1)
 RUN = Run(0, "cpu", 1, "float32", "pictures", tracking_uri="none", artifacts=None, s3_endpoint=None)
@@ -86,7 +87,7 @@ def test_invalid_arguments_are_refused() -> None:
 
 def test_training_learns_the_rule_and_resumes_to_the_bit(tmp_path: Path) -> None:
     data, unseen = coloured(96, seed=1), coloured(64, seed=2)
-    batches = decision_batches(data, 16, seed=0)
+    batches = sample_batches((data.images, data.actions), len(data.images), PARAMS.training, seed=0)
     whole = DecisionModule(PARAMS, SETUP, data, seed=0)
     before = decision_measures(whole.model.eval(), unseen, 16)
     fit(whole, batches, PARAMS.training, RUN, tmp_path / "whole", NullTracker())

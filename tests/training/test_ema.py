@@ -1,4 +1,4 @@
-"""The moving average of weights."""
+"""Moving average of weights."""
 
 import copy
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from blobex.training import ema
+from blobex.training.gan import ema_decay, update_average
 
 LATE = 10**9  # images seen, when the ramp is long over
 
@@ -20,8 +20,8 @@ def filled(value):
 
 
 def test_half_of_the_average_remains_after_its_half_life():
-    assert ema.decay(10_000, LATE, 10_000) == pytest.approx(0.5)
-    assert ema.decay(20_000, LATE, 10_000) == pytest.approx(0.25)
+    assert ema_decay(10_000, LATE, 10_000) == pytest.approx(0.5)
+    assert ema_decay(20_000, LATE, 10_000) == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("batch", [1, 10, 250])
@@ -29,7 +29,7 @@ def test_average_is_the_closed_form_and_does_not_depend_on_the_batch(batch):
     """From 0 towards a constant 1, after n images: 1 - 2^(-n / half-life)."""
     average, model = filled(0.0), filled(1.0)
     for _ in range(1000 // batch):
-        ema.update(average, model, ema.decay(batch, LATE, 500))
+        update_average(average, model, ema_decay(batch, LATE, 500))
     for parameter in average.parameters():
         torch.testing.assert_close(parameter, torch.full_like(parameter, 0.75), rtol=1e-4, atol=1e-4)
 
@@ -37,21 +37,21 @@ def test_average_is_the_closed_form_and_does_not_depend_on_the_batch(batch):
 def test_average_converges_to_constant_weights():
     average, model = filled(-3.0), filled(2.0)
     for _ in range(100):
-        ema.update(average, model, ema.decay(100, LATE, 500))
+        update_average(average, model, ema_decay(100, LATE, 500))
     torch.testing.assert_close(average.weight, model.weight, rtol=1e-5, atol=1e-5)
 
 
 def test_ramp_shortens_the_half_life_early_on():
     """A twentieth of the images seen, until that reaches the half-life."""
-    assert ema.decay(50, 1000, 10_000) == pytest.approx(0.5)
-    assert ema.decay(50, 0, 10_000) == 0.0
-    decays = [ema.decay(32, seen, 10_000) for seen in (32, 1000, 100_000, 200_000, 400_000)]
+    assert ema_decay(50, 1000, 10_000) == pytest.approx(0.5)
+    assert ema_decay(50, 0, 10_000) == 0.0
+    decays = [ema_decay(32, seen, 10_000) for seen in (32, 1000, 100_000, 200_000, 400_000)]
     assert decays == sorted(decays) and decays[-2] == decays[-1] == pytest.approx(0.5 ** (32 / 10_000))
 
 
 def test_first_update_discards_the_initial_weights():
     average, model = filled(100.0), filled(1.0)
-    ema.update(average, model, ema.decay(32, 32, 10_000))
+    update_average(average, model, ema_decay(32, 32, 10_000))
     torch.testing.assert_close(average.weight, model.weight, rtol=1e-3, atol=1e-3)
 
 
@@ -60,7 +60,7 @@ def test_buffers_are_copied_and_the_model_is_unchanged():
     average = copy.deepcopy(model).requires_grad_(False)
     model(torch.randn(8, 3, generator=torch.Generator().manual_seed(0)))
     before = copy.deepcopy(model.state_dict())
-    ema.update(average, model, 0.9)
+    update_average(average, model, 0.9)
     assert torch.equal(average.running_mean, model.running_mean)
     assert average.num_batches_tracked == model.num_batches_tracked == 1
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())

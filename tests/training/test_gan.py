@@ -14,8 +14,7 @@ from blobex.networks import residual
 from blobex.tracking.tracker import NullTracker
 from blobex.training.callbacks import EveryNSteps
 from blobex.training.fit import fit
-from blobex.training.gan import GanModule, flipped
-from blobex.training.losses import discriminator_loss
+from blobex.training.gan import GanModule, discriminator_loss, flipped
 from blobex.training.step_module import derive_seed
 
 RUN = Run(3, "cpu", 1, "float32", "pictures", tracking_uri="none", artifacts=None, s3_endpoint=None)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from blobex.training.losses import discriminator_loss, generator_loss, r1_penalty
+from blobex.training.gan import discriminator_loss, generator_loss, r1_penalty
 
 
 def logit(probability):

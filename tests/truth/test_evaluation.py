@@ -18,8 +18,8 @@ from blobex.config.params import Params
 from blobex.config.read import load_params
 from blobex.core.errors import BlobexError
 from blobex.counterfactual.questions import build_questions
+from blobex.datasets.datamodule import load_planted
 from blobex.datasets.images import to_float
-from blobex.datasets.planted import load_planted
 from blobex.perception.reading import scene_of_reading
 from blobex.scenes.render import render
 from blobex.scenes.rules import ACTIONS, PLAIN, RULES, remove

@@ -32,8 +32,8 @@ from blobex.explain.blob_names import blob_names
 from blobex.explain.explainer import Explainer
 from blobex.explain.explanation import Explanation
 from blobex.explain.request import Output, Request
-from blobex.inversion.evaluate import evaluate_layouts
 from blobex.inversion.inversion import Inversion
+from blobex.inversion.invert import evaluate_layouts
 from blobex.layout.blobs import BlobLayout
 from blobex.layout.splat import half_axes
 from blobex.layout.vector import VectorForm

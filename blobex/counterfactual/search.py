@@ -12,12 +12,10 @@ from torch import Tensor
 from blobex.config.explain import SearchParams
 from blobex.counterfactual.assignment import BlobAssignment
 from blobex.counterfactual.compose import Composer
-from blobex.counterfactual.flips import eliminate_blobs, find_flips
-from blobex.counterfactual.object_examples import ObjectExamples
+from blobex.counterfactual.flips import Shrinker, eliminate_blobs, find_flips
 from blobex.counterfactual.problems import Problems, SearchContext
-from blobex.counterfactual.shrink import Shrinker
 from blobex.counterfactual.verify import Counterfactuals, verify
-from blobex.counterfactual.whole_objects import ObjectSearch
+from blobex.counterfactual.whole_objects import ObjectExamples, ObjectSearch
 from blobex.optim.batching import float32_batch_size
 from blobex.optim.networks import NetworkPair
 

@@ -26,9 +26,9 @@ from blobex.core.errors import BlobexError
 from blobex.core.ranks import ALONE, Ranks
 from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.masks import build_masks, check_mask_rows
-from blobex.counterfactual.object_examples import ObjectExamples
 from blobex.counterfactual.questions import Questions, build_questions, check_region
 from blobex.counterfactual.verify import Counterfactuals
+from blobex.counterfactual.whole_objects import ObjectExamples
 from blobex.datasets.images import to_float, to_tensor
 from blobex.decisions.decision import Decision, frozen_eval, output_index
 from blobex.decisions.load import Model

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import Tensor
 
-from blobex.counterfactual.proximity import change
+from blobex.counterfactual.problems import change
 from blobex.counterfactual.questions import Questions
 from blobex.counterfactual.verify import Counterfactuals
 from blobex.datasets.images import to_array

@@ -16,7 +16,7 @@ from blobex.config.data import ImageSize
 from blobex.config.params import Params
 from blobex.core.device import resolve_precision
 from blobex.core.errors import BlobexError
-from blobex.counterfactual.object_examples import ObjectExamples, objects_of, surfaces_of
+from blobex.counterfactual.whole_objects import ObjectExamples, objects_of, surfaces_of
 from blobex.decisions.decision import Decision
 from blobex.decisions.load import Model, load
 from blobex.explain.precision import (

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from blobex.config.explain import InversionParams
 from blobex.core.errors import BlobexError
-from blobex.counterfactual.object_examples import ObjectExamples
 from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.published import LAMBDA_KEY, search_published
 from blobex.counterfactual.questions import Questions
 from blobex.counterfactual.search import SearchOptions, search
 from blobex.counterfactual.verify import Counterfactuals
+from blobex.counterfactual.whole_objects import ObjectExamples
 from blobex.explain.request import Plan
 from blobex.inversion.inversion import Inversion
 from blobex.inversion.invert import invert

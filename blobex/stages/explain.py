@@ -8,7 +8,7 @@ from blobex.datasets.images import load_image
 from blobex.explain.batch import ImageShare
 from blobex.explain.explainer import Explainer
 from blobex.explain.request import Output, Request
-from blobex.inversion.inversion_file import load_inversion
+from blobex.inversion.inversion import load_inversion
 from blobex.metrics.counterfactuals import explanation_measures
 from blobex.networks.perceptual import perceptual_name
 from blobex.stages import common

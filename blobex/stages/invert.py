@@ -13,7 +13,7 @@ from blobex.datasets.images import name_of, to_array, to_float, write_png
 from blobex.datasets.manifest import manifest_path
 from blobex.explain.explainer import Explainer
 from blobex.explain.inversion_measures import inversion_measures
-from blobex.inversion.inversion_file import save_inversion
+from blobex.inversion.inversion import save_inversion
 from blobex.networks.blobgan import load_blobgan, sample_images
 from blobex.stages import common
 from blobex.tracking import runs as tracking

@@ -17,8 +17,7 @@ from blobex.core.processes import locked
 from blobex.datasets.datamodule import explained_paths, load_image_files
 from blobex.datasets.images import name_of, to_float
 from blobex.explain.explainer import Explainer
-from blobex.inversion.inversion import Inversion
-from blobex.inversion.inversion_file import load_inversion, save_inversion
+from blobex.inversion.inversion import Inversion, load_inversion, save_inversion
 
 Images = tuple[list[str], Tensor]  # names, and images (N,3,height,width) in [-1,1]
 

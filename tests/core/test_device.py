@@ -5,7 +5,7 @@ import torch
 from worlds.second_device import CUDA, SecondDevice
 from worlds.tiny_world import BLOBS, HEIGHT, PLAIN, WIDTH, MeanAbsolute, scenes, tiny_params
 
-from blobex.counterfactual.object_examples import ObjectExamples, objects_of, surfaces_of
+from blobex.counterfactual.whole_objects import ObjectExamples, objects_of, surfaces_of
 from blobex.datasets.images import to_array
 from blobex.explain.explainer import Explainer
 from blobex.explain.request import Output, Request

@@ -16,7 +16,7 @@ from blobex.config.read import load_params
 from blobex.core.ranks import ALONE
 from blobex.datasets.images import to_array, write_png
 from blobex.explain.explainer import Explainer
-from blobex.inversion.inversion_file import save_inversion
+from blobex.inversion.inversion import save_inversion
 from blobex.stages import explain
 
 BLOBEX = str(Path(sys.executable).parent / "blobex")

@@ -24,8 +24,7 @@ from worlds.linear_world import (
 
 from blobex.core.errors import BlobexError
 from blobex.counterfactual.masks import build_masks
-from blobex.counterfactual.problems import Problems
-from blobex.counterfactual.proximity import price_vector
+from blobex.counterfactual.problems import Problems, price_vector
 from blobex.counterfactual.search import RETRY_FACTOR, search
 from blobex.counterfactual.target import AttributeTarget, ClassTarget, RegionTarget
 from blobex.counterfactual.verify import Counterfactuals

@@ -10,10 +10,9 @@ from torch import Tensor
 from worlds.linear_world import BLOBS, LAMBDA_KEY, PARAMS, decide, layouts, networks, render_x, shifted
 
 from blobex.counterfactual.compose import Composer
+from blobex.counterfactual.flips import Shrinker
 from blobex.counterfactual.masks import build_masks
-from blobex.counterfactual.problems import Problems, SearchContext
-from blobex.counterfactual.proximity import price_vector
-from blobex.counterfactual.shrink import Shrinker
+from blobex.counterfactual.problems import Problems, SearchContext, price_vector
 from blobex.counterfactual.target import AttributeTarget, Target
 from blobex.layout.blobs import KEYS, BlobLayout
 from blobex.layout.vector import VectorForm

@@ -9,11 +9,18 @@ from worlds.linear_world import PARAMS, MeanAbsolute
 
 from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.masks import build_masks
-from blobex.counterfactual.object_examples import ObjectExamples, objects_of, surfaces_of
 from blobex.counterfactual.problems import Problems, SearchContext
 from blobex.counterfactual.search import search
 from blobex.counterfactual.target import AttributeTarget
-from blobex.counterfactual.whole_objects import AS_CONFIDENT, CONFIDENT, LEAST_MARGIN, ObjectSearch
+from blobex.counterfactual.whole_objects import (
+    AS_CONFIDENT,
+    CONFIDENT,
+    LEAST_MARGIN,
+    ObjectExamples,
+    ObjectSearch,
+    objects_of,
+    surfaces_of,
+)
 from blobex.layout.blobs import ABSENT, KEYS, BlobLayout
 from blobex.layout.splat import splat
 from blobex.optim.networks import NetworkPair, Networks

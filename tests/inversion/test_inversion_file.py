@@ -8,7 +8,7 @@ import torch
 from worlds.tiny_world import render, scenes, tiny_explainer
 
 from blobex.datasets.images import to_float, to_uint8
-from blobex.inversion.inversion_file import load_inversion, save_inversion
+from blobex.inversion.inversion import load_inversion, save_inversion
 
 COUNT = 6
 

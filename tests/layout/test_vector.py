@@ -10,7 +10,7 @@ from worlds.tiny_networks import random_layout
 
 from blobex.core.errors import BlobexError
 from blobex.counterfactual.masks import build_masks
-from blobex.counterfactual.proximity import change, price_vector
+from blobex.counterfactual.problems import change, price_vector
 from blobex.layout.blobs import KEYS, BlobLayout
 from blobex.layout.vector import VectorForm
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from blobex.decisions.decision import Decision
 from blobex.decisions.source import from_callable
-from blobex.layout.published_splat import splat_by_solver
+from blobex.layout.splat import splat_by_solver
 from blobex.networks.blobgan import BlobGAN
 from blobex.networks.decision import DecisionModel
 from blobex.networks.encoder import Encoder

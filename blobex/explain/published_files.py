@@ -13,7 +13,7 @@ from blobex.core.files import whole_file
 from blobex.explain.explanation import Explanation
 from blobex.layout.blobs import concatenate
 from blobex.layout.vector import VectorForm
-from blobex.networks.tensor_file import save_tensors
+from blobex.networks.weights import save_tensors
 
 IMAGES_PER_FILE = 16
 

@@ -18,7 +18,7 @@ from blobex.core.errors import BlobexError, brief
 from blobex.core.files import whole_file
 from blobex.datasets.images import to_float, to_uint8
 from blobex.layout.blobs import BlobLayout, from_dict
-from blobex.networks.tensor_file import load_tensors, save_tensors
+from blobex.networks.weights import load_tensors, save_tensors
 
 
 @dataclass(frozen=True)

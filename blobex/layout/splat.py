@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from blobex.layout.blobs import BlobLayout
+from blobex.layout.blobs import BlobLayout, concatenate
 
 AREA = 0.02  # published: the geometric mean of a blob's two squared half-axes, in squared image heights
 RIDGE = 1e-5  # keeps the covariance invertible
+BATCH = 16  # layouts splatted at once by `dominant_blobs`
 
 
 @dataclass(frozen=True)
@@ -143,3 +144,54 @@ def score_pyramid(
         if height <= smallest:
             return levels
         scores, height = F.avg_pool2d(scores, 2), height // 2
+
+
+def splat_by_solver(layout: BlobLayout, height: int, width: int, area: float = AREA) -> Tensor:
+    """Return score maps (N,K+1,height,width), as the published code, by a linear solver at every point.
+
+    >>> xs, ys, covs = torch.tensor([[0.5]]), torch.tensor([[0.5]]), torch.tensor([[[0.0, 0.0, 1.0, 0.0]]])
+    >>> layout = BlobLayout(xs, ys, covs, torch.tensor([[0.0, 8.0]]), torch.ones(1, 2, 4), torch.ones(1, 2, 4))
+    >>> splat_by_solver(layout, 8, 16).allclose(splat(layout, 8, 16), atol=1e-5)
+    True
+    """
+    aspect = width / height
+    rows, columns = (torch.arange(size, device=layout.xs.device).to(layout.xs) / height for size in (height, width))
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    points = torch.stack([x.flatten(), y.flatten()])  # 2,height*width
+    centres = torch.stack([layout.xs * aspect, layout.ys], dim=-1)
+    offsets = points - centres[..., None]  # N,K,2,height*width
+    solved = torch.linalg.solve(covariance(layout.covs, area), offsets)
+    opacity = torch.sigmoid(layout.sizes[:, 1:, None] - (offsets * solved).sum(2))  # N,K,height*width
+    clear = torch.ones_like(opacity[:, :1])
+    transmittance = torch.cat([(1 - opacity).flip(1).cumprod(1).flip(1), clear], dim=1)  # of all blobs in front
+    scores = torch.cat([clear, opacity], dim=1) * transmittance
+    return scores.unflatten(2, (height, width))
+
+
+def covariance(covs: Tensor, area: float = AREA) -> Tensor:
+    """Return covariances (N,K,2,2): a u u^T + b v v^T + ridge, with aspects a and b scaled to one area.
+
+    >>> covariance(torch.tensor([0.0, 0.0, 1.0, 0.0]), area=0.02).diagonal()
+    tensor([0.0200, 0.0200])
+    """
+    aspects = torch.sigmoid(covs[..., :2])
+    aspects = aspects * (area / aspects.prod(-1, keepdim=True).sqrt())
+    u = F.normalize(covs[..., 2:], dim=-1)
+    v = torch.stack([-u[..., 1], u[..., 0]], dim=-1)
+    axes = torch.stack([u, v], dim=-1)
+    ridge = RIDGE * torch.eye(2, device=covs.device, dtype=covs.dtype)
+    return axes @ torch.diag_embed(aspects) @ axes.transpose(-1, -2) + ridge
+
+
+@torch.no_grad()
+def dominant_blobs(layouts: Sequence[BlobLayout], canvas: Canvas) -> Tensor:
+    """Return the index of the blob with the largest score at each point, int64 (N,H,W); -1 is the background.
+
+    >>> xs, ys, covs = torch.tensor([[0.5]]), torch.tensor([[0.5]]), torch.tensor([[[0.0, 0.0, 1.0, 0.0]]])
+    >>> layout = BlobLayout(xs, ys, covs, torch.tensor([[0.0, 8.0]]), torch.ones(1, 2, 4), torch.ones(1, 2, 4))
+    >>> dominant_blobs([layout], Canvas(4, 2))[0, 2]
+    tensor([-1, -1, -1,  0,  0,  0, -1, -1])
+    """
+    batches = [concatenate(list(layouts[first : first + BATCH])) for first in range(0, len(layouts), BATCH)]
+    scores = (score_pyramid(batch, canvas, canvas.height)[canvas.height] for batch in batches)
+    return torch.cat([batch.argmax(1) - 1 for batch in scores])

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 
 from blobex.core.errors import BlobexError
-from blobex.networks.tensor_file import load_tensors
+from blobex.networks.weights import load_tensors
 
 EXTERNAL = Path("models/external")  # default of `data.external`
 

@@ -6,6 +6,7 @@ A tensor is stored in float16 if that loses nothing, as after `shorten`, and els
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from blobex.config.read import parse, read_yaml
 from blobex.core.errors import BlobexError
-from blobex.core.files import whole_file
+from blobex.core.files import check_packed, whole_file
 
 S = TypeVar("S")
 Module = TypeVar("Module", bound=nn.Module)
@@ -128,3 +129,26 @@ def load_state(folder: Path, kind: str, module: nn.Module) -> None:
         module.load_state_dict(tensors)
     except RuntimeError as error:
         raise BlobexError(f"the weights in {folder} do not fit their config: run `dvc repro {kind}` again") from error
+
+
+def load_tensors(path: Path, mapped: bool = False) -> Any:
+    """Load tensors and plain containers; with `mapped`, tensors are read when they are used.
+
+    Raises:
+        OSError: if the file cannot be read.
+        ValueError: if it is damaged or holds anything else.
+    """
+    check_packed(path)
+    try:
+        return torch.load(path, map_location="cpu", mmap=mapped, weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # torch.load raises many kinds for damaged and foreign files
+        raise ValueError("it is damaged, or holds more than tensors") from error
+
+
+def save_tensors(path: Path, content: Any) -> None:
+    """Save tensors and plain containers; raise OSError, where torch.save hides the reason, such as a full disk."""
+    stream = io.BytesIO()
+    torch.save(content, stream)
+    path.write_bytes(stream.getbuffer())

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from blobex.layout.blobs import BlobLayout
-from blobex.layout.published_splat import splat_by_solver
+from blobex.layout.splat import splat_by_solver
 
 
 def leaves_with_adam(

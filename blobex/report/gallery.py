@@ -1,17 +1,29 @@
-"""Gallery of the report page: one card per explanation, and the values by which cards are filtered and sorted."""
+"""Gallery of the report page: one card per explanation with its images, and the filters and sorting of cards."""
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from blobex.report.images import GREY, PageImage, blob_map, difference, page_image
+import numpy as np
+from PIL import Image
+
+from blobex.explain.blob_map import COLOURS, Mark, place_numbers
 from blobex.report.results import GalleryItem, Record, Report, Results, object_changes
 
 MAX_SCORES = 8  # outputs whose scores are shown: the question's and the largest
 SORTS = {"order": "as explained", "distance": "nearest to the query", "score": "score changed most"}
+LOSSLESS_PIXELS = 64 * 256  # largest image that is stored losslessly
+LOSSLESS_EFFORT, LOSSY_QUALITY = 80, 85
+GREYS, BACKGROUND, EDGE = ((206, 206, 206), (186, 186, 186)), (226, 226, 226), (255, 255, 255)  # of blob maps
+GAINS = (8, 4, 2, 1)  # of differences
+UNCLIPPED = 0.995  # share of the changed values that the gain leaves unclipped
+GREY = 128  # no difference
+DIGIT_WIDTH, DIGIT_HEIGHT, PADDING = 9, 17, 6  # of a blob's number, in points of the map
 
 
 @dataclass(frozen=True)
@@ -68,14 +80,10 @@ def gallery(report: Report) -> Gallery:
                 images[f"{keys[image]}-reconstruction"] = page_image(item.reconstruction)
             cards.append(_card(len(cards), item, results, keys[image]))
     records = [card.record for card in cards]
-    filters = {
-        "setup": list(dict.fromkeys(results.setup for results in report.results)),
-        "variant": list(dict.fromkeys(results.variant for results in report.results)),
-        "attribute": list(dict.fromkeys(record["attribute"] for record in records)),
-        "verdict": list(dict.fromkeys(record["verdict"] for record in records)),
-        "changed": sorted({family for card in cards for family in card.families}),
-    }
-    return Gallery(cards, images, {name: choices for name, choices in filters.items() if choices})
+    filters = {name: [getattr(results, name) for results in report.results] for name in ("setup", "variant")}
+    filters |= {name: [record[name] for record in records] for name in ("attribute", "verdict")}
+    filters["changed"] = sorted({family for card in cards for family in card.families})
+    return Gallery(cards, images, {name: list(dict.fromkeys(values)) for name, values in filters.items() if values})
 
 
 def _card(order: int, item: GalleryItem, results: Results, key: str) -> Card:
@@ -109,3 +117,69 @@ def _scores(record: Record, outputs: Sequence[str]) -> Iterator[Score]:
     order = sorted(range(len(before)), key=lambda output: (output != asked, -max(before[output], after[output])))
     for output in sorted(order[:MAX_SCORES]):
         yield Score(names[output], output == asked, before[output], after[output])
+
+
+@dataclass(frozen=True)
+class PageImage:
+    """An image as the page holds it."""
+
+    uri: str  # data:
+    width: int
+    height: int
+    marks: Sequence[Mark] = ()  # numbers of blobs, drawn on top
+
+
+def page_image(image: np.ndarray, lossless: bool = True) -> PageImage:
+    """Encode an image, uint8 (H,W,3), as WebP; large ones are always lossy."""
+    height, width = image.shape[:2]
+    lossless = lossless and height * width <= LOSSLESS_PIXELS
+    quality = LOSSLESS_EFFORT if lossless else LOSSY_QUALITY
+    return PageImage(_uri(Image.fromarray(image), "WEBP", lossless=lossless, quality=quality), width, height)
+
+
+def difference(query: np.ndarray, counterfactual: np.ndarray) -> tuple[np.ndarray, int]:
+    """Amplify the difference of two images, uint8 (H,W,3), around grey; return it and the gain.
+
+    Brighter than grey is more in the counterfactual. The gain is the largest that clips few of the changed values.
+    """
+    change = counterfactual.astype(np.int16) - query.astype(np.int16)
+    sizes = np.abs(change[change != 0])
+    largest = float(np.quantile(sizes, UNCLIPPED)) if sizes.size else 0.0
+    gain = next((gain for gain in GAINS if gain * largest < GREY), GAINS[-1])
+    return np.clip(GREY + gain * change, 0, 255).astype(np.uint8), gain
+
+
+def blob_map(blobs: np.ndarray, changed: Sequence[int | None]) -> PageImage:
+    """Draw the map of the dominant blobs (H,W): changed ones (None: the background) in colours with their numbers.
+
+    All other blobs are grey.
+    """
+    index = np.where(blobs < 0, 0, 1 + blobs % len(GREYS)).astype(np.uint8)
+    palette = [BACKGROUND, *GREYS, *COLOURS, EDGE]
+    for order, blob in enumerate(changed):
+        index[blobs == (-1 if blob is None else blob)] = 1 + len(GREYS) + order % len(COLOURS)
+    index[1:][blobs[1:] != blobs[:-1]] = len(palette) - 1
+    index[:, 1:][blobs[:, 1:] != blobs[:, :-1]] = len(palette) - 1
+    image = Image.fromarray(index)
+    image.putpalette([value for colour in palette for value in colour])
+    height, width = blobs.shape
+    return PageImage(_uri(image, "PNG", optimize=True), width, height, _numbers(blobs, changed))
+
+
+def _numbers(blobs: np.ndarray, changed: Sequence[int | None]) -> Sequence[Mark]:
+    """Place the numbers of the changed blobs that are visible."""
+    visible = [blob for blob in changed if blob is not None and (blobs == blob).any()]
+    if not visible:
+        return []
+    centres = np.zeros((max(visible) + 1, 2))
+    for blob in visible:
+        ys, xs = np.nonzero(blobs == blob)
+        centres[blob] = (xs.mean() + 0.5) / blobs.shape[1], (ys.mean() + 0.5) / blobs.shape[0]
+    boxes = {blob: (DIGIT_WIDTH * len(str(blob)) + PADDING, DIGIT_HEIGHT) for blob in visible}
+    return place_numbers(blobs, centres, list(boxes), boxes)
+
+
+def _uri(image: Image.Image, kind: str, **options: bool | int) -> str:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode('ascii')}"

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from blobex.report.figures import number, overview, questions, stage_tables
+from blobex.metrics.interval import Interval, interval
+from blobex.perception.differences import summary
 from blobex.report.gallery import SORTS, gallery
-from blobex.report.results import Report
+from blobex.report.results import Record, Report, Results, measured, object_changes
+
+NO_NUMBER = "-"
+MAX_PHRASES, MAX_IN_SENTENCE = 6, 2  # changes of a question that get a bar, and that its sentence names
 
 
 def page(report: Report) -> str:
     """Render the page; every text is escaped."""
-    loader = PackageLoader("blobex.report")
     environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("blobex.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "share": _share}
+    environment.filters |= {"number": number, "share": _width}
     explained = [f"explain-{results.setup}-{results.variant}" for results in report.results]
     stages = [f"{stage.split()[0]}-..." for stage in report.measures if not stage.startswith("explain")]
     return environment.get_template("page.html").render(
@@ -31,6 +40,121 @@ def page(report: Report) -> str:
     )
 
 
-def _share(score: float) -> str:
+def _width(score: float) -> str:
     """Format a score as the share of a bar's width, clamped to [0, 1]."""
     return f"{min(max(score, 0.0), 1.0) if math.isfinite(score) else 0.0:.3f}"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A mean with its interval: a bar in shares of its full width, and the numbers as text."""
+
+    mean: float
+    low: float
+    high: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Overview:
+    """One row of the overview."""
+
+    variant: str
+    explanations: int
+    images: int
+    cells: Sequence[Bar | None]  # flipped, flipped by the change, distance, changed blobs
+
+
+@dataclass(frozen=True)
+class Question:
+    """The changes that turned one decision into another, most frequent first."""
+
+    before: str
+    after: str
+    count: str  # such as "3 counterfactuals"
+    sentence: str
+    bars: Mapping[str, Bar]  # by phrase; empty if the parser sees no change
+
+
+def number(value: float) -> str:
+    """Format with three significant digits, integers in full; "not finite" for NaN and infinity.
+
+    >>> number(0.12345), number(98765.4), number(float("nan"))
+    ('0.123', '98,765', 'not finite')
+    """
+    if not math.isfinite(value):
+        return "not finite"
+    return f"{value:,.0f}" if abs(value) >= 1000 or float(value).is_integer() else f"{value:.3g}"
+
+
+def overview(report: Report) -> dict[str, list[Overview]]:
+    """Return the rows of the overview by setup."""
+    intervals = [measured(results, report.distance, report.seed) for results in report.results]
+    scaled = (report.distance, "changed_blobs")
+    tops = {name: max((each[name].high for each in intervals if name in each), default=1.0) for name in scaled}
+    rows: dict[str, list[Overview]] = {}
+    for results, each in zip(report.results, intervals, strict=True):
+        shares = [_share(each[name]) for name in ("flip_rate", "flipped_by_change")]
+        values = [_bar(each[name], tops[name], number) if name in each else None for name in scaled]
+        images = len({row["image"] for row in results.rows})
+        row = Overview(results.variant, len(results.rows), images, [*shares, *values])
+        rows.setdefault(results.setup, []).append(row)
+    return rows
+
+
+def questions(results: Results, seed: int) -> list[Question] | str:
+    """Return the frequent changes of every question among counterfactuals that flipped; a sentence if unknown."""
+    flipped = [record for record in results.records if record["verdict"] == "flipped"]
+    if not flipped:
+        return "No counterfactual flipped the decision."
+    if not any(record["sentence"] for record in flipped):
+        return f"No parser named the objects: run `dvc repro parser@{results.setup}`, then explain again."
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in flipped:
+        groups.setdefault((record["from_class"], record["to_class"]), []).append(record)
+    return [_question(before, after, records, seed) for (before, after), records in groups.items()]
+
+
+def _question(before: str, after: str, records: Sequence[Record], seed: int) -> Question:
+    changes = [object_changes(record) for record in records]
+    shares = summary(changes)
+    frequent = ", ".join(f"{phrase} in {share:.0%}" for phrase, share in list(shares.items())[:MAX_IN_SENTENCE])
+    count = f"{len(records)} counterfactual{'s' if len(records) > 1 else ''}"
+    bars = {}
+    for phrase in list(shares)[:MAX_PHRASES]:
+        occurs = [phrase in {change.general for change in each} for each in changes]
+        bars[phrase] = _share(interval(occurs, seed))
+    return Question(before, after, count, f"To make the model say “{after}”: {frequent} of {count}.", bars)
+
+
+def stage_tables(report: Report) -> dict[str, dict[str, dict[str, str]]]:
+    """Return every stage's measures as text by stage, measure and setup; an interval joins the row of its mean."""
+    tables: dict[str, dict[str, dict[str, str]]] = {}
+    for stage, setups in report.measures.items():
+        texts = {setup: _with_intervals(measures) for setup, measures in setups.items()}
+        names = dict.fromkeys(name for measures in texts.values() for name in measures)
+        tables[stage] = {
+            name: {setup: measures.get(name, NO_NUMBER) for setup, measures in texts.items()} for name in names
+        }
+    return tables
+
+
+def _with_intervals(measures: Mapping[str, float]) -> dict[str, str]:
+    ends = {f"{name}_{end}" for name in measures for end in ("low", "high", "count")}
+    texts = {}
+    for name, value in measures.items():
+        if name not in ends:
+            low, high, count = (measures.get(f"{name}_{end}") for end in ("low", "high", "count"))
+            texts[name] = number(value)
+            texts[name] += f" [{number(low)}, {number(high)}]" if low is not None and high is not None else ""
+            texts[name] += f" (n = {number(count)})" if count is not None else ""
+    return texts
+
+
+def _share(share: Interval) -> Bar:
+    return _bar(share, 1.0, "{:.0%}".format)
+
+
+def _bar(value: Interval, top: float, text: Callable[[float], str]) -> Bar:
+    mean, low, high = (number / top if top else 0.0 for number in (value.mean, value.low, value.high))
+    return Bar(mean, low, high, f"{text(value.mean)} [{text(value.low)}, {text(value.high)}]")

@@ -1,16 +1,23 @@
-"""Content of the report page: explanations, measures and tables, as the stages wrote them."""
+"""Content of the report page: explanations, and measures and tables read from the files of all stages."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from blobex.config.explain import VARIANTS
 from blobex.core.errors import BlobexError
-from blobex.metrics.interval import Interval, interval
+from blobex.core.files import read_json
+from blobex.metrics.interval import Interval, flat, interval
 from blobex.perception.differences import ObjectChange
+
+SETUPS = ("rect", "square")
+REPORTING = ("evaluate", "invert", "truth", "bench")  # stages with reports/<stage>/<setup>/metrics.json
+TRAINING = ("parser", "decision", "blobgan_pretrain", "blobgan", "encoder_pretrain", "encoder")  # the same in models/
 
 Record = Mapping[str, Any]  # an explanation in the form of record.json
 
@@ -73,9 +80,63 @@ def measured(results: Results, distance: str, seed: int) -> dict[str, Interval]:
 def object_changes(record: Record) -> list[ObjectChange]:
     """Return the changes of objects that a record lists. BlobexError: a field is unknown or missing."""
     try:
-        return [
-            ObjectChange(**{key: value for key, value in fields.items() if key != "phrase"})
-            for fields in record["objects"]
-        ]
+        fields = [{key: value for key, value in change.items() if key != "phrase"} for change in record["objects"]]
+        return [ObjectChange(**change) for change in fields]
     except TypeError as error:
         raise BlobexError(f"the changed objects of {record['image']} are damaged: explain it again") from error
+
+
+def stage_measures(reports: Path, models: Path) -> tuple[dict[str, dict[str, dict[str, float]]], list[str]]:
+    """Read the measures of all stages by stage and setup; list what is missing."""
+    measures: dict[str, dict[str, dict[str, float]]] = {}
+    missing = list[str]()
+    for stage, variant, folder in _metrics_folders(reports, models):
+        name = f"{stage} {variant}".strip()
+        for setup in SETUPS:
+            path = folder / setup / variant / "metrics.json"
+            if path.is_file():
+                measures.setdefault(name, {})[setup] = _read_measures(path)
+            elif stage in REPORTING:
+                command = f"make bench SETUP={setup}" if stage == "bench" else f"dvc repro {stage}@{setup}"
+                missing.append(f"measures of {stage}, {setup}: run `{command}`")
+    return measures, missing
+
+
+def _metrics_folders(reports: Path, models: Path) -> Iterator[tuple[str, str, Path]]:
+    """Yield stage, variant (or "") and folder of all stages that write <folder>/<setup>/<variant>/metrics.json."""
+    for variant in VARIANTS:
+        yield "explain", variant, reports / "explain"
+    for stage in REPORTING:
+        yield stage, "", reports / stage
+    for stage in TRAINING:
+        folder = models / stage
+        for variant in sorted({path.parent.name for path in folder.glob("*/*/metrics.json")}) or [""]:
+            yield stage, variant, folder
+
+
+def _read_measures(path: Path) -> dict[str, float]:
+    try:
+        content = read_json(path)
+        return {name: float(value) for name, value in content.items() if isinstance(value, int | float)}
+    except (OSError, ArithmeticError, ValueError, AttributeError) as error:
+        raise BlobexError(f"{path} is damaged: run its stage again") from error
+
+
+def truth_tables(reports: Path) -> dict[str, str]:
+    """Read the truth benchmark's table of each setup that has one."""
+    folder = reports / "truth"
+    paths = {setup: folder / setup / "table.txt" for setup in SETUPS}
+    try:
+        return {setup: path.read_text(encoding="utf-8") for setup, path in paths.items() if path.is_file()}
+    except UnicodeDecodeError as error:
+        raise BlobexError(f"a table.txt in {folder} is damaged: run `dvc repro truth` again") from error
+
+
+def page_measures(report: Report, path: Path) -> dict[str, float]:
+    """Return the figures of the overview with their intervals, and the size of the page."""
+    values: dict[str, float] = {"explanations": sum(len(results.rows) for results in report.results)}
+    values |= {"shown": sum(len(results.gallery) for results in report.results), "bytes": path.stat().st_size}
+    for results in report.results:
+        intervals = measured(results, report.distance, report.seed)
+        values |= flat({f"{results.setup}_{results.variant}_{name}": value for name, value in intervals.items()})
+    return values

@@ -13,13 +13,11 @@ from blobex.explain.explanation import Explanation
 from blobex.explain.record_files import as_json
 from blobex.explain.results_folder import SETTINGS, read_results
 from blobex.explain.table import TABLE, read_table
-from blobex.layout.dominant import dominant_blobs
-from blobex.layout.splat import AREA, Canvas
+from blobex.layout.splat import AREA, Canvas, dominant_blobs
 from blobex.networks.perceptual import perceptual_name
 from blobex.networks.weights import CONFIG, read_config
-from blobex.report.collect import SETUPS, page_measures, stage_measures, truth_tables
 from blobex.report.page import page
-from blobex.report.results import GalleryItem, Report, Results
+from blobex.report.results import SETUPS, GalleryItem, Report, Results, page_measures, stage_measures, truth_tables
 from blobex.stages import common
 from blobex.tracking import runs as tracking
 from blobex.tracking.store import OFF

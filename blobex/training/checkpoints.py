@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from blobex.config.training import Training
 from blobex.core.errors import BlobexError
-from blobex.networks.tensor_file import load_tensors
+from blobex.networks.weights import load_tensors
 
 ENTRY = "blobex"  # blobex's entry in the checkpoint: fingerprint and run_id
 FINISHED = "finished"  # file beside the checkpoints once the stage has written all its outputs

@@ -15,7 +15,7 @@ from blobex.config.training import Blobgan
 from blobex.core.errors import BlobexError
 from blobex.datasets.datamodule import checksum
 from blobex.datasets.images import to_float
-from blobex.layout.jitter import jitter
+from blobex.layout.blobs import jitter
 from blobex.networks.blobgan import BlobGAN
 from blobex.networks.ops import at_least_float32
 from blobex.networks.residual import build_discriminator

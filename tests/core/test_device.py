@@ -10,7 +10,7 @@ from blobex.datasets.images import to_array
 from blobex.explain.explainer import Explainer
 from blobex.explain.request import Output, Request
 from blobex.layout.blobs import BlobLayout
-from blobex.layout.published_splat import splat_by_solver
+from blobex.layout.splat import splat_by_solver
 from blobex.optim.networks import Networks
 
 SLOTS = {"road": 1, "vehicle": 2, "vegetation": 1, "light": 1}

@@ -12,8 +12,7 @@ from worlds.tiny_networks import random_blobgan, random_layout
 from blobex.config.read import load_params
 from blobex.core.errors import BlobexError
 from blobex.explain.loading import LoadedNetworks, check_size, load_networks
-from blobex.layout.published_splat import splat_by_solver
-from blobex.layout.splat import splat
+from blobex.layout.splat import splat, splat_by_solver
 from blobex.networks.blobgan import load_blobgan
 from blobex.networks.decision import load_decision
 from blobex.networks.encoder import load_encoder

@@ -6,7 +6,7 @@ import pytest
 from imports import PACKAGE
 
 MODULES = (
-    *("layout/blobs", "layout/jitter", "layout/published_splat", "layout/splat"),
+    *("layout/blobs", "layout/splat"),
     *("metrics/agreement", "metrics/feature_sets", "metrics/interval", "perception/colours"),
     *("scenes/render", "scenes/rules", "scenes/sample", "training/gan"),
 )

@@ -8,8 +8,7 @@ from worlds.tiny_networks import random_layout
 
 from blobex.config.training import Jitter
 from blobex.core.errors import BlobexError
-from blobex.layout.blobs import BACKGROUND_KEYS, KEYS, blob_distance, concatenate, from_dict
-from blobex.layout.jitter import jitter
+from blobex.layout.blobs import BACKGROUND_KEYS, KEYS, blob_distance, concatenate, from_dict, jitter
 from blobex.layout.splat import splat
 
 AMOUNT = Jitter(position=0.04, size=0.5, angle=0.1)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from worlds.tiny_networks import random_layout
 
 from blobex.layout.blobs import BlobLayout
-from blobex.layout.splat import Canvas, half_axes, score_pyramid, splat
+from blobex.layout.splat import Canvas, half_axes, score_pyramid, splat, splat_by_solver
 
 SIZES = [(16, 16), (16, 32), (8, 32)]
 
@@ -188,3 +188,20 @@ def test_gradients_of_extreme_blobs_are_finite():
 
 def test_one_image_does_not_depend_on_the_others(layout):
     torch.testing.assert_close(splat(layout[1:2], 16, 32), splat(layout, 16, 32)[1:2])
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (16, 32), (8, 32)])
+def test_solver_equals_the_closed_form(height: int, width: int) -> None:
+    layout = random_layout(3, 5, 2)
+    leaves = {key: [tensor.clone().requires_grad_() for _ in range(2)] for key, tensor in layout.items()}
+    maps = [
+        function(BlobLayout(**{key: both[number] for key, both in leaves.items()}), height, width)
+        for number, function in enumerate((splat, splat_by_solver))
+    ]
+    torch.testing.assert_close(maps[0], maps[1], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(maps[1].sum(1), torch.ones(3, height, width, dtype=torch.float64))
+    weight = torch.rand(maps[0].shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for number in range(2):
+        (maps[number] * weight).sum().backward()
+    for key in ("xs", "ys", "covs", "sizes"):
+        torch.testing.assert_close(leaves[key][0].grad, leaves[key][1].grad, rtol=1e-8, atol=1e-10)

@@ -26,7 +26,7 @@ from blobex.explain.explanation import Explanation
 from blobex.explain.request import Output, Request
 from blobex.explain.results_folder import ResultsFolder
 from blobex.metrics.interval import interval
-from blobex.report.images import GREY, blob_map, difference, page_image
+from blobex.report.gallery import GREY, blob_map, difference, page_image
 from blobex.stages import report
 
 HOSTILE = 'a"><script>alert(1)</script><img src=x onerror=alert(1)>&amp;.png'

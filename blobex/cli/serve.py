@@ -44,6 +44,6 @@ def ui(
 ) -> None:
     """Serve MLflow's pages about all runs until you press Ctrl-C."""
     from blobex.config.read import load_params
-    from blobex.tracking.pages import serve
+    from blobex.tracking.store import serve_pages
 
-    serve(load_params(params).run, port)
+    serve_pages(load_params(params).run, port)

@@ -16,7 +16,7 @@ from blobex.core.errors import BlobexError
 from blobex.core.files import read_json
 from blobex.networks.import_weights import PROVENANCE
 from blobex.networks.weights import CONFIG, WEIGHTS
-from blobex.tracking.stage_status import stage_changes
+from blobex.tracking.versions import stage_changes
 
 METRICS = "metrics.json"
 NETWORKS = {

@@ -15,7 +15,7 @@ from blobex.networks.import_weights import sha256
 from blobex.networks.weights import WEIGHTS
 from blobex.release.contents import Contents, Part
 from blobex.tracking import store as mlflow_store
-from blobex.tracking.mlflow_tracker import MlflowTracker
+from blobex.tracking.tracker import MlflowTracker
 
 EXPERIMENT, ALIAS = "release", "reference"
 MAX_RUNS = 20  # newest runs that are searched for each network

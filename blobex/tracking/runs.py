@@ -21,7 +21,6 @@ from blobex.core.errors import BlobexError
 from blobex.core.files import without_password
 from blobex.core.processes import is_gone, this_process
 from blobex.tracking import sync
-from blobex.tracking.mlflow_tracker import MlflowTracker
 from blobex.tracking.store import (
     OFF,
     SERVERS,
@@ -33,7 +32,7 @@ from blobex.tracking.store import (
     lost,
 )
 from blobex.tracking.sync import PARENT, PROCESS
-from blobex.tracking.tracker import NullTracker, Tracker
+from blobex.tracking.tracker import MlflowTracker, NullTracker, Tracker
 from blobex.tracking.versions import dvc_hash, git
 
 COMMIT = "mlflow.source.git.commit"

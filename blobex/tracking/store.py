@@ -1,15 +1,16 @@
-"""Connection to an MLflow store, its experiments and its models."""
+"""Connection to an MLflow store, its experiments, models and web pages."""
 
 from __future__ import annotations
 
 import logging
 import os
 import socket
+import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -189,3 +190,24 @@ def load_model(uri: str, tracking_uri: str, device: torch.device, s3_endpoint: s
         reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
         raise BlobexError(f"MLflow gives no model {uri} ({reason}): check its name and run.tracking_uri") from error
     return model.to(device)
+
+
+def serve_pages(settings: Run, port: int) -> NoReturn:
+    """Replace this process by MLflow's web server on a local store.
+
+    Raises:
+        BlobexError: if `run.tracking_uri` is not a local database.
+    """
+    if not settings.tracking_uri.startswith(SQLITE):
+        raise BlobexError(
+            f"run.tracking_uri is {settings.tracking_uri}: only a store {SQLITE}... has no pages of its own to open"
+        )
+    options = {
+        "--backend-store-uri": settings.tracking_uri,
+        "--default-artifact-root": "mlruns/artifacts",
+        "--host": "127.0.0.1",
+        "--port": str(port),
+    }
+    endpoint = {S3_ENDPOINT: settings.s3_endpoint} if settings.s3_endpoint else {}
+    arguments = [word for option in options.items() for word in option]
+    os.execve(sys.executable, [sys.executable, "-m", "mlflow", "ui", *arguments], os.environ | endpoint)

@@ -1,12 +1,19 @@
-"""Interface of an experiment tracker, and the tracker that records nothing."""
+"""Experiment trackers: their interface, one that records nothing, and one that writes to an MLflow run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
+
+from blobex.tracking.store import ALIAS, lost
+
+TABLES = "mlflow.loggedArtifacts"  # tag by which MLflow's pages find tables
 
 
 class Tracker(Protocol):
@@ -48,3 +55,88 @@ class NullTracker:
 
     def log_artifact(self, path: Path) -> None:
         pass
+
+
+class MlflowTracker:
+    """MLflow run as a `Tracker`; it continues in a second run if the tracking server stops answering."""
+
+    def __init__(self, client: Any, run_id: str, fallback: Callable[[], tuple[Any, str]] | None = None) -> None:
+        """Log to `run_id` through `client`; `fallback` opens the client and run that are used once the server is lost.
+
+        Without `fallback`, the exception of a lost server is raised.
+        """
+        self.run_id = run_id
+        self._client, self._current, self._fallback = client, run_id, fallback
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        entries = [Param(key, str(value)) for key, value in params.items()]
+        self._log(lambda client, run: client.log_batch(run, params=entries, synchronous=True))
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        from mlflow.entities import Metric
+
+        now = time.time_ns() // 1_000_000
+        entries = [Metric(key, float(value), now, step or 0) for key, value in metrics.items()]
+        self._log(lambda client, run: client.log_batch(run, metrics=entries, synchronous=True))
+
+    def log_text(self, text: str, name: str) -> None:
+        self._log(lambda client, run: client.log_text(run, text, name))
+
+    def log_dataset(self, name: str, digest: str, source: str) -> None:
+        """Log a data set that DVC versions as an input of the run."""
+        from mlflow.entities import Dataset, DatasetInput
+
+        dataset = Dataset(name=name, digest=digest, source_type="dvc", source=source, profile=None, schema=None)
+        self._log(lambda client, run: client.log_inputs(run, datasets=[DatasetInput(dataset, tags=[])]))
+
+    def log_image(self, key: str, image: np.ndarray, step: int) -> None:
+        self._log(lambda client, run: client.log_image(run, image, key=key, step=step, synchronous=True))
+
+    def log_table(self, columns: Mapping[str, list[Any]], name: str) -> None:
+        import pandas as pd
+
+        # MLflow's own log_table appends to a table of that name: rows that are logged again would stand there twice.
+        table = pd.DataFrame(columns).to_json(orient="split", index=False)
+        tag = json.dumps([{"path": name, "type": "table"}])
+        self.log_text(table, name)
+        self._log(lambda client, run: client.set_tag(run, TABLES, tag))
+
+    def log_artifact(self, path: Path) -> None:
+        self._log(lambda client, run: client.log_artifact(run, str(path)))
+
+    def log_model(self, model: torch.nn.Module, name: str, height: int, width: int) -> None:
+        """Log a network of images and register it as `name` with the alias of the newest version."""
+        self._log(lambda client, run: _log_model(client, run, model.eval(), name, (height, width)))
+
+    def end(self, status: str) -> None:
+        """Close the run as FINISHED, FAILED or KILLED."""
+        self._log(lambda client, run: client.set_terminated(run, status))
+
+    def _log(self, call: Callable[[Any, str], object]) -> None:
+        try:
+            call(self._client, self._current)
+            return
+        except Exception as error:
+            if self._fallback is None or not lost(error):
+                raise
+        # Outside the handler: `lost` would find the server's exception among the causes of any later one.
+        (self._client, self._current), self._fallback = self._fallback(), None
+        call(self._client, self._current)
+
+
+def _log_model(client: Any, run_id: str, model: torch.nn.Module, name: str, size: tuple[int, int]) -> None:
+    import mlflow
+    import mlflow.pytorch
+
+    mlflow.set_tracking_uri(client.tracking_uri)
+    with mlflow.start_run(run_id=run_id):
+        info = mlflow.pytorch.log_model(
+            model,
+            name=name,
+            input_example=np.zeros((2, 3, *size), dtype=np.float32),
+            pip_requirements=["torch", "torchvision"],
+            registered_model_name=name,
+        )
+    client.set_registered_model_alias(name, ALIAS, info.registered_model_version)

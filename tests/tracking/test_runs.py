@@ -15,7 +15,6 @@ from worlds.profiles import FOLDER, profile_params
 
 from blobex.config.read import flatten, to_dict
 from blobex.core.errors import BlobexError
-from blobex.tracking import pages
 from blobex.tracking import runs as tracking
 from blobex.tracking import store as mlflow_store
 from blobex.tracking.store import connect
@@ -201,14 +200,14 @@ def test_pages_are_served_of_a_local_store_only(params, monkeypatch):
     called = []
     monkeypatch.setattr("os.execve", lambda *arguments: called.append(arguments))
     monkeypatch.delenv(mlflow_store.S3_ENDPOINT, raising=False)
-    pages.serve(dataclasses.replace(params.run, s3_endpoint="http://host:9000"), 5001)
+    mlflow_store.serve_pages(dataclasses.replace(params.run, s3_endpoint="http://host:9000"), 5001)
     ((program, words, environment),) = called
     assert program == sys.executable and words[1:4] == ["-m", "mlflow", "ui"] and words[-1] == "5001"
     assert params.run.tracking_uri in words and environment[mlflow_store.S3_ENDPOINT] == "http://host:9000"
     assert mlflow_store.S3_ENDPOINT not in os.environ
     for uri in ("none", "http://127.0.0.1:5000"):
         with pytest.raises(BlobexError, match=r"run\.tracking_uri is"):
-            pages.serve(dataclasses.replace(params.run, tracking_uri=uri), 5001)
+            mlflow_store.serve_pages(dataclasses.replace(params.run, tracking_uri=uri), 5001)
 
 
 @pytest.mark.parametrize("run_id", ["0" * 32, "no such run"])

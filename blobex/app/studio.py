@@ -21,8 +21,8 @@ from torch import Tensor
 from blobex.app.watching import watched
 from blobex.app.wire import short_name
 from blobex.config.params import Params
+from blobex.core.device import ALONE
 from blobex.core.errors import BlobexError
-from blobex.core.ranks import ALONE
 from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.target import AttributeTarget, ClassTarget, RegionTarget
 from blobex.datasets.images import fit, load_image, to_float, to_tensor

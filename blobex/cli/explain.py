@@ -76,7 +76,7 @@ def explain(
     OUT gets a folder for each photo (pictures/), snapshot_<i>.png (query, reconstruction, counterfactuals) and
     explanations.parquet.
     """
-    from blobex.core.ranks import joined
+    from blobex.core.device import joined
     from blobex.explain.explainer import Explainer
     from blobex.explain.request import Output, Request
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from blobex.core.errors import BlobexError
-from blobex.core.files import whole_file
+from blobex.core.files import write_text
 
 PACKAGE = Path(__file__).parents[1]
 FOLDER = Path("code")  # beside dvc.yaml
@@ -45,8 +45,7 @@ def write_stage(stage: str, folder: Path = FOLDER, package: Path = PACKAGE) -> b
     path, text = folder / f"{stage}.txt", describe_stage(stage, package)
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return False
-    with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
     return True
 
 

@@ -5,7 +5,6 @@ An entry is two files, named after a hash of its sources: `<key>.bin` holds the 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import math
@@ -24,7 +23,8 @@ import torch
 from torch import Tensor
 
 from blobex.core.errors import BlobexError
-from blobex.core.files import read_json, whole_file
+from blobex.core.files import read_json, whole_file, write_text
+from blobex.core.processes import locked
 from blobex.datasets.decoding import DecodedImages, Decoder, Outcome, Skipped, collect, decode_each
 
 VERSION = 1  # of the decoding: change it when the same file is to give other bytes
@@ -59,9 +59,8 @@ def decode_cached(
                 _require_space(cache.folder, min(len(paths), limit or len(paths)) * math.prod(decoder.shape))
                 with whole_file(entry) as temporary, temporary.open("wb") as file:
                     outcome = collect(paths, decoder, lambda array: file.write(array.tobytes()), skip, limit)
-                with whole_file(entry.with_suffix(".json")) as temporary:
-                    record = _record(outcome, paths, decoder, cache.use)
-                    temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
+                record = _record(outcome, paths, decoder, cache.use)
+                write_text(entry.with_suffix(".json"), json.dumps(record) + "\n")
                 decoded = _open(entry, paths, decoder, skip)
     if decoded is None:
         raise BlobexError(f"{entry} cannot be mapped into memory: set data.cache to null, or to another file system")
@@ -128,9 +127,7 @@ def _record(outcome: Outcome, paths: Sequence[Path], decoder: Decoder, use: str)
 def _locked(folder: Path) -> Iterator[None]:
     """Let one process at a time write, and turn OSError into BlobexError."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(folder / ".lock"):
             yield
     except OSError as error:
         raise BlobexError(

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from blobex.core.errors import BlobexError
-from blobex.core.files import whole_file
+from blobex.core.files import write_text
 
 Size = tuple[int, int]  # rows, columns
 AHEAD = 64  # files decoded at a time, which bounds the memory
@@ -114,7 +114,6 @@ def write_report(path: Path, outcome: Outcome) -> str:
     reasons = [{"path": str(file.path), "reason": file.reason} for file in outcome.skipped]
     reasons.sort(key=lambda entry: entry["path"])
     content = {"found": outcome.found, "read": read, "not_needed": left, "skipped": reasons}
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=2) + "\n")
     numbers = f"{read:,} read, {skipped:,} skipped" + (f", {left:,} not needed" if left else "")
     return f"{outcome.found:,} files found: {numbers}; reasons in {path}"

@@ -18,7 +18,7 @@ from blobex.config.data import Scenes
 from blobex.config.params import Params
 from blobex.config.read import parse
 from blobex.core.errors import BlobexError
-from blobex.core.files import read_json, whole_file, whole_folder
+from blobex.core.files import read_json, whole_folder, write_text
 from blobex.scenes.write import DatasetCounts, write_dataset
 
 COPY = ".manifest.json"  # in a folder of rendered scenes: shows that the manifest describes this very folder
@@ -44,8 +44,7 @@ def write_manifest(root: Path, scenes: Scenes | None = None) -> dict[str, Any]:
         manifest["scenes"] = dataclasses.asdict(scenes)
     elif path.is_file() and manifest.items() <= _read(path).items():
         return manifest
-    with whole_file(path) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(manifest, indent=1) + "\n")
     if scenes is not None:
         shutil.copyfile(path, root / COPY)
     return manifest

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blobex.core.ranks import Ranks
+from blobex.core.device import Ranks
 from blobex.inversion.inversion import Inversion
 
 

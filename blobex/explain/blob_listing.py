@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from blobex.core.errors import BlobexError
-from blobex.core.files import whole_file
+from blobex.core.files import write_text
 from blobex.datasets.images import to_array, write_png
 from blobex.explain.blob_map import blob_map, dominant
 from blobex.explain.blob_names import plain_names
@@ -164,8 +164,7 @@ def _write(out: Path, listings: Sequence[Listing], maps: Sequence[np.ndarray]) -
     try:
         for name, listing, sheet in zip(_file_names(listings), listings, maps, strict=True):
             write_png(out / f"{name}.png", sheet)
-            with whole_file(out / f"{name}.json") as temporary:
-                temporary.write_text(json.dumps(dataclasses.asdict(listing), indent=1) + "\n", encoding="utf-8")
+            write_text(out / f"{name}.json", json.dumps(dataclasses.asdict(listing), indent=1) + "\n")
     except OSError as error:
         raise BlobexError(f"cannot write into {out} ({error.strerror}): give another folder") from error
 

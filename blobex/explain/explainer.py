@@ -21,9 +21,8 @@ from tqdm import tqdm
 from blobex.config.params import Params
 from blobex.config.read import load_params, to_dict
 from blobex.config.value_types import Shape
-from blobex.core.device import batch_pixels, keep_freed_memory, resolve_device
+from blobex.core.device import ALONE, Ranks, batch_pixels, keep_freed_memory, resolve_device
 from blobex.core.errors import BlobexError
-from blobex.core.ranks import ALONE, Ranks
 from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.masks import build_masks, check_mask_rows
 from blobex.counterfactual.questions import Questions, build_questions, check_region

@@ -10,8 +10,8 @@ from typing import cast
 import numpy as np
 import torch
 
+from blobex.core.device import Ranks
 from blobex.core.errors import BlobexError
-from blobex.core.ranks import Ranks
 from blobex.datasets.images import fit, list_images, load_image, name_of, to_float, to_tensor
 from blobex.explain.batch import ImageShare
 

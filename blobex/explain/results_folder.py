@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from blobex.core.device import ALONE, Ranks
 from blobex.core.errors import BlobexError
-from blobex.core.files import read_json, whole_file, whole_folder
-from blobex.core.ranks import ALONE, Ranks
+from blobex.core.files import read_json, whole_folder, write_text
 from blobex.explain.explanation import Explanation
 from blobex.explain.record_files import DAMAGES, read_records, safe_name, write_records
 from blobex.explain.request import Output
@@ -111,8 +111,7 @@ class ResultsFolder:
 
     def _write_settings(self) -> None:
         if not (self.path / SETTINGS).exists():
-            with whole_file(self.path / SETTINGS) as temporary:
-                temporary.write_text(self.settings, encoding="utf-8")
+            write_text(self.path / SETTINGS, self.settings)
 
 
 def read_results(path: Path) -> list[Explanation]:

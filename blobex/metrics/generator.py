@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from blobex.core.device import batch_pixels
 from blobex.core.errors import BlobexError
-from blobex.core.files import whole_file
+from blobex.core.files import write_text
 from blobex.datasets.decoding import Decoder, Size, collect
 from blobex.datasets.images import decode_image, fit, list_images
 from blobex.metrics.feature_networks import FeatureNetwork, load_features
@@ -156,8 +156,7 @@ def check_place(path: Path) -> None:
 def write_measures(path: Path, measures: Mapping[str, Any]) -> None:
     """Write measures as JSON, all or nothing; raise a BlobexError if that fails."""
     try:
-        with whole_file(path) as temporary:
-            temporary.write_text(json.dumps(dict(measures), indent=2) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(dict(measures), indent=2) + "\n")
     except OSError as error:
         raise BlobexError(f"cannot write {path}: {error}") from error
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from blobex.config.read import parse, read_yaml
 from blobex.core.errors import BlobexError
-from blobex.core.files import check_packed, whole_file
+from blobex.core.files import check_packed, whole_file, write_text
 
 S = TypeVar("S")
 Module = TypeVar("Module", bound=nn.Module)
@@ -48,8 +48,7 @@ def save(folder: Path, kind: str, config: Mapping[str, Any], module: nn.Module) 
     tensors = {name: _stored(tensor.detach().cpu().contiguous()) for name, tensor in module.state_dict().items()}
     with whole_file(folder / WEIGHTS) as temporary:
         temporary.write_bytes(to_bytes(tensors))  # safetensors' own writer makes files that only the user can read
-    with whole_file(folder / CONFIG) as temporary:
-        temporary.write_text(yaml.safe_dump({"kind": kind, **config}, sort_keys=False), encoding="utf-8")
+    write_text(folder / CONFIG, yaml.safe_dump({"kind": kind, **config}, sort_keys=False))
 
 
 def _stored(tensor: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from blobex.benchmark.measures import other_rates, search_measures
 from blobex.benchmark.table import comparison, rows
 from blobex.config.params import Params
 from blobex.core.device import resolve_device
+from blobex.core.files import write_text
 from blobex.datasets.manifest import manifest_path
 from blobex.stages import common
 from blobex.tracking import runs as tracking
@@ -19,9 +20,9 @@ def main(params: Params, setup: str) -> None:
     with tracking.run(params, "bench", setup, manifest_path(params.data.root)) as tracker:
         measures = search_measures(params, setup, common.MODELS, device)
         rates = other_rates(params, setup, common.MODELS, device)
-        common.write_text(folder / "metrics.json", json.dumps(measures | rates, indent=2) + "\n")
+        write_text(folder / "metrics.json", json.dumps(measures | rates, indent=2) + "\n")
         table = comparison(measures, params.bench.published_images) + rows(rates)
-        common.write_text(folder / "table.txt", table)
+        write_text(folder / "table.txt", table)
         print(table)
         tracker.log_metrics(measures | rates)
         tracker.log_artifact(folder / "table.txt")

@@ -14,7 +14,7 @@ from blobex.config.params import Params
 from blobex.config.read import load_params
 from blobex.core.code_state import check_stage
 from blobex.core.errors import BlobexError, sentence
-from blobex.core.files import whole_file
+from blobex.core.files import write_text
 from blobex.tracking.tracker import Tracker
 
 MODELS = Path("models")
@@ -76,9 +76,3 @@ def write_metrics(folder: Path, metrics: Mapping[str, float], tracker: Tracker) 
     for name in ("metrics.json", "config.yaml", "weights.safetensors"):
         if (folder / name).exists():
             tracker.log_artifact(folder / name)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from blobex.config.params import Params
-from blobex.core.ranks import Ranks, joined
+from blobex.core.device import Ranks, joined
 from blobex.datasets.images import load_image
 from blobex.explain.batch import ImageShare
 from blobex.explain.explainer import Explainer

@@ -8,7 +8,7 @@ from pathlib import Path
 from blobex.config.explain import VARIANTS
 from blobex.config.params import Params
 from blobex.core.errors import BlobexError
-from blobex.core.files import read_json, without_password
+from blobex.core.files import read_json, without_password, write_text
 from blobex.explain.explanation import Explanation
 from blobex.explain.record_files import as_json
 from blobex.explain.results_folder import SETTINGS, read_results
@@ -36,7 +36,7 @@ def main(params: Params) -> None:
     distance, seed = perceptual_name(params.data.perceptual), params.run.seed
     report = Report(results, measures, truth_tables(common.REPORTS), missing + unmeasured, distance, uri, seed)
     with tracking.run(params, "report", "all") as tracker:
-        common.write_text(folder / "report.html", page(report))
+        write_text(folder / "report.html", page(report))
         common.write_metrics(folder, page_measures(report, folder / "report.html"), tracker)
         tracker.log_artifact(folder / "report.html")
     print(f"{folder / 'report.html'}: {sum(len(each.gallery) for each in results)} explanations")

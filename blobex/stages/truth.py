@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from blobex.config.params import Params
-from blobex.core.ranks import joined
+from blobex.core.device import joined
 from blobex.datasets.manifest import manifest_path
 from blobex.stages import common
 from blobex.tracking import runs as tracking

@@ -13,7 +13,7 @@ from blobex.config.messages import abbreviated
 from blobex.config.read import read_yaml
 from blobex.config.write import Changes, Value, rewrite_values
 from blobex.core.errors import BlobexError, brief
-from blobex.core.files import whole_file
+from blobex.core.files import write_text
 from blobex.sweeps.study import OpenStudy
 from blobex.sweeps.task import Settings, Task
 from blobex.sweeps.trials import best_trial, excess, whole_trials
@@ -73,8 +73,7 @@ def write_best(opened: OpenStudy, task: Task) -> Path:
         "loss_of_finalists": finals,
     }
     path = opened.folder.path / BEST
-    with whole_file(path) as temporary:
-        temporary.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    write_text(path, yaml.safe_dump(content, sort_keys=False))
     return path
 
 

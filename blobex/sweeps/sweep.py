@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from blobex.config.params import Params
 from blobex.core.errors import BlobexError
-from blobex.core.files import whole_file
+from blobex.core.files import write_text
 from blobex.sweeps.best import candidates, finalist_losses, measure_finalists, write_best
 from blobex.sweeps.plots import write_plots
 from blobex.sweeps.storage import VARIABLE
@@ -52,8 +52,7 @@ def sweep(opened: OpenStudy, task: Task, params: Params, goal: int, workers: int
         measure_finalists(opened, task)
         best = write_best(opened, task)
         comparison = task.compare(candidates(opened))
-        with whole_file(folder / "comparison.json") as temporary:
-            temporary.write_text(json.dumps(comparison, indent=2) + "\n", encoding="utf-8")
+        write_text(folder / "comparison.json", json.dumps(comparison, indent=2) + "\n")
         table = write_trials(opened.trials(), folder / "trials.csv")
         trial = best_trial(opened.trials(), finalist_losses(opened))
         if excess(trial):

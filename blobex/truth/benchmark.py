@@ -13,8 +13,8 @@ from torch import Tensor
 from blobex.config.data import ImageSizes
 from blobex.config.explain import Explain, Invert, Truth
 from blobex.config.params import Params
+from blobex.core.device import ALONE, Ranks
 from blobex.core.errors import BlobexError
-from blobex.core.ranks import ALONE, Ranks
 from blobex.datasets.datamodule import explained_paths, load_image_files
 from blobex.datasets.images import to_float
 from blobex.explain.explainer import Explainer

@@ -13,7 +13,7 @@ import numpy as np
 
 from blobex.core.code_state import code_digest
 from blobex.core.errors import BlobexError
-from blobex.core.files import read_json, whole_file, whole_folder
+from blobex.core.files import read_json, whole_folder, write_text
 from blobex.datasets.images import load_image, write_png
 from blobex.explain.record_files import DAMAGES
 from blobex.truth.evaluation import EvaluatedAnswer
@@ -33,8 +33,7 @@ class ModelResults:
         """Write the results into a folder, whole or not at all."""
         with whole_folder(folder) as new:
             rows = {method: [row.as_dict() for row in answers] for method, answers in self.rows.items()}
-            with whole_file(new / ROWS) as temporary:
-                temporary.write_text(json.dumps(rows), encoding="utf-8")
+            write_text(new / ROWS, json.dumps(rows))
             write_png(new / EXAMPLES, self.examples)
 
     @classmethod

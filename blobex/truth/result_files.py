@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blobex.config.params import Params
-from blobex.core.files import whole_file, whole_folder
-from blobex.core.ranks import ALONE, Ranks
+from blobex.core.device import ALONE, Ranks
+from blobex.core.files import whole_file, whole_folder, write_text
 from blobex.datasets.images import write_png
 from blobex.metrics.interval import Interval, flat
 from blobex.scenes.rules import RULES
@@ -100,8 +100,7 @@ def write(results: TruthResults, folder: Path) -> list[Path]:
     rows = pa.Table.from_pylist([row.as_dict() for rows in answers for row in rows], schema=SCHEMA)
     with whole_file(paths[0]) as temporary:
         pq.write_table(rows, temporary)
-    with whole_file(paths[1]) as temporary:
-        temporary.write_text(table(results), encoding="utf-8")
+    write_text(paths[1], table(results))
     with whole_folder(folder / EXAMPLES) as new:
         for rule, image in results.examples.items():
             write_png(new / f"{rule}.png", image)

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from blobex.core.device import ALONE
 from blobex.core.errors import BlobexError
-from blobex.core.ranks import ALONE
 from blobex.counterfactual.questions import Questions, build_questions
 from blobex.explain.batch import ImageShare
 from blobex.explain.explainer import Explainer

@@ -13,7 +13,7 @@ from worlds.tiny_models import save_models, smooth_images
 from worlds.tiny_world import tiny_params
 
 from blobex.config.read import load_params
-from blobex.core.ranks import ALONE
+from blobex.core.device import ALONE
 from blobex.datasets.images import to_array, write_png
 from blobex.explain.explainer import Explainer
 from blobex.inversion.inversion import save_inversion

@@ -17,8 +17,17 @@ from blobex.networks.parser import STRIDE, Detections, Parser, ParserOutput, det
 from blobex.scenes.labels import DETECTION, SEMANTIC
 from blobex.tracking.tracker import NullTracker
 from blobex.training.fit import fit
-from blobex.training.measures import LabelledBoxes, average_precision, confusion, mean_iou
-from blobex.training.parser import ParserModule, mirror, mirror_boxes, parser_batches, parser_measures
+from blobex.training.parser import (
+    LabelledBoxes,
+    ParserModule,
+    average_precision,
+    confusion,
+    mean_iou,
+    mirror,
+    mirror_boxes,
+    parser_batches,
+    parser_measures,
+)
 from blobex.training.parser_loss import (
     box_targets,
     category_weights,

@@ -19,7 +19,7 @@ from blobex.layout.splat import Canvas, score_pyramid
 from blobex.networks import weights
 from blobex.networks.generator import Generator
 from blobex.networks.layout_flow import LayoutFlow
-from blobex.networks.layout_network import LayoutNetwork, LayoutShape
+from blobex.networks.layout_network import LayoutNetwork
 from blobex.networks.ops import check_levels
 
 NOISE_SEED = 0
@@ -38,9 +38,8 @@ class BlobGAN(nn.Module):
         super().__init__()
         check_levels(network.channels, network.size_in, height, "channels")
         self.network, self.height, self.aspect_ratio = network, height, aspect_ratio
-        shape = LayoutShape(**{name: getattr(network, name) for name in LayoutShape._fields})
         flow = network.layout == "flow"
-        self.layout_network = LayoutFlow(shape, aspect_ratio) if flow else LayoutNetwork(shape)
+        self.layout_network = LayoutFlow(network, aspect_ratio) if flow else LayoutNetwork(network)
         legacy = network.rectangle == "legacy" and aspect_ratio > 1
         canvas = Canvas(height, aspect_ratio, legacy, network.blob_area)
         self.generator = Generator(canvas, network.channels, network.feature_dim, network.style_dim)
@@ -91,11 +90,8 @@ class BlobGAN(nn.Module):
 
     def config(self) -> dict[str, Any]:
         """Return the argument of `from_config` that builds this network."""
-        return {
-            "height": self.height,
-            "aspect_ratio": self.aspect_ratio,
-            "network": dataclasses.asdict(self.network),
-        }
+        network = dataclasses.asdict(self.network)
+        return {"height": self.height, "aspect_ratio": self.aspect_ratio, "network": network}
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,8 +37,7 @@ class DecisionModel(nn.Module):
 
     Args:
         architecture: Key of BLOCKS.
-        height: Height of the images.
-        width: Width of the images.
+        height, width: Size of the images.
         outputs: 4, the actions of `scenes.rules.ACTIONS`, or 25, with the reasons of `scenes.rules.REASONS` after them.
 
     Raises:
@@ -57,12 +55,7 @@ class DecisionModel(nn.Module):
                 f"a decision model cannot have {outputs} outputs: it has {len(ACTIONS)} actions, or those and "
                 f"{len(REASONS)} reasons"
             )
-        self.config: dict[str, Any] = {
-            "architecture": architecture,
-            "height": height,
-            "width": width,
-            "outputs": outputs,
-        }
+        self.config = dict[str, Any](architecture=architecture, height=height, width=width, outputs=outputs)
         if architecture == "densenet121":
             densenet = torchvision.models.densenet121(weights=None, num_classes=outputs)
         else:
@@ -86,7 +79,4 @@ class DecisionModel(nn.Module):
 
 def load_decision(folder: Path) -> DecisionModel:
     """Load a saved decision model, frozen; raise BlobexError if there is none."""
-    defaults = {"outputs": len(ACTIONS)}
-    return weights.load_network(
-        folder, "decision", _Saved, lambda saved: DecisionModel(**dataclasses.asdict(saved)), defaults
-    )
+    return weights.load_network(folder, "decision", _Saved, DecisionModel, defaults={"outputs": len(ACTIONS)})

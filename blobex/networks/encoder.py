@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -40,14 +39,8 @@ class Encoder(nn.Module):
     ) -> None:
         super().__init__()
         self.mlp_idx = mlp_idx
-        self.config: dict[str, Any] = {
-            "architecture": architecture,
-            "channels": channels,
-            "height": height,
-            "aspect_ratio": aspect_ratio,
-            "w_size": w_size,
-            "mlp_idx": mlp_idx,
-        }
+        self.config: dict[str, Any] = {"architecture": architecture, "channels": channels, "height": height}
+        self.config |= {"aspect_ratio": aspect_ratio, "w_size": w_size, "mlp_idx": mlp_idx}
         self.body: nn.Module
         if architecture == "stylegan":
             check_levels(channels, SMALLEST, height, "channels")
@@ -61,4 +54,4 @@ class Encoder(nn.Module):
 
 def load_encoder(folder: Path, kind: str = "encoder") -> Encoder:
     """Load a saved encoder, frozen; raise BlobexError if there is none. `kind` is its stage, or encoder_pretrain."""
-    return weights.load_network(folder, kind, _Saved, lambda saved: Encoder(**dataclasses.asdict(saved)))
+    return weights.load_network(folder, kind, _Saved, Encoder)

@@ -74,11 +74,7 @@ def locate(key: str, folder: Path) -> Path | None:
 
 
 def require(key: str, folder: Path) -> Path:
-    """Return the path of the file `key` of FILES.
-
-    Raises:
-        BlobexError: if it is missing; the message says where to put it and what works without it.
-    """
+    """Return the path of the file `key` of FILES; if it is missing, BlobexError says what to do."""
     path, file = locate(key, folder), FILES[key]
     if path is None:
         raise BlobexError(f"{file.name} is missing: put {file.content} at {folder / file.name}, or {file.alternative}")
@@ -96,25 +92,17 @@ def table(folder: Path) -> str:
     for key, status in survey(folder).items():
         file = FILES[key]
         published = f"published {file.checksum}" if file.checksum else "no published checksum"
-        lines += [
-            f"{key:<10} {status.state:<8}  needed by {file.needed_by}",
-            f"           {status.path}: {file.content}",
-            f"           SHA-256 {status.sha256}, {published}"
-            if status.sha256
-            else f"           {published}; {file.source}",
-        ]
+        checksum = f"SHA-256 {status.sha256}, {published}" if status.sha256 else f"{published}; {file.source}"
+        lines.append(f"{key:<10} {status.state:<8}  needed by {file.needed_by}")
+        lines += [f"{'':<11}{text}" for text in (f"{status.path}: {file.content}", checksum)]
     return "\n".join(lines)
 
 
 def read_tensors(path: Path, content: str) -> dict[str, Any]:
     """Load a PyTorch file of named tensors without running code from it.
 
-    Args:
-        path: The file.
-        content: Description of the expected content, for error messages.
-
     Raises:
-        BlobexError: if the file is missing, damaged or holds anything else.
+        BlobexError: if the file is missing, damaged or holds anything else; it names the expected `content`.
     """
     try:
         state = load_tensors(path)

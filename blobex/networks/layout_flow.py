@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blobex.config.training import Network
 from blobex.core.errors import BlobexError
 from blobex.layout.blobs import ABSENT, BlobLayout
-from blobex.networks.layout_network import FEATURE_EPSILON, LayoutShape
+from blobex.networks.layout_network import FEATURE_EPSILON
 from blobex.networks.ops import pixel_norm
 
 STEPS = 16  # of Heun's method, from noise to w
@@ -33,21 +34,21 @@ class LayoutFlow(nn.Module):
     scale: Tensor
     weights: Tensor
 
-    def __init__(self, shape: LayoutShape, aspect_ratio: int) -> None:
+    def __init__(self, network: Network, aspect_ratio: int) -> None:
         super().__init__()
-        self.shape = shape
-        appearance = shape.feature_dim + shape.style_dim
-        self.lengths = [shape.blobs, shape.blobs * GEOMETRY, (shape.blobs + 1) * appearance]
+        self.network = network
+        appearance = network.feature_dim + network.style_dim
+        self.lengths = [network.blobs, network.blobs * GEOMETRY, (network.blobs + 1) * appearance]
         numbers = sum(self.lengths)
-        if shape.z_dim > numbers:
-            raise BlobexError(f"z_dim is {shape.z_dim} but a layout has {numbers} numbers: make z_dim smaller")
-        geometry = torch.tensor([PLACE * aspect_ratio, PLACE, ASPECT, 1.0, 1.0, 1.0]).repeat(shape.blobs)
+        if network.z_dim > numbers:
+            raise BlobexError(f"z_dim is {network.z_dim} but a layout has {numbers} numbers: make z_dim smaller")
+        geometry = torch.tensor([PLACE * aspect_ratio, PLACE, ASPECT, 1.0, 1.0, 1.0]).repeat(network.blobs)
         weights = torch.full((self.lengths[0],), PRESENCE), geometry, torch.full((self.lengths[2],), APPEARANCE)
         self.register_buffer("weights", torch.cat(weights), persistent=False)
         self.register_buffer("mean", torch.zeros(numbers))
-        self.register_buffer("components", torch.eye(shape.z_dim, numbers))
+        self.register_buffer("components", torch.eye(network.z_dim, numbers))
         self.register_buffer("scale", torch.ones(()))
-        self.velocity = Velocity(shape.z_dim, shape.layout_hidden, shape.layout_layers)
+        self.velocity = Velocity(network.z_dim, network.layout_hidden, network.layout_layers)
 
     def forward(self, z: Tensor) -> BlobLayout:
         return self.from_w(self.to_w(z))
@@ -76,7 +77,7 @@ class LayoutFlow(nn.Module):
         """Return the length of w. Raise BlobexError unless `mlp_idx` is -1, as a flow has one w only."""
         if mlp_idx != -1:
             raise BlobexError(f"mlp_idx is {mlp_idx} but a flow has one w only: set mlp_idx to -1")
-        return self.shape.z_dim
+        return self.network.z_dim
 
     @torch.no_grad()
     def fit(self, layout: BlobLayout, present: Tensor) -> None:
@@ -93,9 +94,9 @@ class LayoutFlow(nn.Module):
         centred = self._centred(layout, present)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            _, values, vectors = torch.svd_lowrank(centred, q=min(self.shape.z_dim, len(centred)), niter=4)
+            _, values, vectors = torch.svd_lowrank(centred, q=min(self.network.z_dim, len(centred)), niter=4)
         self.components.zero_()[: vectors.shape[1]] = vectors.T
-        self.scale.copy_((values.square().sum() / len(centred) / self.shape.z_dim).sqrt().clamp(min=1e-6))
+        self.scale.copy_((values.square().sum() / len(centred) / self.network.z_dim).sqrt().clamp(min=1e-6))
 
     @torch.no_grad()
     def project(self, layout: BlobLayout, present: Tensor) -> Tensor:
@@ -128,10 +129,10 @@ class LayoutFlow(nn.Module):
     def _to_layout(self, numbers: Tensor) -> BlobLayout:
         presence, geometry, appearance = numbers.split(self.lengths, dim=1)
         xs, ys, ratio, cosine, sine, root = geometry.view(len(numbers), -1, GEOMETRY).unbind(-1)
-        features, styles = appearance.view(len(numbers), self.shape.blobs + 1, -1).split(
-            [self.shape.feature_dim, self.shape.style_dim], dim=2
+        features, styles = appearance.view(len(numbers), self.network.blobs + 1, -1).split(
+            [self.network.feature_dim, self.network.style_dim], dim=2
         )
-        if self.shape.norm_features:
+        if self.network.norm_features:
             features, styles = pixel_norm(features, FEATURE_EPSILON), pixel_norm(styles, FEATURE_EPSILON)
         angle = torch.atan2(sine, cosine) / 2
         visible = (SHARPNESS * (presence - 0.5)).sigmoid()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from blobex.config.training import Network
 from blobex.core.errors import BlobexError
 from blobex.layout.blobs import BlobLayout
 from blobex.networks.ops import EqualLinear, leaky, pixel_norm
@@ -16,27 +16,15 @@ LEARNING_RATE_MULTIPLIER = 0.01
 FEATURE_EPSILON = 1e-5
 
 
-class LayoutShape(NamedTuple):
-    """Sizes of a layout network, named as in params.yaml."""
-
-    blobs: int
-    feature_dim: int
-    style_dim: int
-    z_dim: int
-    layout_hidden: int
-    layout_layers: int
-    norm_features: bool
-
-
 class LayoutNetwork(nn.Module):
     """MLP from pixel-normalised z (N,z_dim) to layouts."""
 
-    def __init__(self, shape: LayoutShape) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
-        self.shape = shape
-        per_blob = 2 + 4 + shape.feature_dim + shape.style_dim
-        outputs = shape.blobs + 1 + shape.feature_dim + shape.style_dim + shape.blobs * per_blob
-        widths = [shape.z_dim, *[shape.layout_hidden] * (shape.layout_layers - 1), outputs]
+        self.network = network
+        per_blob = 2 + 4 + network.feature_dim + network.style_dim
+        outputs = network.blobs + 1 + network.feature_dim + network.style_dim + network.blobs * per_blob
+        widths = [network.z_dim, *[network.layout_hidden] * (network.layout_layers - 1), outputs]
         self.widths = widths[:-1]
         self.layers = nn.ModuleList(
             EqualLinear(inputs, outputs, multiplier=LEARNING_RATE_MULTIPLIER)
@@ -73,13 +61,13 @@ class LayoutNetwork(nn.Module):
         return len(self.layers) + mlp_idx
 
     def _to_layout(self, output: Tensor) -> BlobLayout:
-        feature, style, blobs = self.shape.feature_dim, self.shape.style_dim, self.shape.blobs
+        feature, style, blobs = self.network.feature_dim, self.network.style_dim, self.network.blobs
         lengths = [blobs + 1, feature, style, blobs * (2 + 4 + feature + style)]
         sizes, background, background_style, rest = output.split(lengths, dim=1)
         xy, covs, features, styles = rest.view(len(output), blobs, -1).split([2, 4, feature, style], dim=-1)
         features = torch.cat([background[:, None], features], dim=1)
         styles = torch.cat([background_style[:, None], styles], dim=1)
-        if self.shape.norm_features:
+        if self.network.norm_features:
             features, styles = pixel_norm(features, FEATURE_EPSILON), pixel_norm(styles, FEATURE_EPSILON)
         xs, ys = xy.sigmoid().unbind(-1)
         return BlobLayout(xs=xs, ys=ys, covs=covs, sizes=sizes, features=features, spatial_style=styles)

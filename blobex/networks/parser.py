@@ -75,11 +75,7 @@ class Parser(nn.Module):
 
     Args:
         channels: Channels of the levels at strides 2, 4, 8, ...
-        height: Height of the images, divisible by the largest stride.
-        width: Width of the images, divisible by the largest stride.
-
-    Raises:
-        BlobexError: if a size is not divisible.
+        height, width: Size of the images, divisible by the largest stride; else BlobexError is raised.
     """
 
     def __init__(self, channels: Sequence[int], height: int, width: int) -> None:
@@ -189,10 +185,7 @@ def panoptic(output: ParserOutput, threshold: float = 0.3, max_count: int = 100)
 
 def load_parser(folder: Path) -> Parser:
     """Load a saved parser, frozen; raise BlobexError if there is none."""
-    parser = weights.load_network(
-        folder, "parser", _Saved, lambda saved: Parser(saved.channels, saved.height, saved.width)
-    )
-    return parser.to(memory_format=torch.channels_last)
+    return weights.load_network(folder, "parser", _Saved, Parser).to(memory_format=torch.channels_last)
 
 
 def _gather(maps: Tensor, cells: Tensor) -> Tensor:

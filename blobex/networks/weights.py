@@ -23,7 +23,6 @@ from blobex.config.read import parse, read_yaml
 from blobex.core.errors import BlobexError
 from blobex.core.files import check_packed, whole_file, write_text
 
-S = TypeVar("S")
 Module = TypeVar("Module", bound=nn.Module)
 WEIGHTS = "weights.safetensors"
 CONFIG = "config.yaml"
@@ -78,8 +77,8 @@ def read_config(folder: Path, kind: str) -> dict[str, Any]:
 def load_network(
     folder: Path,
     kind: str,
-    saved: type[S],
-    build: Callable[[S], Module],
+    saved: type[Any],
+    build: Callable[..., Module],
     defaults: Mapping[str, Any] | None = None,
 ) -> Module:
     """Load a saved network, frozen.
@@ -87,8 +86,8 @@ def load_network(
     Args:
         folder: Folder of the network.
         kind: Name of the stage that trains it.
-        saved: Dataclass of the keys of config.yaml that `build` needs.
-        build: Function from these values to the network.
+        saved: Dataclass of the keys of config.yaml, which are the arguments of `build`.
+        build: Class of the network.
         defaults: Values of keys that older configs lack.
 
     Raises:
@@ -96,8 +95,8 @@ def load_network(
     """
     config = {**(defaults or {}), **read_config(folder, kind)}
     with config_errors(folder, kind):
-        keys = [field.name for field in dataclasses.fields(saved)]  # type: ignore[arg-type]
-        module = build(parse(saved, {key: config.get(key) for key in keys}))
+        arguments = parse(saved, {field.name: config.get(field.name) for field in dataclasses.fields(saved)})
+        module = build(**dataclasses.asdict(arguments))
     load_state(folder, kind, module)
     return module.eval().requires_grad_(False)
 

@@ -111,7 +111,7 @@ class LayoutModule(StepModule):
     """
 
     def __init__(self, flow: LayoutFlow, training: Training, seed: int) -> None:
-        super().__init__(training, seed, {"z_dim": flow.shape.z_dim})
+        super().__init__(training, seed, {"z_dim": flow.network.z_dim})
         self.flow, self.rate = flow, training.learning_rate
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

@@ -16,7 +16,6 @@ from blobex.core.errors import BlobexError
 from blobex.layout.blobs import ABSENT, BlobLayout
 from blobex.networks.blobgan import BlobGAN, from_config
 from blobex.networks.layout_flow import LayoutFlow
-from blobex.networks.layout_network import LayoutShape
 from blobex.networks.ops import pixel_norm
 from blobex.tracking.tracker import NullTracker
 from blobex.training.blobgan_pretrain import LayoutModule
@@ -31,7 +30,8 @@ OPTIONS = load_params(PARAMS).blobgan_pretrain.layout
 
 
 def shape(z_dim=ALL, norm_features=True):
-    return LayoutShape(BLOBS, FEATURES, STYLES, z_dim, 64, 2, norm_features)
+    sizes = {"blobs": BLOBS, "feature_dim": FEATURES, "style_dim": STYLES, "z_dim": z_dim}
+    return dataclasses.replace(NETWORK, **sizes, norm_features=norm_features)
 
 
 def layouts(count=512, seed=0):

@@ -50,7 +50,7 @@ def _add_sweep(kind: str) -> None:
         models: Models = Path("models"),
         params: SweptParams = Path("params.yaml"),
     ) -> None:
-        from blobex.sweeps.comparison import table
+        from blobex.sweeps.best import table
         from blobex.sweeps.launch import run_sweep
 
         best, comparison = run_sweep(kind, setup, name or setup, trials, workers, storage, models, params)

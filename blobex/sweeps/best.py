@@ -1,11 +1,14 @@
-"""Finalists and best trial of a study, and the best values as a file and in params.yaml."""
+"""Finalists and best trial of a study, their comparison with other settings, and the best values in params.yaml."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import yaml
 from optuna.trial import FrozenTrial
 
@@ -14,11 +17,13 @@ from blobex.config.read import read_yaml
 from blobex.config.write import Changes, Value, rewrite_values
 from blobex.core.errors import BlobexError, brief
 from blobex.core.files import write_text
+from blobex.metrics.interval import interval
 from blobex.sweeps.study import OpenStudy
 from blobex.sweeps.task import Settings, Task
 from blobex.sweeps.trials import best_trial, excess, whole_trials
 
 BEST = "best.yaml"
+Samples = Mapping[str, np.ndarray]  # by measure: one number per image, NaN where an image has none
 FINALS = "finals"  # attribute of a study: losses of the finalists by trial number
 
 
@@ -75,6 +80,57 @@ def write_best(opened: OpenStudy, task: Task) -> Path:
     path = opened.folder.path / BEST
     write_text(path, yaml.safe_dump(content, sort_keys=False))
     return path
+
+
+def comparison(
+    images: int,
+    candidates: Mapping[str, Settings],
+    measure: Callable[[Settings], tuple[Mapping[str, float], Samples]],
+    seed: int,
+) -> dict[str, Any]:
+    """Measure each candidate, and the differences of the best to each other one, image by image.
+
+    A candidate that fails is left out with a message, unless it is the best. Each difference has its mean over the
+    images for which both have a number, and a bootstrap interval over images: questions about one image are not
+    independent.
+    """
+    measures, samples = dict[str, dict[str, float]](), dict[str, Samples]()
+    for name, settings in candidates.items():
+        try:
+            values, samples[name] = measure(settings)
+            measures[name] = dict(values)
+        except Exception as error:  # whatever the values do to the networks, the other candidates are compared
+            if name == "best":
+                raise
+            print(f"{name} settings fail on what is held out, and are not compared: {brief(error)}")
+    best = samples.pop("best")
+    differences = {f"best - {name}": _differences(best, other, seed) for name, other in samples.items()}
+    return {"pictures": images, "measures": measures, "differences": differences}
+
+
+def _differences(best: Samples, other: Samples, seed: int) -> dict[str, dict[str, Any]]:
+    pairs = {key: best[key] - other[key] for key in other}
+    finite = {key: values[np.isfinite(values)] for key, values in pairs.items()}
+    return {key: dataclasses.asdict(interval(values, seed)) for key, values in finite.items() if len(values)}
+
+
+def table(compared: Mapping[str, Any]) -> str:
+    """Format a comparison as lines of text."""
+    measures, names = compared["measures"], list(compared["measures"])
+    wide = max(16, *(len(name) + 2 for name in [*names, *compared["differences"]]))
+    lines = [
+        f"on {compared['pictures']} held-out images:",
+        " " * 24 + "".join(f"{name:>{wide}}" for name in names),
+    ]
+    for key in measures["best"]:
+        lines.append(f"{key:<24}" + "".join(f"{measures[name][key]:>{wide}.5g}" for name in names))
+    for name, differences in compared["differences"].items():
+        lines.append(f"{name}, with 95% intervals over images:")
+        lines += [
+            f"  {key:<22}{value['mean']:>+12.5g}  from {value['low']:+.5g} to {value['high']:+.5g}"
+            for key, value in differences.items()
+        ]
+    return "\n".join(lines)
 
 
 def apply(best: Path, params: Path) -> Changes:

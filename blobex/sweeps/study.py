@@ -1,12 +1,12 @@
-"""Study of a sweep: its settings, its queue of trials, and the retry of trials whose workers died."""
+"""Study of a sweep: its search space, its queue of trials, and the retry of trials whose workers died."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -19,16 +19,15 @@ from optuna.trial import FrozenTrial, TrialState
 from blobex.config.sweeps import Range, Sweep
 from blobex.core.errors import BlobexError
 from blobex.core.processes import is_gone
-from blobex.sweeps import space
 from blobex.sweeps.storage import StudyFolder, open_storage, retry_callback
-from blobex.sweeps.task import Task
+from blobex.sweeps.task import Number, Task
 from blobex.sweeps.trials import FINISHED, retried
 
 STARTUP = 8  # random trials before the sampler uses a model
 KILLED = "its worker was killed, by hand or by the system as memory was short"
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class OpenStudy:
     """Study with its storage and folder."""
 
@@ -41,7 +40,7 @@ class OpenStudy:
 
     def space(self) -> dict[str, Range]:
         """Return the search space, as it was when the study began."""
-        return space.from_json(self.study.user_attrs["space"])
+        return {name: Range(**entry) for name, entry in self.study.user_attrs["space"].items()}
 
     def counted(self) -> int:
         """Return the number of trials that are finished or running; one that is tried again counts once."""
@@ -64,13 +63,13 @@ def begin(task: Task, folder: StudyFolder, name: str) -> OpenStudy:
             not be compared. Sampler and pruner may change.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    checked = space.checked(task.space, task.section)
+    check_space(task.space, task.section)
     storage = open_storage(folder)
     pareto = task.options.mode == "pareto"
     directions: Sequence[Literal["minimize", "maximize"]]
     directions = list(task.directions.values()) if pareto else ["minimize"]
     identity: dict[str, Any] = {"task": task.section, "setup": task.setup, "mode": task.options.mode}
-    identity = json.loads(json.dumps(identity | {"space": space.to_json(checked)} | task.identity()))
+    identity = json.loads(json.dumps(identity | {"space": _as_json(task.space)} | task.identity()))
     with folder.exclusive():
         try:
             study = optuna.create_study(
@@ -83,7 +82,7 @@ def begin(task: Task, folder: StudyFolder, name: str) -> OpenStudy:
             other = next(key for key in {**present, **identity} if present.get(key) != identity.get(key))
             raise BlobexError(f"the study {name} was begun with another {other}: give another --name")
         if present is None:
-            study.set_user_attr("space", space.to_json(space.widened(checked, task.starts())))
+            study.set_user_attr("space", _as_json(widen(task.space, task.starts())))
             study.set_user_attr("identity", identity)
         opened = OpenStudy(study, storage, folder)
         _enqueue_starts(opened, task)
@@ -94,7 +93,7 @@ def _enqueue_starts(opened: OpenStudy, task: Task) -> None:
     queued = {trial.user_attrs.get("name") for trial in opened.trials()}
     for name, values in task.starts().items():
         if name not in queued:
-            opened.study.enqueue_trial(space.clamped(opened.space(), values), user_attrs={"name": name})
+            opened.study.enqueue_trial(clamp(opened.space(), values), user_attrs={"name": name})
 
 
 def sampler(options: Sweep, number: int) -> BaseSampler:
@@ -140,3 +139,39 @@ def retry(opened: OpenStudy, trial: FrozenTrial, reason: str) -> None:
     if trial.number not in retried(opened.trials()):
         retry_callback()(opened.study, copy.deepcopy(trial))  # it appends to the history that it is given
     opened.storage.set_trial_user_attr(trial._trial_id, "reason", reason)
+
+
+def check_space(space: Mapping[str, Range], section: str) -> None:
+    """Raise BlobexError if a range is empty or if two entries of it depend on each other."""
+    if not space:
+        raise BlobexError(f"{section}.space is empty: name at least one value to look for")
+    for name, entry in space.items():
+        if entry.low >= entry.high:
+            raise BlobexError(
+                f"{section}.space.{name} goes from {entry.low:g} to {entry.high:g}: low must be below high"
+            )
+        if entry.log and entry.low <= 0:
+            raise BlobexError(f"{section}.space.{name} is logarithmic, so low must be above 0")
+        if entry.whole and (entry.low % 1 or entry.high % 1):
+            raise BlobexError(f"{section}.space.{name} is of whole numbers, so low and high must be such")
+    if {"travel", "learning_rate"} <= set(space):
+        raise BlobexError(f"{section}.space has travel, which is learning_rate * steps: leave learning_rate out")
+
+
+def widen(space: Mapping[str, Range], starts: Mapping[str, Mapping[str, Number]]) -> dict[str, Range]:
+    """Widen the ranges to hold the starting values; a logarithmic range is not widened to 0."""
+    wide = {}
+    for name, entry in space.items():
+        values = [float(start[name]) for start in starts.values() if not (entry.log and start[name] <= 0)]
+        wide[name] = dataclasses.replace(entry, low=min([entry.low, *values]), high=max([entry.high, *values]))
+    return wide
+
+
+def clamp(space: Mapping[str, Range], values: Mapping[str, Number]) -> dict[str, Number]:
+    """Clamp values to their ranges."""
+    inside = {name: min(max(values[name], entry.low), entry.high) for name, entry in space.items()}
+    return {name: round(value) if space[name].whole else float(value) for name, value in inside.items()}
+
+
+def _as_json(space: Mapping[str, Range]) -> dict[str, Any]:
+    return {name: dataclasses.asdict(entry) for name, entry in space.items()}

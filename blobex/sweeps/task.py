@@ -1,12 +1,15 @@
-"""Interface between a sweep and the search or training that it tunes."""
+"""Interface between a sweep and the search or training that it tunes, and the timing of trials."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import torch
 
 from blobex.config.sweeps import Range, Sweep
 
@@ -84,3 +87,22 @@ class Task(Protocol):
 def rounded(value: Number) -> Number:
     """Round to `SIGNIFICANT` digits."""
     return value if isinstance(value, int) else float(f"{value:.{SIGNIFICANT}g}")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let PyTorch compute with one thread, in a context or a decorated function.
+
+    The time of a trial must not depend on the number of workers, and threads that wait for each other count as time.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def seconds(device: torch.device) -> float:
+    """Return a clock in seconds: CPU time of this process, which leaves other processes out, or wall-clock on a GPU."""
+    return time.process_time() if device.type == "cpu" else time.perf_counter()

@@ -20,10 +20,9 @@ from blobex.explain.explainer import Explainer
 from blobex.explain.explanation import Explanation
 from blobex.explain.request import Request
 from blobex.explain.snapshot import snapshot
-from blobex.sweeps.comparison import Samples, comparison
-from blobex.sweeps.cpu_time import one_thread, seconds
+from blobex.sweeps.best import Samples, comparison
 from blobex.sweeps.sweep_images import CachedInversion, ImageSplit, chunks
-from blobex.sweeps.task import Number, Outcome, Report, Settings
+from blobex.sweeps.task import Number, Outcome, Report, Settings, one_thread, seconds
 from blobex.sweeps.tune_search import SearchTask
 
 PUBLISHED: dict[str, Number] = {

@@ -18,9 +18,8 @@ from blobex.config.training import Training
 from blobex.core.device import resolve_device
 from blobex.datasets.datamodule import checksum
 from blobex.networks.blobgan import BlobGAN
-from blobex.sweeps.comparison import Samples, comparison
-from blobex.sweeps.cpu_time import one_thread, seconds
-from blobex.sweeps.task import Number, Outcome, Report, Settings, Values, rounded
+from blobex.sweeps.best import Samples, comparison
+from blobex.sweeps.task import Number, Outcome, Report, Settings, Values, one_thread, rounded, seconds
 from blobex.tracking.tracker import NullTracker
 from blobex.training.encoder import EncoderPretrainModule, build_encoder
 from blobex.training.fit import fit

@@ -16,10 +16,9 @@ from blobex.datasets.images import to_array
 from blobex.explain.explainer import Explainer
 from blobex.inversion import published
 from blobex.inversion.inversion import Inversion
-from blobex.sweeps.comparison import Samples, comparison
-from blobex.sweeps.cpu_time import one_thread, seconds
+from blobex.sweeps.best import Samples, comparison
 from blobex.sweeps.sweep_images import ImageSplit
-from blobex.sweeps.task import Number, Outcome, Report, Settings
+from blobex.sweeps.task import Number, Outcome, Report, Settings, one_thread, seconds
 from blobex.sweeps.tune_search import SearchTask
 
 PUBLISHED: dict[str, Number] = {

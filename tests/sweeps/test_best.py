@@ -1,7 +1,5 @@
 """Search spaces, and the best values in a parameter file."""
 
-import json
-
 import pytest
 import yaml
 from worlds.profiles import params_text, profile_params
@@ -10,15 +8,14 @@ from blobex.config.read import load_params
 from blobex.config.sweeps import Range
 from blobex.config.write import replace_values
 from blobex.core.errors import BlobexError
-from blobex.sweeps import space
 from blobex.sweeps.best import apply
+from blobex.sweeps.study import check_space, clamp, widen
 
 
 def test_ranges():
-    wide = space.widened({"a": Range(1, 2, True, False)}, {"x": {"a": 0}, "y": {"a": 5}})
+    wide = widen({"a": Range(1, 2, True, False)}, {"x": {"a": 0}, "y": {"a": 5}})
     assert wide["a"] == Range(1, 5, True, False)
-    assert space.clamped({"a": Range(1, 5, True, True)}, {"a": 0, "b": 3}) == {"a": 1}
-    assert space.from_json(json.loads(json.dumps(space.to_json(wide)))) == wide
+    assert clamp({"a": Range(1, 5, True, True)}, {"a": 0, "b": 3}) == {"a": 1}
     for bad, message in (
         ({"a": Range(2, 1, False, False)}, "low must be below high"),
         ({"a": Range(0, 1, True, False)}, "above 0"),
@@ -27,7 +24,7 @@ def test_ranges():
         ({}, "empty"),
     ):
         with pytest.raises(BlobexError, match=message):
-            space.checked(bad, "sweep_cf")
+            check_space(bad, "sweep_cf")
 
 
 def test_apply_changes_the_numbers_and_nothing_else(tmp_path):

@@ -19,7 +19,7 @@ from blobex.core.errors import BlobexError
 from blobex.datasets.images import to_array, write_png
 from blobex.explain.explainer import Explainer
 from blobex.explain.request import Request
-from blobex.sweeps.comparison import comparison, table
+from blobex.sweeps.best import comparison, table
 from blobex.sweeps.launch import load_task
 from blobex.sweeps.storage import StudyFolder
 from blobex.sweeps.study import begin

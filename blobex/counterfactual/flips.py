@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blobex.counterfactual.assignment import BlobAssignment
-from blobex.counterfactual.gradient_search import GradientSearch
+from blobex.counterfactual.gradient_search import BlobAssignment, GradientSearch
 from blobex.counterfactual.problems import Problems, SearchContext
 from blobex.optim.batching import State, in_batches, where_rows
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from blobex.config.explain import SearchParams
-from blobex.counterfactual.assignment import BlobAssignment
 from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.flips import Shrinker, eliminate_blobs, find_flips
+from blobex.counterfactual.gradient_search import BlobAssignment
 from blobex.counterfactual.problems import Problems, SearchContext
 from blobex.counterfactual.verify import Counterfactuals, verify
 from blobex.counterfactual.whole_objects import ObjectExamples, ObjectSearch

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-from blobex.benchmark.measures import other_rates, search_measures
-from blobex.benchmark.table import comparison, rows
+from blobex.benchmark.measures import comparison, other_rates, rows, search_measures
 from blobex.config.params import Params
 from blobex.core.device import resolve_device
 from blobex.core.files import write_text

@@ -13,23 +13,32 @@ from torch import Tensor
 from blobex.config.data import ImageSizes
 from blobex.config.explain import Explain, Invert, Truth
 from blobex.config.params import Params
+from blobex.config.training import Resume
 from blobex.core.device import ALONE, Ranks
 from blobex.core.errors import BlobexError
-from blobex.datasets.datamodule import explained_paths, load_image_files
+from blobex.datasets.datamodule import explained_paths, load_image_files, load_planted
 from blobex.datasets.images import to_float
 from blobex.explain.explainer import Explainer
 from blobex.explain.request import Request
+from blobex.networks import weights
 from blobex.scenes.rules import PLAIN, RULES, Rule
 from blobex.scenes.scene import Scene
 from blobex.scenes.write import scene_of
-from blobex.truth.evaluation import EvaluatedAnswer, evaluate_answers
-from blobex.truth.example_sheet import example_sheet
+from blobex.tracking.tracker import NullTracker
+from blobex.training.decision import DecisionModule
+from blobex.training.fit import fit
+from blobex.training.step_module import derive_seed, sample_batches
+from blobex.truth.evaluation import EvaluatedAnswer, ImageReader, evaluate_answers, parser_reader
 from blobex.truth.measures import detection_over_seeds
 from blobex.truth.methods import METHODS
-from blobex.truth.model_results import ModelResults, load_or_compute
-from blobex.truth.reader import ImageReader, parser_reader
-from blobex.truth.results import TruthResults, summarise, with_ours_on_same_images
-from blobex.truth.small_models import train_small_model
+from blobex.truth.results import (
+    ModelResults,
+    TruthResults,
+    example_sheet,
+    load_or_compute,
+    summarise,
+    with_ours_on_same_images,
+)
 from blobex.truth.task import Answer, Task, build_task
 
 
@@ -134,4 +143,22 @@ def _trained_model(models: Path, setup: str, rule: Rule) -> Path:
     folder = models / "decision" / setup / rule.name
     if not folder.is_dir():
         raise BlobexError(f"there is no {folder}: run `python -m blobex.stages.decision {setup} {rule.name}` first")
+    return folder
+
+
+def train_small_model(params: Params, setup: str, rule: str, number: int, folder: Path) -> Path:
+    """Train small model `number` of a rule into `folder`, which is returned; a stopped training resumes.
+
+    All randomness derives from run.seed and the number, so model 0 of every rule has the same initial weights.
+    """
+    resume = Resume("last", None, None)
+    training = dataclasses.replace(params.decision.training, steps=params.truth.seed_steps, resume=resume)
+    seed = derive_seed(params.run.seed, number) % 2**31
+    small = dataclasses.replace(params.decision, architecture="densenet_small", training=training)
+    data = load_planted(params, setup, "train", rule)
+    module = DecisionModule(small, params.setup(setup), data, seed)
+    batches = sample_batches((data.images, data.actions), len(data.images), training, seed)
+    one_device = dataclasses.replace(params.run, devices=1)
+    fit(module, batches, training, one_device, folder / "checkpoints", NullTracker())
+    weights.save(folder, "decision", {"setup": setup, "variant": rule, **module.model.config}, module.model)
     return folder

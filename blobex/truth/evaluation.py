@@ -2,18 +2,104 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import numpy as np
+from scipy import ndimage
 
 from blobex.config.explain import Truth
 from blobex.counterfactual.target import AttributeTarget
-from blobex.datasets.images import to_array
-from blobex.scenes.rules import Cause, Rule
+from blobex.datasets.images import fit_mask, to_array
+from blobex.explain.explainer import Explainer
+from blobex.perception.differences import differences
+from blobex.perception.reading import SceneReading, scene_of_reading
+from blobex.scenes.render import cause_mask, render
+from blobex.scenes.rules import ACTIONS, Cause, Rule
 from blobex.scenes.scene import Scene
-from blobex.truth.causes import cause_masks, cause_precision, cause_recall, change_map
-from blobex.truth.reader import ImageReader, change_phrases
 from blobex.truth.task import Answer, Task
+
+
+@dataclass(frozen=True)
+class ReadImage:
+    """The decisions of a rule about one image."""
+
+    allowed: Mapping[str, bool]  # decision for each of `rules.ACTIONS`
+    reading: SceneReading | None = field(default=None, repr=False)  # needed for phrases
+    scene: Scene | None = field(default=None, repr=False)  # as far as rules depend on it
+
+
+ImageReader = Callable[[Sequence[np.ndarray]], list[ReadImage]]
+
+
+def parser_reader(explainer: Explainer, rule: Rule) -> ImageReader:
+    """Return a reader of images, uint8 (H,W,3), that uses the explainer's parser."""
+
+    def read(images: Sequence[np.ndarray]) -> list[ReadImage]:
+        read_images = []
+        for image, reading in zip(images, explainer.readings(images), strict=True):
+            scene = scene_of_reading(reading, image)
+            read_images.append(ReadImage(dict(zip(ACTIONS, rule.actions(scene), strict=True)), reading, scene))
+        return read_images
+
+    return read
+
+
+def change_phrases(before: ReadImage, after: ReadImage) -> list[str]:
+    """List the changes between two images as general phrases, each once: objects and areas, then time and verge."""
+    if before.reading is None or after.reading is None:
+        return []
+    phrases = [change.general for change in differences(before.reading, after.reading)]
+    if before.scene and after.scene:
+        pairs = (("time", before.scene.time, after.scene.time), ("verge", before.scene.verge, after.scene.verge))
+        phrases += [f"{name} turned {new}" for name, old, new in pairs if old != new]
+    return list(dict.fromkeys(phrases))
+
+
+VISIBLE = 24.0  # grey levels by which a pixel must differ, as in `cause_mask`
+
+
+def change_map(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Return the absolute change of each pixel in grey levels, the largest over channels; images uint8 (H,W,3)."""
+    return np.abs(before.astype(np.int16) - after.astype(np.int16)).max(axis=2).astype(np.float64)
+
+
+def cause_masks(
+    scene: Scene, causes: Iterable[Cause], height: int, width: int, essential: bool = False
+) -> list[np.ndarray]:
+    """Return the mask of each visible cause, bool (height,width).
+
+    With `essential`, a red light is its lamps alone: turned green it refuses nothing, but is still there.
+    """
+    ordered = sorted(causes, key=lambda cause: (cause.element, cause.thing))
+    whole = [
+        (lamps if essential and cause.element == "light" else cause_mask)(scene, cause, height) for cause in ordered
+    ]
+    masks = [fit_mask(mask.astype(np.uint8), height, width) > 0 for mask in whole]
+    return [mask for mask in masks if mask.any()]
+
+
+def lamps(scene: Scene, cause: Cause, height: int) -> np.ndarray:
+    """Return the pixels (H,2H) of a scene that differ between its light and a green one."""
+    green = dataclasses.replace(scene, light="green")
+    return change_map(render(scene, height).image, render(green, height).image) > VISIBLE
+
+
+def cause_recall(change: np.ndarray, masks: Sequence[np.ndarray], touched: float) -> float | None:
+    """Return the share of causes whose mean change is at least `touched` grey levels; None without causes."""
+    return float(np.mean([change[mask].mean() >= touched for mask in masks])) if masks else None
+
+
+def cause_precision(change: np.ndarray, masks: Sequence[np.ndarray], dilation: int) -> float | None:
+    """Return the share of the change within `dilation` pixels of the causes; None without causes or change."""
+    total = change.sum()
+    if not masks or total == 0:
+        return None
+    union = np.any(masks, axis=0)
+    dilated = ndimage.binary_dilation(union, np.ones((3, 3)), iterations=dilation) if dilation else union
+    return float(change[dilated].sum() / total)
 
 
 @dataclass(frozen=True)

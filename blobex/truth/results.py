@@ -1,14 +1,70 @@
-"""Results of the truth benchmark over all models and methods."""
+"""Results of the truth benchmark: about one model (cached, with an example sheet), and over all models and methods."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from blobex.core.code_state import code_digest
+from blobex.core.errors import BlobexError
+from blobex.core.files import read_json, whole_folder, write_text
+from blobex.datasets.images import load_image, to_array, write_png
+from blobex.explain.figures import Cell, Tone, grid
+from blobex.explain.record_files import DAMAGES
 from blobex.scenes.rules import PLAIN
 from blobex.truth.evaluation import EvaluatedAnswer
 from blobex.truth.measures import Measures, Rank, detection, measures, rank
+from blobex.truth.task import Answer, Task
+
+ROWS, EXAMPLES = "rows.json", "examples.png"
+CODE = Path(__file__).with_name("benchmark.py")  # reaches all code that computes results
+
+
+@dataclass(frozen=True)
+class ModelResults:
+    """The evaluated answers about one model."""
+
+    rows: dict[str, list[EvaluatedAnswer]]  # by method
+    examples: np.ndarray  # uint8 (H,W,3)
+
+    def write(self, folder: Path) -> None:
+        """Write the results into a folder, whole or not at all."""
+        with whole_folder(folder) as new:
+            rows = {method: [row.as_dict() for row in answers] for method, answers in self.rows.items()}
+            write_text(new / ROWS, json.dumps(rows))
+            write_png(new / EXAMPLES, self.examples)
+
+    @classmethod
+    def read(cls, folder: Path) -> ModelResults:
+        """Read results. Raises BlobexError or one of `record_files.DAMAGES` if they are missing or damaged."""
+        rows = read_json(folder / ROWS)
+        evaluated = {method: [EvaluatedAnswer(**row) for row in answers] for method, answers in rows.items()}
+        return cls(evaluated, load_image(folder / EXAMPLES))
+
+
+def load_or_compute(folder: Path, name: str, inputs: object, compute: Callable[[], ModelResults]) -> ModelResults:
+    """Return cached results, or compute and cache them if they are missing, damaged or outdated.
+
+    Args:
+        folder: cache folder.
+        name: name of the model.
+        inputs: everything that the results depend on besides the code, as JSON values.
+        compute: function that computes the results.
+    """
+    digest = hashlib.sha256(json.dumps([inputs, code_digest(CODE)], sort_keys=True).encode()).hexdigest()[:12]
+    path = folder / f"{name}-{digest}"
+    with suppress(BlobexError, *DAMAGES):
+        return ModelResults.read(path)
+    results = compute()
+    results.write(path)
+    return results
+
 
 RowsByMethod = dict[str, list[EvaluatedAnswer]]
 OURS_SAME = "ours_same"  # ours on the images of the published method, where those are fewer
@@ -44,3 +100,33 @@ def with_ours_on_same_images(rows: RowsByMethod) -> RowsByMethod:
         return rows
     images = {row.image for row in rows["published"]}
     return rows | {OURS_SAME: [row for row in rows["ours"] if row.image in images]}
+
+
+def example_sheet(
+    task: Task, answers: Mapping[str, Sequence[Answer]], rows: Mapping[str, Sequence[EvaluatedAnswer]], count: int
+) -> np.ndarray:
+    """Draw `count` questions that all methods answered, uint8 (H,W,3); those with the shortcut as a cause first.
+
+    A green frame marks a valid counterfactual, a red frame one that flips the model alone, or neither.
+    """
+    fewest = min(rows.values(), key=len)
+    order = sorted(range(len(fewest)), key=lambda number: (not fewest[number].planted, number))[:count]
+    lines = []
+    for number in order:
+        query, row = to_array(task.queries[task.image_numbers[number]]), fewest[number]
+        cells = [Cell(query, f"{Path(row.image).stem}\n{row.to_class}, please")]
+        for method in answers:
+            cells.append(_cell(answers[method][number], rows[method][number]))
+        lines.append(cells)
+    return grid(["query", *answers], lines)
+
+
+def _cell(answer: Answer, row: EvaluatedAnswer) -> Cell:
+    if not row.included:
+        verdict = "reading disagrees about the query"
+    elif row.valid:
+        verdict = "truly so"
+    else:
+        verdict = "only the model says so" if row.flipped else "not flipped"
+    tone: Tone = "plain" if not row.included else "good" if row.valid else "bad"
+    return Cell(answer.after, f"{verdict}\n{'; '.join(row.phrases[:3]) or 'nothing seen to change'}", tone)

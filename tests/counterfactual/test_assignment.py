@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from worlds.linear_world import BLOBS, PARAMS, layouts, networks, opposite, render_x
 
-from blobex.counterfactual.assignment import SPREAD, TEMPERATURE, BlobAssignment
+from blobex.counterfactual.gradient_search import SPREAD, TEMPERATURE, BlobAssignment
 from blobex.counterfactual.masks import build_masks
 from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.search import RETRY_FACTOR, SearchOptions, search

@@ -26,10 +26,16 @@ from blobex.scenes.rules import ACTIONS, PLAIN, RULES, remove
 from blobex.scenes.sample import sample
 from blobex.scenes.write import scene_of
 from blobex.truth.benchmark import benchmark, held_out
-from blobex.truth.detection import SUBJECTS, flips, names_shortcut, phrase_excess, shortcut_rank, shortcut_scores
-from blobex.truth.evaluation import EvaluatedAnswer, evaluate_answers
-from blobex.truth.measures import detection_over_seeds
-from blobex.truth.reader import ReadImage
+from blobex.truth.evaluation import EvaluatedAnswer, ReadImage, evaluate_answers
+from blobex.truth.measures import (
+    SUBJECTS,
+    detection_over_seeds,
+    flips,
+    names_shortcut,
+    phrase_excess,
+    shortcut_rank,
+    shortcut_scores,
+)
 from blobex.truth.result_files import metrics, table, write
 from blobex.truth.results import summarise
 from blobex.truth.task import Answer, Task

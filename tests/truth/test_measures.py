@@ -10,8 +10,8 @@ from blobex.core.errors import BlobexError
 from blobex.scenes.render import render
 from blobex.scenes.rules import RULES, Cause, remove
 from blobex.scenes.sample import sample
-from blobex.truth.causes import cause_masks, cause_precision, cause_recall, change_map
-from blobex.truth.detection import area_under_curve, auc_interval
+from blobex.truth.evaluation import cause_masks, cause_precision, cause_recall, change_map
+from blobex.truth.measures import area_under_curve, auc_interval
 
 
 def test_change_is_the_largest_over_channels() -> None:

@@ -17,9 +17,9 @@ from blobex.decisions.source import from_callable
 from blobex.scenes.rules import PLAIN
 from blobex.scenes.sample import sample
 from blobex.truth.benchmark import evaluate_methods
+from blobex.truth.evaluation import ReadImage
 from blobex.truth.measures import measures
 from blobex.truth.methods import METHODS, ours, pixels, published, random
-from blobex.truth.reader import ReadImage
 from blobex.truth.results import OURS_SAME, summarise, with_ours_on_same_images
 from blobex.truth.task import Answer, Task, build_task
 

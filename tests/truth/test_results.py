@@ -15,16 +15,16 @@ from blobex.cli import main as cli
 from blobex.config.params import Params
 from blobex.stages import common, truth
 from blobex.truth import benchmark as benchmark_module
-from blobex.truth import model_results
+from blobex.truth import results as results_module
 from blobex.truth.benchmark import benchmark, cache_folder
 from blobex.truth.evaluation import EvaluatedAnswer
-from blobex.truth.model_results import ModelResults, load_or_compute
 from blobex.truth.result_files import metrics, table
+from blobex.truth.results import ModelResults, load_or_compute
 
 MORTAL = """
 import os, signal
 from blobex.stages import common, truth
-from blobex.truth.model_results import ModelResults
+from blobex.truth.results import ModelResults
 
 write, last = ModelResults.write, os.environ.get("DIES_AT")
 
@@ -63,7 +63,7 @@ def test_results_are_read_as_written_and_computed_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"ours": [{"rule": "plain"}]}', None])
-@pytest.mark.parametrize("name", [model_results.ROWS, model_results.EXAMPLES])
+@pytest.mark.parametrize("name", [results_module.ROWS, results_module.EXAMPLES])
 def test_damaged_results_are_computed_again(tmp_path: Path, name: str, damage: str | None) -> None:
     load_or_compute(tmp_path, "plain", [], lambda: results_of(0))
     (path,) = tmp_path.glob(f"plain-*/{name}")
@@ -77,7 +77,7 @@ def test_damaged_results_are_computed_again(tmp_path: Path, name: str, damage: s
 def test_results_of_other_inputs_or_code_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load_or_compute(tmp_path, "plain", ["one"], lambda: results_of(0))
     assert same(load_or_compute(tmp_path, "plain", ["two"], lambda: results_of(1)), results_of(1))
-    monkeypatch.setattr(model_results, "code_digest", lambda start: "hash of other code")
+    monkeypatch.setattr(results_module, "code_digest", lambda start: "hash of other code")
     assert same(load_or_compute(tmp_path, "plain", ["one"], lambda: results_of(2)), results_of(2))
 
 

@@ -52,10 +52,8 @@ def write_stage(stage: str, folder: Path = FOLDER, package: Path = PACKAGE) -> b
 def check_stage(stage: str, folder: Path = FOLDER, package: Path = PACKAGE) -> None:
     """Refuse to run a stage whose code file is out of date.
 
-    A missing file is not an error here: DVC does not run a stage without its dependencies.
-
-    Raises:
-        BlobexError: if code/<stage>.txt does not describe the code that is there.
+    A missing file is not an error here: DVC does not run a stage without its dependencies. Raises BlobexError if
+    code/<stage>.txt does not describe the code that is there.
     """
     path = folder / f"{stage}.txt"
     if path.is_file() and path.read_text(encoding="utf-8") != describe_stage(stage, package):
@@ -77,7 +75,7 @@ def module_hashes(start: Path, package: Path = PACKAGE) -> dict[str, str]:
     reached, waiting = dict[Path, str](), [start]
     while waiting:
         path = waiting.pop()
-        if path not in reached and not _is_left_out(path, package):
+        if path not in reached and not any(path.is_relative_to(package / name) for name in LEFT_OUT):
             module = read_module(path)
             reached[path] = module.digest
             waiting += imported_files(module.imports, package)
@@ -103,10 +101,7 @@ def read_module(path: Path) -> Module:
 
     The hash is of the syntax tree without docstrings, other texts that stand alone, and descriptions of configuration
     fields. It does not depend on comments, layout and the version of Python. Of `from a import b`, both `a` and `a.b`
-    count as imported.
-
-    Raises:
-        ValueError: if the file imports relatively.
+    count as imported. Raises ValueError if the file imports relatively.
     """
     try:
         return _parse(path.read_bytes())
@@ -151,7 +146,3 @@ def _effective(parent: ast.AST, items: list[object]) -> list[object]:
         return isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant) and isinstance(item.value.value, str)
 
     return [item for item in items if not changes_nothing(item)]
-
-
-def _is_left_out(path: Path, package: Path) -> bool:
-    return any(path.is_relative_to(package / name) for name in LEFT_OUT)

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Literal, TypeVar
 
 import torch
-from torch import Tensor, distributed
+from torch import distributed
 
 from blobex.core.errors import BlobexError
 
@@ -27,10 +27,8 @@ TIMEOUT = timedelta(days=30)  # shares take different times; a dead process is n
 def resolve_device(name: str) -> torch.device:
     """Return the device named auto (cuda if available), cpu or cuda.
 
-    Processes that Lightning or torchrun started on one machine are spread over its GPUs.
-
-    Raises:
-        BlobexError: if the name is unknown or the device is not available.
+    Processes that Lightning or torchrun started on one machine are spread over its GPUs. Raises BlobexError if the name
+    is unknown or the device is not available.
     """
     if name not in ("auto", "cpu", "cuda"):
         raise BlobexError(f"unknown device {name!r}: choose auto, cpu or cuda")
@@ -97,10 +95,6 @@ class Ranks:
     def has(self, number: int) -> bool:
         """Return True if item `number` belongs to this process."""
         return number % self.size == self.rank
-
-    def positions(self, numbers: Tensor) -> Tensor:
-        """Return the positions of items within the share of this process."""
-        return numbers // self.size
 
     def wait(self) -> None:
         """Wait for all processes. Raises BlobexError if one has died."""

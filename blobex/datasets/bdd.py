@@ -69,13 +69,12 @@ def list_100k(root: str | Path, split: str) -> list[Path]:
 def read_detection(root: str | Path, split: str) -> list[DetectionRecord]:
     """Read the boxes of the 100k images, split "train" or "val", of the ten detection categories.
 
-    Raises:
-        BlobexError: if files are missing or malformed.
+    Raises BlobexError if files are missing or malformed.
     """
     root = _checked_root(root, split, ("train", "val"))
     path = files.DETECTION_LABELS.locate(root, split)
     frames = read_labels(root, path, files.DETECTION_LABELS)
-    finder = _finder(root, files.IMAGES_100K, split)
+    finder = ImageFinder(files.IMAGES_100K.locate(root, split))
     try:
         records = [_detection(frame, finder) for frame in _list(frames)]
     except MALFORMED as error:
@@ -105,10 +104,8 @@ def read_decisions(root: str | Path, split: str, biased: bool = False) -> list[D
 
     Images whose fifth action, "confuse", is set are left out, as in the published loader. With `biased`, the actions
     have a planted shortcut: no right while something stands in the left lane. The synthetic data set has a file of such
-    actions; for other data they are derived from the actions and the reasons.
-
-    Raises:
-        BlobexError: if files are missing or malformed.
+    actions; for other data they are derived from the actions and the reasons. Raises BlobexError if files are missing
+    or malformed.
     """
     root = _checked_root(root, split, ("train", "val", "test"))
     action_path, reason_path = (part.locate(root, split) for part in (files.OIA_ACTIONS, files.OIA_REASONS))
@@ -121,8 +118,10 @@ def read_decisions(root: str | Path, split: str, biased: bool = False) -> list[D
     records = []
     try:
         for image in content["images"]:
+            if image["id"] < 0:  # Python would count it from the end
+                raise ValueError(f"the id {image['id']}")
             # As in the published loader, an image's id is the position of its annotation.
-            category = content["annotations"][_position(image["id"])]["category"]
+            category = content["annotations"][image["id"]]["category"]
             if len(category) > len(ACTIONS) and category[len(ACTIONS)]:
                 continue
             name = image["file_name"]
@@ -159,11 +158,6 @@ def _checked_root(root: str | Path, split: str, splits: tuple[str, ...]) -> Path
     if split not in splits:
         raise BlobexError(f"there is no split {split!r}: choose one of {', '.join(splits)}")
     return Path(root)
-
-
-def _finder(root: Path, part: DatasetPart, split: str) -> ImageFinder:
-    folder = part.locate(root, split)
-    return ImageFinder(folder, folder)
 
 
 def _detection(frame: dict[str, Any], finder: ImageFinder) -> DetectionRecord:
@@ -203,7 +197,7 @@ def _masks(root: str | Path, split: str, images: DatasetPart, masks: DatasetPart
     paths = sorted(folder.rglob("*.png"))
     if not paths:
         raise missing_error(root, folder, f"{masks.meaning}, one PNG per image")
-    finder = _finder(root, images, split)
+    finder = ImageFinder(images.locate(root, split))
     return _with_images(root, [MaskRecord(finder.find(f"{path.stem}.jpg"), path) for path in paths], folder)
 
 
@@ -222,13 +216,6 @@ def _list(content: object) -> list[Any]:
     if not isinstance(content, list):
         raise TypeError(f"a {type(content).__name__} instead of a list")
     return content
-
-
-def _position(number: int) -> int:
-    """Refuse negative positions, which Python would count from the end."""
-    if number < 0:
-        raise ValueError(f"the id {number}")
-    return number
 
 
 def _bits(values: Sequence[Any], count: int) -> tuple[bool, ...]:

@@ -67,10 +67,10 @@ PARTS = (
 
 @dataclass(frozen=True)
 class ImageFinder:
-    """Finds images by file name: directly in a folder, else anywhere below a wider one."""
+    """Finds images by file name: directly in a folder, else anywhere below a wider one (default: the same)."""
 
     folder: Path
-    wider: Path
+    wider: Path | None = None
 
     def find(self, name: str) -> Path:
         """Return the path of an image, or where it should be. Raises ValueError if the name leads out of the folder."""
@@ -81,7 +81,7 @@ class ImageFinder:
 
     @cached_property
     def _index(self) -> dict[str, Path]:
-        return {path.name: path for path in sorted(self.wider.rglob("*"), reverse=True)}
+        return {path.name: path for path in sorted((self.wider or self.folder).rglob("*"), reverse=True)}
 
 
 def is_present(path: Path) -> bool:
@@ -136,8 +136,7 @@ class Panoptic:
 def load_mask(path: str | Path, categories: int) -> np.ndarray:
     """Load a label map (H,W) uint8 of numbers below `categories`, or 255 for unknown.
 
-    Raises:
-        BlobexError: if the file holds anything else.
+    Raises BlobexError if the file holds anything else.
     """
     mask = _decode(path, ("L", "P"), "one number a pixel")
     wrong = (mask >= categories) & (mask != 255)
@@ -151,10 +150,7 @@ def load_mask(path: str | Path, categories: int) -> np.ndarray:
 def load_bitmask(path: str | Path) -> Panoptic:
     """Decode an RGBA bitmask: R is the category, bit 1 of G the crowd flag, 256 B + A the segment number.
 
-    Bits 3, 2 and 0 of G (truncated, occluded, ignore) are not used.
-
-    Raises:
-        BlobexError: if the file holds anything else.
+    Bits 3, 2 and 0 of G (truncated, occluded, ignore) are not used. Raises BlobexError if the file holds anything else.
     """
     mask = _decode(path, ("RGBA",), "RGBA pixels")
     category = mask[:, :, 0]

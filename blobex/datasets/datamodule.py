@@ -19,8 +19,7 @@ from blobex.core.errors import BlobexError
 from blobex.datasets import bdd
 from blobex.datasets.bdd import read_decisions
 from blobex.datasets.bdd_files import load_bitmask, load_mask
-from blobex.datasets.cache import Cache, decode_cached
-from blobex.datasets.decoding import DecodedImages, Decoder, Size, decode
+from blobex.datasets.decoding import Cache, DecodedImages, Decoder, Size, decode, decode_cached
 from blobex.datasets.images import decode_image, fit, fit_mask, folder_images
 from blobex.datasets.manifest import data_root
 from blobex.scenes.labels import DETECTION, DRIVABLE, FIRST_THING, SEMANTIC
@@ -69,8 +68,7 @@ def explained_paths(params: Params) -> list[Path]:
 def load_images(params: Params, setup_name: str, split: str) -> Tensor:
     """Load the images of `image_paths` as uint8 (N,3,H,W); unreadable files of a folder are skipped with a warning.
 
-    Raises:
-        BlobexError: if files of BDD100K are missing or damaged, or a folder is empty.
+    Raises BlobexError if files of BDD100K are missing or damaged, or a folder is empty.
     """
     loaded = load_image_files(params, setup_name, image_paths(params, split), split)
     if loaded.skipped:
@@ -248,8 +246,7 @@ IN_FILES = ("plain", "biased")  # rules whose decisions are in the data set's fi
 def load_planted(params: Params, setup_name: str, split: str, rule: str) -> DecisionSet:
     """Load decisions with the actions that a rule allows.
 
-    Raises:
-        BlobexError: if the rule is unknown, or needs scenes and the images are not synthetic.
+    Raises BlobexError if the rule is unknown, or needs scenes and the images are not synthetic.
     """
     chosen = find_rule(rule)
     data = load_decisions(params, setup_name, split, biased=rule == "biased")

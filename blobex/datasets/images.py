@@ -30,10 +30,8 @@ MACOS_FOLDER = "__MACOSX"  # metadata in archives from macOS
 def load_image(path: str | Path) -> np.ndarray:
     """Load an image file as (H,W,3) uint8: rotated by its EXIF tag, grey as RGB, transparency over black.
 
-    Of several frames the first is loaded.
-
-    Raises:
-        BlobexError: if the file is missing, not an image, damaged, or larger than 100 megapixels.
+    Of several frames the first is loaded. Raises BlobexError if the file is missing, not an image, damaged, or larger
+    than 100 megapixels.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # broken metadata does not matter, and the size is checked anyway
@@ -162,10 +160,8 @@ def to_array(image: torch.Tensor) -> np.ndarray:
 def list_images(folder: str | Path) -> list[Path]:
     """List all files below a folder with the ending of an image, sorted; they need not be readable.
 
-    Names that begin with a dot and `__MACOSX` are left out. Links to folders are followed, each folder once.
-
-    Raises:
-        BlobexError: if there are no such files, or a folder cannot be opened.
+    Names that begin with a dot and `__MACOSX` are left out. Links to folders are followed, each folder once. Raises
+    BlobexError if there are no such files, or a folder cannot be opened.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -222,8 +218,7 @@ VAL_EVERY = 10  # in a folder without train and val, every tenth image is for va
 def folder_images(root: str | Path, split: str) -> list[Path]:
     """List the image files of split "train" or "val", sorted; the split does not depend on which can be read.
 
-    Raises:
-        BlobexError: if the split is unknown or would be empty.
+    Raises BlobexError if the split is unknown or would be empty.
     """
     root = Path(root)
     if split not in ("train", "val"):

@@ -36,8 +36,7 @@ def write_manifest(root: Path, scenes: Scenes | None = None) -> dict[str, Any]:
         scenes: the parameters that the scenes were rendered with. Without them, a manifest of the same files that has
             them is kept.
 
-    Raises:
-        BlobexError: if the folder is missing or empty.
+    Raises BlobexError if the folder is missing or empty.
     """
     manifest, path = describe(root), manifest_path(root)
     if scenes is not None:
@@ -77,8 +76,7 @@ def render_scenes(root: Path, options: Scenes) -> None:
 def data_root(params: Params) -> Path:
     """Return the folder that `data.root` names; scenes that are missing or differ from the manifest are rendered again.
 
-    Raises:
-        BlobexError: if the manifest is damaged, or does not describe the scenes that are rendered now.
+    Raises BlobexError if the manifest is damaged, or does not describe the scenes that are rendered now.
     """
     root = Path(params.data.root)
     path, copy = manifest_path(root), root / COPY

@@ -29,9 +29,8 @@ from blobex.stages import common
 from blobex.tracking import runs as tracking
 from blobex.tracking.tracker import Tracker
 from blobex.training.blobgan_pretrain import painting_loss
-from blobex.training.callbacks import EveryNSteps
 from blobex.training.checkpoints import mark_finished
-from blobex.training.fit import fit, resumed_run_id
+from blobex.training.fit import EveryNSteps, fit, resumed_run_id
 from blobex.training.gan import GanModule
 from blobex.training.step_module import Batch, sample_batches
 
@@ -98,8 +97,7 @@ def log_samples(tracker: Tracker, step: int, module: Any) -> None:
 def watch_distance(params: Params, setup: str, tracker: Tracker) -> list[EveryNSteps]:
     """Track the Frechet distance of the moving average to real images every `fid_every_n_steps` steps, if not 0.
 
-    Raises:
-        BlobexError: if the stages parser and fid_stats have not run before.
+    Raises BlobexError if the stages parser and fid_stats have not run before.
     """
     options, network = params.blobgan, params.data.frechet
     if not options.fid_every_n_steps:

@@ -76,14 +76,11 @@ def explained_measures(params: Params, setup: str) -> dict[str, float]:
     def features(images: Tensor) -> Tensor:
         return parser.pooled_features(images.to(device))
 
-    def image_distance(a: Tensor, b: Tensor) -> Tensor:
-        return perceptual.distance(a.to(device), b.to(device)).cpu()
-
     measures: dict[str, float] = {}
     for variant in VARIANTS:
         records = read_results(common.explain_results(setup, variant))
         values = explanation_values(records, distance, decision, features, "cosine_parser")
-        values |= diversity(records, image_distance)
+        values |= diversity(records, lambda a, b: perceptual.distance(a.to(device), b.to(device)).cpu())
         of_variant = with_intervals(values, params.run.seed)
         split = split_distance(records, features, params.run.seed)
         of_variant |= {} if math.isnan(split) else {f"split_{frechet_name('parser')}": split}

@@ -27,7 +27,8 @@ def main(params: Params, setup: str, variant: str) -> None:
 def explain(params: Params, setup: str, variant: str, ranks: Ranks) -> None:
     """Explain the images of this process."""
     explainer, results = Explainer.load(setup, common.MODELS, params), common.explain_results(setup, variant)
-    request = Request(attributes=params.explain.attributes, variant=variant, compose=compose(params))
+    compose = "full" if params.invert.source == "generated" else None  # those have no original pixels to keep
+    request = Request(attributes=params.explain.attributes, variant=variant, compose=compose)
     plan, output = explainer.plan(request), Output(results, published=params.explain.published_format, replace=True)
     with tracking.run(params, "explain", setup, common.inversions(setup).parent, variant=variant) as tracker:
         names, queries, inversion = load_inversion(common.inversions(setup))
@@ -45,11 +46,6 @@ def explain(params: Params, setup: str, variant: str, ranks: Ranks) -> None:
             tracker.log_artifact(path)
         for path in results.glob("snapshot_*.png"):
             tracker.log_image("snapshot", load_image(path), int(path.stem.removeprefix("snapshot_")))
-
-
-def compose(params: Params) -> str | None:
-    """Return "full" for generated images, which have no original pixels to keep; else the default."""
-    return "full" if params.invert.source == "generated" else None
 
 
 if __name__ == "__main__":

@@ -59,10 +59,7 @@ def choose_checkpoint(training: Training, folder: Path, fingerprint: str) -> Che
     """Return the checkpoint that `training.resume` selects, or None to start afresh.
 
     `last` continues an unfinished run of the same configuration and otherwise starts afresh. `best` and `step` require
-    a checkpoint.
-
-    Raises:
-        BlobexError: if the required checkpoint is missing or was made with another configuration.
+    a checkpoint. Raises BlobexError if the required checkpoint is missing or was made with another configuration.
     """
     source, checkpoints = training.resume.source, list_checkpoints(folder)
     if source == "none" or (source == "last" and not checkpoints):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -53,15 +53,11 @@ class StepModule(lightning.LightningModule):
         numbers = (self.seed, self.step if step is None else step, self.global_rank)
         return torch.Generator(self.device).manual_seed(derive_seed(*numbers))
 
-    def chunks(self, batch: Batch) -> Iterator[Batch]:
-        """Split a batch into `accumulate` equal parts: the mean of their gradients is the gradient of the batch."""
-        return (split_batch(batch, index, self.accumulate) for index in range(self.accumulate))
-
     def descend(self, optimizer: Any, loss: Callable[[Batch], Tensor], batch: Batch) -> None:
-        """Make one optimiser step on the mean of `loss` over the chunks of a batch."""
+        """Make one optimiser step on the mean of `loss` over the `accumulate` equal chunks of a batch."""
         optimizer.zero_grad(set_to_none=True)
-        for chunk in self.chunks(batch):
-            self.manual_backward(loss(chunk) / self.accumulate)
+        for index in range(self.accumulate):
+            self.manual_backward(loss(split_batch(batch, index, self.accumulate)) / self.accumulate)
         optimizer.step()
 
     def record(self, **measures: Tensor) -> None:

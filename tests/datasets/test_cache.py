@@ -6,6 +6,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import shutil
 import time
 import tracemalloc
 import zlib
@@ -20,10 +21,8 @@ from worlds.profiles import profile_params
 
 from blobex.config.params import Params
 from blobex.core.errors import BlobexError
-from blobex.datasets import cache
-from blobex.datasets.cache import Cache, decode_cached, entry_key
 from blobex.datasets.datamodule import load_decisions, load_detection, load_images, load_segmentation
-from blobex.datasets.decoding import AHEAD, DecodedImages, Decoder, Size, decode
+from blobex.datasets.decoding import AHEAD, Cache, DecodedImages, Decoder, Size, decode, decode_cached, entry_key
 from blobex.datasets.images import decode_image, fit, load_image
 from blobex.scenes.write import DatasetCounts, write_dataset
 
@@ -227,7 +226,7 @@ def test_cache_that_cannot_be_written_is_refused(tmp_path: Path, paths: list[Pat
         decode_cached(paths, Reader().decoder, stored)
     stored.folder.unlink()
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda folder: usage(10, 9, 1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(10, 9, 1))
     with pytest.raises(BlobexError, match=r"data\.cache .* GB left"):
         decode_cached(paths, Reader().decoder, stored)
     monkeypatch.undo()
@@ -236,7 +235,7 @@ def test_cache_that_cannot_be_written_is_refused(tmp_path: Path, paths: list[Pat
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache, "collect", full)
+    monkeypatch.setattr("blobex.datasets.decoding.collect", full)
     with pytest.raises(BlobexError, match="No space left"):
         decode_cached(paths, Reader().decoder, stored)
     assert names(stored) == []

@@ -129,7 +129,7 @@ def test_levels_must_fit_the_image(params, blobgan):
 
 
 def test_phase_1_learns_and_keeps_the_generator(params, blobgan, tmp_path, monkeypatch):
-    monkeypatch.setattr("blobex.training.callbacks.LOG_EVERY", 20)
+    monkeypatch.setattr("blobex.training.fit.LOG_EVERY", 20)
     module, tracker, frozen = pretrain(params, blobgan, steps=100, learning_rate=0.01), Losses(), state(blobgan)
     before = explained_variance(module, 256)
     training = training_of(params, steps=100, learning_rate=0.01)

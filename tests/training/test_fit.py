@@ -117,7 +117,7 @@ def test_learning_rate_halves(tmp_path: Path) -> None:
 
 
 def test_measures_reach_the_tracker_and_the_loss_falls(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("blobex.training.callbacks.LOG_EVERY", 5)
+    monkeypatch.setattr("blobex.training.fit.LOG_EVERY", 5)
     tracker = Recorder()
     checkpoint = dataclasses.replace(TRAINING.checkpoint, every_n_steps=50)
     fit(Noisy(), batches, vary(steps=62, halve_every=0, checkpoint=checkpoint), RUN, tmp_path, tracker)

@@ -12,8 +12,7 @@ from blobex.config.data import ImageSize, Run
 from blobex.config.training import Jitter
 from blobex.networks import residual
 from blobex.tracking.tracker import NullTracker
-from blobex.training.callbacks import EveryNSteps
-from blobex.training.fit import fit
+from blobex.training.fit import EveryNSteps, fit
 from blobex.training.gan import GanModule, discriminator_loss, flipped
 from blobex.training.step_module import derive_seed
 

@@ -91,7 +91,7 @@ def test_measures_of_the_first_process_are_the_scores(tmp_path):
 import dataclasses, sys
 from pathlib import Path
 from blobex.config.training import Checkpoints
-from blobex.training.callbacks import EveryNSteps
+from blobex.training.fit import EveryNSteps
 from blobex.tracking.tracker import NullTracker
 from blobex.training.fit import fit
 from worlds.toy_training import RUN, Noisy, batches, vary

@@ -51,13 +51,7 @@ class BlobAnchors:
 
 
 def fit_anchors(images: Sequence[Sequence[Segment]], slots: Mapping[str, int], canvas: Canvas) -> BlobAnchors:
-    """Fit the anchors of all blobs to training segments.
-
-    Args:
-        images: Segments of each training image.
-        slots: Number of blobs of each group of segments; they sum to K.
-        canvas: Canvas of the generator.
-    """
+    """Fit the anchors of K blobs to the segments of training images; `slots` is the number of blobs of each group."""
     blobs = sum(slots.values())
     centres = np.concatenate([_cluster_means(_of_group(images, group), count) for group, count in slots.items()])
     means = np.tile([0.5, 0.5, 0.0, 1.0, 0.0, ABSENT], (blobs, 1))
@@ -71,15 +65,9 @@ def fit_anchors(images: Sequence[Sequence[Segment]], slots: Mapping[str, int], c
 def assign_segments(
     images: Sequence[Sequence[Segment]], slots: Mapping[str, int], anchors: BlobAnchors, canvas: Canvas
 ) -> BlobEllipses:
-    """Return the blob ellipses of the segments of N images.
+    """Return the blob ellipses of the segments of N images, with the anchors that were fitted for the same slots.
 
     If a group has more segments than blobs, the largest segments are used.
-
-    Args:
-        images: Segments of each image.
-        slots: Number of blobs of each group of segments; they sum to K.
-        anchors: Result of `fit_anchors` for the same slots.
-        canvas: Canvas of the generator.
     """
     centres, means = (part.cpu().double().numpy() for part in (anchors.centres, anchors.mean_ellipses))
     ellipses, present = _match(images, slots, centres, means, canvas)

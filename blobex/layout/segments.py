@@ -50,12 +50,9 @@ class Segment:
 
 
 def extract_segments(semantic: np.ndarray, things: np.ndarray, drivable: np.ndarray) -> list[Segment]:
-    """Return the segments of an image.
+    """Return the segments of an image from its maps (H,W).
 
-    Args:
-        semantic: (H,W) categories of `labels.SEMANTIC`.
-        things: (H,W) thing numbers, 0 for stuff.
-        drivable: (H,W) categories of `labels.DRIVABLE`.
+    `semantic` and `drivable` hold categories of `scenes.labels`, `things` the number of each thing, 0 for stuff.
     """
     masks = [*_road(semantic, drivable)]
     for group, names in STUFF.items():

@@ -40,20 +40,14 @@ class VectorForm:
 
     def unflatten(self, vector: Tensor) -> BlobLayout:
         """Return the layout of vectors (N,D)."""
-        parts = vector.split(self.lengths, dim=1)
-        return BlobLayout(
-            **{key: part.unflatten(1, shape) for key, part, shape in zip(KEYS, parts, self.shapes, strict=True)}
-        )
+        parts = zip(vector.split(self.lengths, dim=1), self.shapes, strict=True)
+        return BlobLayout(*(part.unflatten(1, shape) for part, shape in parts))
 
     def spread(self, numbers: Mapping[str, float]) -> Tensor:
         """Return the number of each entry's key, (D,) float32; 0 for other keys and the unread size."""
-        vector = torch.cat(
-            [
-                torch.full((length,), float(numbers.get(key, 0.0)))
-                for key, length in zip(KEYS, self.lengths, strict=True)
-            ]
-        )
-        vector[self._start("sizes")] = 0.0
+        values = [float(numbers.get(key, 0.0)) for key in KEYS]
+        vector = torch.cat([torch.full((n,), value) for n, value in zip(self.lengths, values, strict=True)])
+        vector[sum(self.lengths[: KEYS.index("sizes")])] = 0.0
         return vector
 
     def rates(
@@ -99,6 +93,3 @@ class VectorForm:
     def changed(self, vector: Tensor, start: Tensor) -> Tensor:
         """Mark the background and the blobs that differ between two vectors (N,D), (N,K+1) bool."""
         return self.by_blob((vector != start).to(torch.float32)) > 0
-
-    def _start(self, key: str) -> int:
-        return sum(self.lengths[: KEYS.index(key)])

@@ -130,7 +130,7 @@ def _is_foreign(value: Any) -> bool:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a PyTorch file, in the zip form or that before PyTorch 1.6, as plain data and tensors on the CPU.
+    """Read a PyTorch file of any form as plain data and tensors on the CPU.
 
     Raises:
         BlobexError: if the file is missing or damaged, needs a class that is not listed, or holds no dictionary.

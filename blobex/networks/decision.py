@@ -33,12 +33,8 @@ class _Saved:
 class DecisionModel(nn.Module):
     """Network from images (N,3,H,W) in [-1,1] to logits (N,outputs), named by `output_names`.
 
-    `body` is torchvision's `features` of a DenseNet.
-
-    Args:
-        architecture: Key of BLOCKS.
-        height, width: Size of the images.
-        outputs: 4, the actions of `scenes.rules.ACTIONS`, or 25, with the reasons of `scenes.rules.REASONS` after them.
+    `body` is torchvision's `features` of a DenseNet. The outputs are the 4 actions of `scenes.rules`, or 25 with its
+    reasons after them.
 
     Raises:
         BlobexError: if an argument is out of range.
@@ -51,10 +47,8 @@ class DecisionModel(nn.Module):
         if architecture not in BLOCKS:
             raise BlobexError(f"unknown decision architecture {architecture!r}: choose {' or '.join(BLOCKS)}")
         if outputs not in (len(ACTIONS), len(ACTIONS + REASONS)):
-            raise BlobexError(
-                f"a decision model cannot have {outputs} outputs: it has {len(ACTIONS)} actions, or those and "
-                f"{len(REASONS)} reasons"
-            )
+            choices = f"{len(ACTIONS)} actions, or those and {len(REASONS)} reasons"
+            raise BlobexError(f"a decision model cannot have {outputs} outputs: it has {choices}")
         self.config = dict[str, Any](architecture=architecture, height=height, width=width, outputs=outputs)
         if architecture == "densenet121":
             densenet = torchvision.models.densenet121(weights=None, num_classes=outputs)

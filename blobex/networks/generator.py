@@ -126,14 +126,7 @@ class ToRGB(nn.Module):
 
 
 class Generator(nn.Module):
-    """Network from layouts to images (N,3,height,width), about in [-1,1].
-
-    Args:
-        canvas: Grid of the images.
-        channels: Channels by level height, from the input grid to the image.
-        feature_dim: Length of the blobs' features.
-        style_dim: Length of the blobs' styles.
-    """
+    """Network from layouts to images (N,3,height,width), about in [-1,1], with `channels` by level height."""
 
     def __init__(self, canvas: Canvas, channels: Mapping[int, int], feature_dim: int, style_dim: int) -> None:
         super().__init__()

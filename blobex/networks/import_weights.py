@@ -68,9 +68,7 @@ def import_file(
     Args:
         file: Published checkpoint.
         kind: "generator", "encoder" or "decision".
-        setup: "square" or "rect".
-        params: Parameters, for the image size of the setup.
-        models: Folder of all networks.
+        setup: "square" or "rect", whose image size is that of `params`.
         variant: Name of a decision model.
         seed: Seed of the z for the mean of w; `run.seed` by default.
 
@@ -168,11 +166,9 @@ def _check(config: Mapping[str, Any], kind: str, setup: str, size: ImageSize, bl
     keys = ("height", "aspect_ratio")
     own = size if kind == "decision" else parse(ImageSize, {key: config[key] for key in keys}, kind)
     if own != size:
-        raise BlobexError(
-            f"it is for images of {own.height}x{own.width} but setups.{setup} is {size.height}x{size.width}: "
-            f"set setups.{setup} to {{height: {own.height}, aspect_ratio: {own.aspect_ratio}}}, "
-            "or choose the other setup"
-        )
+        sizes = f"images of {own.height}x{own.width} but setups.{setup} is {size.height}x{size.width}"
+        setting = f"{{height: {own.height}, aspect_ratio: {own.aspect_ratio}}}"
+        raise BlobexError(f"it is for {sizes}: set setups.{setup} to {setting}, or choose the other setup")
     if kind == "encoder" and (blobgan / weights.CONFIG).exists():
         w_size = from_config(weights.read_config(blobgan, "blobgan")).layout_network.w_size(config["mlp_idx"])
         if config["w_size"] != w_size:

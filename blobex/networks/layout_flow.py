@@ -81,13 +81,9 @@ class LayoutFlow(nn.Module):
 
     @torch.no_grad()
     def fit(self, layout: BlobLayout, present: Tensor) -> None:
-        """Set the principal components to those of layouts.
+        """Set the principal components to those of N layouts of real images with visible blobs `present` (N,K).
 
         They are computed by random projections of a fixed seed (Halko et al., SIAM Review 2011, algorithm 4.4).
-
-        Args:
-            layout: N layouts of real images.
-            present: (N,K) bool, the blobs that are visible.
         """
         numbers, defined = self._numbers(layout, present), self._defined(present)
         self.mean.copy_((numbers * defined).sum(0) / defined.sum(0).clamp(min=1))
@@ -129,9 +125,8 @@ class LayoutFlow(nn.Module):
     def _to_layout(self, numbers: Tensor) -> BlobLayout:
         presence, geometry, appearance = numbers.split(self.lengths, dim=1)
         xs, ys, ratio, cosine, sine, root = geometry.view(len(numbers), -1, GEOMETRY).unbind(-1)
-        features, styles = appearance.view(len(numbers), self.network.blobs + 1, -1).split(
-            [self.network.feature_dim, self.network.style_dim], dim=2
-        )
+        lengths = [self.network.feature_dim, self.network.style_dim]
+        features, styles = appearance.view(len(numbers), self.network.blobs + 1, -1).split(lengths, dim=2)
         if self.network.norm_features:
             features, styles = pixel_norm(features, FEATURE_EPSILON), pixel_norm(styles, FEATURE_EPSILON)
         angle = torch.atan2(sine, cosine) / 2

@@ -107,7 +107,5 @@ def check_levels(channels: Mapping[int, int], smallest: int, height: int, name: 
     """Raise BlobexError unless the levels of `channels` are smallest, 2 smallest, 4 smallest, ..., height."""
     levels = [smallest << doublings for doublings in range(len(channels))]
     if sorted(channels) != levels or levels[-1:] != [height]:
-        raise BlobexError(
-            f"{name} has the levels {sorted(channels)}: "
-            f"list {smallest} and its doubles up to {height}, the height of the images"
-        )
+        wanted = f"list {smallest} and its doubles up to {height}, the height of the images"
+        raise BlobexError(f"{name} has the levels {sorted(channels)}: {wanted}")

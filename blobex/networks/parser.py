@@ -82,10 +82,8 @@ class Parser(nn.Module):
         super().__init__()
         coarsest = STRIDE ** len(channels)
         if not channels or height % coarsest or width % coarsest:
-            raise BlobexError(
-                f"parser.channels has {len(channels)} levels but {height}x{width} is not divisible by {coarsest}: "
-                "change the number of levels"
-            )
+            size = f"{height}x{width} is not divisible by {coarsest}"
+            raise BlobexError(f"parser.channels has {len(channels)} levels but {size}: change the number of levels")
         self.config: dict[str, Any] = {"channels": list(channels), "height": height, "width": width}
         above = [3 * STRIDE * STRIDE, *channels[:-1]]
         self.down = nn.ModuleList(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torchvision
@@ -19,8 +19,7 @@ EPSILON = 1e-10  # keeps the gradient finite where all channels are zero
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of colours in [0, 1]
 
 
-@dataclass(frozen=True)
-class Backbone:
+class Backbone(NamedTuple):
     """A torchvision network and the indices of the layers of its `features` that LPIPS uses."""
 
     build: Callable[..., nn.Module]
@@ -37,10 +36,8 @@ BACKBONES: Mapping[str, Backbone] = {
 class PerceptualDistance(nn.Module):
     """Squared distance between normalised features; 0 for identical images. Frozen; gradients reach the images.
 
-    Args:
-        network: Module that `layers` uses.
-        layers: Function from images (N,3,H,W) in [-1,1] to feature maps (N,C,h,w).
-        channel_weights: C non-negative weights per layer; 1 by default.
+    `layers` maps images (N,3,H,W) in [-1,1] to feature maps (N,C,h,w) with the module `network`; `channel_weights` are
+    C non-negative weights per layer, 1 by default.
     """
 
     def __init__(
@@ -104,12 +101,7 @@ def perceptual_name(network: str) -> str:
 
 
 def load_perceptual(network: str, parser_folder: Path, external: Path = EXTERNAL) -> PerceptualDistance:
-    """Load a perceptual distance.
-
-    Args:
-        network: "parser", or "vgg", "alex" or "squeeze" for LPIPS.
-        parser_folder: Folder of the parser.
-        external: Folder of LPIPS's networks, searched before torch's downloads.
+    """Load the perceptual distance of the parser, or LPIPS for the `network` "vgg", "alex" or "squeeze".
 
     Raises:
         BlobexError: if the network is missing; the message says where to put which file.
@@ -126,9 +118,7 @@ def load_perceptual(network: str, parser_folder: Path, external: Path = EXTERNAL
     try:
         body.to_empty(device="cpu").load_state_dict(state)
     except RuntimeError as error:
-        raise BlobexError(
-            f"{path} does not hold the weights of {network}: put {FILES[network].content} there"
-        ) from error
+        raise BlobexError(f"{path} holds no weights of {network}: put {FILES[network].content} there") from error
     tapped = TappedBackbone(body.get_submodule("features"), backbone.taps)
     return PerceptualDistance(tapped, tapped, lpips_weights(network))
 
@@ -138,7 +128,6 @@ def lpips_weights(network: str) -> list[Tensor]:
     package = importlib.util.find_spec("lpips")
     if package is None or package.origin is None:
         raise BlobexError("the package lpips is not installed: install it, or set data.perceptual to parser")
-    state = read_tensors(
-        Path(package.origin).parent / "weights" / "v0.1" / f"{network}.pth", f"LPIPS's weights for {network}"
-    )
+    path = Path(package.origin).parent / "weights" / "v0.1" / f"{network}.pth"
+    state = read_tensors(path, f"LPIPS's weights for {network}")
     return [state[f"lin{number}.model.1.weight"].flatten() for number in range(len(BACKBONES[network].taps))]

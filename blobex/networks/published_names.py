@@ -128,8 +128,6 @@ def _renamed(state: Mapping[str, Tensor], names: Iterable[tuple[str, Any]]) -> d
             continue
         new_name = re.sub(pattern, replacement, name)
         if new_name in renamed:
-            raise BlobexError(
-                f"the checkpoint has more than one tensor for {new_name}: it is not of the published form"
-            )
+            raise BlobexError(f"the checkpoint has two tensors for {new_name}: it is not of the published form")
         renamed[new_name] = tensor
     return renamed

@@ -31,14 +31,10 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualNetwork(nn.Module):
-    """Network from images (N,3,height,width) to vectors (N,outputs).
+    """Network from images (N,3,height,width) to vectors (N,outputs), with `channels` by level height from 4 on.
 
-    Args:
-        channels: Channels by level height, from 4 to the height of the images.
-        aspect_ratio: Width over height of the images.
-        outputs: Length of the output vectors.
-        standard_deviation: Append a channel with the standard deviation over groups of the batch (Karras et al.,
-            ICLR 2018, section 3).
+    With `standard_deviation`, a channel with the standard deviation over groups of the batch is appended (Karras et
+    al., ICLR 2018, section 3).
     """
 
     def __init__(self, channels: Mapping[int, int], aspect_ratio: int, outputs: int, standard_deviation: bool) -> None:

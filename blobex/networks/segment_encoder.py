@@ -82,10 +82,9 @@ class SegmentEncoder(nn.Module):
             torch.arange(size, device=scores.device, dtype=scores.dtype) / height for size in (height, width)
         )
         middle = torch.full_like(layout.xs[:, :1], 0.5)
-        x = POSITION_SCALE * (
-            grid_x - self.canvas.aspect_ratio * torch.cat([middle, layout.xs], 1)[..., None]
-        )  # N,K+1,w
-        y = POSITION_SCALE * (grid_y - torch.cat([middle, layout.ys], 1)[..., None])  # N,K+1,h
+        xs, ys = (torch.cat([middle, centres], 1)[..., None] for centres in (layout.xs, layout.ys))
+        x = POSITION_SCALE * (grid_x - self.canvas.aspect_ratio * xs)  # N,K+1,w
+        y = POSITION_SCALE * (grid_y - ys)  # N,K+1,h
         weights = scores / (scores.sum((2, 3), keepdim=True) + MIN_SCORE * height * width)
         points = features.permute(0, 2, 3, 1).flatten(1, 2)
         return [
@@ -113,7 +112,6 @@ class StoredExamples(nn.Module):
 
     @classmethod
     def of(cls, codes: Tensor, xs: Tensor, ys: Tensor, covs: Tensor, sizes: Tensor, present: Tensor) -> StoredExamples:
-        """Build examples from their tensors."""
         examples = cls(len(codes), codes.shape[1] - 1, codes.shape[2])
         tensors = {"codes": codes, "xs": xs, "ys": ys, "covs": covs, "sizes": sizes, "present": present}
         examples.load_state_dict(tensors)

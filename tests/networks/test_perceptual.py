@@ -101,7 +101,7 @@ def test_errors_name_damaged_and_unknown_networks(tmp_path: Path, monkeypatch) -
     with pytest.raises(BlobexError, match="is damaged"):
         load_perceptual("vgg", tmp_path, tmp_path)
     torch.save({"features.0.weight": torch.zeros(1)}, path)
-    with pytest.raises(BlobexError, match="does not hold the weights of vgg: put torchvision's weights of vgg there"):
+    with pytest.raises(BlobexError, match="holds no weights of vgg: put torchvision's weights of vgg there"):
         load_perceptual("vgg", tmp_path, tmp_path)
     with pytest.raises(BlobexError, match="unknown perceptual network"):
         load_perceptual("resnet", tmp_path)

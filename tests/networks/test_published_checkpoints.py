@@ -238,7 +238,7 @@ DECISION_DAMAGES = [
     (lambda state: state.pop("feat_extract.feat_extract.conv0.weight"), "holds no decision"),
     (lambda state: state.pop("feat_extract.feat_extract.denseblock2.denselayer3.conv1.weight"), r"\[2, 3, 8, 4\]"),
     (lambda state: state.update({"attention.weight": torch.zeros(1)}), "unknown tensor attention.weight"),
-    (lambda state: state.update({"classifier.0.weight": torch.zeros(1)}), "more than one tensor"),
+    (lambda state: state.update({"classifier.0.weight": torch.zeros(1)}), "two tensors"),
     (lambda state: state.update({"classifier.weight": torch.zeros(7, 10)}), "cannot have 7 outputs"),
 ]
 

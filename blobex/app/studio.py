@@ -27,10 +27,10 @@ from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.target import AttributeTarget, ClassTarget, RegionTarget
 from blobex.datasets.images import fit, load_image, to_float, to_tensor
 from blobex.decisions.decision import Kind, frozen_eval
-from blobex.explain.batch import ImageShare
-from blobex.explain.blob_names import blob_names
+from blobex.explain.blob_listing import blob_names
 from blobex.explain.explainer import Explainer
 from blobex.explain.explanation import Explanation
+from blobex.explain.input_images import ImageShare
 from blobex.explain.request import Output, Request
 from blobex.inversion.inversion import Inversion
 from blobex.inversion.invert import evaluate_layouts

@@ -21,10 +21,9 @@ def list_blobs(
 ) -> None:
     """Number the blobs of PHOTOs: write a map and a list of each, and print a table."""
     from blobex.explain import blob_listing
-    from blobex.explain.blob_names import blob_names
     from blobex.explain.explainer import Explainer
 
     explainer = Explainer.load(setup, models, params, device)
-    names = blob_names(models, setup, explainer.blobs)
+    names = blob_listing.blob_names(models, setup, explainer.blobs)
     for listing in blob_listing.list_blobs(explainer, photos, names, out, region):
         print(listing.table)

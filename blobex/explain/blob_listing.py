@@ -1,11 +1,11 @@
-"""Lists of an image's blobs: a numbered map, a table and JSON."""
+"""Lists of an image's blobs: their names, a numbered map, a table and JSON."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +17,10 @@ from blobex.core.errors import BlobexError
 from blobex.core.files import write_text
 from blobex.datasets.images import to_array, write_png
 from blobex.explain.blob_map import blob_map, dominant
-from blobex.explain.blob_names import plain_names
 from blobex.explain.changeable import image_named, region_masks
 from blobex.explain.explainer import Explainer
 from blobex.explain.input_images import Image
+from blobex.networks.weights import read_config
 from blobex.perception.regions import painting_blobs
 from blobex.scenes.labels import SEMANTIC
 
@@ -178,3 +178,33 @@ def _file_names(listings: Sequence[Listing]) -> Iterator[str]:
         name = next(name for name in itertools.chain([stem], numbered) if name not in used)
         used.add(name)
         yield name
+
+
+def blob_names(models: Path, setup: str, blobs: int) -> tuple[str, ...]:
+    """Return the names of the blobs of a setup's generator: such as "vehicle 3" after pretraining, else "blob 20"."""
+    try:
+        trained = read_config(models / "blobgan" / setup, "blobgan")
+        slots = read_config(models / "blobgan_pretrain" / setup, "blobgan_pretrain").get("slots")
+    except BlobexError:
+        return plain_names(range(blobs))
+    names = slot_names(slots) if trained.get("start") == "pretrained" and isinstance(slots, Mapping) else ()
+    return names if len(names) == blobs else plain_names(range(blobs))
+
+
+def slot_names(slots: Mapping[str, int]) -> tuple[str, ...]:
+    """Return the names of the blobs of each group of segments, back to front.
+
+    >>> slot_names({"lane": 1, "side_lane": 2})
+    ('lane', 'side lane 1', 'side lane 2')
+    """
+    groups = [(group.replace("_", " "), count) for group, count in slots.items()]
+    return tuple(f"{group} {n + 1}" if count > 1 else group for group, count in groups for n in range(count))
+
+
+def plain_names(numbers: Iterable[int]) -> tuple[str, ...]:
+    """Return names by number.
+
+    >>> plain_names([0, 7])
+    ('blob 0', 'blob 7')
+    """
+    return tuple(f"blob {number}" for number in numbers)

@@ -31,19 +31,14 @@ from blobex.counterfactual.whole_objects import ObjectExamples
 from blobex.datasets.images import to_float, to_tensor
 from blobex.decisions.decision import Decision, frozen_eval, output_index
 from blobex.decisions.load import Model
-from blobex.explain.batch import ImageShare, InvertedImages
 from blobex.explain.changeable import layout_masks, region_masks
-from blobex.explain.explanation import Explanation, build_explanations
-from blobex.explain.film import films
-from blobex.explain.gate import GateResult, gate_reasons
-from blobex.explain.input_images import Image, load_images
+from blobex.explain.explanation import Explanation, GateResult, add_sentences, build_explanations, gate_reasons
+from blobex.explain.input_images import Image, ImageShare, InvertedImages, load_images
 from blobex.explain.loading import load_networks
 from blobex.explain.methods import FastMethod, PublishedMethod, SearchMethod
-from blobex.explain.published_files import write_published
+from blobex.explain.overviews import films, write_published, write_snapshots
 from blobex.explain.request import Output, Plan, Request, make_plan
 from blobex.explain.results_folder import ResultsFolder
-from blobex.explain.sentences import add_sentences
-from blobex.explain.snapshot import write_snapshots
 from blobex.inversion.inversion import Inversion
 from blobex.layout.blobs import BlobLayout
 from blobex.layout.vector import VectorForm

@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
+import pyarrow as pa
+import torch
 from torch import Tensor
 
+from blobex.config.explain import Key
 from blobex.counterfactual.problems import change
 from blobex.counterfactual.questions import Questions
 from blobex.counterfactual.verify import Counterfactuals
 from blobex.datasets.images import to_array
-from blobex.explain.batch import InvertedImages
 from blobex.explain.blob_changes import BlobChange, blob_changes
-from blobex.explain.gate import GateResult
-from blobex.explain.table import SCHEMA
+from blobex.explain.input_images import InvertedImages
 from blobex.inversion.inversion import Inversion
 from blobex.layout.blobs import KEYS, BlobLayout
+from blobex.perception.differences import differences, sentence
+from blobex.perception.reading import SceneReading
 
 Record = TypeVar("Record", Inversion, Counterfactuals)
 MAX_BLOBS_IN_WORDS = 4
+Read = Callable[[Sequence[np.ndarray]], list[SceneReading]]  # images, uint8 (H,W,3)
+COLUMNS = (  # of the table
+    (pa.string(), "image setup attribute"),
+    (pa.int32(), "number"),
+    (pa.string(), "from_class to_class compose"),
+    (pa.float32(), "score_before score_reconstruction score_after score_full"),
+    (pa.string(), "verdict"),
+    (pa.bool_(), "flipped flipped_full failed reconstruction_agrees"),
+    (pa.string(), "gate"),
+    (pa.float32(), "perceptual l2 reconstruction_perceptual reconstruction_l2 proximity"),
+    (pa.int32(), "step"),
+    (pa.list_(pa.string()), "changed_blobs changed_keys"),
+    (pa.string(), "words sentence"),
+    (pa.float32(), " ".join(f"change_{key}" for key in get_args(Key))),
+)
+SCHEMA = pa.schema([(name, kind) for kind, names in COLUMNS for name in names.split()])
 
 
 @dataclass(frozen=True)
@@ -163,6 +183,58 @@ def build_explanations(
             )
         )
     return records
+
+
+def add_sentences(records: Sequence[Explanation], read: Read) -> list[Explanation]:
+    """Add `sentence` and `objects` to the records: what `read` sees changed.
+
+    Rendered counterfactuals are compared with the reconstruction, so that reconstruction errors are no change.
+    """
+    before = read([record.query if record.compose == "photo" else record.reconstruction for record in records])
+    after = read([record.counterfactual for record in records])
+    described = []
+    for record, *pair in zip(records, before, after, strict=True):
+        changes = differences(*pair)
+        objects = tuple(change.as_dict() for change in changes)
+        described.append(dataclasses.replace(record, sentence=sentence(changes), objects=objects))
+    return described
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """Outcome of the gate for each of P questions."""
+
+    reasons: Sequence[str]  # why the reconstruction was refused; empty: it passed
+    skip: bool = False  # whether refused questions are left out of the search
+
+    @property
+    def refused(self) -> Tensor:
+        """Bool (P,)."""
+        return torch.tensor([bool(reason) for reason in self.reasons])
+
+    @property
+    def skipped(self) -> Tensor:
+        """Bool (P,): questions that are not searched."""
+        return self.refused & self.skip
+
+
+def gate_reasons(questions: Questions, outputs: Tensor, perceptual: Tensor, limit: float | None) -> list[str]:
+    """Return for each question the reason why the reconstruction is refused, or an empty text.
+
+    Args:
+        outputs: Model outputs (N,A) or (N,A,H,W) of the reconstructions.
+        perceptual: Distances (N,) from query to reconstruction.
+        limit: Largest accepted distance; None: any.
+    """
+    reached = (questions.target.margin(outputs[questions.image_index]) > 0).tolist()
+    far = [limit is not None and not distance <= limit for distance in perceptual.tolist()]
+    reasons = []
+    for problem, image in enumerate(questions.image_index.tolist()):
+        if reached[problem] and questions.before[problem] != questions.after[problem]:
+            reasons.append("already decided otherwise")
+        else:
+            reasons.append(f"further off than {limit}" if far[image] else "")
+    return reasons
 
 
 def _array(image: Tensor) -> np.ndarray:

@@ -1,21 +1,61 @@
-"""Images from files, folders and arrays."""
+"""Images to explain: from files, folders and arrays, and with their inversions."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from blobex.core.device import Ranks
 from blobex.core.errors import BlobexError
 from blobex.datasets.images import fit, list_images, load_image, name_of, to_float, to_tensor
-from blobex.explain.batch import ImageShare
+from blobex.inversion.inversion import Inversion
 
 Image = str | Path | np.ndarray
+
+
+@dataclass(frozen=True)
+class ImageShare:
+    """Names of all images, and the images that this process explains."""
+
+    names: Sequence[str]
+    numbers: Tensor  # n: positions of this process's images in `names`
+    queries: Tensor  # n,3,H,W in [-1,1]
+
+    @classmethod
+    def of(cls, names: Sequence[str], queries: Tensor, ranks: Ranks) -> ImageShare:
+        """Return this process's share of N images with `queries` (N,3,H,W)."""
+        numbers = torch.arange(ranks.rank, len(names), ranks.size)
+        return cls(names, numbers, queries[numbers])
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def named(self, rows: Tensor) -> list[str]:
+        """Return the names of this process's images `rows` (m,)."""
+        return [self.names[number] for number in self.numbers[rows].tolist()]
+
+
+@dataclass(frozen=True)
+class InvertedImages:
+    """A batch of N images with their inversions."""
+
+    names: Sequence[str]
+    queries: Tensor  # N,3,H,W in [-1,1]
+    inversion: Inversion
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def to(self, device: torch.device | str) -> InvertedImages:
+        """Return the batch on another device."""
+        return InvertedImages(self.names, self.queries.to(device), self.inversion.to(device))
 
 
 def load_images(images: Image | Sequence[Image], height: int, width: int, ranks: Ranks) -> ImageShare:

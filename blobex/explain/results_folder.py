@@ -21,9 +21,9 @@ from blobex.core.device import ALONE, Ranks
 from blobex.core.errors import BlobexError
 from blobex.core.files import read_json, whole_folder, write_text
 from blobex.explain.explanation import Explanation
+from blobex.explain.overviews import TABLE, write_table
 from blobex.explain.record_files import DAMAGES, read_records, safe_name, write_records
 from blobex.explain.request import Output
-from blobex.explain.table import TABLE, write_table
 
 SETTINGS, PICTURES = "settings.json", "pictures"
 UNFINISHED = ".*.part"  # files that a killed process was writing

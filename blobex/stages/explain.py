@@ -5,8 +5,8 @@ from __future__ import annotations
 from blobex.config.params import Params
 from blobex.core.device import Ranks, joined
 from blobex.datasets.images import load_image
-from blobex.explain.batch import ImageShare
 from blobex.explain.explainer import Explainer
+from blobex.explain.input_images import ImageShare
 from blobex.explain.request import Output, Request
 from blobex.inversion.inversion import load_inversion
 from blobex.metrics.counterfactuals import explanation_measures

@@ -12,14 +12,19 @@ from blobex.datasets.decoding import write_report
 from blobex.datasets.images import name_of, to_array, to_float, write_png
 from blobex.datasets.manifest import manifest_path
 from blobex.explain.explainer import Explainer
-from blobex.explain.inversion_measures import inversion_measures
-from blobex.inversion.inversion import save_inversion
+from blobex.explain.measures import with_intervals
+from blobex.inversion.inversion import Inversion, save_inversion
+from blobex.metrics.agreement import decision_agreement
+from blobex.metrics.alignment import alignment, object_recall
 from blobex.networks.blobgan import load_blobgan, sample_images
+from blobex.networks.perceptual import perceptual_name
+from blobex.perception.reading import SceneReading
 from blobex.stages import common
 from blobex.tracking import runs as tracking
 
 SHOWN = 16  # pairs of the snapshot
-BATCH = 16  # images generated at once
+BATCH = 16  # images at once
+MEANS = ("loss", "encoder_loss", "perceptual", "l2", "failed")
 
 
 def main(params: Params, setup: str) -> None:
@@ -56,6 +61,34 @@ def generated(params: Params, setup: str) -> tuple[list[str], Tensor, dict[str, 
     batches = sample_images(blobgan, options.images, BATCH, params.run.seed, options.truncation)
     names = [f"generated_{index}" for index in range(options.images)]
     return names, to_float(torch.cat(list(batches))), {"images": len(names), "skipped": 0}
+
+
+def inversion_measures(explainer: Explainer, queries: Tensor, inversion: Inversion) -> dict[str, float]:
+    """Return means over the inversions of queries (N,3,H,W), and object measures with intervals."""
+    before, after = explainer.outputs(queries), explainer.outputs(inversion.image)
+    distance = perceptual_name(explainer.params.data.perceptual)
+    measures = {
+        distance if name == "perceptual" else name: getattr(inversion, name).double().mean().item() for name in MEANS
+    }
+    measures |= decision_agreement(explainer.decision.kind, before, after, explainer.decision.outputs)
+    return measures | with_intervals(_object_values(explainer, queries, inversion), explainer.params.run.seed)
+
+
+def _object_values(explainer: Explainer, queries: Tensor, inversion: Inversion) -> dict[str, list[float]]:
+    """Return which objects of the queries are seen in the reconstructions, and which vanish with their blob."""
+    if explainer.parser is None:
+        return {}
+
+    def read(images: Tensor) -> list[SceneReading]:
+        return explainer.readings([to_array(image) for image in images])
+
+    before, after = read(queries), read(inversion.image)
+    networks, layout = explainer.exact, inversion.layout.to(explainer.device)
+    return {
+        "object_recall": object_recall(before, after),
+        "vehicle_recall": object_recall(before, after, "vehicle"),
+        **alignment(layout, inversion.image, networks.scores, networks.render, read, BATCH),
+    }
 
 
 if __name__ == "__main__":

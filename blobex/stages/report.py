@@ -10,9 +10,9 @@ from blobex.config.params import Params
 from blobex.core.errors import BlobexError
 from blobex.core.files import read_json, without_password, write_text
 from blobex.explain.explanation import Explanation
+from blobex.explain.overviews import TABLE, read_table
 from blobex.explain.record_files import as_json
 from blobex.explain.results_folder import SETTINGS, read_results
-from blobex.explain.table import TABLE, read_table
 from blobex.layout.splat import AREA, Canvas, dominant_blobs
 from blobex.networks.perceptual import perceptual_name
 from blobex.networks.weights import CONFIG, read_config

@@ -15,11 +15,11 @@ from torch import Tensor
 from blobex.config.params import Params
 from blobex.core.errors import BlobexError
 from blobex.counterfactual import published
-from blobex.explain.batch import InvertedImages
 from blobex.explain.explainer import Explainer
 from blobex.explain.explanation import Explanation
+from blobex.explain.input_images import InvertedImages
+from blobex.explain.overviews import snapshot
 from blobex.explain.request import Request
-from blobex.explain.snapshot import snapshot
 from blobex.sweeps.best import Samples, comparison
 from blobex.sweeps.sweep_images import CachedInversion, ImageSplit, chunks
 from blobex.sweeps.task import Number, Outcome, Report, Settings, one_thread, seconds

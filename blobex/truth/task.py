@@ -13,8 +13,8 @@ from torch import Tensor
 from blobex.core.device import ALONE
 from blobex.core.errors import BlobexError
 from blobex.counterfactual.questions import Questions, build_questions
-from blobex.explain.batch import ImageShare
 from blobex.explain.explainer import Explainer
+from blobex.explain.input_images import ImageShare
 from blobex.explain.request import Request
 from blobex.inversion.inversion import Inversion
 from blobex.scenes.rules import ACTIONS

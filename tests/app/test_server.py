@@ -32,7 +32,7 @@ from blobex.config.read import load_params
 from blobex.core.errors import BlobexError
 from blobex.counterfactual.compose import coverage
 from blobex.datasets.images import to_array, to_float, to_tensor
-from blobex.explain.blob_names import blob_names
+from blobex.explain.blob_listing import blob_names
 from blobex.explain.explainer import Explainer
 from blobex.explain.request import Output, Request
 from blobex.explain.results_folder import read_results

@@ -24,9 +24,8 @@ from blobex.core.errors import BlobexError
 from blobex.datasets.images import load_image
 from blobex.decisions.source import from_callable
 from blobex.explain.explainer import Explainer
+from blobex.explain.overviews import read_table, snapshot
 from blobex.explain.request import Output, Request
-from blobex.explain.snapshot import snapshot
-from blobex.explain.table import read_table
 from blobex.networks import weights
 from blobex.networks.blobgan import load_blobgan
 from blobex.networks.decision import load_decision

@@ -17,11 +17,9 @@ from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.questions import Questions, build_questions
 from blobex.counterfactual.search import search
 from blobex.counterfactual.verify import Counterfactuals
-from blobex.explain.batch import InvertedImages
-from blobex.explain.explanation import Explanation, build_explanations
-from blobex.explain.gate import GateResult
-from blobex.explain.published_files import write_metadata
-from blobex.explain.table import read_table, write_table
+from blobex.explain.explanation import Explanation, GateResult, build_explanations
+from blobex.explain.input_images import InvertedImages
+from blobex.explain.overviews import read_table, write_metadata, write_table
 from blobex.inversion.inversion import Inversion
 from blobex.inversion.invert import invert
 from blobex.layout.blobs import KEYS, BlobLayout

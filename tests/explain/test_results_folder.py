@@ -28,9 +28,9 @@ from blobex.decisions.decision import Input
 from blobex.decisions.source import from_callable
 from blobex.explain.explainer import Explainer
 from blobex.explain.explanation import Explanation
+from blobex.explain.overviews import read_table
 from blobex.explain.request import Output, Request
 from blobex.explain.results_folder import ResultsFolder, read_results
-from blobex.explain.table import read_table
 from blobex.layout.blobs import KEYS
 
 SETTINGS = {"setup": "rect", "request": {"steps": 4}}
@@ -164,8 +164,7 @@ def test_outputs_with_names_unfit_for_files_get_separate_files(tmp_path: Path) -
 
 
 def test_files_of_images_that_are_gone_are_removed(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("blobex.explain.snapshot.IMAGES_PER_FILE", 2)
-    monkeypatch.setattr("blobex.explain.published_files.IMAGES_PER_FILE", 2)
+    monkeypatch.setattr("blobex.explain.overviews.IMAGES_PER_FILE", 2)
     explainer().explain(road_images(5), Request(["stop"]), Output(tmp_path / "out", published=True))
     assert len(list((tmp_path / "out").glob("snapshot_*.png"))) == len(list((tmp_path / "out").glob("*.pt"))) == 3
     explainer().explain(road_images(1), Request(["stop"]), tmp_path / "out")

@@ -1,0 +1,153 @@
+"""Overviews of explanations: table, grids of images, animations, and the files of the published scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from blobex.core.errors import BlobexError
+from blobex.core.files import whole_file
+from blobex.counterfactual.compose import Composer
+from blobex.counterfactual.verify import Counterfactuals
+from blobex.datasets.images import to_array, write_png
+from blobex.explain.explanation import SCHEMA, Explanation
+from blobex.explain.figures import Cell, Tone, grid
+from blobex.layout.blobs import BlobLayout, concatenate
+from blobex.layout.vector import VectorForm
+from blobex.networks.weights import save_tensors
+from blobex.optim.batching import State, in_batches
+
+TABLE = "explanations.parquet"
+IMAGES_PER_FILE = 16  # of snapshots and metadata
+FRAMES = 16  # of an animation
+
+
+def write_table(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """Write explanations.parquet from the rows of `Explanation.row`."""
+    path = folder / TABLE
+    with whole_file(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), temporary)
+    return path
+
+
+def read_table(folder: Path) -> list[dict[str, Any]]:
+    """Read the rows of explanations.parquet; BlobexError if it is missing or damaged."""
+    try:
+        table = pq.read_table(folder / TABLE)
+        if not table.schema.equals(SCHEMA):
+            raise pa.ArrowInvalid("other columns")
+        return table.to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise BlobexError(f"cannot read {folder / TABLE}: run `blobex explain` or `dvc repro explain` first") from error
+
+
+def snapshot(records: Sequence[Explanation], count: int) -> np.ndarray:
+    """Draw a grid, uint8 (H,W,3), of explanations in their order, `count` per image."""
+    columns = [{_title(record) for record in records[column::count]} for column in range(count)]
+    titles = ["query", "reconstruction", *("/".join(sorted(names)) for names in columns)]
+    rows = []
+    for start in range(0, len(records), count):
+        group = records[start : start + count]
+        first = [record for record in group if not record.number]
+        before = ", ".join(f"{record.attribute} {record.score_before:.2f}" for record in first)
+        after = ", ".join(f"{record.attribute} {record.score_reconstruction:.2f}" for record in first)
+        query = Cell(group[0].query, f"{Path(group[0].image).name}\n{before}")
+        rows.append([query, Cell(group[0].reconstruction, after), *map(_counterfactual_cell, group)])
+    return grid(titles, rows)
+
+
+def write_snapshots(folder: Path, records: Sequence[Explanation], images: int) -> None:
+    """Write snapshot_<i>.png in 256 colours, with IMAGES_PER_FILE images each."""
+    count = len(records) // images
+    for number, first in enumerate(range(0, images, IMAGES_PER_FILE)):
+        grid_ = snapshot(records[first * count : (first + IMAGES_PER_FILE) * count], count)
+        write_png(folder / f"snapshot_{number}.png", grid_, colours=256)
+
+
+def films(start: BlobLayout, counterfactuals: Counterfactuals, composer: Composer, rows: int) -> list[list[np.ndarray]]:
+    """Return for each counterfactual FRAMES frames, uint8 (H,W,3), that interpolate linearly between the layouts.
+
+    Args:
+        start: Layouts of the N images.
+        rows: Batch size.
+    """
+    form, found = composer.form, counterfactuals
+
+    @torch.no_grad()
+    def compose(vector: Tensor, image_index: Tensor, changed: Tensor) -> State:
+        return {"image": composer.compose(vector, image_index, changed)}
+
+    first, last = form.flatten(start)[found.image_index], form.flatten(found.layout)
+    frames: list[list[np.ndarray]] = [[] for _ in range(len(found))]
+    for weight in torch.linspace(0, 1, FRAMES).tolist():
+        vectors = torch.lerp(first, last, weight)
+        images = in_batches(compose, rows, vectors, found.image_index, found.changed)["image"]
+        for film, image in zip(frames, images, strict=True):
+            film.append(to_array(image.nan_to_num(0.0, 0.0, 0.0)))
+    return frames
+
+
+def write_published(folder: Path, records: Sequence[Explanation], images: int) -> None:
+    """Write metadata_<i>.pt with IMAGES_PER_FILE images each."""
+    count = len(records) // images
+    for number, first in enumerate(range(0, images, IMAGES_PER_FILE)):
+        part = records[first * count : (first + IMAGES_PER_FILE) * count]
+        write_metadata(folder, number, part, len(part) // count)
+
+
+def write_metadata(
+    folder: Path, index: int, records: Sequence[Explanation], images: int, latent_enc: Tensor | None = None
+) -> Path:
+    """Write metadata_<index>.pt with the published keys; load it with `torch.load(path, weights_only=True)`.
+
+    `image_names`; `blob_optim`: the six tensors of the inverted layouts; `init_scores` (N,A): scores of the queries;
+    `latent_enc`: the encoder's w, if given; for each output j in question `att_<j>`: `final_scores` and `blob_cf` of
+    its counterfactuals in their order and, with C counterfactuals per question, `Assignment` (N,C,K+1): 1 where a
+    counterfactual changes a blob (column 0: the background), else 0. All tensors are on the CPU.
+    """
+    first = records[:: len(records) // images]
+    content: dict[str, Any] = {
+        "image_names": [record.image for record in first],
+        "blob_optim": concatenate([record.blobs_before for record in first]).as_dict(),
+        "init_scores": torch.stack([record.scores_before for record in first]),
+    }
+    if latent_enc is not None:
+        content["latent_enc"] = latent_enc.detach().cpu()
+    for column in sorted({record.column for record in records}):
+        content[f"att_{column}"] = _output([record for record in records if record.column == column])
+    path = folder / f"metadata_{index}.pt"
+    with whole_file(path) as temporary:
+        save_tensors(temporary, content)
+    return path
+
+
+def _title(record: Explanation) -> str:
+    return f"{record.attribute} {record.number + 1}" if record.number else record.attribute
+
+
+def _counterfactual_cell(record: Explanation) -> Cell:
+    tone: Tone = "good" if record.verdict == "flipped" else "bad"
+    blobs = f": {', '.join(record.changed_blobs)}" if record.changed_blobs else ""
+    scores = f"{record.attribute} {record.score_before:.2f} -> {record.score_after:.2f}"
+    return Cell(record.counterfactual, f"{scores}\n{record.verdict}{blobs}", tone)
+
+
+def _output(records: Sequence[Explanation]) -> dict[str, Any]:
+    layout = concatenate([record.blobs_after for record in records])
+    content: dict[str, Any] = {
+        "final_scores": torch.stack([record.scores_after for record in records]),
+        "blob_cf": layout.as_dict(),
+    }
+    count = 1 + max(record.number for record in records)
+    if count > 1:
+        form, before = VectorForm.of(layout), concatenate([record.blobs_before for record in records])
+        changed = form.changed(form.flatten(layout), form.flatten(before))
+        content["Assignment"] = changed.unflatten(0, (-1, count)).to(torch.float32)
+    return content

@@ -21,7 +21,7 @@ def model(studio: Studio, decision: str | None) -> dict[str, Any]:
     """Describe the networks and the options of the page."""
     explainer, canvas = studio.explainer(decision), studio.generator.generator.canvas
     height, width = studio.size
-    plan = explainer.plan(Request())
+    plan = explainer.plan(Request(explainer.decision.outputs[:1]))
     return {
         "setup": studio.setup,
         "height": height,

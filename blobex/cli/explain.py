@@ -1,4 +1,4 @@
-"""Command `blobex explain`."""
+"""Commands `blobex explain`, `blobex blobs`, `blobex app` and `blobex truth`."""
 
 from __future__ import annotations
 
@@ -105,6 +105,64 @@ def explain(
         records = explainer.explain(photos, request, output, ranks)
         if ranks.first:
             _print(records, out)
+
+
+def list_blobs(
+    photos: Photos,
+    out: Annotated[Path, typer.Option(help="Folder for the maps.")],
+    setup: Setup = "rect",
+    region: Annotated[str | None, typer.Option(help=f"Region whose blobs are marked: {REGION_FORMS}.")] = None,
+    device: Device = None,
+    models: Models = Path("models"),
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Number the blobs of PHOTOs: write a map and a list of each, and print a table."""
+    from blobex.explain import blob_listing
+    from blobex.explain.explainer import Explainer
+
+    explainer = Explainer.load(setup, models, params, device)
+    names = blob_listing.blob_names(models, setup, explainer.blobs)
+    for listing in blob_listing.list_blobs(explainer, photos, names, out, region):
+        print(listing.table)
+
+
+def open_app(
+    setup: Annotated[
+        str | None, typer.Option(help="Shape of the images: square or rect. Default: the first with trained networks.")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; other machines can use the page with any but the default.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any that is free.")] = 7860,
+    decision: Annotated[
+        str | None, typer.Option(help="Decision model, as for explain; the page offers it beside the trained ones.")
+    ] = None,
+    device: Device = None,
+    models: Models = Path("models"),
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Serve a page to explain photos by hand until you press Ctrl-C: move, resize, restyle and hide blobs."""
+    from blobex.app.server import LOOPBACK, serve
+
+    def announce(address: str) -> None:
+        print(f"open {address} (Ctrl-C ends it)", flush=True)
+        if host not in LOOPBACK:
+            print("anyone who reaches this machine can use the page: there is no password", flush=True)
+
+    serve(setup, host, port, models, params, decision, device, announce)
+
+
+def truth(
+    out: Annotated[Path, typer.Option(help="Folder for the tables and examples.")],
+    setup: Setup = "rect",
+    models: Models = Path("models"),
+    params: ParamsFile = Path("params.yaml"),
+) -> None:
+    """Test on synthetic scenes whether explanations reveal the planted shortcuts of decision models."""
+    from blobex.config.read import load_params
+    from blobex.truth.result_files import run_benchmark
+
+    run_benchmark(load_params(params).for_setup(setup), setup, models, out)
 
 
 def _print(records: Sequence[Explanation], out: Path) -> None:

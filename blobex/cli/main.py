@@ -8,14 +8,11 @@ from typing import Annotated
 import typer
 
 from blobex import __version__
-from blobex.cli.blobs import list_blobs
 from blobex.cli.data import data, scenes
-from blobex.cli.explain import explain
-from blobex.cli.measure import fid, truth
-from blobex.cli.networks import external, import_weights, release
-from blobex.cli.remote import remotes, sync
-from blobex.cli.serve import open_app, ui
+from blobex.cli.explain import explain, list_blobs, open_app, truth
+from blobex.cli.networks import external, fid, import_weights, release
 from blobex.cli.sweep import sweeps
+from blobex.cli.tracking import remotes, sync, ui
 from blobex.core.errors import BlobexError, brief, sentence
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)

@@ -1,4 +1,4 @@
-"""Blobs that may change, chosen by a region of each image."""
+"""Masks of the layout entries that may change, by blob or by a region of each image."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 
 from blobex.core.errors import BlobexError
-from blobex.counterfactual.masks import build_masks
+from blobex.counterfactual.masks import build_masks, check_mask_rows
+from blobex.explain.input_images import InvertedImages
 from blobex.explain.request import Plan
+from blobex.layout.vector import VectorForm
 from blobex.networks.parser import Parser
+from blobex.optim.batching import State, in_batches
+from blobex.optim.networks import Scores
 from blobex.perception.regions import painting_blobs, region_mask
 
 
@@ -30,23 +34,38 @@ def region_masks(text: str, names: Sequence[str], queries: Tensor, parser: Parse
     return regions
 
 
-def layout_masks(plan: Plan, names: Sequence[str], scores: Tensor, regions: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Return masks of the layout entries that may change: those of the blobs that paint the regions.
+def listed_masks(plan: Plan, blobs: int) -> dict[str, Tensor]:
+    """Return the masks of a plan without a region; `blobs` is the number of blobs of a layout."""
+    return build_masks(blobs, plan.variant.keys, plan.blobs, plan.variant.background)
 
-    Args:
-        scores: Score maps (N,K+1,H,W), background first.
-        regions: N masks, bool (H,W).
+
+def layout_masks(
+    plan: Plan, images: InvertedImages, compute_scores: Scores, parser: Parser | None, rows: int
+) -> dict[str, Tensor]:
+    """Return the masks of a plan for images; with a region, of the blobs that paint it.
 
     Raises:
-        BlobexError: A region is painted by no blob that may change.
+        BlobexError: A region is not found, or painted by no blob that may change.
     """
+    layout = images.inversion.layout
+    if plan.request.only is None:
+        masks = listed_masks(plan, layout.blobs)
+        check_mask_rows(masks, len(images))
+        return masks
+    form = VectorForm.of(layout)
+
+    def compute(vector: Tensor) -> State:
+        return {"scores": compute_scores(form.unflatten(vector))}
+
+    scores = in_batches(compute, rows, form.flatten(layout))["scores"]
+    regions = region_masks(plan.request.only, images.names, images.queries, parser)
     blobs, backgrounds = list[list[int]](), list[bool]()
-    for name, painted, region in zip(names, scores, regions, strict=True):
+    for name, painted, region in zip(images.names, scores, regions, strict=True):
         with image_named(name):
             (chosen,), (background,) = painting_blobs(painted[None], region[None], background=plan.variant.background)
         blobs.append(chosen)
         backgrounds.append(background)
-    return build_masks(scores.shape[1] - 1, plan.variant.keys, blobs, backgrounds)
+    return build_masks(layout.blobs, plan.variant.keys, blobs, backgrounds)
 
 
 @contextmanager

@@ -23,25 +23,24 @@ from blobex.config.read import load_params, to_dict
 from blobex.config.value_types import Shape
 from blobex.core.device import ALONE, Ranks, batch_pixels, keep_freed_memory, resolve_device
 from blobex.core.errors import BlobexError
-from blobex.counterfactual.compose import Composer
-from blobex.counterfactual.masks import build_masks, check_mask_rows
+from blobex.counterfactual.masks import check_mask_rows
+from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.questions import Questions, build_questions, check_region
 from blobex.counterfactual.verify import Counterfactuals
 from blobex.counterfactual.whole_objects import ObjectExamples
 from blobex.datasets.images import to_float, to_tensor
 from blobex.decisions.decision import Decision, frozen_eval, output_index
 from blobex.decisions.load import Model
-from blobex.explain.changeable import layout_masks, region_masks
+from blobex.explain.changeable import layout_masks, listed_masks
 from blobex.explain.explanation import Explanation, GateResult, add_sentences, build_explanations, gate_reasons
 from blobex.explain.input_images import Image, ImageShare, InvertedImages, load_images
 from blobex.explain.loading import load_networks
 from blobex.explain.methods import FastMethod, PublishedMethod, SearchMethod
-from blobex.explain.overviews import films, write_published, write_snapshots
+from blobex.explain.overviews import films, write_overviews
 from blobex.explain.request import Output, Plan, Request, make_plan
 from blobex.explain.results_folder import ResultsFolder
 from blobex.inversion.inversion import Inversion
 from blobex.layout.blobs import BlobLayout
-from blobex.layout.vector import VectorForm
 from blobex.networks.parser import Parser, ParserOutput
 from blobex.optim.batching import float32_batch_size, in_batches
 from blobex.optim.networks import NetworkPair, Networks
@@ -95,9 +94,7 @@ class Explainer:
         if values.search.mode == "published" and values.invert.start != "encoder":
             raise BlobexError("the published search starts at the encoder's layout: set invert.start to encoder")
         model = values.explain.decision if decision is None else decision
-        loaded = load_networks(setup, Path(models), values, target, model)
-        networks = loaded.decision, loaded.exact, loaded.quick, loaded.blobs
-        return cls(setup, values, target, *networks, loaded.weights, loaded.parser, loaded.examples)
+        return cls(setup, values, target, **vars(load_networks(setup, Path(models), values, target, model)))
 
     @property
     def method(self) -> SearchMethod:
@@ -105,8 +102,8 @@ class Explainer:
         if self.params.search.mode == "published":
             return PublishedMethod(self.exact)
         inversion = self.params.invert.square if self.setup == "square" else self.params.invert.rect
-        networks, seed = NetworkPair(self.quick, self.exact), self.params.run.seed
-        return FastMethod(networks, self.batch_size, inversion, seed, self.examples)
+        networks = NetworkPair(self.quick, self.exact)
+        return FastMethod(networks, self.batch_size, inversion, self.params.run.seed, self.examples)
 
     def plan(self, request: Request) -> Plan:
         """Check a request against the model and the parameters, and fill in what it leaves open.
@@ -122,7 +119,7 @@ class Explainer:
         self.method.check(plan)
         only = request.only
         if only is None:
-            self._listed_masks(plan)
+            listed_masks(plan, self.blobs)
         elif self.parser is None or not only.replace(" ", "").isalpha():  # names of objects need the images
             size = self.params.setup(self.setup)
             region_mask(only, size.height, size.width)
@@ -153,7 +150,7 @@ class Explainer:
             raise BlobexError("several processes need a folder for the results: give out")
         share = self.load_images(images, ranks)
         if plan.request.only is None:
-            check_mask_rows(self._listed_masks(plan), len(share.names))
+            check_mask_rows(listed_masks(plan, self.blobs), len(share.names))
         return self.explain_inverted(share, lambda rows: self.invert(share.queries[rows]), plan, output, ranks)
 
     def explain_inverted(
@@ -197,9 +194,7 @@ class Explainer:
         ordered = [record for number in range(len(images.names)) for record in records[number]]
         if folder and output:
             folder.finish(images.names, ordered)
-            write_snapshots(folder.path, ordered, len(images.names))
-            if output.published:
-                write_published(folder.path, ordered, len(images.names))
+            write_overviews(folder.path, ordered, len(images.names), output.published)
         return ordered
 
     def explain_batch(
@@ -217,20 +212,13 @@ class Explainer:
             images = self._refined(images, questions.image_index[GateResult(reasons).refused].unique(), plan)
             reasons = self._gate_reasons(questions, images.inversion, plan)
         gate = GateResult(reasons, skip=plan.gate.action == "skip")
-        layout = images.inversion.layout
-        counterfactuals = self.search(images.queries, layout, questions, self._masks(images, plan), plan, gate.skipped)
+        masks = layout_masks(plan, images, self.exact.scores, self.parser, self._rows)
+        counterfactuals = self.search(images.queries, images.inversion.layout, questions, masks, plan, gate.skipped)
         compose = self.method.compose(plan)
         records = build_explanations(self.setup, images, questions, counterfactuals, gate, compose)
         if self.parser is not None:
             records = add_sentences(records, self.readings)
-        if not gif:
-            return records, []
-        rows = float32_batch_size(self.batch_size, self.device)
-        if compose == "photo":
-            composer = Composer.over_queries(images.queries, layout, self.exact, rows)
-        else:
-            composer = Composer(self.exact, VectorForm.of(layout), None)
-        return records, films(layout, counterfactuals, composer, rows)
+        return records, films(images, counterfactuals, self.exact, compose == "photo", self._rows) if gif else []
 
     def questions(self, queries: Tensor, plan: Plan) -> Questions:
         """Return the questions about images (N,3,H,W) in [-1,1]: the same number about each."""
@@ -242,9 +230,8 @@ class Explainer:
     def outputs(self, images: Tensor) -> Tensor:
         """Compute the model's outputs (N,A), or (N,A,H,W) for segmentation, of images (N,3,H,W) in [-1,1]."""
         with frozen_eval(self.decision), torch.no_grad():
-            rows = float32_batch_size(self.batch_size, self.device)
-            state = in_batches(lambda part: {"outputs": self.exact.decide(part)}, rows, images.to(self.device))
-        return state["outputs"]
+            decide = self.exact.decide
+            return in_batches(lambda part: {"outputs": decide(part)}, self._rows, images.to(self.device))["outputs"]
 
     def invert(self, queries: Tensor, start: BlobLayout | None = None, steps: int | None = None) -> Inversion:
         """Invert images (N,3,H,W) in [-1,1].
@@ -266,8 +253,10 @@ class Explainer:
         skip: Tensor | None = None,
     ) -> Counterfactuals:
         """Search the counterfactuals of inverted images; see `blobex.counterfactual.search.search`."""
+        method, index = self.method, questions.image_index
+        problems = Problems.of(queries, start, index, questions.target, allowed, method.lambda_key(plan))
         with frozen_eval(self.decision):
-            return self.method.search(queries, start, questions, allowed, plan, skip)
+            return method.search(problems, plan, skip)
 
     def readings(self, images: Sequence[np.ndarray]) -> list[SceneReading]:
         """Return what the parser sees in images, uint8 (H,W,3); BlobexError without a parser."""
@@ -275,8 +264,7 @@ class Explainer:
             raise BlobexError(f"there is no parser for {self.setup}: run `dvc repro parser@{self.setup}` first")
         parser, batch = self.parser, torch.stack([to_tensor(image) for image in images])
         with torch.no_grad():
-            rows = float32_batch_size(self.batch_size, self.device)
-            seen = in_batches(lambda part: vars(parser(to_float(part))), rows, batch.to(self.device))
+            seen = in_batches(lambda part: vars(parser(to_float(part))), self._rows, batch.to(self.device))
         return read_scenes(ParserOutput(**seen).to("cpu"), batch)
 
     def load_images(self, images: Image | Sequence[Image], ranks: Ranks = ALONE) -> ImageShare:
@@ -323,31 +311,21 @@ class Explainer:
         size = self.params.setup(self.setup)
         return max(1, batch_pixels(self.params.search.max_batch_pixels, self.device) // (size.height * size.width))
 
+    @property
+    def _rows(self) -> int:
+        """Batch size of float32 networks without gradients."""
+        return float32_batch_size(self.batch_size, self.device)
+
     def _columns(self, attributes: Sequence[str] | None) -> list[int]:
         """Return the numbers of the named outputs, each once; by default stop, or all attributes without a stop."""
-        if attributes is None:
-            known = self.decision.outputs if self.decision.kind == "attributes" else ()
-            attributes = ["stop"] if "stop" in known else known
-        elif not attributes:
-            raise BlobexError(f"no attribute to explain: choose from {', '.join(self.decision.outputs)}")
+        outputs, kind = self.decision.outputs, self.decision.kind
+        if attributes is None and kind == "classes":
+            return []
+        if attributes is None and kind == "attributes":
+            attributes = ["stop"] if "stop" in outputs else outputs
+        if not attributes:
+            raise BlobexError(f"no output to change: name one of {', '.join(outputs)}")
         return list(dict.fromkeys(output_index(self.decision, name) for name in attributes))
-
-    def _listed_masks(self, plan: Plan) -> dict[str, Tensor]:
-        return build_masks(self.blobs, plan.variant.keys, plan.blobs, plan.variant.background)
-
-    def _masks(self, images: InvertedImages, plan: Plan) -> dict[str, Tensor]:
-        """Return masks of the layout entries that may change."""
-        text, layout = plan.request.only, images.inversion.layout
-        if text is None:
-            allowed = self._listed_masks(plan)
-            check_mask_rows(allowed, len(images))
-            return allowed
-        form, rows = VectorForm.of(layout), float32_batch_size(self.batch_size, self.device)
-        scores = in_batches(
-            lambda vector: {"scores": self.exact.scores(form.unflatten(vector))}, rows, form.flatten(layout)
-        )["scores"]
-        regions = region_masks(text, images.names, images.queries, self.parser)
-        return layout_masks(plan, images.names, scores, regions)
 
     def _gate_reasons(self, questions: Questions, inversion: Inversion, plan: Plan) -> list[str]:
         outputs = self.outputs(inversion.image)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -13,7 +13,6 @@ from blobex.config.explain import InversionParams
 from blobex.core.errors import BlobexError
 from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.published import LAMBDA_KEY, search_published
-from blobex.counterfactual.questions import Questions
 from blobex.counterfactual.search import SearchOptions, search
 from blobex.counterfactual.verify import Counterfactuals
 from blobex.counterfactual.whole_objects import ObjectExamples
@@ -47,19 +46,13 @@ class FastMethod:
         params = self.inversion if steps is None else dataclasses.replace(self.inversion, steps=steps)
         return invert(queries, self.networks, params, self.batch_size, start)
 
-    def search(
-        self,
-        queries: Tensor,
-        layout: BlobLayout,
-        questions: Questions,
-        masks: Mapping[str, Tensor],
-        plan: Plan,
-        skip: Tensor | None = None,
-    ) -> Counterfactuals:
-        """Search counterfactuals of inverted images for all questions but those to `skip`, bool (P,)."""
-        index, target, variant = questions.image_index, questions.target, plan.variant
-        problems = Problems.of(queries, layout, index, target, masks, plan.search.lambda_key)
-        options = SearchOptions(variant.few, variant.count, plan.photo, self.seed)
+    def lambda_key(self, plan: Plan) -> Mapping[Any, float]:
+        """Return the price of the mean absolute change of each key."""
+        return plan.search.lambda_key
+
+    def search(self, problems: Problems, plan: Plan, skip: Tensor | None = None) -> Counterfactuals:
+        """Search the counterfactuals of all problems but those to `skip`, bool (P,)."""
+        options = SearchOptions(plan.variant.few, plan.variant.count, plan.photo, self.seed)
         return search(problems, self.networks, plan.search, self.batch_size, options, skip, self.examples)
 
 
@@ -81,16 +74,10 @@ class PublishedMethod:
     def invert(self, queries: Tensor, start: BlobLayout | None = None, steps: int | None = None) -> Inversion:
         return invert_published(queries, self.networks)
 
-    def search(
-        self,
-        queries: Tensor,
-        layout: BlobLayout,
-        questions: Questions,
-        masks: Mapping[str, Tensor],
-        plan: Plan,
-        skip: Tensor | None = None,
-    ) -> Counterfactuals:
-        problems = Problems.of(queries, layout, questions.image_index, questions.target, masks, LAMBDA_KEY)
+    def lambda_key(self, plan: Plan) -> Mapping[Any, float]:
+        return LAMBDA_KEY
+
+    def search(self, problems: Problems, plan: Plan, skip: Tensor | None = None) -> Counterfactuals:
         return search_published(problems, self.networks)
 
 

@@ -19,10 +19,12 @@ from blobex.counterfactual.verify import Counterfactuals
 from blobex.datasets.images import to_array, write_png
 from blobex.explain.explanation import SCHEMA, Explanation
 from blobex.explain.figures import Cell, Tone, grid
-from blobex.layout.blobs import BlobLayout, concatenate
+from blobex.explain.input_images import InvertedImages
+from blobex.layout.blobs import concatenate
 from blobex.layout.vector import VectorForm
 from blobex.networks.weights import save_tensors
 from blobex.optim.batching import State, in_batches
+from blobex.optim.networks import Networks
 
 TABLE = "explanations.parquet"
 IMAGES_PER_FILE = 16  # of snapshots and metadata
@@ -63,22 +65,31 @@ def snapshot(records: Sequence[Explanation], count: int) -> np.ndarray:
     return grid(titles, rows)
 
 
-def write_snapshots(folder: Path, records: Sequence[Explanation], images: int) -> None:
-    """Write snapshot_<i>.png in 256 colours, with IMAGES_PER_FILE images each."""
+def write_overviews(folder: Path, records: Sequence[Explanation], images: int, published: bool) -> None:
+    """Write snapshot_<i>.png in 256 colours and, if `published`, metadata_<i>.pt, with IMAGES_PER_FILE images each."""
     count = len(records) // images
     for number, first in enumerate(range(0, images, IMAGES_PER_FILE)):
-        grid_ = snapshot(records[first * count : (first + IMAGES_PER_FILE) * count], count)
-        write_png(folder / f"snapshot_{number}.png", grid_, colours=256)
+        part = records[first * count : (first + IMAGES_PER_FILE) * count]
+        write_png(folder / f"snapshot_{number}.png", snapshot(part, count), colours=256)
+        if published:
+            write_metadata(folder, number, part, len(part) // count)
 
 
-def films(start: BlobLayout, counterfactuals: Counterfactuals, composer: Composer, rows: int) -> list[list[np.ndarray]]:
+def films(
+    images: InvertedImages, counterfactuals: Counterfactuals, networks: Networks, photo: bool, rows: int
+) -> list[list[np.ndarray]]:
     """Return for each counterfactual FRAMES frames, uint8 (H,W,3), that interpolate linearly between the layouts.
 
     Args:
-        start: Layouts of the N images.
+        photo: Whether changes are pasted into the queries.
         rows: Batch size.
     """
-    form, found = composer.form, counterfactuals
+    start, found = images.inversion.layout, counterfactuals
+    if photo:
+        composer = Composer.over_queries(images.queries, start, networks, rows)
+    else:
+        composer = Composer(networks, VectorForm.of(start), None)
+    form = composer.form
 
     @torch.no_grad()
     def compose(vector: Tensor, image_index: Tensor, changed: Tensor) -> State:
@@ -88,18 +99,10 @@ def films(start: BlobLayout, counterfactuals: Counterfactuals, composer: Compose
     frames: list[list[np.ndarray]] = [[] for _ in range(len(found))]
     for weight in torch.linspace(0, 1, FRAMES).tolist():
         vectors = torch.lerp(first, last, weight)
-        images = in_batches(compose, rows, vectors, found.image_index, found.changed)["image"]
-        for film, image in zip(frames, images, strict=True):
+        composed = in_batches(compose, rows, vectors, found.image_index, found.changed)["image"]
+        for film, image in zip(frames, composed, strict=True):
             film.append(to_array(image.nan_to_num(0.0, 0.0, 0.0)))
     return frames
-
-
-def write_published(folder: Path, records: Sequence[Explanation], images: int) -> None:
-    """Write metadata_<i>.pt with IMAGES_PER_FILE images each."""
-    count = len(records) // images
-    for number, first in enumerate(range(0, images, IMAGES_PER_FILE)):
-        part = records[first * count : (first + IMAGES_PER_FILE) * count]
-        write_metadata(folder, number, part, len(part) // count)
 
 
 def write_metadata(

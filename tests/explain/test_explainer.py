@@ -160,7 +160,7 @@ def test_options_override_parameters() -> None:
     ("arguments", "message"),
     [
         ({"attributes": ["reverse"]}, "painted has no output 'reverse': choose from forward, stop, left, right"),
-        ({"attributes": []}, "no attribute to explain: choose from forward, stop, left, right"),
+        ({"attributes": []}, "no output to change: name one of forward, stop, left, right"),
         ({"region": (0, 0, 1, 1)}, "a region is for segmentation models, and this one gives attributes"),
         ({"replaced": "road"}, "only a segmentation model replaces a class"),
         ({"keys": ["colour"]}, "unknown key 'colour'"),

@@ -1,4 +1,4 @@
-"""Commands `blobex remote` and `blobex sync`: storage of weights and of tracked runs."""
+"""Commands `blobex remote`, `blobex sync` and `blobex ui`: storage of weights, and tracked runs."""
 
 from __future__ import annotations
 
@@ -48,3 +48,16 @@ def sync(
     settings = load_params(params).run
     count = copy_runs(connect(settings.tracking_uri, settings.s3_endpoint), settings)
     print(f"{count} runs copied")
+
+
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
+    params: Annotated[Path, typer.Option(help="Parameter file; run.tracking_uri names the store.")] = Path(
+        "params.yaml"
+    ),
+) -> None:
+    """Serve MLflow's pages about all runs until you press Ctrl-C."""
+    from blobex.config.read import load_params
+    from blobex.tracking.store import serve_pages
+
+    serve_pages(load_params(params).run, port)

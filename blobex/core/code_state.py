@@ -1,8 +1,4 @@
-"""State of the code that a pipeline stage runs: one hash per module, blind to comments and docstrings.
-
-DVC sees a stage's code as one dependency, `code/<stage>.txt`, which `make code` writes. docs/code-dependencies.md says
-why.
-"""
+"""State of the code that a pipeline stage runs: one hash per module; docs/code-dependencies.md explains it."""
 
 from __future__ import annotations
 
@@ -50,11 +46,7 @@ def write_stage(stage: str, folder: Path = FOLDER, package: Path = PACKAGE) -> b
 
 
 def check_stage(stage: str, folder: Path = FOLDER, package: Path = PACKAGE) -> None:
-    """Refuse to run a stage whose code file is out of date.
-
-    A missing file is not an error here: DVC does not run a stage without its dependencies. Raises BlobexError if
-    code/<stage>.txt does not describe the code that is there.
-    """
+    """Raise BlobexError if code/<stage>.txt exists, without which DVC runs no stage, but is out of date."""
     path = folder / f"{stage}.txt"
     if path.is_file() and path.read_text(encoding="utf-8") != describe_stage(stage, package):
         raise BlobexError(

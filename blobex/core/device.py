@@ -41,10 +41,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 def keep_freed_memory() -> None:
-    """Let this process reuse freed memory instead of returning it to the system; for glibc only.
-
-    Large tensors are allocated and freed at every step, of which zeroing new pages took a third (measured).
-    """
+    """Let glibc reuse freed memory: zeroing new pages for large tensors took a third of a step (measured)."""
     if sys.platform != "linux":
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -79,10 +76,7 @@ def batch_pixels(limit: int | None, device: torch.device) -> int:
 
 @dataclass(frozen=True)
 class Ranks:
-    """Rank of this process among `size` processes; by default it is the only one.
-
-    Items of a job are dealt out in turn: item i belongs to rank i % size.
-    """
+    """Rank of this process among `size` processes (default: the only one); item i of a job belongs to rank i % size."""
 
     rank: int = 0
     size: int = 1

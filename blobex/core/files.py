@@ -23,10 +23,7 @@ def without_password(uri: str) -> str:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to; on success it replaces `path`, on failure `path` is unchanged.
-
-    Missing folders are created. Raises OSError.
-    """
+    """Yield a temporary path that replaces `path` on success; create missing folders. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     try:
@@ -48,10 +45,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; on success it replaces `folder`, on failure `folder` is unchanged.
-
-    Raises OSError.
-    """
+    """Yield an empty folder that replaces `folder` on success; else `folder` is unchanged. Raises OSError."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as parent:
         new, old = Path(parent) / "new", Path(parent) / "old"

@@ -67,10 +67,7 @@ def list_100k(root: str | Path, split: str) -> list[Path]:
 
 
 def read_detection(root: str | Path, split: str) -> list[DetectionRecord]:
-    """Read the boxes of the 100k images, split "train" or "val", of the ten detection categories.
-
-    Raises BlobexError if files are missing or malformed.
-    """
+    """Read the boxes of the 100k images of a split. Raises BlobexError if files are missing or malformed."""
     root = _checked_root(root, split, ("train", "val"))
     path = files.DETECTION_LABELS.locate(root, split)
     frames = read_labels(root, path, files.DETECTION_LABELS)

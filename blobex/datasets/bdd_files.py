@@ -1,7 +1,4 @@
-"""Files of BDD100K and BDD-OIA: expected paths, missing parts, and readers of JSON files and label maps.
-
-Formats: "Label Format" in BDD100K's documentation.
-"""
+"""Files of BDD100K and BDD-OIA: expected paths, missing parts, and readers of JSON files and label maps."""
 
 from __future__ import annotations
 
@@ -134,10 +131,7 @@ class Panoptic:
 
 
 def load_mask(path: str | Path, categories: int) -> np.ndarray:
-    """Load a label map (H,W) uint8 of numbers below `categories`, or 255 for unknown.
-
-    Raises BlobexError if the file holds anything else.
-    """
+    """Load a label map (H,W) uint8 of numbers below `categories`, or 255. Raises BlobexError for anything else."""
     mask = _decode(path, ("L", "P"), "one number a pixel")
     wrong = (mask >= categories) & (mask != 255)
     if wrong.any():

@@ -244,10 +244,7 @@ IN_FILES = ("plain", "biased")  # rules whose decisions are in the data set's fi
 
 
 def load_planted(params: Params, setup_name: str, split: str, rule: str) -> DecisionSet:
-    """Load decisions with the actions that a rule allows.
-
-    Raises BlobexError if the rule is unknown, or needs scenes and the images are not synthetic.
-    """
+    """Load decisions with the actions that a rule allows; rules not in files need synthetic scenes (BlobexError)."""
     chosen = find_rule(rule)
     data = load_decisions(params, setup_name, split, biased=rule == "biased")
     if rule in IN_FILES:

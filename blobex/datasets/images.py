@@ -140,20 +140,12 @@ def to_uint8(image: torch.Tensor) -> torch.Tensor:
 
 
 def to_tensor(image: np.ndarray) -> torch.Tensor:
-    """Copy an (H,W,3) uint8 array to a (3,H,W) uint8 tensor.
-
-    >>> to_tensor(np.zeros((2, 5, 3), np.uint8)).shape
-    torch.Size([3, 2, 5])
-    """
+    """Copy an (H,W,3) uint8 array to a (3,H,W) uint8 tensor."""
     return torch.tensor(image).permute(2, 0, 1).contiguous()
 
 
 def to_array(image: torch.Tensor) -> np.ndarray:
-    """Convert a (3,H,W) float tensor in [-1, 1] to an (H,W,3) uint8 array.
-
-    >>> to_array(torch.ones(3, 2, 5)).shape
-    (2, 5, 3)
-    """
+    """Convert a (3,H,W) float tensor in [-1, 1] to an (H,W,3) uint8 array."""
     return to_uint8(image.detach().cpu()).permute(1, 2, 0).contiguous().numpy()
 
 
@@ -194,10 +186,7 @@ def name_of(path: str | Path) -> str:
 
 
 def write_png(path: str | Path, image: np.ndarray, colours: int | None = None) -> None:
-    """Write (H,W), (H,W,3) or (H,W,4) uint8 atomically.
-
-    With `colours`, 2 to 256, an (H,W,3) image is reduced to a palette; its file is then about a third as large.
-    """
+    """Write (H,W), (H,W,3) or (H,W,4) uint8 atomically; `colours`, 2 to 256, reduces (H,W,3) to a palette."""
     converted = Image.fromarray(image)
     if colours is not None:
         converted = converted.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
@@ -216,10 +205,7 @@ VAL_EVERY = 10  # in a folder without train and val, every tenth image is for va
 
 
 def folder_images(root: str | Path, split: str) -> list[Path]:
-    """List the image files of split "train" or "val", sorted; the split does not depend on which can be read.
-
-    Raises BlobexError if the split is unknown or would be empty.
-    """
+    """List the images of split "train" or "val", sorted, readable or not. Raises BlobexError if there are none."""
     root = Path(root)
     if split not in ("train", "val"):
         raise BlobexError(f"a folder of images has no split {split!r}: choose train or val")

@@ -1,7 +1,4 @@
-"""Manifest of a data set: one small file beside its folder, which DVC tracks instead of the images.
-
-Synthetic scenes can be rendered again from it.
-"""
+"""Manifest of a data set: a small file beside its folder that DVC tracks; scenes can be rendered again from it."""
 
 from __future__ import annotations
 
@@ -32,11 +29,7 @@ def manifest_path(root: str | Path) -> Path:
 def write_manifest(root: Path, scenes: Scenes | None = None) -> dict[str, Any]:
     """Write and return the manifest of a folder: see `describe`.
 
-    Args:
-        scenes: the parameters that the scenes were rendered with. Without them, a manifest of the same files that has
-            them is kept.
-
-    Raises BlobexError if the folder is missing or empty.
+    Without the parameters `scenes`, a manifest of the same files that has them is kept.
     """
     manifest, path = describe(root), manifest_path(root)
     if scenes is not None:
@@ -50,10 +43,7 @@ def write_manifest(root: Path, scenes: Scenes | None = None) -> dict[str, Any]:
 
 
 def describe(root: Path) -> dict[str, Any]:
-    """Return the number and bytes of the files below a folder, and the SHA-256 of their names and contents.
-
-    Files whose name begins with a dot do not count.
-    """
+    """Return number, bytes and SHA-256 of the files below a folder, without names that begin with a dot."""
     paths = sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
     if not paths:
         raise BlobexError(f"there are no files in {root}: set data.root to the folder of the data set")

@@ -19,10 +19,7 @@ from blobex.tracking import runs as tracking
 
 
 def main(params: Params, setup: str) -> None:
-    """Compute the statistics of `fid_stats.images` images of `fid_stats.path`, or of the training images.
-
-    pictures.json beside them lists skipped files.
-    """
+    """Compute the statistics of `fid_stats.images` images of `fid_stats.path`, or of the training images."""
     options, network = params.fid_stats, params.data.frechet
     device, external = resolve_device(params.run.device), Path(params.data.external)
     features = load_features(network, common.MODELS / "parser" / setup, device, external)
@@ -39,10 +36,7 @@ def main(params: Params, setup: str) -> None:
 
 
 def real_images(params: Params, setup: str) -> DecodedImages:
-    """Load the first `fid_stats.images` readable images, in sorted or shuffled order.
-
-    The order does not depend on which files are damaged.
-    """
+    """Load the first `fid_stats.images` readable images, in sorted or shuffled order."""
     options = params.fid_stats
     paths = list_images(options.path) if options.path else image_paths(params, "train")
     if options.shuffle and options.images < len(paths):

@@ -43,11 +43,7 @@ def main(params: Params, setup: str) -> None:
 
 
 def real(params: Params, setup: str) -> tuple[list[str], Tensor, dict[str, float]]:
-    """Load the first readable images that no network was trained on, and write pictures.json.
-
-    Returns:
-        Names, images (N,3,H,W) in [-1,1], and how many files were read and skipped.
-    """
+    """Load names, images (N,3,H,W) in [-1,1] and counts of the first readable images; write pictures.json."""
     images = load_image_files(params, setup, explained_paths(params), "explained", params.invert.images)
     print(write_report(common.inversions(setup).with_name("pictures.json"), images))
     counts: dict[str, float] = {"images": len(images.paths), "skipped": len(images.skipped)}

@@ -15,10 +15,7 @@ from blobex.truth.results import TruthResults
 
 
 def main(params: Params, setup: str) -> None:
-    """Compare all methods on the same held-out scenes, for models with and without planted shortcuts.
-
-    Processes that torchrun started share the models; the first one writes and tracks the results.
-    """
+    """Compare all methods on the same held-out scenes; processes that torchrun started share the models."""
     folder = common.REPORTS / "truth" / setup
     with joined() as ranks, tracking.run(params, "truth", setup, manifest_path(params.data.root)) as tracker:
 

@@ -35,10 +35,7 @@ SAMPLES = 16
 
 
 class PaintModule(StepModule):
-    """Trains generator and segment encoder.
-
-    A batch holds images uint8 (N,3,H,W) and the xs, ys, covs and sizes of their `BlobEllipses`.
-    """
+    """Trains generator and segment encoder. Batches: images uint8 (N,3,H,W); xs, ys, covs, sizes of `BlobEllipses`."""
 
     def __init__(
         self, params: BlobganPretrain, network: Network, size: ImageSize, perceptual: Perceptual, seed: int

@@ -75,10 +75,7 @@ class _EncoderModule(StepModule):
 
 
 class EncoderPretrainModule(_EncoderModule):
-    """Phase 1, on generated images only: mean squared error between encoder(G(w)) and w.
-
-    Only the length of a batch is used.
-    """
+    """Phase 1: mean squared error between encoder(G(w)) and w; only the length of a batch is used."""
 
     def training_step(self, batch: Batch, index: int) -> None:
         random = self.generator()

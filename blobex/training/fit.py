@@ -44,17 +44,12 @@ def fit(
     tracker: Tracker,
     callbacks: Sequence[lightning.Callback] = (),
 ) -> None:
-    """Train a module up to `training.steps` batches.
+    """Train a module as a whole up to `training.steps` batches of batch_size * accumulate samples.
 
     On several devices the command runs once per device, each process trains on its share of the batch, and all but the
     first process end here (SystemExit 0). Batch statistics are those of each share; the reported losses are those of
-    the first process. On one device the process trains alone, even under torchrun.
-
-    Args:
-        module: Module to train; it is set to training mode as a whole, so keep frozen networks out of it.
-        batches: Function from a step to its batch of batch_size * accumulate samples.
-        folder: Folder of the checkpoints.
-        callbacks: Callbacks that run before the report and the checkpoint of a step.
+    the first process. On one device the process trains alone, even under torchrun. `callbacks` run before the report
+    and the checkpoint of a step.
 
     Raises:
         BlobexError: if the batch does not divide among the devices, the checkpoint to resume is missing, or a recorded
@@ -222,10 +217,7 @@ class Reporter(lightning.Callback):
 
 
 class CheckpointWriter(lightning.Callback):
-    """Writes and prunes checkpoints.
-
-    Lightning's ModelCheckpoint counts optimiser steps, and warns whenever optimisation is manual.
-    """
+    """Writes and prunes checkpoints; Lightning's ModelCheckpoint counts optimiser steps instead."""
 
     def __init__(self, training: Training, folder: Path, fingerprint: str, tracker: Tracker) -> None:
         self.training, self.folder, self.fingerprint, self.tracker = training, folder, fingerprint, tracker

@@ -124,36 +124,20 @@ class GanModule(StepModule):
 
 
 def flipped(images: Tensor, random: torch.Generator) -> Tensor:
-    """Mirror each image left to right with probability 1/2.
-
-    >>> flipped(torch.zeros(2, 3, 4, 4), torch.Generator()).shape
-    torch.Size([2, 3, 4, 4])
-    """
+    """Mirror each image left to right with probability 1/2."""
     mirrored = torch.rand(len(images), 1, 1, 1, generator=random, device=random.device) < 0.5
     return torch.where(mirrored, images.flip(3), images)
 
 
 def ema_decay(batch: int, images_seen: int, half_life_images: float) -> float:
-    """Return the share of the moving average that remains after a batch (ramp of StyleGAN2-ADA, NeurIPS 2020).
-
-    >>> ema_decay(batch=500, images_seen=10**6, half_life_images=500)
-    0.5
-    """
+    """Return the share of the moving average that remains after a batch (ramp of StyleGAN2-ADA, NeurIPS 2020)."""
     half_life = min(half_life_images, RAMP * images_seen)
     return 0.5 ** (batch / half_life) if half_life > 0 else 0.0
 
 
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, keep: float) -> None:
-    """Set each parameter to keep * average + (1 - keep) * model, and copy buffers.
-
-    Karras et al., ICLR 2018, section 4.
-
-    >>> average, model = nn.Linear(1, 1), nn.Linear(1, 1)
-    >>> update_average(average, model, keep=0.0)
-    >>> torch.equal(average.weight, model.weight)
-    True
-    """
+    """Set parameters to keep * average + (1 - keep) * model; copy buffers (Karras et al., ICLR 2018, section 4)."""
     averages: list[Tensor] = list(average.parameters())
     torch._foreach_lerp_(averages, list(model.parameters()), 1 - keep)
     for old, new in zip(average.buffers(), model.buffers(), strict=True):

@@ -94,10 +94,7 @@ def mirror_boxes(boxes: Tensor, mirrored: Tensor, width: int) -> Tensor:
 def parser_measures(
     parser: Parser, detection: DetectionSet, segmentation: SegmentationSet, batch_size: int
 ) -> dict[str, float]:
-    """Return `semantic_iou`, `drivable_iou`, `box_ap50` and `panoptic_quality` (Kirillov et al., CVPR 2019), 0 to 1.
-
-    Boxes of less than 8 pixels' area are ignored.
-    """
+    """Return `semantic_iou`, `drivable_iou`, `box_ap50` and `panoptic_quality` (Kirillov et al., CVPR 2019), 0 to 1."""
     device = next(parser.parameters()).device
     drivable = torch.zeros(len(DRIVABLE), len(DRIVABLE), dtype=torch.int64)
     semantic = torch.zeros(len(SEMANTIC), len(SEMANTIC), dtype=torch.int64)

@@ -73,10 +73,7 @@ def detection_losses(output: ParserOutput, boxes: Tensor, drivable: Tensor) -> d
 
 
 def segmentation_losses(output: ParserOutput, semantic: Tensor, things: Tensor, weights: Tensor) -> dict[str, Tensor]:
-    """Return the losses of images with semantic masks and thing numbers, both (N,H,W) uint8, by name.
-
-    `weights` are `category_weights`.
-    """
+    """Return the losses of images with semantic masks and thing numbers (N,H,W) uint8; see `category_weights`."""
     heat, shifts = thing_targets(things)
     # The minimum of the weighted loss multiplies each category's probability by its weight. With the logarithms added
     # here, the logits stay those of the unweighted probabilities (compare Menon et al., ICLR 2021).
@@ -90,12 +87,9 @@ def segmentation_losses(output: ParserOutput, semantic: Tensor, things: Tensor, 
 
 
 def thing_targets(things: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the heat (N,1,H,W) of the things' centroids and the shifts (N,2,H,W) from pixels to their centroid.
+    """Return heat (N,1,H,W) of centroids, and shifts (N,2,H,W) to them in pixels, of things (N,H,W), 0 for stuff.
 
-    Cheng et al., CVPR 2020, section 3.2. Shifts are x and y in pixels; the heat's width is a pixel per 64 rows.
-
-    Args:
-        things: Thing numbers (N,H,W) uint8, 0 for stuff.
+    Cheng et al., CVPR 2020, section 3.2. The heat's width is a pixel per 64 rows.
     """
     count, height, width = things.shape
     numbers = int(things.max()) + 1

@@ -21,12 +21,7 @@ class StepModule(lightning.LightningModule):
     """Training module that makes its own optimiser steps.
 
     Subclasses set `optimizer_steps` (optimiser steps per batch; a GAN has 2), implement `training_step(batch, index)`
-    and `configure_optimizers()`.
-
-    Args:
-        training: Parameters of the training.
-        seed: Seed of all random numbers.
-        config: Values that a checkpoint must agree with to be resumed: network, image size, data.
+    and `configure_optimizers()`. `config` holds values that a checkpoint must agree with to be resumed.
     """
 
     optimizer_steps = 1

@@ -8,7 +8,7 @@ from imports import PACKAGE
 MODULES = (
     *("layout/blobs", "layout/splat"),
     *("metrics/agreement", "metrics/feature_sets", "metrics/interval", "perception/colours"),
-    *("scenes/render", "scenes/rules", "scenes/sample", "training/gan"),
+    *("scenes/render", "scenes/rules", "scenes/sample"),
 )
 
 

@@ -107,15 +107,10 @@ class Explain:
     rect: SearchParams = Field(description="hyperparameters of the setup rect")
 
     def variant(self, name: str) -> ExplainVariant:
-        """Return a variant by name.
-
-        Raises:
-            BlobexError: if there is no such variant.
-        """
+        """Return a variant by name; BlobexError if there is no such variant."""
         if name not in VARIANTS:
             raise BlobexError(f"unknown variant {name!r}: choose from {', '.join(VARIANTS)}")
-        variant: ExplainVariant = getattr(self, name)
-        return variant
+        return {"basic": self.basic, "targeted": self.targeted, "diverse": self.diverse}[name]
 
 
 @dataclass(frozen=True, config=SECTION)

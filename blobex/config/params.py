@@ -71,11 +71,7 @@ class Params:
         return replace(self, run=replace(self.run, batches="pictures"), **sections)
 
     def setup(self, name: str) -> ImageSize:
-        """Return the image size of a setup.
-
-        Raises:
-            BlobexError: if there is no such setup.
-        """
+        """Return the image size of a setup; BlobexError if there is no such setup."""
         if name not in ("square", "rect"):
             raise BlobexError(f"unknown setup {name!r}: choose square or rect")
         return self.setups.square if name == "square" else self.setups.rect

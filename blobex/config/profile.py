@@ -26,8 +26,7 @@ FOLDER = Path("profiles")
 def profile_text(name: str, folder: Path = FOLDER) -> str:
     """Return the complete parameter file of a profile: the default with the profile's values and its first comment.
 
-    Raises:
-        BlobexError: if there is no such profile, or one of its keys or values is invalid.
+    Raises BlobexError if there is no such profile, or one of its keys or values is invalid.
     """
     if name not in profile_names(folder):
         raise BlobexError(f"there is no profile {name}: choose one of {' '.join(profile_names(folder))}")
@@ -40,7 +39,6 @@ def profile_text(name: str, folder: Path = FOLDER) -> str:
 
 
 def load_profile(name: str, folder: Path = FOLDER) -> Params:
-    """Load the parameters of a profile."""
     return parse(Params, parse_yaml(profile_text(name, folder), name))
 
 
@@ -50,7 +48,6 @@ def profile_values(name: str, folder: Path = FOLDER) -> Iterator[tuple[str, Any]
 
 
 def profile_names(folder: Path = FOLDER) -> list[str]:
-    """Return the names of all profiles."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 

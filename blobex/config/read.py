@@ -1,11 +1,11 @@
-"""Reading of YAML parameter files into frozen dataclasses, and conversion back to plain mappings."""
+"""Reading of YAML parameter files into frozen dataclasses, and their flattening to dotted keys."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections import Counter
 from collections.abc import Hashable, Mapping
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,8 +22,7 @@ T = TypeVar("T")
 def load_params(path: str | Path = "params.yaml") -> Params:
     """Load a parameter file.
 
-    Raises:
-        BlobexError: if the file cannot be read, or a key is unknown, missing, repeated or out of range.
+    Raises BlobexError if the file cannot be read, or a key is unknown, missing, repeated or out of range.
     """
     try:
         return parse(Params, read_yaml(Path(path)))
@@ -54,33 +53,19 @@ def parse_yaml(text: str, source: object) -> Any:
 def parse(kind: type[T], tree: object, name: str = "") -> T:
     """Convert a value read from YAML or JSON to `kind`, without coercion other than of int to float.
 
-    Args:
-        kind: A pydantic dataclass whose fields have the strict types of `value_types`, or a plain type.
-        tree: The value; for a dataclass, a mapping of all its required keys and no others.
-        name: The dotted key of the value in error messages.
-
-    Raises:
-        BlobexError: if the value is invalid; one sentence names the key and what is allowed.
+    `kind` is a pydantic dataclass whose fields have the strict types of `value_types`, or a plain type. `tree` is, for
+    a dataclass, a mapping of all its required keys and no others. Raises BlobexError, whose sentence names the key
+    (below the dotted key `name`) and what is allowed, if the value is invalid.
 
     >>> from blobex.config.data import ImageSize
     >>> parse(ImageSize, {"height": 64, "aspect_ratio": 2})
     ImageSize(height=64, aspect_ratio=2)
     """
-    adapter = TypeAdapter(kind, config=None if dataclasses.is_dataclass(kind) else ConfigDict(strict=True))
+    adapter = TypeAdapter(kind, config=None if is_dataclass(kind) else ConfigDict(strict=True))
     try:
         return adapter.validate_python(tree)
     except ValidationError as error:
         raise BlobexError(message(error, adapter, name)) from None
-
-
-def to_dict(params: Any) -> dict[str, Any]:
-    """Convert a dataclass to the nested mapping that `parse` converts back.
-
-    >>> from blobex.config.data import ImageSize
-    >>> to_dict(ImageSize(height=64, aspect_ratio=2))
-    {'height': 64, 'aspect_ratio': 2}
-    """
-    return dataclasses.asdict(params)
 
 
 def flatten(params: Any, prefix: str = "") -> dict[str, Any]:
@@ -90,7 +75,7 @@ def flatten(params: Any, prefix: str = "") -> dict[str, Any]:
     {'run.seed': 0, 'data.root': 'photos'}
     """
     flat: dict[str, Any] = {}
-    for key, value in to_dict(params).items() if dataclasses.is_dataclass(params) else params.items():
+    for key, value in (params if isinstance(params, Mapping) else asdict(params)).items():
         name = f"{prefix}{key}"
         flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value}
     return flat

@@ -21,9 +21,7 @@ Changes = dict[str, tuple[Any, Value]]  # dotted key to its old and its new valu
 def rewrite_values(path: Path, values: Mapping[str, Value]) -> Iterator[Changes]:
     """Write values at dotted keys of a parameter file when the block ends without an exception.
 
-    Raises:
-        BlobexError: before the block, if the file cannot be read, or a key is missing or its value out of range. The
-            file is then unchanged.
+    Raises BlobexError before the block if the file cannot be read, or a key is missing or its value out of range.
     """
     before = flatten(load_params(path))
     text = replace_values(path.read_text(encoding="utf-8"), values)
@@ -35,9 +33,6 @@ def rewrite_values(path: Path, values: Mapping[str, Value]) -> Iterator[Changes]
 
 def replace_values(text: str, values: Mapping[str, Any]) -> str:
     """Replace the values at dotted keys of a YAML text; comments inside a replaced mapping are lost.
-
-    Raises:
-        BlobexError: if a key is missing.
 
     >>> replace_values("run: # once\\n  seed: 0 # of all\\n", {"run.seed": 7})
     'run: # once\\n  seed: 7 # of all\\n'

@@ -30,18 +30,13 @@ class Card:
     """Keys of a card. All but `model` are optional: null leaves the value of the reference itself."""
 
     model: Text  # a reference for `load`; file names are relative to the card
-    kind: Kind | None
-    outputs: Names[Text] | None  # one name per logit
-    height: Annotated[Int, Field(ge=1, le=8192)] | None  # of the model's input images
-    width: Annotated[Int, Field(ge=1, le=8192)] | None
-    mean: list[Annotated[Float, Field(ge=-10, le=10)]] | None  # of colours in 0..1: red, green, blue
-    std: list[Annotated[Float, Field(ge=1e-4, le=10)]] | None
-    resize: Resize | None
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether all keys but `model` are null."""
-        return all(getattr(self, field.name) is None for field in dataclasses.fields(self) if field.name != "model")
+    kind: Kind | None = None
+    outputs: Names[Text] | None = None  # one name per logit
+    height: Annotated[Int, Field(ge=1, le=8192)] | None = None  # of the model's input images
+    width: Annotated[Int, Field(ge=1, le=8192)] | None = None
+    mean: list[Annotated[Float, Field(ge=-10, le=10)]] | None = None  # of colours in 0..1: red, green, blue
+    std: list[Annotated[Float, Field(ge=1e-4, le=10)]] | None = None
+    resize: Resize | None = None
 
     def input(self, default: Input) -> Input:
         """Return the model's input, with the values of `default` for null keys; a single size sets both."""
@@ -63,9 +58,8 @@ def read_card(path: Path) -> Card:
         raise BlobexError(f"cannot read the card {path}: {brief(error)}") from error
     if not isinstance(tree, dict) or "model" not in tree:
         raise BlobexError(f"the card {path} names no model: write `model:` and a reference")
-    empty = dict.fromkeys(field.name for field in dataclasses.fields(Card))
     try:
-        card = parse(Card, empty | tree, "card")
+        card = parse(Card, tree, "card")
         card.input(Input())  # raises if mean or std are invalid
     except BlobexError as error:
         raise BlobexError(f"{path}: {error}") from error
@@ -77,7 +71,6 @@ def read_card(path: Path) -> Card:
 Model = Callable[[Tensor], Any]
 MlflowLoader = Callable[[str], nn.Module]  # URI to a model on the right device
 VARIANTS = ("plain", "biased")
-CARDS, SCRIPTS, PROGRAM = (".yaml", ".yml"), (".pt", ".ts", ".pth"), ".pt2"
 PYTHON = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 FORMS = (
     "plain, biased, a folder of weights, a card (.yaml), a program (.pt2), TorchScript (.pt), "
@@ -106,19 +99,18 @@ def load(
         kind, outputs: Kind of the model and names of its outputs. By default a card's, then the reference's own:
             attributes for blobex's weights, the names of torchvision's weights, otherwise as in `probe.decide`.
 
-    Raises:
-        BlobexError: if there is no such model, it is damaged, or it cannot be explained (see `probe.check`).
+    Raises BlobexError if there is no such model, it is damaged, or it cannot be explained (see `probe.check`).
     """
     if isinstance(reference, Path):
         reference = str(reference)
     card, folder = None, Path()
-    if isinstance(reference, str) and reference.endswith(CARDS):
+    if isinstance(reference, str) and reference.endswith((".yaml", ".yml")):
         path = Path(reference).expanduser()
         card, folder = read_card(path), path.parent
     name = card.model if card else reference
     model = _find(name, folder, device, models / "decision" / setup, mlflow_loader) if isinstance(name, str) else name
     if isinstance(model, Decision):
-        if kind or outputs or (card and not card.is_empty):
+        if kind or outputs or (card and card != Card(card.model)):
             raise BlobexError(f"{model.name} is a Decision, which has its own kind, outputs and input: leave them out")
         return check(model, size, device)
     source = model if isinstance(model, Source) else source_of(model, name if isinstance(name, str) else None)
@@ -148,9 +140,9 @@ def _find(
         return source_of(freeze(mlflow_loader(reference)), reference)
     if path.is_dir():
         return source_of(load_decision(path).to(device), reference)
-    if path.suffix == PROGRAM:
+    if path.suffix == ".pt2":
         return source_of(load_program(path, device), reference)
-    if path.suffix in SCRIPTS:
+    if path.suffix in (".pt", ".ts", ".pth"):
         return source_of(load_script(path, device), reference)
     if PYTHON.fullmatch(reference):
         return python_object(reference, folder)

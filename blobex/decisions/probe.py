@@ -36,9 +36,8 @@ def decide(
 def check(decision: Decision, size: ImageSize, device: torch.device) -> Decision:
     """Return the Decision if it can be explained; it is tried with two grey images.
 
-    Raises:
-        BlobexError: if the model fails, its outputs are not as many as their names, or have other shapes than they
-            should, are not finite, or have no gradient to the images, or if it changes its buffers with every image.
+    Raises BlobexError if the model fails, its outputs are not as many as their names, or have other shapes than they
+    should, are not finite, or have no gradient to the images, or if it changes its buffers with every image.
     """
     return _check_names(decision, _probe(decision, size, device))
 

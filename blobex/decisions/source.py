@@ -33,9 +33,7 @@ def input_size(module: nn.Module) -> tuple[int | None, int | None]:
     if isinstance(module, DecisionModel):
         return module.config["height"], module.config["width"]
     shape = _program_shape(module)
-    if len(shape) != 4:
-        return None, None
-    height, width = (size if isinstance(size, int) else None for size in shape[2:])
+    height, width = (size if isinstance(size, int) else None for size in shape[2:]) if len(shape) == 4 else (None, None)
     return height, width
 
 
@@ -51,8 +49,11 @@ def batched(module: nn.Module, name: str) -> Callable[[Tensor], Any]:
     least, most = _batch_limits(shape[0])
 
     def run(images: Tensor) -> Tensor:
-        parts = images.split(most or max(1, len(images)))
-        return torch.cat([output_tensor(module(_padded(part, least)), name)[: len(part)] for part in parts])
+        outputs = []
+        for part in images.split(most or max(1, len(images))):
+            padded = torch.cat([part, part[-1:].expand(max(0, least - len(part)), -1, -1, -1)])
+            outputs.append(output_tensor(module(padded), name)[: len(part)])
+        return torch.cat(outputs)
 
     return run
 
@@ -90,13 +91,7 @@ def _batch_limits(size: Any) -> tuple[int, int | None]:
     if isinstance(size, int):
         return size, size
     bounds = size.node.shape_env.bound_sympy(size.node.expr)
-    most = int(bounds.upper) if bounds.upper.is_Integer else None  # torch's infinity is no integer
-    return int(bounds.lower), most
-
-
-def _padded(images: Tensor, least: int) -> Tensor:
-    missing = max(0, least - len(images))
-    return torch.cat([images, images[-1:].expand(missing, -1, -1, -1)])
+    return int(bounds.lower), int(bounds.upper) if bounds.upper.is_Integer else None  # torch's infinity is no integer
 
 
 GRID = 8  # cells a side over which a segmentation is averaged for inversion

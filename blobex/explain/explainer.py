@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from blobex.config.params import Params
-from blobex.config.read import load_params, to_dict
+from blobex.config.read import load_params
 from blobex.config.value_types import Shape
 from blobex.core.device import ALONE, Ranks, batch_pixels, keep_freed_memory, resolve_device
 from blobex.core.errors import BlobexError
@@ -284,7 +284,7 @@ class Explainer:
 
     def settings(self, plan: Plan, gif: bool = False) -> dict[str, Any]:
         """Return everything that the results of a plan depend on, except the images."""
-        params = to_dict(self.params)
+        params = asdict(self.params)
         return {
             "setup": self.setup,
             "size": params["setups"][self.setup],

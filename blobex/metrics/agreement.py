@@ -7,15 +7,10 @@ from torch import Tensor
 
 
 def decision_agreement(kind: str, before: Tensor, after: Tensor, names: tuple[str, ...]) -> dict[str, float]:
-    """Compute the share of decisions, 0 to 1, that are the same before and after. A NaN is a disagreement.
+    """Compute `agreement`, the share of decisions, 0 to 1, that are the same before and after; a NaN is a disagreement.
 
-    Args:
-        kind: Kind of the model: see `decisions.decision.Decision`.
-        before, after: Logits (N,A), or (N,A,H,W) for segmentation, where each pixel is a decision.
-        names: Names of the A outputs.
-
-    Returns:
-        `agreement`; for attributes also those of `attribute_agreement`.
+    Logits are (N,A), or (N,A,H,W) for the kind segmentation, where each pixel is a decision. For the kind attributes
+    the result is that of `attribute_agreement`. `names` are those of the A outputs.
 
     >>> before, after = torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([[0.0, 9.0], [0.0, 1.0]])
     >>> decision_agreement("classes", before, after, ("day", "night"))
@@ -28,16 +23,9 @@ def decision_agreement(kind: str, before: Tensor, after: Tensor, names: tuple[st
 
 
 def attribute_agreement(before: Tensor, after: Tensor, names: tuple[str, ...]) -> dict[str, float]:
-    """Compute the share of images, 0 to 1, whose decision at logit 0 is the same before and after.
+    """Compute the share of images, 0 to 1, whose decision at logit 0 is the same; a NaN is a disagreement.
 
-    A NaN is a disagreement.
-
-    Args:
-        before, after: Logits (N,A).
-        names: Names of the A attributes.
-
-    Returns:
-        `agreement_<name>` for each attribute, and their mean, `agreement`.
+    Logits are (N,A). Returns `agreement_<name>` for each attribute, and their mean, `agreement`.
 
     >>> attribute_agreement(torch.tensor([[1.0, -1.0]]), torch.tensor([[1.0, 1.0]]), ("forward", "stop"))
     {'agreement': 0.5, 'agreement_forward': 1.0, 'agreement_stop': 0.0}

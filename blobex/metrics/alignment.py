@@ -23,7 +23,7 @@ REMOVED = -30.0  # size of a removed blob: its opacity is below 1e-12
 
 @dataclass(frozen=True)
 class Removal:
-    """An object of an image, and the blob that is removed with it."""
+    """Object of an image, and the blob that is removed with it."""
 
     image: int
     item: int  # index of the object among `counted_objects`
@@ -108,19 +108,17 @@ def alignment(
     """
     with torch.no_grad():
         before = read(image)
-        chosen = removals(before, torch.cat([scores(part).cpu() for part in _batches(layout, batch_size)]))
+        chosen = removals(before, _in_batches(scores, layout, batch_size))
         if not chosen:
             return {}
-        edited = remove_blobs(layout, chosen)
-        rendered = torch.cat([render(part).cpu() for part in _batches(edited, batch_size)])
-        return outcomes(before, read(rendered), chosen)
+        return outcomes(before, read(_in_batches(render, remove_blobs(layout, chosen), batch_size)), chosen)
 
 
-def _batches(layout: BlobLayout, size: int) -> list[BlobLayout]:
-    return [layout[slice(start, start + size)] for start in range(0, len(layout), size)]
+def _in_batches(function: Callable[[BlobLayout], Tensor], layout: BlobLayout, size: int) -> Tensor:
+    return torch.cat([function(layout[slice(at, at + size)]).cpu() for at in range(0, len(layout), size)])
 
 
 def _covering(box: Box) -> tuple[slice, slice]:
     """Return the rows and columns that a box touches, at least one of each."""
-    x1, y1, x2, y2 = (math.floor(edge) if number < 2 else math.ceil(edge) for number, edge in enumerate(box))
+    x1, y1, x2, y2 = math.floor(box[0]), math.floor(box[1]), math.ceil(box[2]), math.ceil(box[3])
     return slice(max(y1, 0), max(y2, y1 + 1, 1)), slice(max(x1, 0), max(x2, x1 + 1, 1))

@@ -99,8 +99,7 @@ Features = Callable[[Tensor], Tensor]  # images (N,3,H,W) in [-1,1] to features 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
     """Compute the cosine similarities (N,) float64, -1 to 1, of the rows of two matrices (N,D); NaN stays NaN.
 
-    Raises:
-        BlobexError: if the shapes differ, or a row is zero and so has no direction.
+    Raises BlobexError if the shapes differ, or a row is zero and so has no direction.
 
     >>> cosine(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 2.0]])).tolist()
     [0.0]
@@ -185,12 +184,8 @@ def explanation_measures(rows: Sequence[Mapping[str, Any]], distance: str) -> di
     reconstruction passes the gate: others may be the reconstruction's effect. `flipped_full` is that of the
     counterfactuals rendered without the photo.
 
-    Args:
-        rows: Table of explanations, one row each.
-        distance: Name of the perceptual distance, which replaces `perceptual` in the names of measures.
-
-    Raises:
-        BlobexError: if there are no rows.
+    `rows` are those of the table of explanations; BlobexError if there are none. `distance`, the name of the perceptual
+    distance, replaces `perceptual` in the names of measures.
     """
     if not rows:
         raise BlobexError("the table of explanations is empty: run `dvc repro explain` again")

@@ -19,19 +19,13 @@ from blobex.networks.external import EXTERNAL, FILES, require
 from blobex.networks.parser import load_parser
 
 FeatureNetwork = Callable[[Tensor], Tensor]  # images (N,3,H,W) uint8 to features (N,D)
-INCEPTION_SIZE = 299
 
 
 def load_features(network: str, parser_folder: Path, device: torch.device, external: Path = EXTERNAL) -> FeatureNetwork:
-    """Load a feature network.
+    """Load a feature network: "parser", "inception" (images resized on the device) or "inception_clean" (as clean-fid).
 
-    Args:
-        network: "parser", "inception" (images resized on the device) or "inception_clean" (as clean-fid resizes).
-        parser_folder, external: Folders of the saved parser and of Inception's file.
-        device: Device that computes the features.
-
-    Raises:
-        BlobexError: if the network is unknown, missing or damaged; the message says which file belongs where.
+    `parser_folder` holds the saved parser and `external` Inception's file. Raises BlobexError if the network is
+    unknown, missing or damaged; the message says which file belongs where.
     """
     if network == "parser":
         parser = load_parser(parser_folder).to(device)
@@ -65,8 +59,7 @@ def resize_clean(images: Tensor) -> Tensor:
 
 def resize_fast(images: Tensor) -> Tensor:
     """Resize images as `resize_clean`, but on their device; results differ by less than 0.1 grey level."""
-    size = (INCEPTION_SIZE, INCEPTION_SIZE)
-    return F.interpolate(images.float(), size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 255)
+    return F.interpolate(images.float(), (299, 299), mode="bicubic", antialias=True, align_corners=False).clamp(0, 255)
 
 
 INCEPTION_RESIZES: Mapping[str, Callable[[Tensor], Tensor]] = {

@@ -15,6 +15,12 @@ from torch import Tensor
 from blobex.core.errors import BlobexError
 from blobex.metrics.frechet import frechet_distance, frechet_name, gaussian
 
+REPEATS = 10  # of a random split
+ORIGIN = ("one network", "one setup")  # of the features of both halves
+SUBSETS, SUBSET_SIZE = 100, 1000  # of the kernel distance
+NEIGHBOURS = 3
+IN_MEMORY = 2**24  # distances at a time
+
 
 def feature_sets(*sets: Tensor, least: int) -> list[Tensor]:
     """Convert feature sets (N,D) to float64 and check that they can be compared; N may differ.
@@ -36,17 +42,11 @@ def feature_sets(*sets: Tensor, least: int) -> list[Tensor]:
     return [features.detach().double() for features in sets]
 
 
-REPEATS = 10
-ORIGIN = ("one network", "one setup")  # of the features of both halves
-
-
 def split_frechet(queries: Tensor, counterfactuals: Tensor, seed: int, repeats: int = REPEATS) -> float:
     """Compute the mean distance, over random splits, of one half's counterfactuals to the other half's queries.
 
-    Features are (N,D), and rows with one index are of one image.
-
-    Raises:
-        BlobexError: if the sets differ in size, have fewer than 4 rows, or a feature is not finite.
+    Features are (N,D), and rows with one index are of one image. Raises BlobexError if the sets differ in size, have
+    fewer than 4 rows, or a feature is not finite.
 
     >>> split_frechet(torch.zeros(8, 2), torch.ones(8, 2), seed=0)
     2.0
@@ -76,9 +76,6 @@ def splits(count: int, seed: int, repeats: int = REPEATS) -> list[tuple[Tensor, 
     return [(order[: count // 2], order[count // 2 :]) for order in orders]
 
 
-SUBSETS, SUBSET_SIZE = 100, 1000
-
-
 @dataclass(frozen=True)
 class KernelDistance:
     """Mean and spread of the squared discrepancies of random subsets."""
@@ -94,10 +91,8 @@ def kernel_distance(
 ) -> KernelDistance:
     """Compute the unbiased squared MMD (Gretton et al., JMLR 2012, equation 3) of features a (N,D) and b (M,D).
 
-    The kernel is (x.y / D + 1)^3. The result is over random subsets, each drawn without replacement.
-
-    Raises:
-        BlobexError: if a set is smaller than `subset_size`, or a feature is not finite.
+    The kernel is (x.y / D + 1)^3. The result is over random subsets, each drawn without replacement. Raises BlobexError
+    if a set is smaller than `subset_size`, or a feature is not finite.
 
     >>> kernel_distance(torch.zeros(4, 1), torch.zeros(4, 1), seed=0, subsets=2, subset_size=3)
     KernelDistance(mean=0.0, deviation=0.0, subsets=2, subset_size=3)
@@ -110,7 +105,7 @@ def kernel_distance(
     random = torch.Generator().manual_seed(seed)
     values = torch.empty(subsets, dtype=torch.float64)
     for index in range(subsets):
-        x, y = (features[_draw(len(features), subset_size, random).to(features.device)] for features in sets)
+        x, y = (features[torch.randperm(len(features), generator=random)[:subset_size]] for features in sets)
         values[index] = poly_mmd(x, y)
     return KernelDistance(values.mean().item(), values.std(correction=0).item(), subsets, subset_size)
 
@@ -122,14 +117,6 @@ def kernel_name(network: str) -> str:
     ('kid', 'kd_parser')
     """
     return frechet_name(network).replace("fid", "kid").replace("fd_", "kd_")
-
-
-def _draw(count: int, size: int, random: torch.Generator) -> Tensor:
-    return torch.randperm(count, generator=random)[:size]
-
-
-NEIGHBOURS = 3
-IN_MEMORY = 2**24  # distances at a time
 
 
 @dataclass(frozen=True)
@@ -144,7 +131,6 @@ def precision_recall(
     """Compute precision and recall, 0 to 1, in float64 (equation 2).
 
     The manifold of a set is the union of closed balls around its points, each reaching to the k-th nearest other point.
-
     Features are (N,D) and (M,D); `neighbours` is k. About `in_memory` distances are in memory at a time. Raises
     BlobexError if a set has no more than k points, or more than k copies of one.
 

@@ -40,7 +40,6 @@ class GaussianAccumulator:
         self._sum, self._products = torch.zeros(()), torch.zeros(())
 
     def update(self, features: Tensor) -> None:
-        """Add features (N,D)."""
         features = features.detach().to("cpu", torch.float64)
         self._count += len(features)
         self._sum = self._sum + features.sum(0)
@@ -84,9 +83,7 @@ def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:
     """Compute |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) (Dowson and Landau, 1982), at least 0.
 
     The trace of the root is the sum of the roots of the eigenvalues of C_a^(1/2) C_b C_a^(1/2), which is symmetric.
-
-    Raises:
-        BlobexError: if the features are of different networks or setups.
+    Raises BlobexError if the features are of different networks or setups.
 
     >>> features = torch.tensor([[0.0], [2.0]])
     >>> a, b = gaussian(features, "parser", "rect"), gaussian(features + 3, "parser", "rect")

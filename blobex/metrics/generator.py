@@ -72,16 +72,11 @@ def load_generator(
     folder: Path | None = None,
     external: Path = EXTERNAL,
 ) -> tuple[BlobGAN, Reference]:
-    """Load the BlobGAN in the folder `checkpoint` and what it is compared with.
+    """Load the BlobGAN in the folder `checkpoint` and the statistics of the real images.
 
-    The parser of <models>/blobgan/<setup> is in <models>/parser/<setup>.
-
-    Args:
-        network: Feature network that the statistics must be of; None for any.
-        folder: Folder of real images for the kernel distance.
-
-    Raises:
-        BlobexError: if something is missing, or the statistics are of another network, setup or parser.
+    The parser of <models>/blobgan/<setup> is in <models>/parser/<setup>. `network` is the feature network that the
+    statistics must be of, or None for any. `folder` holds real images for the kernel distance. Raises BlobexError if
+    something is missing, or the statistics are of another network, setup or parser.
     """
     if checkpoint.is_file():
         raise BlobexError(
@@ -115,11 +110,8 @@ def measure_generator(model: BlobGAN, reference: Reference, sampling: Sampling) 
     Generated images are rounded to bytes, as they are when shown. With a folder there is a kernel distance, too; its
     images are cropped and resized as for training, and files that cannot be read are skipped and counted.
 
-    Returns:
-        Distances by their names (see `frechet_name`, `kernel_name`), and the settings and numbers of images.
-
-    Raises:
-        BlobexError: if there are too few images, or a feature is not finite.
+    Returns distances by their names (see `frechet_name`, `kernel_name`), settings and numbers of images. Raises
+    BlobexError if there are too few images, or a feature is not finite.
     """
     real, device = reference.real, model.mean_w.device
     pixels = batch_pixels(None if device.type == "cuda" else PIXELS, device)

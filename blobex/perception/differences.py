@@ -54,7 +54,6 @@ class ObjectChange:
         return self._words(self.family, "")
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the change for JSON."""
         return asdict(self) | {"phrase": self.phrase}
 
     def _words(self, name: str, amount: str) -> str:
@@ -77,10 +76,7 @@ def differences(before: SceneReading, after: SceneReading) -> list[ObjectChange]
     """List what changed from `before` to `after`: signals, objects, lines, then areas.
 
     Objects are paired so that the sum of the pairs' distances is smallest (see `matches`). An object with a low score
-    can be a partner, but is neither added nor removed.
-
-    Raises:
-        BlobexError: if the images differ in size.
+    can be a partner, but is neither added nor removed. Raises BlobexError if the images differ in size.
     """
     if before.size != after.size:
         raise BlobexError(f"readings of {before.size} and {after.size} pixels cannot be compared: read both alike")
@@ -131,7 +127,10 @@ def _cost(one: DetectedObject, other: DetectedObject, width: int) -> float:
 
 
 def _signals(before: SceneReading, after: SceneReading) -> Iterator[ObjectChange]:
-    old, new = (_light_score(reading) for reading in (before, after))
+    old, new = (
+        max((item.score for item in reading.objects if item.category == "traffic light"), default=0.0)
+        for reading in (before, after)
+    )
     if old and new and before.light != after.light:
         was, now = (reading.light.replace("none", "dark") for reading in (before, after))
         yield ObjectChange("turned", "light", "light", "", was, now, min(old, new))
@@ -141,11 +140,6 @@ def _signals(before: SceneReading, after: SceneReading) -> Iterator[ObjectChange
         yield _plain("added", f"{after.light} light".replace("none", "dark"), new)
     if before.stop_sign != after.stop_sign:
         yield _plain("added" if after.stop_sign else "removed", "stop sign", 1.0)
-
-
-def _light_score(reading: SceneReading) -> float:
-    """Return the highest score of a traffic light, or 0."""
-    return max((item.score for item in reading.objects if item.category == "traffic light"), default=0.0)
 
 
 def _objects(before: SceneReading, after: SceneReading) -> Iterator[ObjectChange]:

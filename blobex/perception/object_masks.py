@@ -36,35 +36,27 @@ class MaskedObject:
     place: Place
     mask: np.ndarray  # bool (H,W)
 
-    @property
-    def nearness(self) -> float:
-        """Order of objects of one kind, greater is nearer: y of the foot; of signals, which have none, the area."""
-        return area(self.box) if self.category in SIGNALS else self.box[3]
-
 
 def object_mask(name: str, output: ParserOutput, index: int) -> Tensor:
     """Return the pixels of a named object, bool (H,W).
 
-    A category is one of labels.DETECTION or labels.SEMANTIC, or vehicle; a plural s is allowed. Of objects that are
-    counted (cars, traffic lights) it is the nearest, unless all are wanted: the one whose foot is lowest in the image,
-    or the largest light or sign. Ahead, left and right mean the same as in the sentences of an explanation: see
-    `ground.place_of`. A fence that stands there is chosen whole. Of other uncounted categories (road, sky), left and
-    right are the halves of the image, and ahead is its middle third.
+    `name` is `[nearest|all] CATEGORY [ahead|left|right]`, where the category is one of labels.DETECTION or
+    labels.SEMANTIC, or vehicle; a plural s is allowed. Of objects that are counted (cars, traffic lights) it is the
+    nearest, unless all are wanted: the one whose foot is lowest in the image, or the largest light or sign. Ahead, left
+    and right are those of `ground.place_of`. A fence that stands there is chosen whole. Of other uncounted categories
+    (road, sky), left and right are the halves of the image, and ahead is its middle third.
 
-    Args:
-        name: `[nearest|all] CATEGORY [ahead|left|right]`.
-        output, index: Parser's output, and the index of the image in it.
-
-    Raises:
-        BlobexError: if the category is unknown, or nothing of it is there; the message lists what is.
+    `output` holds the image at `index`. Raises BlobexError, which lists what is there, if the category is unknown or
+    absent.
     """
     want_all, category, place = _parse_name(name)
     semantic = output.semantic[index].argmax(0).cpu().numpy()
     ground = fit_ground(output.drivable[index].argmax(0).cpu().numpy())
-    objects = detected_objects(output, index, ground)
+    objects = _detected_objects(output, index, ground)
     if category in COUNTED:
         candidates = [item for item in objects if item.category in COUNTED[category] and place in (None, item.place)]
-        candidates.sort(key=lambda item: -item.nearness)  # of equals, the surest stays first
+        # Signals have no foot. Of equals, the surest stays first.
+        candidates.sort(key=lambda item: -(area(item.box) if item.category in SIGNALS else item.box[3]))
         masks = [item.mask for item in (candidates if want_all else candidates[:1])]
     elif category == "fence" and place:
         boxes = [(bounding_box(mask), mask) for mask in fence_patches(semantic)]
@@ -83,7 +75,7 @@ def object_mask(name: str, output: ParserOutput, index: int) -> Tensor:
     return torch.from_numpy(mask)
 
 
-def detected_objects(output: ParserOutput, index: int, ground: Ground) -> list[MaskedObject]:
+def _detected_objects(output: ParserOutput, index: int, ground: Ground) -> list[MaskedObject]:
     """Return the detected objects of one image by falling score, with their pixels, or boxes if these are unclear."""
     one = output[slice(index, index + 1)].to("cpu")
     (boxes,), (semantic, instances) = detections(one), (maps[0].numpy() for maps in panoptic(one))

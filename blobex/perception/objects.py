@@ -60,7 +60,7 @@ def read_scene(boxes: Detections, semantic: np.ndarray, drivable: np.ndarray, im
     return SceneReading(
         objects=tuple(objects),
         light=light_colour(crop(image, lights[0].box)) if lights else "none",
-        stop_sign=any(_red_share(crop(image, sign.box)) >= STOP_RED for sign in signs),
+        stop_sign=any(_is_stop_sign(crop(image, sign.box)) for sign in signs),
         line_left=read_line(-1, ground, image, semantic, drivable),
         line_right=read_line(1, ground, image, semantic, drivable),
         areas=dict(zip(SEMANTIC, counts.tolist(), strict=True)),
@@ -133,6 +133,6 @@ def _unique(objects: list[DetectedObject]) -> list[DetectedObject]:
     return [item for item in unique if item.category != "rider" or all(iou(item.box, box) == 0 for box in cycles)]
 
 
-def _red_share(pixels: np.ndarray) -> float:
+def _is_stop_sign(pixels: np.ndarray) -> bool:
     hue, saturation, _ = hsv(pixels)
-    return float(((saturation > 0.4) & is_red(hue)).mean())
+    return bool(((saturation > 0.4) & is_red(hue)).mean() >= STOP_RED)

@@ -23,15 +23,17 @@ from blobex.perception.object_masks import object_mask
 BOX = "left,top,right,bottom"
 FORMS = f"{BOX} or x,y x,y x,y ... as shares of the image from 0 to 1, or a mask image"
 WHITE = 128  # least brightness of a mask's pixels that belong to the region
+SHARE = 0.1  # least share of the region that a blob must paint to be chosen
+INSIDE, LEAST_INSIDE = 0.5, 0.02  # or this share of all that it paints lies there, and it paints that share of it
+LAST_RESORT = 0.05  # share of the region that the strongest blob must paint if no other is chosen
+BACKGROUND = 0.5  # share of the region that the background must paint to count
 
 
 def region_mask(text: str, height: int, width: int, output: ParserOutput | None = None, index: int = 0) -> Tensor:
     """Return the region that a text describes, bool (height,width): an object's name, or a form of `parse_region`.
 
-    Objects need the parser's output that holds the image, at `index`.
-
-    Raises:
-        BlobexError: as `object_mask` and `parse_region`, or if an object is named without a parser's output.
+    Objects need the parser's output that holds the image, at `index`. Raises BlobexError as `object_mask` and
+    `parse_region`, or if an object is named without a parser's output.
 
     >>> region_mask("0,0,0.5,1", height=2, width=4).int().tolist()
     [[1, 1, 0, 0], [1, 1, 0, 0]]
@@ -48,10 +50,8 @@ def parse_region(text: str, height: int, width: int) -> Tensor:
 
     A pixel belongs to a box or polygon that holds its centre. A polygon that crosses itself is filled by the even-odd
     rule. A mask image shows the uncropped photo; it is cropped and resized as photos are, and its white pixels count.
-
-    Raises:
-        BlobexError: if the text has none of these forms, a share is below 0 or above 1, there are fewer than three
-            corners, or no pixel is inside.
+    Raises BlobexError if the text has none of these forms, a share is below 0 or above 1, there are fewer than three
+    corners, or no pixel is inside.
 
     >>> parse_region("0,0 1,0 0,1", height=4, width=4).int().tolist()  # a triangle
     [[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
@@ -103,27 +103,15 @@ def _polygon_mask(corners: Sequence[Sequence[float]], height: int, width: int) -
     return inside
 
 
-SHARE = 0.1  # least share of the region that a blob must paint to be chosen
-INSIDE, LEAST_INSIDE = 0.5, 0.02  # or this share of all that it paints lies there, and it paints that share of it
-LAST_RESORT = 0.05  # share of the region that the strongest blob must paint if no other is chosen
-BACKGROUND = 0.5  # share of the region that the background must paint to count
-
-
-def painting_blobs(
-    scores: Tensor, region: Tensor, share: float = SHARE, background: bool = False
-) -> tuple[list[list[int]], list[bool]]:
+def painting_blobs(scores: Tensor, region: Tensor, background: bool = False) -> tuple[list[list[int]], list[bool]]:
     """Choose the blobs, numbered from 0, that paint a region of each of N images, and whether its background counts.
 
-    A blob is chosen if it paints at least the share `share` of the region, or at least 2% of it and nowhere more than
-    there. If none does, the strongest is chosen, if it paints more than 5%. The background counts if `background`
-    allows it and it paints more than half.
+    A blob is chosen if it paints at least 10% of the region, or at least 2% of it and nowhere more than there. If none
+    does, the strongest is chosen, if it paints more than 5%. The background counts if `background` allows it and it
+    paints more than half.
 
-    Args:
-        scores: Score maps (N,K+1,H,W) of the layouts, background first.
-        region: Bool (N or 1,H,W).
-
-    Raises:
-        BlobexError: if a region is empty or of another size, or nothing that is allowed paints it.
+    `scores` (N,K+1,H,W) are the layouts' score maps, background first, and `region` is bool (N or 1,H,W). Raises
+    BlobexError if a region is empty or of another size, or nothing that is allowed paints it.
 
     >>> scores = torch.tensor([0.19, 0.8, 0.01])[None, :, None, None].expand(1, 3, 2, 2)  # background and two blobs
     >>> painting_blobs(scores, torch.ones(1, 2, 2, dtype=torch.bool))
@@ -140,7 +128,7 @@ def painting_blobs(
     inside = torch.einsum("nkhw,nhw->nk", scores.double(), region.double())
     of_region = inside / region.sum((1, 2))[:, None]  # N,K+1: share of the region that each paints
     of_itself = inside / scores.double().sum((2, 3)).clamp(min=torch.finfo(torch.double).tiny)
-    chosen = (of_region >= share) | ((of_itself >= INSIDE) & (of_region >= LEAST_INSIDE))
+    chosen = (of_region >= SHARE) | ((of_itself >= INSIDE) & (of_region >= LEAST_INSIDE))
     strongest = of_region[:, 1:].argmax(1)
     blobs, backgrounds = list[list[int]](), (of_region[:, 0] > BACKGROUND).tolist()
     for image in range(count):

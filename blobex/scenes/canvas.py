@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from blobex.scenes.labels import DRIVABLE
 from blobex.scenes.scene import Colour, Scene, Time, View, Weather
 
 CAMERA_HEIGHT = 2.4  # metres
@@ -114,19 +113,16 @@ class Canvas:
 
     def complete(self, index: int) -> None:
         """Record the number of visible pixels of a segment that is fully painted, before others occlude it."""
-        box = self._crop(index)
-        if box is not None:
+        left, top, right, bottom = self.extents[index]
+        box = max(0, int(left)), max(0, int(top)), min(2 * self.rows, int(right) + 2), min(self.rows, int(bottom) + 2)
+        if box[0] < box[2] and box[1] < box[3]:
             self.painted[index] = self.labels.crop(box).histogram()[index]
 
     def truncated(self, index: int) -> bool:
         """Return whether the segment extends beyond the image."""
         left, top, right, bottom = self.extents[index]
-        return (
-            left < -self.scale
-            or top < -self.scale
-            or right > 2 * self.rows + self.scale
-            or bottom > self.rows + self.scale
-        )
+        width, height = 2 * self.rows, self.rows
+        return min(left, top) < -self.scale or right > width + self.scale or bottom > height + self.scale
 
     def finish(self) -> tuple[np.ndarray, np.ndarray, list[int]]:
         """Return the image (H,2H,3) uint8, the segment indices (H,2H) uint8 and each segment's pixels on the canvas."""
@@ -140,21 +136,6 @@ class Canvas:
             columns, rows = [point[0] for point in points], [point[1] for point in points]
             left, top, right, bottom = self.extents.get(index, (math.inf, math.inf, -math.inf, -math.inf))
             self.extents[index] = min(left, *columns), min(top, *rows), max(right, *columns), max(bottom, *rows)
-
-    def _crop(self, index: int) -> tuple[int, int, int, int] | None:
-        left, top, right, bottom = self.extents[index]
-        box = max(0, int(left)), max(0, int(top)), min(2 * self.rows, int(right) + 2), min(self.rows, int(bottom) + 2)
-        return box if box[0] < box[2] and box[1] < box[3] else None
-
-
-def category_table(segments: Sequence[Segment], numbers: dict[str, int]) -> np.ndarray:
-    """Return the lookup table from segment index to category number, uint8."""
-    return np.array([numbers[segment.category] for segment in segments], dtype=np.uint8)
-
-
-def drivable_table(segments: Sequence[Segment]) -> np.ndarray:
-    """Return the lookup table from segment index to BDD100K's drivable category, uint8."""
-    return np.array([DRIVABLE.index(segment.drivable) for segment in segments], dtype=np.uint8)
 
 
 def tone(time: Time, weather: Weather) -> Tone:

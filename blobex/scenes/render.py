@@ -9,14 +9,11 @@ import numpy as np
 from blobex.core.errors import BlobexError
 from blobex.scenes import backdrop
 from blobex.scenes.backdrop import LIGHT_INSTANCE
-from blobex.scenes.canvas import Canvas, Segment, category_table, drivable_table
-from blobex.scenes.labels import PANOPTIC, SEMANTIC, UNKNOWN
+from blobex.scenes.canvas import Canvas
+from blobex.scenes.labels import DRIVABLE, PANOPTIC, SEMANTIC, UNKNOWN
 from blobex.scenes.rules import Cause, remove
 from blobex.scenes.scene import Light, Scene
 from blobex.scenes.traffic import paint_thing
-
-_PANOPTIC_NUMBERS = {name: number for number, name in enumerate(PANOPTIC)}
-_SEMANTIC_NUMBERS = {name: SEMANTIC.index(name) if name in SEMANTIC else UNKNOWN for name in PANOPTIC}
 
 
 @dataclass(frozen=True)
@@ -49,8 +46,7 @@ class Rendering:
 def render(scene: Scene, height: int = 64) -> Rendering:
     """Render a scene at `height` rows and twice as many columns, deterministically.
 
-    Raises:
-        BlobexError: if the height is odd or not from 16 to 1024.
+    Raises BlobexError if the height is odd or not from 16 to 1024.
 
     >>> from blobex.scenes.sample import sample
     >>> render(sample(3)).image.shape
@@ -69,13 +65,14 @@ def render(scene: Scene, height: int = 64) -> Rendering:
         paint_thing(canvas, scene, number)
     backdrop.paint_rain(canvas, scene)
     image, indices, visible = canvas.finish()
-    segments = canvas.segments
+    categories = [segment.category for segment in canvas.segments]
+    semantic = [SEMANTIC.index(name) if name in SEMANTIC else UNKNOWN for name in categories]
     return Rendering(
         image=image,
-        semantic=category_table(segments, _SEMANTIC_NUMBERS)[indices],
-        instance=np.array([segment.instance for segment in segments], dtype=np.uint16)[indices],
-        panoptic=category_table(segments, _PANOPTIC_NUMBERS)[indices],
-        drivable=drivable_table(segments)[indices],
+        semantic=np.array(semantic, dtype=np.uint8)[indices],
+        instance=np.array([segment.instance for segment in canvas.segments], dtype=np.uint16)[indices],
+        panoptic=np.array([PANOPTIC.index(name) for name in categories], dtype=np.uint8)[indices],
+        drivable=np.array([DRIVABLE.index(segment.drivable) for segment in canvas.segments], dtype=np.uint8)[indices],
         boxes=_boxes(canvas, indices, visible, scene.light),
     )
 
@@ -97,8 +94,7 @@ def cause_mask(scene: Scene, cause: Cause, height: int = 64, threshold: int = 24
 def _boxes(canvas: Canvas, indices: np.ndarray, visible: list[int], light: Light) -> tuple[Box, ...]:
     boxes = []
     for index, segment in enumerate(canvas.segments):
-        category = _detected(segment)
-        if category is None:
+        if not segment.instance or segment.category == "fence":  # a barrier is no detection category
             continue
         mask = indices == index
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -106,7 +102,7 @@ def _boxes(canvas: Canvas, indices: np.ndarray, visible: list[int], light: Light
             continue
         boxes.append(
             Box(
-                category=category,
+                category="pedestrian" if segment.category == "person" else segment.category,
                 x1=float(columns[0]),
                 y1=float(rows[0]),
                 x2=float(columns[-1] + 1),
@@ -118,10 +114,3 @@ def _boxes(canvas: Canvas, indices: np.ndarray, visible: list[int], light: Light
             )
         )
     return tuple(boxes)
-
-
-def _detected(segment: Segment) -> str | None:
-    """Return the detection category of a segment, or None if it has none (a barrier, the road)."""
-    if not segment.instance or segment.category == "fence":
-        return None
-    return "pedestrian" if segment.category == "person" else segment.category

@@ -69,8 +69,7 @@ def actions(scene: Scene) -> tuple[bool, bool, bool, bool]:
 def causes(scene: Scene, action: str) -> frozenset[Cause]:
     """Return the elements that, each by itself, stop the vehicle ("forward", "stop") or forbid "left" or "right".
 
-    Raises:
-        BlobexError: if the action is unknown.
+    Raises BlobexError if the action is unknown.
 
     >>> from blobex.scenes.sample import sample
     >>> red = replace(sample(3), light="red", stop_sign=False, things=())
@@ -178,10 +177,7 @@ class Rule:
 
 
 def find_rule(name: str) -> Rule:
-    """Return a rule by name.
-
-    Raises:
-        BlobexError: if there is no such rule.
+    """Return a rule by name; BlobexError if there is no such rule.
 
     >>> find_rule("night").meaning
     'no left at night'

@@ -69,10 +69,8 @@ class Scene:
     """Road scene.
 
     The line on each side of the ego lane determines what lies beyond it: `dashed` and `solid` separate it from a lane
-    in the same direction, `double_yellow` (left only) from an oncoming lane, and `edge` is the edge of the road.
-
-    Raises:
-        BlobexError: if a line is invalid, or an object stands in a lane that does not exist.
+    in the same direction, `double_yellow` (left only) from an oncoming lane, and `edge` is the edge of the road. Raises
+    BlobexError if a line is invalid, or an object stands in a lane that does not exist.
     """
 
     seed: int
@@ -100,16 +98,6 @@ class Scene:
                 raise BlobexError(
                     f"an object stands in the {place} lane, but line_{place} is edge: remove one of the two"
                 )
-
-    @property
-    def lanes(self) -> int:
-        """Number of lanes in the ego vehicle's direction, 1 to 3."""
-        return 1 + sum(line in ("dashed", "solid") for line in (self.line_left, self.line_right))
-
-    @property
-    def ego_lane(self) -> int:
-        """Index of the ego lane, counted from the left."""
-        return int(self.line_left in ("dashed", "solid"))
 
     def edge(self, side: int) -> float:
         """Return the distance of the road's edge on the left (side -1) or right (+1) from X = 0, in metres."""

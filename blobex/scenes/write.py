@@ -61,8 +61,7 @@ class DatasetCounts:
 def seed_ranges(counts: DatasetCounts, seed: int) -> dict[str, range]:
     """Return the scene seeds of each split, which no other split and no other data set contains.
 
-    Raises:
-        BlobexError: if a split is empty or too large.
+    Raises BlobexError if a split is empty or too large.
     """
     ranges = {}
     for position, (name, count) in enumerate(asdict(counts).items()):
@@ -79,11 +78,7 @@ def image_name(seed: int) -> str:
 
 
 def scene_of(path: str | Path) -> Scene:
-    """Return the scene of an image file.
-
-    Raises:
-        BlobexError: if the name is not that of a scene's image.
-    """
+    """Return the scene of an image file; BlobexError if the name is not that of a scene's image."""
     match = re.fullmatch(r"scene-(\d{8,})", Path(path).stem)
     if match is None:
         raise BlobexError(f"{path} is not an image of a synthetic scene: its name must be scene-<seed>")
@@ -93,8 +88,7 @@ def scene_of(path: str | Path) -> Scene:
 def write_images(folder: Path, count: int, height: int, seed: int) -> list[Path]:
     """Write images of `count` scenes that no data set contains, without labels, and return their paths.
 
-    Raises:
-        BlobexError: if there are too many for a seed, or the folder cannot be written.
+    Raises BlobexError if there are too many for a seed, or the folder cannot be written.
     """
     if not 1 <= count <= SPLIT_STRIDE or seed < 0:
         raise BlobexError(f"{count} scenes of seed {seed}: give 1 to {SPLIT_STRIDE} scenes and a seed from 0")
@@ -109,8 +103,7 @@ def write_images(folder: Path, count: int, height: int, seed: int) -> list[Path]
 def write_dataset(root: Path, counts: DatasetCounts, height: int, seed: int, progress: Progress | None = None) -> None:
     """Write all splits under `root`, which must not exist or be empty; an interrupted run leaves no `root`.
 
-    Raises:
-        BlobexError: if `root` contains files, or a split is empty or too large.
+    Raises BlobexError if `root` contains files, or a split is empty or too large.
     """
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise BlobexError(f"{root} exists already: remove it or choose another folder")
@@ -123,11 +116,14 @@ def write_dataset(root: Path, counts: DatasetCounts, height: int, seed: int, pro
         if progress is not None:
             progress(number, total)
 
+    sets = {}
     with whole_folder(root) as folder:
         for name, seeds in ranges.items():
             kind, split = name.split("_")
             writers[kind](folder, split, _renderings(folder / FOLDERS[name], seeds, height, tick))
-        _write_json(folder / "scenes.json", _manifest(ranges, height, seed))
+            sets[name] = {"pictures": FOLDERS[name], "first_seed": seeds.start, "count": len(seeds)}
+        manifest = {"height": height, "width": 2 * height, "seed": seed, "sets": sets}
+        _write_json(folder / "scenes.json", manifest)
 
 
 def _renderings(folder: Path, seeds: range, height: int, tick: Callable[[], None]) -> Iterator[tuple[Scene, Rendering]]:
@@ -203,14 +199,6 @@ def bitmask(rendering: Rendering) -> np.ndarray:
     segment = np.where(rendering.instance > 0, rendering.instance, stuff)
     high, low = (segment >> 8).astype(np.uint8), (segment & 255).astype(np.uint8)
     return np.stack([rendering.panoptic, flags[rendering.instance], high, low], axis=2)
-
-
-def _manifest(ranges: dict[str, range], height: int, seed: int) -> dict[str, Any]:
-    sets = {
-        name: {"pictures": FOLDERS[name], "first_seed": seeds.start, "count": len(seeds)}
-        for name, seeds in ranges.items()
-    }
-    return {"height": height, "width": 2 * height, "seed": seed, "sets": sets}
 
 
 def _folder(path: Path) -> Path:

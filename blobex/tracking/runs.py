@@ -6,7 +6,7 @@ import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import yaml
 
 from blobex.config.data import Run
 from blobex.config.params import Params
-from blobex.config.read import flatten, to_dict
+from blobex.config.read import flatten
 from blobex.core.device import is_first_process
 from blobex.core.errors import BlobexError
 from blobex.core.files import without_password
@@ -240,7 +240,7 @@ def register_decision(tracker: Tracker, name: str, model: torch.nn.Module, heigh
 def _log_config(tracker: MlflowTracker, params: Params) -> None:
     """Log the resolved configuration: the first file of a run, which shows that its store takes files."""
     try:
-        tracker.log_text(yaml.safe_dump(to_dict(params), sort_keys=False), "params.yaml")
+        tracker.log_text(yaml.safe_dump(asdict(params), sort_keys=False), "params.yaml")
     except Exception as error:  # each kind of store has its own exceptions
         reason = textwrap.shorten(str(error), 400)
         raise BlobexError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from pydantic import TypeAdapter
 from blobex.config.messages import Schema, non_null, resolved, values
 from blobex.config.params import Params
 from blobex.config.profile import load_profile
-from blobex.config.read import to_dict
 
 WORDS = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
 PROFILES = ("synthetic", "bdd100k")
@@ -40,7 +39,7 @@ class Row:
 
 def page(root: Path) -> str:
     """Return the page as Markdown; `root` is the repository."""
-    trees = [to_dict(load_profile(name, root / "profiles")) for name in PROFILES]
+    trees = [asdict(load_profile(name, root / "profiles")) for name in PROFILES]
     schema = TypeAdapter(Params).json_schema()
     parts = [INTRODUCTION]
     for section, kind in typing.get_type_hints(Params).items():

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from worlds.tiny_world import render, scenes, tiny_explainer, tiny_params
 
 from bad_input.world import changed
 from blobex.config.params import Params
-from blobex.config.read import load_params, parse, to_dict
+from blobex.config.read import load_params, parse
 from blobex.core.errors import BlobexError
 from blobex.datasets.bdd import read_decisions, read_detection
 from blobex.datasets.images import load_image, to_array
@@ -65,7 +66,7 @@ def test_parameters(place: str, value: Any) -> None:
     except BlobexError as error:
         refused(error)
     else:
-        assert parse(Params, to_dict(params)) == params  # what is accepted is of the types that it should be
+        assert parse(Params, asdict(params)) == params  # what is accepted is of the types that it should be
 
 
 @FEW

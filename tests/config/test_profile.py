@@ -1,5 +1,7 @@
 """Profiles: values that differ from the default, and the parameter files made of them."""
 
+from dataclasses import asdict
+
 import pytest
 import yaml
 from worlds.profiles import FOLDER, params_text, profile_params
@@ -7,7 +9,7 @@ from worlds.profiles import FOLDER, params_text, profile_params
 from blobex.config import profile
 from blobex.config.explain import VARIANTS
 from blobex.config.params import Params
-from blobex.config.read import load_params, to_dict
+from blobex.config.read import load_params
 from blobex.core.errors import BlobexError
 
 NAMES = ("bdd100k", "short", "smoke", "synthetic")
@@ -25,14 +27,14 @@ def test_the_projects_parameters_are_the_default():
 @pytest.mark.parametrize("name", NAMES)
 def test_parameter_file_is_complete(name):
     tree = yaml.safe_load(params_text(name))
-    assert to_dict(profile_params(name)) == tree
+    assert asdict(profile_params(name)) == tree
     assert list(Params.__dataclass_fields__) == list(tree)
 
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_only_named_values_change(name):
     """A profile's file holds exactly the keys whose values differ from the default's."""
-    tree = to_dict(profile_params("synthetic"))
+    tree = asdict(profile_params("synthetic"))
     for key, value in profile.profile_values(name, FOLDER):
         *path, last = key.split(".")
         section = tree
@@ -40,7 +42,7 @@ def test_only_named_values_change(name):
             section = section[part]
         assert section[last] != value, f"{key} has the value of the default: remove it from profiles/{name}.yaml"
         section[last] = value
-    assert tree == to_dict(profile_params(name))
+    assert tree == asdict(profile_params(name))
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -1,6 +1,7 @@
 """Reading of parameter files: strictness and messages."""
 
 import copy
+from dataclasses import asdict
 from typing import Literal
 
 import pytest
@@ -8,7 +9,7 @@ import yaml
 from worlds.profiles import params_text
 
 from blobex.config.params import Params
-from blobex.config.read import flatten, load_params, parse, to_dict
+from blobex.config.read import flatten, load_params, parse
 from blobex.config.training import Jitter
 from blobex.core.errors import BlobexError
 
@@ -47,8 +48,8 @@ def leaves(tree, prefix=""):
 
 def test_round_trip(tree):
     params = parse(Params, tree)
-    assert parse(Params, to_dict(params)) == params
-    assert parse(Params, yaml.safe_load(yaml.safe_dump(to_dict(params)))) == params
+    assert parse(Params, asdict(params)) == params
+    assert parse(Params, yaml.safe_load(yaml.safe_dump(asdict(params)))) == params
 
 
 def test_flat_names_hold_every_leaf(tree):

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from worlds.tiny_networks import TINY, random_blobgan, randomise, tiny_network
 
 from blobex import __version__
 from blobex.cli import main as cli
-from blobex.config.read import load_params, to_dict
+from blobex.config.read import load_params
 from blobex.core.errors import BlobexError
 from blobex.explain.explainer import Explainer
 from blobex.explain.request import Request
@@ -37,7 +38,7 @@ TOLERANCE = 1e-4
 
 def write_params(folder, **setups):
     """The default parameters with other sizes of images, as {setup: (height, aspect ratio)}."""
-    tree = to_dict(load_params(PARAMS))
+    tree = asdict(load_params(PARAMS))
     for setup, (height, aspect_ratio) in setups.items():
         tree["setups"][setup] = {"height": height, "aspect_ratio": aspect_ratio}
     (folder / "params.yaml").write_text(yaml.safe_dump(tree))

@@ -1,15 +1,9 @@
-"""Scene records: lanes and validation."""
+"""Validation of scene records."""
 
 import pytest
 from worlds.plain_scene import car, plain_scene
 
 from blobex.core.errors import BlobexError
-
-
-def test_lanes_follow_from_the_lines():
-    assert (plain_scene().lanes, plain_scene().ego_lane) == (3, 1)
-    assert (plain_scene(line_left="double_yellow").lanes, plain_scene(line_left="double_yellow").ego_lane) == (2, 0)
-    assert (plain_scene(line_left="edge", line_right="edge").lanes, plain_scene(line_left="solid").ego_lane) == (1, 1)
 
 
 @pytest.mark.parametrize(

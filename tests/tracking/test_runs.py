@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 import yaml
 from worlds.profiles import FOLDER, profile_params
 
-from blobex.config.read import flatten, to_dict
+from blobex.config.read import flatten
 from blobex.core.errors import BlobexError
 from blobex.tracking import runs as tracking
 from blobex.tracking import store as mlflow_store
@@ -80,7 +81,7 @@ def test_finished_run_holds_everything(params, client, store, locked, elsewhere)
     names = {item.path for item in client.list_artifacts(tracker.run_id)}
     assert {"table.csv", "params.yaml", "images"} <= names
     text = Path(client.download_artifacts(tracker.run_id, "params.yaml", str(store.parent))).read_text()
-    assert yaml.safe_load(text) == to_dict(params)
+    assert yaml.safe_load(text) == asdict(params)
     rows = pd.read_json(client.download_artifacts(tracker.run_id, "rows.json", str(store.parent)), orient="split")
     assert rows.to_dict("list") == {"image": ["a", "b"], "score": [0.5, 1.0]}
     pictures = [item.path for item in client.list_artifacts(tracker.run_id, "images")]
@@ -109,7 +110,7 @@ with tracking.run(load_params("params.yaml"), "evaluate", "rect") as tracker:
 
 
 def test_killed_run_is_continued(params, client, elsewhere):
-    (elsewhere / "params.yaml").write_text(yaml.safe_dump(to_dict(params)))
+    (elsewhere / "params.yaml").write_text(yaml.safe_dump(asdict(params)))
     done = subprocess.run([sys.executable, "-c", KILLED_RUN], capture_output=True, text=True, check=False)
     killed = done.stdout.strip()
     assert client.get_run(killed).info.status == "RUNNING"
@@ -126,7 +127,7 @@ def test_killed_run_is_continued(params, client, elsewhere):
 
 @pytest.mark.slow
 def test_killed_run_with_other_parameters_is_closed(params, client, elsewhere):
-    (elsewhere / "params.yaml").write_text(yaml.safe_dump(to_dict(params)))
+    (elsewhere / "params.yaml").write_text(yaml.safe_dump(asdict(params)))
     done = subprocess.run([sys.executable, "-c", KILLED_RUN], capture_output=True, text=True, check=False)
     changed = dataclasses.replace(params, evaluate=dataclasses.replace(params.evaluate, batch_size=17))
     with tracking.run(changed, "evaluate", "rect") as tracker:

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from worlds.profiles import profile_params
 from worlds.tracking_server import answering, free_port, mlflow_server
 
 from blobex.cli.main import main
-from blobex.config.read import flatten, to_dict
+from blobex.config.read import flatten
 from blobex.core.errors import BlobexError
 from blobex.tracking import runs as tracking
 from blobex.tracking import store as mlflow_store
@@ -86,7 +87,7 @@ def check(client, run_id, params):
     images = [item.path for item in client.list_artifacts(run_id, "images") if item.path.endswith(".png")]
     assert len(images) == 1 and "samples" in images[0]
     text = Path(client.download_artifacts(run_id, "params.yaml")).read_text()
-    assert yaml.safe_load(text) == to_dict(params)
+    assert yaml.safe_load(text) == asdict(params)
     (dataset,) = run.inputs.dataset_inputs
     assert (dataset.dataset.name, dataset.dataset.digest) == ("scenes", "unversioned")
 
@@ -199,7 +200,7 @@ with tracking.run(load_params("params.yaml"), "evaluate", "rect") as tracker:
 
 
 def killed_run(folder, params):
-    (folder / "params.yaml").write_text(yaml.safe_dump(to_dict(params)))
+    (folder / "params.yaml").write_text(yaml.safe_dump(asdict(params)))
     done = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, check=False)
     return done.stdout.strip()
 
@@ -258,7 +259,7 @@ def test_nested_runs_are_copied_into_their_parents(params, server):
 
 
 def test_sync_says_that_there_is_no_server(params, elsewhere, monkeypatch, capsys):
-    (elsewhere / "params.yaml").write_text(yaml.safe_dump(to_dict(params)))
+    (elsewhere / "params.yaml").write_text(yaml.safe_dump(asdict(params)))
     monkeypatch.setattr(sys, "argv", ["blobex", "sync"])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -1,6 +1,7 @@
 """Random networks for 32x64 images, saved as by the stages, with a parameter file."""
 
 import dataclasses
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -8,7 +9,6 @@ import yaml
 from worlds.tiny_networks import random_blobgan, randomise
 from worlds.tiny_world import HEIGHT, WIDTH, tiny_params
 
-from blobex.config.read import to_dict
 from blobex.config.training import Network
 from blobex.networks import weights
 from blobex.networks.decision import DecisionModel
@@ -57,7 +57,7 @@ def save_models(
     for seed, kind in enumerate(("plain", "biased")):
         decision = randomise(DecisionModel(architecture, HEIGHT, WIDTH), seed, spread=0.02)
         weights.save(models / "decision/rect" / kind, "decision", decision.config, decision)
-    tree = to_dict(tiny_params(steps))
+    tree = asdict(tiny_params(steps))
     tree["run"] |= {"precision": precision, "tracking_uri": "none"}
     (folder / "params.yaml").write_text(yaml.safe_dump(tree))
     return folder

@@ -34,10 +34,9 @@ def abbreviated(value: object) -> str:
 
 
 def message(error: ValidationError, adapter: TypeAdapter[Any], name: str) -> str:
-    """Describe the first error of a validation in one sentence.
+    """Describe the first error of a validation of the value at the dotted key `name` in one sentence.
 
-    Unknown and missing keys come before wrong values, those of outer mappings before those of inner ones. `name` is the
-    dotted key of the validated value.
+    Unknown and missing keys come before wrong values, those of outer mappings before those of inner ones.
     """
     details = min(error.errors(include_url=False), key=_rank)
     kind, location = details["type"], details["loc"]

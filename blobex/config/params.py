@@ -57,8 +57,7 @@ class Params:
     def for_setup(self, name: str) -> Params:
         """Return a copy whose batches count images of a setup, `run.batches: pictures`.
 
-        If `run.batches` is pixels, the batch sizes are divided by the aspect ratio, so that a step takes the time and
-        memory of a step on square images.
+        Batch sizes in pixels are divided by the aspect ratio, so that a step takes the time and memory of a square one.
         """
         ratio = self.setup(name).aspect_ratio
         if self.run.batches == "pictures":

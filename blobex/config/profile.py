@@ -1,7 +1,4 @@
-"""Profiles: the default parameters, and named sets of values that differ from them.
-
-`python -m blobex.config.profile NAME` writes params.yaml.
-"""
+"""Profiles, which differ from the default in some values. `python -m blobex.config.profile NAME` writes params.yaml."""
 
 from __future__ import annotations
 
@@ -24,10 +21,7 @@ FOLDER = Path("profiles")
 
 
 def profile_text(name: str, folder: Path = FOLDER) -> str:
-    """Return the complete parameter file of a profile: the default with the profile's values and its first comment.
-
-    Raises BlobexError if there is no such profile, or one of its keys or values is invalid.
-    """
+    """Return a profile's parameter file: the default with its values and first comment; BlobexError if invalid."""
     if name not in profile_names(folder):
         raise BlobexError(f"there is no profile {name}: choose one of {' '.join(profile_names(folder))}")
     default, path = folder / f"{DEFAULT}.yaml", folder / f"{name}.yaml"
@@ -52,10 +46,7 @@ def profile_names(folder: Path = FOLDER) -> list[str]:
 
 
 def write_profile(name: str, path: Path = Path("params.yaml"), folder: Path = FOLDER) -> Path | None:
-    """Write the parameter file of a profile to `path`.
-
-    Returns the copy of the old file, which is saved if it is not an unchanged profile.
-    """
+    """Write a profile to `path`; return the copy of the old file, which is saved unless it is an unchanged profile."""
     text, copy = profile_text(name, folder), path.with_name(f"{path.name}.saved")
     is_edited = path.exists() and path.read_bytes() not in [
         profile_text(other, folder).encode() for other in profile_names(folder)

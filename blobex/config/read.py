@@ -20,10 +20,7 @@ T = TypeVar("T")
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:
-    """Load a parameter file.
-
-    Raises BlobexError if the file cannot be read, or a key is unknown, missing, repeated or out of range.
-    """
+    """Load a parameter file; BlobexError if unreadable, or a key is unknown, missing, repeated or out of range."""
     try:
         return parse(Params, read_yaml(Path(path)))
     except (OSError, UnicodeDecodeError) as error:
@@ -31,11 +28,9 @@ def load_params(path: str | Path = "params.yaml") -> Params:
 
 
 def read_yaml(path: Path) -> Any:
-    """Read a YAML file that contains no code, repeated keys or merged mappings.
+    """Read YAML without code, repeated keys and merged mappings.
 
-    Raises:
-        BlobexError: if the file is not valid YAML.
-        OSError, UnicodeDecodeError: if the file cannot be read.
+    Raises BlobexError if it is invalid, and OSError or UnicodeDecodeError if the file cannot be read.
     """
     return parse_yaml(path.read_text(encoding="utf-8"), path)
 

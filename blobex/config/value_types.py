@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, TypeVar
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, ConfigDict, Field, Strict
 
@@ -21,28 +22,13 @@ def is_file_name(text: str) -> bool:
     return re.fullmatch(r"\w[\w.+-]{0,49}", text) is not None
 
 
-def _check_text(text: str) -> str:
-    if re.search("[\0\ud800-\udfff]", text):
-        raise ValueError("it must be a text without null characters and lone surrogates")
-    return text
+def _require(holds: Callable[[Any], bool], rule: str) -> AfterValidator:
+    def check(value: Any) -> Any:
+        if not holds(value):
+            raise ValueError(rule)
+        return value
 
-
-def _check_file_name(text: str) -> str:
-    if not is_file_name(text):
-        raise ValueError(f"it must be a name of {FILE_NAME_RULE}")
-    return text
-
-
-def _check_not_empty(items: list[T]) -> list[T]:
-    if not items:
-        raise ValueError("list at least one")
-    return items
-
-
-def _check_distinct(items: list[T]) -> list[T]:
-    if any(item in items[:index] for index, item in enumerate(items)):
-        raise ValueError("list none twice")
-    return items
+    return AfterValidator(check)
 
 
 Shape = Literal["square", "rect"]
@@ -51,10 +37,19 @@ Variant = Literal["basic", "targeted", "diverse"]
 Int = Annotated[int, Strict()]
 Float = Annotated[float, Strict()]
 Bool = Annotated[bool, Strict()]
-Text = Annotated[str, Strict(), AfterValidator(_check_text)]
-FileName = Annotated[Text, AfterValidator(_check_file_name)]
-Distinct = Annotated[list[T], Strict(), AfterValidator(_check_distinct)]
-Names = Annotated[Distinct[T], AfterValidator(_check_not_empty)]
+Text = Annotated[
+    str,
+    Strict(),
+    _require(
+        lambda text: not re.search("[\0\ud800-\udfff]", text),
+        "it must be a text without null characters and lone surrogates",
+    ),
+]
+FileName = Annotated[Text, _require(is_file_name, f"it must be a name of {FILE_NAME_RULE}")]
+Distinct = Annotated[
+    list[T], Strict(), _require(lambda items: all(items.count(item) == 1 for item in items), "list none twice")
+]
+Names = Annotated[Distinct[T], _require(bool, "list at least one")]
 Seed = Annotated[Int, Field(ge=0, le=2**31 - 1)]
 Weight = Annotated[Float, Field(ge=0, le=1e4)]  # of a term of a loss
 Width = Annotated[Int, Field(ge=1, le=2048)]  # channels of a layer

@@ -21,8 +21,7 @@ Resize = Literal["bilinear", "bicubic"]
 class Decision:
     """A model to explain, for images of one setup.
 
-    `logits` and `features` take images (N,3,H,W) float32 in [-1,1], are differentiable, and return float32 on the
-    images' device.
+    `logits` and `features` are differentiable and map images (N,3,H,W) float32 in [-1,1] to float32 on the same device.
     """
 
     name: str

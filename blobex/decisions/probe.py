@@ -34,10 +34,10 @@ def decide(
 
 
 def check(decision: Decision, size: ImageSize, device: torch.device) -> Decision:
-    """Return the Decision if it can be explained; it is tried with two grey images.
+    """Return the Decision if it can be explained, after a trial with two grey images.
 
-    Raises BlobexError if the model fails, its outputs are not as many as their names, or have other shapes than they
-    should, are not finite, or have no gradient to the images, or if it changes its buffers with every image.
+    Raises BlobexError if the model fails, if outputs and names differ in number, if outputs have wrong shapes, are not
+    finite or have no gradient to the images, or if buffers change with every image.
     """
     return _check_names(decision, _probe(decision, size, device))
 

@@ -38,11 +38,7 @@ def input_size(module: nn.Module) -> tuple[int | None, int | None]:
 
 
 def batched(module: nn.Module, name: str) -> Callable[[Tensor], Any]:
-    """Return a function that calls an exported program with batches of the sizes for which it was exported.
-
-    Batches are split, and the last one is padded with copies of its last image, whose outputs are dropped. Other
-    modules are returned unchanged.
-    """
+    """Make an exported program split and pad batches to the sizes that it takes; return other modules unchanged."""
     shape = _program_shape(module)
     if not shape:
         return module

@@ -43,10 +43,7 @@ def counted_objects(reading: SceneReading) -> list[DetectedObject]:
 def object_recall(
     before: Sequence[SceneReading], after: Sequence[SceneReading], family: str | None = None
 ) -> list[float]:
-    """Return 1 for each counted object of `before`, or of one family, that `after` shows too, else 0.
-
-    The mean is a recall. In `after`, the readings of reconstructions, objects may be unsure or small.
-    """
+    """Return 1 for each counted object of `before`, or of one family, that `after` shows too, sure or not, else 0."""
     hits = []
     for old, new in zip(before, after, strict=True):
         objects = counted_objects(old)
@@ -56,10 +53,7 @@ def object_recall(
 
 
 def removals(readings: Sequence[SceneReading], scores: Tensor) -> list[Removal]:
-    """Choose a blob for each counted object of N images: the one that paints the most of its box.
-
-    `scores` (N,K+1,H,W) are the score maps of their layouts, background first.
-    """
+    """Choose the blob that paints most of each counted object's box, by score maps (N,K+1,H,W), background first."""
     chosen = []
     for image, reading in enumerate(readings):
         for number, item in enumerate(counted_objects(reading)):

@@ -178,14 +178,11 @@ MEANS = ("perceptual", "l2", "proximity", "reconstruction_perceptual", "reconstr
 
 
 def explanation_measures(rows: Sequence[Mapping[str, Any]], distance: str) -> dict[str, float]:
-    """Compute flip rates, the share of reconstructions that agree, and mean distances.
+    """Compute flip rates, agreement and mean distances from the rows of the table; BlobexError if there are none.
 
     Failed explanations count as not flipped, and are left out of the means. `flipped_by_change` counts the flips whose
     reconstruction passes the gate: others may be the reconstruction's effect. `flipped_full` is that of the
-    counterfactuals rendered without the photo.
-
-    `rows` are those of the table of explanations; BlobexError if there are none. `distance`, the name of the perceptual
-    distance, replaces `perceptual` in the names of measures.
+    counterfactuals rendered without the photo. `distance` replaces `perceptual` in the names of measures.
     """
     if not rows:
         raise BlobexError("the table of explanations is empty: run `dvc repro explain` again")

@@ -22,10 +22,9 @@ FeatureNetwork = Callable[[Tensor], Tensor]  # images (N,3,H,W) uint8 to feature
 
 
 def load_features(network: str, parser_folder: Path, device: torch.device, external: Path = EXTERNAL) -> FeatureNetwork:
-    """Load a feature network: "parser", "inception" (images resized on the device) or "inception_clean" (as clean-fid).
+    """Load "parser" from its folder, or "inception" or "inception_clean" (resized as clean-fid does) from `external`.
 
-    `parser_folder` holds the saved parser and `external` Inception's file. Raises BlobexError if the network is
-    unknown, missing or damaged; the message says which file belongs where.
+    Raises BlobexError if it is unknown, missing or damaged; the message says which file belongs where.
     """
     if network == "parser":
         parser = load_parser(parser_folder).to(device)

@@ -1,7 +1,6 @@
 """Frechet distance between two sets of images (Heusel et al., NeurIPS 2017), in float64.
 
-The distance is our own: the matrix roots of clean-fid and torchmetrics are inexact where a covariance is singular, as
-with fewer images than features.
+It is our own: the roots of clean-fid and torchmetrics are inexact if a covariance is singular, as with few images.
 """
 
 from __future__ import annotations

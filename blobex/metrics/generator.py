@@ -105,12 +105,10 @@ def load_generator(
 
 
 def measure_generator(model: BlobGAN, reference: Reference, sampling: Sampling) -> dict[str, Any]:
-    """Compute the distances of generated images to real ones.
+    """Compute the distances of generated images to real ones, by their names, with settings and numbers of images.
 
     Generated images are rounded to bytes, as they are when shown. With a folder there is a kernel distance, too; its
-    images are cropped and resized as for training, and files that cannot be read are skipped and counted.
-
-    Returns distances by their names (see `frechet_name`, `kernel_name`), settings and numbers of images. Raises
+    images are cropped and resized as for training, and files that cannot be read are skipped and counted. Raises
     BlobexError if there are too few images, or a feature is not finite.
     """
     real, device = reference.real, model.mean_w.device
@@ -140,7 +138,7 @@ def measure_generator(model: BlobGAN, reference: Reference, sampling: Sampling) 
 
 
 def check_place(path: Path) -> None:
-    """Raise a BlobexError if no file can be written at a path, so that hours of measuring are not lost."""
+    """Raise a BlobexError if no file can be written at a path: before hours of measuring."""
     if path.is_dir() or not next(folder for folder in path.absolute().parents if folder.exists()).is_dir():
         raise BlobexError(f"cannot write {path}: name a file in a folder")
 

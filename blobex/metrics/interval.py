@@ -1,7 +1,6 @@
 """Bootstrap intervals of means and shares.
 
-They do not apply to distances between sets, such as the FID: a resample holds copies, which raise such a distance by
-more than the width of the interval.
+They do not apply to distances between sets, such as the FID: the copies in a resample raise such a distance.
 """
 
 from __future__ import annotations

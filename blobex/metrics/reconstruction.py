@@ -15,10 +15,7 @@ from blobex.training.step_module import in_batches
 def reconstruction_measures(
     module: EncoderModule, decision: DecisionModel, images: Tensor, distance: str
 ) -> dict[str, float]:
-    """Return mean distances of uint8 images (N,3,H,W) to their reconstructions, and how decisions agree.
-
-    `distance` names the perceptual distance.
-    """
+    """Return mean distances of uint8 images (N,3,H,W) to their reconstructions, and how decisions agree."""
     module.encoder.eval()
     perceptual = module.losses.perceptual
 

@@ -106,10 +106,7 @@ def summary(explanations: Sequence[Sequence[ObjectChange]]) -> dict[str, float]:
 
 
 def matches(old: Sequence[DetectedObject], new: Sequence[DetectedObject], width: int) -> list[tuple[int, int]]:
-    """Return pairs of indices of the objects that two images share: of one family, close, and of similar size.
-
-    The pairs' costs (distance, size, overlap) have the smallest sum (Kuhn, 1955).
-    """
+    """Pair objects of one family, close and of similar size, at least cost (Kuhn, 1955); return pairs of indices."""
     if not old or not new:
         return []
     cost = np.array([[_cost(one, other, width) for other in new] for one in old])
@@ -143,10 +140,7 @@ def _signals(before: SceneReading, after: SceneReading) -> Iterator[ObjectChange
 
 
 def _objects(before: SceneReading, after: SceneReading) -> Iterator[ObjectChange]:
-    """Compare all objects but those of `_signals`.
-
-    Traffic signs are left out where there is a stop sign: a reading does not say which of several signs it is.
-    """
+    """Compare all but signals, and no traffic signs if one is a stop sign: a reading does not say which."""
     signals = {"traffic light", *(["traffic sign"] if before.stop_sign or after.stop_sign else [])}
     old, new = ([item for item in reading.objects if item.category not in signals] for reading in (before, after))
     pairs = matches(old, new, before.size[1])

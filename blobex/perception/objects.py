@@ -45,10 +45,7 @@ def read_scenes(output: ParserOutput, images: Tensor) -> list[SceneReading]:
 
 
 def read_scene(boxes: Detections, semantic: np.ndarray, drivable: np.ndarray, image: np.ndarray) -> SceneReading:
-    """Read one scene from an image (H,W,3) uint8 with its boxes and label maps, predicted or true.
-
-    `semantic` and `drivable` are maps (H,W) of labels.SEMANTIC and labels.DRIVABLE.
-    """
+    """Read one scene from an image (H,W,3) uint8 with its boxes and label maps (H,W), predicted or true."""
     ground = fit_ground(drivable)
     objects = _unique([_detected(boxes, row, semantic, image, ground) for row in range(len(boxes.scores))])
     objects += [_patch("fence", mask, image, ground) for mask in fence_patches(semantic)]

@@ -71,10 +71,7 @@ LANE_EDGE = 1.4 * LANE_WIDTH  # metres; less than 1.5 lanes, as a box shows the 
 
 
 def scene_of_reading(reading: SceneReading, image: np.ndarray) -> Scene:
-    """Return a scene with all that rules depend on: lines, light, stop sign, objects, verge, and day or night.
-
-    The time of day is that of the image (H,W,3) uint8; dusk counts as day, as for the rules.
-    """
+    """Return a scene with all that rules depend on; the image (H,W,3) uint8 tells day, or dusk, from night."""
     return Scene(
         seed=0,
         line_left=reading.line_left,
@@ -104,10 +101,7 @@ def is_night(image: np.ndarray) -> bool:
 
 
 def _thing(item: DetectedObject, reading: SceneReading) -> Thing | None:
-    """Convert an object in one of the three lanes; None for others, which no rule looks at.
-
-    Riders are left out: their feet are not on the ground, and their cycles are objects already.
-    """
+    """Convert an object in one of the three lanes, else None. Riders are left out: their cycles are objects already."""
     kind = "barrier" if item.family == "obstacle" else item.category
     if kind not in get_args(Kind) or abs(item.lateral) > LANE_EDGE:
         return None

@@ -100,17 +100,9 @@ def _boxes(canvas: Canvas, indices: np.ndarray, visible: list[int], light: Light
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         if not len(rows):
             continue
-        boxes.append(
-            Box(
-                category="pedestrian" if segment.category == "person" else segment.category,
-                x1=float(columns[0]),
-                y1=float(rows[0]),
-                x2=float(columns[-1] + 1),
-                y2=float(rows[-1] + 1),
-                instance=segment.instance,
-                occluded=visible[index] < 0.95 * canvas.painted[index],
-                truncated=canvas.truncated(index),
-                light=light if segment.instance == LIGHT_INSTANCE else "none",
-            )
-        )
+        category = "pedestrian" if segment.category == "person" else segment.category
+        x1, y1, x2, y2 = (float(edge) for edge in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
+        occluded, truncated = visible[index] < 0.95 * canvas.painted[index], canvas.truncated(index)
+        colour = light if segment.instance == LIGHT_INSTANCE else "none"
+        boxes.append(Box(category, x1, y1, x2, y2, segment.instance, occluded, truncated, colour))
     return tuple(boxes)

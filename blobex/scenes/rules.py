@@ -18,29 +18,17 @@ ACTIONS = ("forward", "stop", "left", "right")
 
 # Order of BDD-OIA's reason vectors according to the README of the data (f_follow_traffic, s_ob_car, no_l_solid_line).
 # The order of the paper's table (Xu et al., CVPR 2020) would make riders twenty times as common an obstacle as cars.
+# fmt: off
 REASONS = (
-    "forward: follow traffic",
-    "forward: road is clear",
-    "forward: traffic light is green",
-    "stop: obstacle car",
-    "stop: obstacle person",
-    "stop: obstacle rider",
-    "stop: obstacle others",
-    "stop: traffic light",
-    "stop: traffic sign",
-    "left: front car turning left",
-    "left: on the left-turn lane",
-    "left: traffic light allows",
-    "right: front car turning right",
-    "right: on the right-turn lane",
-    "right: traffic light allows",
-    "no left: obstacles on the left lane",
-    "no left: no lane on the left",
-    "no left: solid line on the left",
-    "no right: obstacles on the right lane",
-    "no right: no lane on the right",
-    "no right: solid line on the right",
+    "forward: follow traffic", "forward: road is clear", "forward: traffic light is green",
+    "stop: obstacle car", "stop: obstacle person", "stop: obstacle rider", "stop: obstacle others",
+    "stop: traffic light", "stop: traffic sign",
+    "left: front car turning left", "left: on the left-turn lane", "left: traffic light allows",
+    "right: front car turning right", "right: on the right-turn lane", "right: traffic light allows",
+    "no left: obstacles on the left lane", "no left: no lane on the left", "no left: solid line on the left",
+    "no right: obstacles on the right lane", "no right: no lane on the right", "no right: solid line on the right",
 )
+# fmt: on
 
 NEAR = 16.0  # metres; a thing up to this distance blocks its lane
 

@@ -115,17 +115,9 @@ def _buildings(rng: np.random.Generator, side: Literal[-1, 1]) -> tuple[Building
     near = rng.uniform(5, 18)
     while near < 60 and len(buildings) < 3:
         far = near + rng.uniform(8, 20)
-        buildings.append(
-            Building(
-                side=side,
-                near=float(near),
-                far=float(far),
-                height=_uniform(rng, 5, 16),
-                setback=_uniform(rng, 5, 8),
-                colour=_vary(rng, WALLS),
-                phase=int(rng.integers(0, 1000)),
-            )
-        )
+        height, setback, colour = _uniform(rng, 5, 16), _uniform(rng, 5, 8), _vary(rng, WALLS)
+        phase = int(rng.integers(0, 1000))
+        buildings.append(Building(side, float(near), float(far), height, setback, colour, phase))
         near = far + rng.uniform(0, 10)
     return tuple(buildings)
 

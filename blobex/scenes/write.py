@@ -1,7 +1,7 @@
 """Files of scenes in the formats of BDD100K and BDD-OIA, which the readers of the real data read, too.
 
-BDD100K (documentation, "Label Format" and "Data Download"): Scalabel frames in `det_20`, masks of category numbers,
-RGBA bitmasks. BDD-OIA (Xu et al., CVPR 2020): last frames, one file of actions and one of reasons per split.
+BDD100K: Scalabel frames in `det_20`, masks of category numbers, RGBA bitmasks. BDD-OIA (Xu et al., CVPR 2020): last
+frames, one file of actions and one of reasons per split.
 """
 
 from __future__ import annotations
@@ -59,10 +59,7 @@ class DatasetCounts:
 
 
 def seed_ranges(counts: DatasetCounts, seed: int) -> dict[str, range]:
-    """Return the scene seeds of each split, which no other split and no other data set contains.
-
-    Raises BlobexError if a split is empty or too large.
-    """
+    """Return the seeds of each split, which no other data set contains; BlobexError if one is empty or too large."""
     ranges = {}
     for position, (name, count) in enumerate(asdict(counts).items()):
         if not 1 <= count <= SPLIT_STRIDE:
@@ -86,10 +83,7 @@ def scene_of(path: str | Path) -> Scene:
 
 
 def write_images(folder: Path, count: int, height: int, seed: int) -> list[Path]:
-    """Write images of `count` scenes that no data set contains, without labels, and return their paths.
-
-    Raises BlobexError if there are too many for a seed, or the folder cannot be written.
-    """
+    """Write images of `count` scenes of no data set, without labels, and return their paths; BlobexError on failure."""
     if not 1 <= count <= SPLIT_STRIDE or seed < 0:
         raise BlobexError(f"{count} scenes of seed {seed}: give 1 to {SPLIT_STRIDE} scenes and a seed from 0")
     start = seed * DATASET_STRIDE + SEPARATE * SPLIT_STRIDE
@@ -101,10 +95,7 @@ def write_images(folder: Path, count: int, height: int, seed: int) -> list[Path]
 
 
 def write_dataset(root: Path, counts: DatasetCounts, height: int, seed: int, progress: Progress | None = None) -> None:
-    """Write all splits under `root`, which must not exist or be empty; an interrupted run leaves no `root`.
-
-    Raises BlobexError if `root` contains files, or a split is empty or too large.
-    """
+    """Write all splits under `root` or nothing; BlobexError if it holds files, or a split is empty or too large."""
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise BlobexError(f"{root} exists already: remove it or choose another folder")
     ranges = seed_ranges(counts, seed)

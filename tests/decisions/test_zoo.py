@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from worlds.decision_models import CPU, IMAGENET, assert_same, by_hand, noise, opened, refused
 
 from blobex.decisions.decision import output_index
-from blobex.decisions.zoo import zoo_source
+from blobex.decisions.files import zoo_source
 
 NUMBERS = IMAGENET.mean, IMAGENET.std
 

@@ -82,39 +82,22 @@ def request(question: WireQuestion, kind: str) -> Request:
             only = " ".join(",".join(f"{number:.6f}" for number in point) for point in points)
     if question.thing is not None and not re.fullmatch("[A-Za-z ]*[A-Za-z][A-Za-z ]*", question.thing):
         raise BlobexError("an object is named by letters, such as car ahead")  # so that no file of the server is read
-    return Request(
-        attributes=None if question.attribute is None else [question.attribute],
-        region=box,
-        replaced=question.replaced,
-        variant=question.variant,
-        keys=question.keys,
-        blobs=question.blobs,
-        only=only,
-        background=question.background,
-        few=question.few,
-        count=question.count,
-        compose=question.compose,
-        steps=question.steps,
-        lambda_prox=question.lambda_prox,
-        learning_rate=question.learning_rate,
-    )
+    options = {name: value for name, value in vars(question).items() if name not in ("attribute", "region", "thing")}
+    attributes = None if question.attribute is None else [question.attribute]
+    return Request(attributes=attributes, region=box, only=only, **options)
 
 
 def explained(records: Sequence[Explanation], archive: bytes, names: Sequence[str]) -> dict[str, Any]:
-    """Convert explanations and the zip file of their results to JSON."""
-    return {
-        "explanations": [explanation(record, names) for record in records],
-        "zip": base64.b64encode(archive).decode("ascii"),
-    }
+    """Convert explanations and the zip file of their results to JSON; `names` are those of the blobs."""
+    explanations = [_explanation(record, names) for record in records]
+    return {"explanations": explanations, "zip": base64.b64encode(archive).decode("ascii")}
 
 
-def explanation(record: Explanation, names: Sequence[str]) -> dict[str, Any]:
-    """Convert an explanation to JSON; `names` are those of the blobs."""
+def _explanation(record: Explanation, names: Sequence[str]) -> dict[str, Any]:
     changes = []
     for change in record.blobs:
         name = "background" if change.blob is None else names[change.blob]
-        words = f"{name}{change.words.removeprefix(change.name)}"
-        changes.append({"blob": change.blob, "name": name, "words": words})
+        changes.append({"blob": change.blob, "name": name, "words": f"{name}{change.words.removeprefix(change.name)}"})
     return {
         "attribute": record.attribute,
         "number": record.number,

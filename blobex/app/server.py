@@ -24,8 +24,8 @@ from blobex.app import answers
 from blobex.app.guard import Guard
 from blobex.app.jobs import UNEXPECTED, Event, Progress, events
 from blobex.app.studio import Scene, Studio
-from blobex.app.wire import WireQuestion, WireSample, WireScene, read, read_json, short_name, shortened
-from blobex.config.read import load_params
+from blobex.app.wire import WireQuestion, WireSample, WireScene, read_json, short_name, shortened
+from blobex.config.read import load_params, parse
 from blobex.core.errors import BlobexError
 from blobex.networks.weights import CONFIG
 
@@ -109,21 +109,17 @@ class _Api:
         self.studio, self.long, self.short = studio, threading.Lock(), threading.Lock()
 
     async def model(self, request: Request) -> Response:
-        return await self._answer(answers.model, self.studio, request.query_params.get("decision"))
+        return await self._answer(lambda: answers.model(self.studio, request.query_params.get("decision")))
 
     async def sample(self, request: Request) -> Response:
-        wire = read(WireSample, await _json(request), "sample")
-        return await self._answer(self._sample, wire)
-
-    def _sample(self, wire: WireSample) -> Event:
-        return self._drawn(self.studio.sample(wire.seed, wire.truncation), wire.decision)
+        wire = parse(WireSample, await _json(request), "sample")
+        return await self._answer(lambda: self._drawn(self.studio.sample(wire.seed, wire.truncation), wire.decision))
 
     async def draw(self, request: Request) -> Response:
-        wire = read(WireScene, await _json(request), "scene")
-        return await self._answer(self._draw, wire)
-
-    def _draw(self, wire: WireScene) -> Event:
-        return answers.drawing(self.studio.draw(answers.to_scene(wire, self.studio), wire.decision))
+        wire = parse(WireScene, await _json(request), "scene")
+        return await self._answer(
+            lambda: answers.drawing(self.studio.draw(answers.to_scene(wire, self.studio), wire.decision))
+        )
 
     async def photo(self, request: Request) -> Response:
         name, decision = (request.query_params.get(key) for key in ("name", "decision"))
@@ -142,7 +138,7 @@ class _Api:
         tree = await _json(request)
         if not isinstance(tree, dict) or set(tree) != {"scene", "question"}:
             raise BlobexError("a question needs scene and question: send both")
-        wire, question = read(WireScene, tree["scene"], "scene"), read(WireQuestion, tree["question"], "question")
+        wire, question = parse(WireScene, tree["scene"], "scene"), parse(WireQuestion, tree["question"], "question")
         scene = await run_in_threadpool(answers.to_scene, wire, self.studio)
         explainer = await run_in_threadpool(self.studio.explainer, wire.decision)
         wanted = answers.request(question, explainer.decision.kind)
@@ -158,10 +154,10 @@ class _Api:
         drawing = answers.drawing(self.studio.draw(scene, decision))
         return {"scene": answers.wire_scene(scene), "drawing": drawing}
 
-    async def _answer(self, function: Callable[..., Event], *arguments: Any) -> Response:
+    async def _answer(self, function: Callable[[], Event]) -> Response:
         def work() -> Event:
             with self.short:
-                return function(*arguments)
+                return function()
 
         return JSONResponse(await run_in_threadpool(work))
 
@@ -205,7 +201,8 @@ def _file(name: str) -> Callable[[Request], Response]:
 
 
 async def _invalid(_: Request, error: Exception) -> Response:
-    return JSONResponse({"error": shortened(str(error))}, 422)
+    text = str(error).removesuffix(" (profiles/synthetic.yaml shows its place)")  # a hint for parameter files
+    return JSONResponse({"error": shortened(text)}, 422)
 
 
 async def _refused(_: Request, error: Exception) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import tempfile
 import threading
@@ -18,7 +19,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blobex.app.watching import watched
 from blobex.app.wire import short_name
 from blobex.config.params import Params
 from blobex.core.device import ALONE
@@ -39,6 +39,7 @@ from blobex.layout.splat import half_axes
 from blobex.layout.vector import VectorForm
 from blobex.networks.blobgan import BlobGAN, load_blobgan
 from blobex.networks.weights import CONFIG
+from blobex.optim.networks import Networks
 
 MAX_PIXELS = 20_000_000  # of an uploaded image
 MAP_ROWS = 64  # most rows of the map of dominant blobs
@@ -226,6 +227,20 @@ class Studio:
             share = ImageShare.of([scene.name], query.cpu(), ALONE)
             records = watching.explain_inverted(share, lambda _: inversion, plan, Output(out, gif=True))
             return records, zipped(out)
+
+
+def watched(explainer: Explainer, watch: Callable[[BlobLayout, Tensor], None]) -> Explainer:
+    """Return an explainer that calls `watch` with each layout and rendering of its searches; an error ends them."""
+
+    def with_watch(networks: Networks) -> Networks:
+        def render(layout: BlobLayout) -> Tensor:
+            image = networks.render(layout)
+            watch(layout.detach(), image.detach())
+            return image
+
+        return dataclasses.replace(networks, render=render)
+
+    return dataclasses.replace(explainer, quick=with_watch(explainer.quick), exact=with_watch(explainer.exact))
 
 
 def _equal(one: BlobLayout, other: BlobLayout) -> bool:

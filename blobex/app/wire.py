@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import dataclasses
 import io
 import json
 import math
 from pathlib import PurePath
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn
 
 import numpy as np
 import torch
@@ -21,7 +20,6 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from blobex.config.read import parse
 from blobex.config.value_types import SECTION, Bool, Float, Int, Names, Text, Variant
 from blobex.core.errors import BlobexError
 from blobex.layout.blobs import BlobLayout
@@ -29,8 +27,6 @@ from blobex.layout.blobs import BlobLayout
 FLOATS = np.dtype("<f4")  # of an appearance
 MAX_NAME, MAX_MESSAGE = 100, 300  # letters
 MAX_APPEARANCE = 1e4
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -86,21 +82,6 @@ class WireQuestion:
     steps: Annotated[Int, Field(ge=1, le=2000)] | None = None
     lambda_prox: Annotated[Float, Field(ge=0, le=1000)] | None = None
     learning_rate: Annotated[Float, Field(ge=1e-6, le=10)] | None = None
-
-
-def read(kind: type[T], tree: object, name: str) -> T:
-    """Convert JSON to a record with defaults; BlobexError names a missing, unknown or invalid value."""
-    if isinstance(tree, dict):
-        fields = [item for item in dataclasses.fields(kind) if item.init]  # type: ignore[arg-type]
-        defaults = {item.name: item.default for item in fields if item.default is not dataclasses.MISSING}
-        missing = [item.name for item in fields if item.name not in defaults and item.name not in tree]
-        if missing:
-            raise BlobexError(f"{name}.{missing[0]} is missing: send it")
-        tree = defaults | tree
-    try:
-        return parse(kind, tree, name)
-    except BlobexError as error:
-        raise BlobexError(shortened(str(error).split(": add it")[0])) from error
 
 
 def read_json(body: bytes) -> Any:

@@ -26,9 +26,9 @@ from blobex.app.answers import request
 from blobex.app.guard import refusal
 from blobex.app.jobs import Progress, events
 from blobex.app.studio import Studio, outlines
-from blobex.app.wire import WireLayout, WireQuestion, from_layout, read, short_name, to_layout
+from blobex.app.wire import WireLayout, WireQuestion, from_layout, short_name, to_layout
 from blobex.cli import main as cli
-from blobex.config.read import load_params
+from blobex.config.read import load_params, parse
 from blobex.core.errors import BlobexError
 from blobex.counterfactual.compose import coverage
 from blobex.datasets.images import to_array, to_float, to_tensor
@@ -86,7 +86,7 @@ def seen(text: str) -> np.ndarray:
 
 
 def blobs_of(layout: Json) -> BlobLayout:
-    wire = read(WireLayout, layout, "layout")
+    wire = parse(WireLayout, layout, "layout")
     return to_layout(wire, NETWORK.blobs, NETWORK.feature_dim, NETWORK.style_dim)
 
 
@@ -287,7 +287,7 @@ def test_invalid_json_is_refused(client: TestClient, monkeypatch: pytest.MonkeyP
         check_refused(client.post("/api/sample", content=body, headers=typed), 422, "not valid JSON")
     check_refused(client.post("/api/sample", content=b'{"seed": 1e999}', headers=typed), 422, "sample.seed is inf")
     check_refused(client.post("/api/sample", json=[1]), 422, "it must be a mapping")
-    check_refused(client.post("/api/sample", json={}), 422, "sample.seed is missing")
+    check_refused(client.post("/api/sample", json={}), 422, "missing key sample.seed: add it")
     check_refused(client.post("/api/sample", content=b"{}"), 415, "application/json")
     check_refused(client.post("/api/explain", json={}), 422, "send both")
     check_refused(client.get("/api/sample"), 405, "does not support")

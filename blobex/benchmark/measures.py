@@ -24,6 +24,13 @@ from blobex.explain.request import Request
 from blobex.inversion.inversion import Inversion
 from blobex.metrics.feature_networks import load_features
 
+COMPARED = (
+    *("seconds_per_picture", "invert_seconds_per_picture", "explain_seconds_per_picture"),
+    *("invert_renderings_per_picture", "explain_renderings_per_picture", "peak_gigabytes"),
+    *("reconstruction_perceptual", "reconstruction_l2", "reconstruction_agrees"),
+    *("flip_rate", "flipped_by_change", "perceptual", "l2", "proximity"),
+)
+
 
 @dataclass(frozen=True)
 class SearchCost:
@@ -149,14 +156,6 @@ def other_rates(params: Params, setup: str, models: Path, device: torch.device) 
         "features_per_second": feature_rate(features, size.height, size.width, params.fid_stats.batch_size, device),
         "scenes_per_second": scene_rate(size.height),
     }
-
-
-COMPARED = (
-    *("seconds_per_picture", "invert_seconds_per_picture", "explain_seconds_per_picture"),
-    *("invert_renderings_per_picture", "explain_renderings_per_picture", "peak_gigabytes"),
-    *("reconstruction_perceptual", "reconstruction_l2", "reconstruction_agrees"),
-    *("flip_rate", "flipped_by_change", "perceptual", "l2", "proximity"),
-)
 
 
 def comparison(measures: dict[str, float], images: int) -> str:

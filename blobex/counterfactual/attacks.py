@@ -19,11 +19,9 @@ from blobex.optim.networks import Decide, Networks
 def pixel_attack(problems: Problems, decide: Decide, options: PixelAttack, batch_size: int) -> tuple[Tensor, Tensor]:
     """Attack pixels by projected gradient descent within a maximum norm (PGD, Madry et al., ICLR 2018).
 
-    The attack of each of P problems starts at the query, which is made of uint8, and stops when the decision flips.
-    Steps are whole grey levels, so that the images evaluated are those that a file can hold.
-
-    Returns:
-        Attacked images (P,3,H,W) in [-1,1], and bool (P,): true where the target is reached.
+    The attack of each of P problems starts at the query and stops when the decision flips. Steps are whole grey levels,
+    so that the images evaluated are those that a file can hold. Returns the images (P,3,H,W) in [-1,1], and bool (P,):
+    true where the target is reached.
     """
     levels = to_uint8(problems.queries)
 
@@ -37,7 +35,6 @@ def pixel_attack(problems: Problems, decide: Decide, options: PixelAttack, batch
 
 
 def _descend(query: Tensor, target: Target, decide: Decide, options: PixelAttack) -> State:
-    """Attack queries (R,3,H,W) uint8."""
     start = query.float()
     low, high = (start - options.bound).clamp(min=0), (start + options.bound).clamp(max=255)
     levels = start
@@ -62,10 +59,8 @@ def random_edits(
     """Add normal noise to the layouts of P problems, stronger with every try, until the decision flips.
 
     The noise of a key is in inverse proportion to its published price, so that one unit of strength costs the same in
-    each key. It depends only on the seed, the image and the target's column.
-
-    Returns:
-        Edited images (P,3,H,W) in [-1,1], and bool (P,): true where the target is reached.
+    each key. It depends only on the seed, the image and the target's column. Returns the images (P,3,H,W) in [-1,1],
+    and bool (P,): true where the target is reached.
     """
     form, device = problems.form, problems.queries.device
     rows = float32_batch_size(batch_size, device)

@@ -53,11 +53,9 @@ class Composer:
         return cls(networks, form, QueryRenderings(queries, **in_batches(render, batch_size, form.flatten(layout))))
 
     def compose(self, vector: Tensor, image_index: Tensor, blobs: Tensor) -> Tensor:
-        """Compute the images (R,3,H,W) of layout vectors (R,D).
+        """Compute the images (R,3,H,W) of layout vectors (R,D) of the queries `image_index` (R,).
 
-        Args:
-            image_index: The query (R,) of each row.
-            blobs: (R,K+1) bool: the background and the blobs that may differ from the query's layout.
+        Only the background and the blobs in `blobs`, bool (R,K+1), may differ from the query's layout.
         """
         layout = self.form.unflatten(vector)
         rendered = self.networks.render(layout)
@@ -86,11 +84,8 @@ def coverage(before: Tensor, after: Tensor, blobs: Tensor) -> Tensor:
 def lost_content(before: Tensor, after: Tensor, appearance_before: Tensor, appearance_after: Tensor) -> Tensor:
     """Compute how much of each pixel, (N,1,H,W) in [0,1], no longer shows what it did.
 
-    A blob whose appearance l becomes l' keeps 1 - |l' - l| / |l| of its content, at least none.
-
-    Args:
-        before, after: Score maps (N,K+1,H,W).
-        appearance_before, appearance_after: (N,K+1,L).
+    A blob whose appearance l becomes l' keeps 1 - |l' - l| / |l| of its content, at least none. Score maps are
+    (N,K+1,H,W), appearances (N,K+1,L).
 
     >>> before = torch.tensor([0.6, 0.4])[None, :, None, None]
     >>> after = torch.tensor([1.0, 0.0])[None, :, None, None]  # the blob disappears, the background stays

@@ -12,6 +12,9 @@ from blobex.counterfactual.gradient_search import BlobAssignment, GradientSearch
 from blobex.counterfactual.problems import Problems, SearchContext
 from blobex.optim.batching import State, in_batches, where_rows
 
+APPEARANCE_KEYS = ("features", "spatial_style")
+FEWER_STEPS = 3  # a search with one blob fewer has the steps of a whole search divided by this
+
 
 @dataclass(frozen=True)
 class Shrinker:
@@ -25,10 +28,7 @@ class Shrinker:
 
         To first order, the gain of a change is its gradient; entries with the least gain per unit of price are reset
         first, after those that work against the flip. Bisection finds how many can be. A vector that does not flip
-        stays as it is.
-
-        Args:
-            gradient: Of the target's loss at `vectors`, (P,D).
+        stays as it is. `gradient` (P,D) is that of the target's loss at `vectors`.
         """
         start, price = self.problems.start, self.problems.price
         helps = (gradient * (vectors - start) < 0) & (price > 0)
@@ -65,10 +65,7 @@ class Shrinker:
         return vectors
 
     def gain_per_blob(self, vectors: Tensor, gradient: Tensor) -> Tensor:
-        """Compute the first-order gain (P,K+1) of the change of the background and of each blob.
-
-        The gain of the background is -inf: it is no object, and it is everywhere.
-        """
+        """Compute the first-order gain (P,K+1) of the change of each blob; -inf for the background."""
         gain = self.problems.form.by_blob(-gradient * (vectors - self.problems.start))
         gain[:, 0] = -torch.inf
         return gain
@@ -87,10 +84,6 @@ class Shrinker:
         numbers = torch.arange(len(vectors), device=vectors.device)
         margin = in_batches(margins, self.context.batch_size, vectors, numbers)["margin"]
         return margin > self.context.params.margin
-
-
-APPEARANCE_KEYS = ("features", "spatial_style")
-FEWER_STEPS = 3  # a search with one blob fewer has the steps of a whole search divided by this
 
 
 @dataclass(frozen=True)
@@ -133,10 +126,7 @@ def _retry_appearance(search: GradientSearch, missed: Tensor, state: State) -> S
 def _separate_blobs(
     problems: Problems, flips: Flips, variables: Tensor, assignment: BlobAssignment, context: SearchContext
 ) -> Flips:
-    """Give each blob to the counterfactual with its largest share, and search on from there.
-
-    Where that does not flip, the shared layout stays.
-    """
+    """Give each blob to the counterfactual with its largest share, and search on; what does not flip stays shared."""
     repeated, owned = problems.repeated(assignment.count), assignment.owned(variables)
     initial = torch.where(owned, assignment.proposals(variables), repeated.start)
     separate = dataclasses.replace(repeated, mask=repeated.mask & owned)

@@ -18,15 +18,16 @@ SPREAD = 0.05  # initial values of the assignment lie within 1 +- SPREAD
 TEMPERATURE = 0.1  # of the softmax over counterfactuals
 ENTROPY_WEIGHT = 0.4  # weight of the assignment's entropy in the loss
 SETTLED = 0.9  # share from which a blob counts as assigned to one counterfactual
+BETAS = (0.8, 0.9)  # of Adam: a search ends after a few steps
+PROGRESS = 0.99  # a flip at less than this share of the best cost so far is progress
 
 
 @dataclass(frozen=True)
 class BlobAssignment:
-    """Variables of a problem with `count` counterfactuals, and the layouts that they stand for.
+    """Variables of a problem with `count` counterfactuals: `count` proposals v (D,) and an assignment B (count,K+1).
 
-    The variables are `count` proposals v (D numbers each) and an assignment B (count,K+1), whose column 0 is the
-    background's. With A = softmax(B / temperature) over the counterfactuals, the layout of counterfactual j is
-    v0 + A_j (v_j - v0), v0 being the start. With a count of one there is no assignment, and the layout is v.
+    Column 0 of B is the background's. With A = softmax(B / temperature) over the counterfactuals, the layout of
+    counterfactual j is v0 + A_j (v_j - v0), v0 being the start. With a count of one it is v, without an assignment.
     """
 
     count: int
@@ -96,10 +97,6 @@ class BlobAssignment:
 
     def _owner_count(self) -> int:
         return int(self.form.owners().max()) + 1
-
-
-BETAS = (0.8, 0.9)  # of Adam: a search ends after a few steps
-PROGRESS = 0.99  # a flip at less than this share of the best cost so far is progress
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ def change(layout: BlobLayout, start: BlobLayout) -> dict[str, Tensor]:
     As published, the mean is over all numbers of the key, changeable or not, so that the published weights keep their
     meaning for any number of blobs and channels. Entry 0 of `sizes` is never read and does not count.
 
-    >>> import torch
     >>> start = BlobLayout(*(torch.zeros(1, 2) for _ in KEYS))
     >>> changes = change(start.replace({"xs": torch.ones(1, 2)}), start)
     >>> {key: float(value) for key, value in changes.items() if value}
@@ -41,9 +40,6 @@ def price_vector(form: VectorForm, lambda_key: Mapping[Any, float]) -> Tensor:
     """Return the price (D,) per unit of absolute change of each number of a layout vector.
 
     The sum of price times absolute change over a vector is the sum of lambda_key times `change` over the keys.
-
-    Raises:
-        BlobexError: A key has no weight.
     """
     missing = [key for key in KEYS if key not in lambda_key]
     if missing:
@@ -77,10 +73,7 @@ class Problems:
 
         Args:
             masks: Entries that may change, from `build_masks`: for all images, or one row per image.
-            lambda_key: Price of the mean absolute change of each key.
-
-        Raises:
-            BlobexError: The masks have another number of rows, or a key has no price.
+            lambda_key: Price of the mean absolute change of each key; BlobexError if one is missing.
         """
         form = VectorForm.of(layout)
         price = price_vector(form, lambda_key)

@@ -18,14 +18,7 @@ BATCH_SIZE = 8
 STEPS = 200
 LEARNING_RATE, SIZE_LEARNING_RATE = 0.01, 0.08
 LAMBDA_PROX = 0.1
-LAMBDA_KEY: dict[Key, float] = {
-    "xs": 6.0,
-    "ys": 6.0,
-    "covs": 1.0,
-    "sizes": 1.0,
-    "features": 20.0,
-    "spatial_style": 20.0,
-}
+LAMBDA_KEY: dict[Key, float] = {"xs": 6, "ys": 6, "covs": 1, "sizes": 1, "features": 20, "spatial_style": 20}
 
 
 def search_published(problems: Problems, networks: Networks) -> Counterfactuals:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, fields
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -32,17 +32,23 @@ class Target(Protocol):
 
 
 @dataclass(frozen=True)
-class AttributeTarget:
-    """One of several independent binary attributes is inverted; the others are free."""
+class _Rows:
+    """Base of targets: one row per problem in each field."""
 
-    column: Tensor  # P
-    wanted: Tensor  # P, bool
+    column: Tensor  # P: number of the output that should change
 
     def __len__(self) -> int:
         return len(self.column)
 
-    def __getitem__(self, index: Tensor) -> AttributeTarget:
-        return AttributeTarget(self.column[index], self.wanted[index])
+    def __getitem__(self, index: Tensor) -> Self:
+        return type(self)(*(getattr(self, field.name)[index] for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class AttributeTarget(_Rows):
+    """One of several independent binary attributes is inverted; the others are free."""
+
+    wanted: Tensor  # P, bool
 
     def loss(self, outputs: Tensor) -> Tensor:
         """Compute the binary cross-entropy of logits (P,A).
@@ -62,16 +68,8 @@ class AttributeTarget:
 
 
 @dataclass(frozen=True)
-class ClassTarget:
+class ClassTarget(_Rows):
     """One class becomes the most likely."""
-
-    column: Tensor  # P
-
-    def __len__(self) -> int:
-        return len(self.column)
-
-    def __getitem__(self, index: Tensor) -> ClassTarget:
-        return ClassTarget(self.column[index])
 
     def loss(self, outputs: Tensor) -> Tensor:
         """Compute the cross-entropy of logits (P,A)."""
@@ -88,18 +86,11 @@ class ClassTarget:
 
 
 @dataclass(frozen=True)
-class RegionTarget:
+class RegionTarget(_Rows):
     """Most of a region of the label map becomes another class; the rest of the map should stay."""
 
-    column: Tensor  # P: the class that the region should become
     labels: Tensor  # P,H,W long: the label map to reach
     region: Tensor  # P,H,W bool: where it differs from the query's label map; never empty
-
-    def __len__(self) -> int:
-        return len(self.column)
-
-    def __getitem__(self, index: Tensor) -> RegionTarget:
-        return RegionTarget(self.column[index], self.labels[index], self.region[index])
 
     def loss(self, outputs: Tensor) -> Tensor:
         """Compute the cross-entropy of logits (P,C,H,W): half the mean over the region, half that over the rest."""

@@ -50,28 +50,17 @@ class Counterfactuals:
     def replaced(self, index: Tensor, others: Counterfactuals, where: Tensor) -> Counterfactuals:
         """Return a copy in which `others` replace the rows `index` (n,) where `where`, bool (n,), is true."""
         chosen = where.nonzero()[:, 0]
-        rows = index[chosen]
-
-        def put(old: Tensor, new: Tensor) -> Tensor:
-            return old.index_copy(0, rows, new[chosen])
-
         fields: dict[str, Any] = {
-            field.name: put(getattr(self, field.name), getattr(others, field.name))
+            field.name: getattr(self, field.name).index_copy(0, index[chosen], getattr(others, field.name)[chosen])
             for field in dataclasses.fields(self)
-            if field.name not in ("target", "layout")
+            if field.name != "target"
         }
-        layout = BlobLayout(**{key: put(old, getattr(others.layout, key)) for key, old in self.layout.items()})
-        return dataclasses.replace(self, layout=layout, **fields)
+        return dataclasses.replace(self, **fields)
 
 
 @torch.no_grad()
 def verify(vectors: Tensor, problems: Problems, step: Tensor, composer: Composer, batch_size: int) -> Counterfactuals:
-    """Evaluate layout vectors (P,D) as counterfactuals, each independently.
-
-    Args:
-        step: Iterations (P,) after which each vector was found.
-        composer: With the exact networks.
-    """
+    """Evaluate layout vectors (P,D), found after `step` (P,) iterations, as counterfactuals, each independently."""
     form, networks, target, image_index = problems.form, composer.networks, problems.target, problems.image_index
     batch_size = float32_batch_size(batch_size, vectors.device)
 

@@ -20,6 +20,11 @@ from blobex.optim.batching import State, in_batches
 
 GROUND = ("road", "verge", "side_lane", "lane")  # groups that form one object: lanes make no sense without a road
 SCENERY = (*GROUND, "building", "vegetation")  # groups whose colours change with daylight and weather
+APPEARANCE = {"features": 1.0, "spatial_style": 1.0}
+CONFIDENT = 0.9  # of the highest margin among the candidates: least margin of an accepted change
+AS_CONFIDENT = 0.5  # of the query's own margin: least margin of an accepted change
+LEAST_MARGIN = 1e-3
+SIMILAR_LIGHT = 24  # examples among which a blob's new appearance is looked up
 
 
 @dataclass(frozen=True)
@@ -37,10 +42,7 @@ class ObjectExamples:
 
 
 def objects_of(slots: Mapping[str, int]) -> Tensor:
-    """Return the objects (U,K+1) bool: the background, the ground, and every other blob alone.
-
-    Args:
-        slots: Number of blobs of each group, in the order of the blobs.
+    """Return the objects (U,K+1) bool of blobs in groups: the background, the ground, and every other blob alone.
 
     >>> objects_of({"road": 1, "lane": 1, "vehicle": 1}).int().tolist()
     [[1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]]
@@ -64,13 +66,6 @@ def surfaces_of(slots: Mapping[str, int]) -> Tensor:
     return torch.tensor([[group in surface for group in groups] for surface in surfaces])
 
 
-APPEARANCE = {"features": 1.0, "spatial_style": 1.0}
-CONFIDENT = 0.9  # of the highest margin among the candidates: least margin of an accepted change
-AS_CONFIDENT = 0.5  # of the query's own margin: least margin of an accepted change
-LEAST_MARGIN = 1e-3
-SIMILAR_LIGHT = 24  # examples among which a blob's new appearance is looked up
-
-
 @dataclass(frozen=True)
 class ObjectSearch:
     """Search for whole-object changes that solve P problems."""
@@ -83,10 +78,8 @@ class ObjectSearch:
         """Search `count` counterfactuals of each problem.
 
         They are the confident changes of one object that change the fewest pixels, each of another object. For a count
-        of 1 several objects may change where no single one is enough.
-
-        Returns:
-            Layout vectors (P*count,D), and bool (P,): true where all vectors of a problem flip confidently.
+        of 1 several objects may change where no single one is enough. Returns layout vectors (P*count,D), and bool
+        (P,): true where all vectors of a problem flip confidently.
         """
         form, vectors = self.problems.form, self.problems.start.repeat_interleave(count, 0)
         solved = torch.zeros(len(self.problems), dtype=torch.bool)
@@ -131,11 +124,8 @@ class ObjectSearch:
     def _relight(self, start: Tensor, nearest: Tensor) -> Tensor:
         """Return (T,D): the layout `start` (D,) in T different lights.
 
-        The background is that of an example. Every blob has the appearance of the blob nearest in position and shape
-        among the examples with the most similar backgrounds; a blob that none of them has keeps its own.
-
-        Args:
-            nearest: Numbers of the examples (E,), ordered by light.
+        The background is that of an example of `nearest` (E,). Every blob has the appearance of the blob nearest in
+        position and shape among the examples with the most similar backgrounds; a blob that none has keeps its own.
         """
         others, lights = self.problems.form.flatten(self.examples.layout), []
         background = (self._owners == 0) & self._appearance
@@ -226,10 +216,7 @@ def _least_margin(margin: Tensor, margin_before: Tensor) -> Tensor:
 def _smallest(margin: Tensor, amount: Tensor, objects: Tensor, count: int) -> Tensor:
     """Return the numbers of at most `count` confident changes of different objects, the smallest first.
 
-    Args:
-        margin: (C,); the first is that of the unchanged layout.
-        amount: Change of pixels (C,).
-        objects: Objects that each change affects, (C,U) bool.
+    The first margin (C,) is that of the unchanged layout. `amount` (C,) is the change of pixels, `objects` (C,U) bool.
     """
     chosen = list[Tensor]()
     remaining = amount > 0

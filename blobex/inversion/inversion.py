@@ -47,14 +47,8 @@ class Inversion:
 
     def replaced(self, index: Tensor, others: Inversion) -> Inversion:
         """Return a copy in which `others` take the place of the images `index` (n,)."""
-
-        def put(name: str) -> Any:
-            value, other = getattr(self, name), getattr(others, name)
-            if isinstance(value, BlobLayout):
-                return BlobLayout(**{key: old.index_copy(0, index, getattr(other, key)) for key, old in value.items()})
-            return value.index_copy(0, index, other)
-
-        return Inversion(**{field.name: put(field.name) for field in dataclasses.fields(self)})
+        names = [field.name for field in dataclasses.fields(self)]
+        return Inversion(**{name: getattr(self, name).index_copy(0, index, getattr(others, name)) for name in names})
 
     def _map(self, function: Callable[[Any], Any]) -> Inversion:
         return Inversion(**{field.name: function(getattr(self, field.name)) for field in dataclasses.fields(self)})
@@ -84,9 +78,8 @@ def load_inversion(path: Path) -> tuple[list[str], Tensor, Inversion]:
         inversion = Inversion(layout=from_dict(layout), **content)
         _check(names, queries, inversion)
     except (OSError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise BlobexError(
-            f"cannot read the inversions in {path} ({brief(error)}): run `dvc repro invert` first"
-        ) from error
+        reason = brief(error)
+        raise BlobexError(f"cannot read the inversions in {path} ({reason}): run `dvc repro invert` first") from error
     return names, queries, inversion
 
 

@@ -18,6 +18,10 @@ from blobex.optim import adam
 from blobex.optim.batching import State, finite_rows, float32_batch_size, in_batches, solve_in_batches, where_rows
 from blobex.optim.networks import NetworkPair, Networks
 
+BETAS = (0.7, 0.8)  # of Adam: with few steps there is little to average over
+RELATIVE_RATES = {"xs": 0.05, "ys": 0.05, "covs": 3.0, "spatial_style": 2.0}  # times the learning rate
+LAST_RATE = 0.02  # last learning rate / first; it falls along a half cosine (Loshchilov & Hutter, ICLR 2017)
+
 
 def image_terms(
     layout: BlobLayout,
@@ -27,13 +31,7 @@ def image_terms(
     embedded: Sequence[Tensor],
     networks: Networks,
 ) -> dict[str, Tensor]:
-    """Compute all terms (N,) of the loss but that of the decision.
-
-    Args:
-        image: Rendering (N,3,H,W) of `layout`.
-        query: Images (N,3,H,W) to reproduce.
-        embedded: Perceptual features of `query`.
-    """
+    """Compute all terms (N,) of the loss but that of the decision; `image` (N,3,H,W) is the rendering of `layout`."""
     return {
         "perceptual": networks.perceptual.distance_to(embedded, image),
         "l2": mean_squared_error(image, query),
@@ -61,12 +59,9 @@ def evaluate_layouts(
     params: InversionParams,
     batch_size: int,
 ) -> Inversion:
-    """Evaluate layouts as inversions of `queries` (N,3,H,W).
+    """Evaluate layouts, found after `step` (N,) iterations, as inversions of `queries` (N,3,H,W).
 
     Where a layout is not finite, or has a higher loss than `start`, the inversion is `start`.
-
-    Args:
-        step: Iterations (N,) after which each layout was found.
     """
     form = VectorForm.of(start)
 
@@ -94,11 +89,6 @@ def evaluate_layouts(
     best = where_rows(improved, at_end, at_start)
     best_layout = form.unflatten(best.pop("vector"))
     return Inversion(layout=best_layout, encoder_loss=at_start["loss"], failed=~(finite_start | finite_end), **best)
-
-
-BETAS = (0.7, 0.8)  # of Adam: with few steps there is little to average over
-RELATIVE_RATES = {"xs": 0.05, "ys": 0.05, "covs": 3.0, "spatial_style": 2.0}  # times the learning rate
-LAST_RATE = 0.02  # last learning rate / first; it falls along a half cosine (Loshchilov & Hutter, ICLR 2017)
 
 
 def invert(

@@ -62,6 +62,10 @@ class BlobLayout:
     def to(self, device: torch.device | str) -> BlobLayout:
         return self.map(lambda tensor: tensor.to(device))
 
+    def index_copy(self, axis: int, index: Tensor, others: BlobLayout) -> BlobLayout:
+        """Copy `others` into the positions `index` of an axis, as `Tensor.index_copy`."""
+        return BlobLayout(**{key: old.index_copy(axis, index, getattr(others, key)) for key, old in self.items()})
+
     def __getitem__(self, index: slice | Tensor | Sequence[int]) -> BlobLayout:
         """Select images of the batch; the result keeps its batch dimension."""
         return self.map(lambda tensor: tensor[index])

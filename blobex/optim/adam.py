@@ -21,12 +21,7 @@ def init(vector: Tensor) -> State:
 
 
 def step(state: State, gradient: Tensor, learning_rate: Tensor, betas: tuple[float, float] = BETAS) -> State:
-    """Return the state after one step.
-
-    Args:
-        gradient: (N,D).
-        learning_rate: Of each entry; broadcasts to (N,D).
-    """
+    """Return the state after one step with a gradient (N,D) and learning rates that broadcast to (N,D)."""
     iteration = state["iteration"] + 1
     moment1 = state["moment1"].lerp(gradient, 1 - betas[0])
     moment2 = state["moment2"].lerp(gradient.square(), 1 - betas[1])

@@ -48,7 +48,7 @@ def solve_in_batches(
                 loaded["number"] = new.to(next(iter(loaded.values())).device)
                 active = _concatenate([active, loaded])
             rows = _row_count(active)
-            active, done = advance(_pad_rows(active))
+            active, done = advance(take_rows(active, _pad(torch.arange(rows))) if rows % ROW_MULTIPLE else active)
             active, done = _first_rows(active, rows), done[:rows].cpu()
             if done.any():
                 finished.append(take_rows(active, done.nonzero()[:, 0]))
@@ -109,11 +109,6 @@ def _pad(numbers: Tensor) -> Tensor:
     """Repeat the last number up to a multiple of `ROW_MULTIPLE`."""
     rows = -(-len(numbers) // ROW_MULTIPLE) * ROW_MULTIPLE
     return numbers[torch.arange(rows).clamp(max=len(numbers) - 1)]
-
-
-def _pad_rows(state: State) -> State:
-    rows = _row_count(state)
-    return take_rows(state, _pad(torch.arange(rows))) if rows % ROW_MULTIPLE else state
 
 
 def _first_rows(state: Mapping[str, Tensor], rows: int) -> State:

@@ -14,11 +14,8 @@ def leaves_with_adam(
 ) -> tuple[dict[str, Tensor], torch.optim.Adam]:
     """Return one leaf tensor per key, with the values of `start`, and Adam over them."""
     leaves = {key: tensor.detach().clone().requires_grad_() for key, tensor in start.items()}
-    groups = [
-        {"params": [leaf], "lr": size_learning_rate if key == "sizes" else learning_rate}
-        for key, leaf in leaves.items()
-    ]
-    return leaves, torch.optim.Adam(groups)
+    rates = {key: size_learning_rate if key == "sizes" else learning_rate for key in leaves}
+    return leaves, torch.optim.Adam([{"params": [leaf], "lr": rates[key]} for key, leaf in leaves.items()])
 
 
 @torch.no_grad()

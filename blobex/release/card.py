@@ -15,7 +15,7 @@ from blobex.config.params import Params
 from blobex.config.read import flatten
 from blobex.core.files import read_json
 from blobex.datasets.manifest import manifest_path
-from blobex.release.contents import NETWORKS, Contents, Part, training_of
+from blobex.release.contents import NETWORKS, Contents, Part
 from blobex.release.registry import TrainingRun
 
 TAGS = ["blobgan", "counterfactual-explanations", "explainable-ai", "driving", "safetensors"]
@@ -40,6 +40,7 @@ def card(name: str, params: Params, contents: Contents, origin: Origin, checksum
     environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     environment.filters |= {"cell": _cell}
     front = _front(name, params, contents, origin.license_text)
+    sections, trained = params.for_setup(contents.setup), [part for part in contents.networks if not part.provenance()]
     return environment.get_template("card.md").render(
         front=yaml.safe_dump(front, sort_keys=False).strip(),
         name=name,
@@ -52,7 +53,7 @@ def card(name: str, params: Params, contents: Contents, origin: Origin, checksum
         params=params,
         data=_data(params.data.root),
         data_file=manifest_path(params.data.root).name,
-        trainings=[(part, training_of(part, params)) for part in contents.networks if not part.provenance()],
+        trainings=[(part, getattr(sections, part.stage).training) for part in trained],
         measures={part.name: measure_rows(part.measures()) for part in contents.parts},
         checksums=checksums,
     )

@@ -11,7 +11,6 @@ import yaml
 
 from blobex.config.explain import VARIANTS
 from blobex.config.params import Params
-from blobex.config.training import Training
 from blobex.core.errors import BlobexError
 from blobex.core.files import read_json
 from blobex.networks.import_weights import PROVENANCE
@@ -106,12 +105,6 @@ def parts_of(params: Params, setup: str) -> Iterator[Part]:
     for stage in (*NETWORKS, *REPORTS):
         if stage != "truth" or setup in params.truth.setups:
             yield from (Part(stage, setup, variant) for variant in variants.get(stage, [""]))
-
-
-def training_of(part: Part, params: Params) -> Training:
-    """Return the training parameters of a network, with the batch size of its setup."""
-    training: Training = getattr(params.for_setup(part.setup), part.stage).training
-    return training
 
 
 def collect(params: Params, setup: str) -> Contents:

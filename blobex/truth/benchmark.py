@@ -30,7 +30,7 @@ from blobex.training.fit import fit
 from blobex.training.step_module import derive_seed, sample_batches
 from blobex.truth.evaluation import EvaluatedAnswer, ImageReader, evaluate_answers, parser_reader
 from blobex.truth.measures import detection_over_seeds
-from blobex.truth.methods import METHODS
+from blobex.truth.methods import METHODS, Answer, Task, build_task
 from blobex.truth.results import (
     ModelResults,
     TruthResults,
@@ -39,7 +39,6 @@ from blobex.truth.results import (
     summarise,
     with_ours_on_same_images,
 )
-from blobex.truth.task import Answer, Task, build_task
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,9 @@ from blobex.perception.reading import SceneReading, scene_of_reading
 from blobex.scenes.render import cause_mask, render
 from blobex.scenes.rules import ACTIONS, Cause, Rule
 from blobex.scenes.scene import Scene
-from blobex.truth.task import Answer, Task
+from blobex.truth.methods import Answer, Task
+
+VISIBLE = 24.0  # grey levels by which a pixel must differ, as in `cause_mask`
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,6 @@ def change_phrases(before: ReadImage, after: ReadImage) -> list[str]:
         pairs = (("time", before.scene.time, after.scene.time), ("verge", before.scene.verge, after.scene.verge))
         phrases += [f"{name} turned {new}" for name, old, new in pairs if old != new]
     return list(dict.fromkeys(phrases))
-
-
-VISIBLE = 24.0  # grey levels by which a pixel must differ, as in `cause_mask`
 
 
 def change_map(before: np.ndarray, after: np.ndarray) -> np.ndarray:

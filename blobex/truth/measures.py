@@ -22,6 +22,25 @@ SUBJECTS: Mapping[str, tuple[str, ...]] = {
     "night": ("time ",),
     "verge": ("verge ", "terrain ", "sidewalk "),
 }
+Rows = Sequence[EvaluatedAnswer]
+Measures = dict[str, Interval]
+Rank = tuple[int | None, int]  # of the shortcut among the phrases; number of phrases
+TITLES = {  # in table.txt
+    "flipped": "decision flipped",
+    "validity": "truly flipped, of all questions",
+    "flip_validity": "truly flipped, of flips",
+    "flip_validity_allowed": "  of those from refused to allowed",
+    "flip_validity_refused": "  of those from allowed to refused",
+    "cause_recall": "true causes touched",
+    "cause_precision": "of the change, on true causes",
+    "reconstruction_agrees": "reconstruction decided as photo",
+    "shortcut_share": "explanations with the shortcut",
+    "honest_share": "the same, of the plain model",
+    "auc_explanations": "AUC over explanations",
+    "shortcut_share_seeds": "shortcut's share, small models",
+    "honest_share_seeds": "the same, small plain models",
+    "auc_seeds": "AUC over training seeds",
+}
 
 
 def names_shortcut(rule: str, phrase: str) -> bool:
@@ -90,27 +109,6 @@ def _phrase_shares(rows: Sequence[EvaluatedAnswer]) -> dict[str, float]:
     totals = Counter(row.to_class for row in rows)
     counts = Counter((row.to_class, phrase) for row in rows for phrase in row.phrases)
     return {f"{wanted}: {phrase}": count / totals[wanted] for (wanted, phrase), count in counts.items()}
-
-
-Rows = Sequence[EvaluatedAnswer]
-Measures = dict[str, Interval]
-Rank = tuple[int | None, int]  # of the shortcut among the phrases; number of phrases
-TITLES = {  # in table.txt
-    "flipped": "decision flipped",
-    "validity": "truly flipped, of all questions",
-    "flip_validity": "truly flipped, of flips",
-    "flip_validity_allowed": "  of those from refused to allowed",
-    "flip_validity_refused": "  of those from allowed to refused",
-    "cause_recall": "true causes touched",
-    "cause_precision": "of the change, on true causes",
-    "reconstruction_agrees": "reconstruction decided as photo",
-    "shortcut_share": "explanations with the shortcut",
-    "honest_share": "the same, of the plain model",
-    "auc_explanations": "AUC over explanations",
-    "shortcut_share_seeds": "shortcut's share, small models",
-    "honest_share_seeds": "the same, small plain models",
-    "auc_seeds": "AUC over training seeds",
-}
 
 
 def measures(rows: Rows, seed: int) -> Measures:

@@ -20,10 +20,12 @@ from blobex.explain.record_files import DAMAGES
 from blobex.scenes.rules import PLAIN
 from blobex.truth.evaluation import EvaluatedAnswer
 from blobex.truth.measures import Measures, Rank, detection, measures, rank
-from blobex.truth.task import Answer, Task
+from blobex.truth.methods import Answer, Task
 
 ROWS, EXAMPLES = "rows.json", "examples.png"
 CODE = Path(__file__).with_name("benchmark.py")  # reaches all code that computes results
+RowsByMethod = dict[str, list[EvaluatedAnswer]]
+OURS_SAME = "ours_same"  # ours on the images of the published method, where those are fewer
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,9 @@ class ModelResults:
 
 
 def load_or_compute(folder: Path, name: str, inputs: object, compute: Callable[[], ModelResults]) -> ModelResults:
-    """Return cached results, or compute and cache them if they are missing, damaged or outdated.
+    """Return cached results of a model, or compute and cache them if they are missing, damaged or outdated.
 
-    Args:
-        folder: cache folder.
-        name: name of the model.
-        inputs: everything that the results depend on besides the code, as JSON values.
-        compute: function that computes the results.
+    `inputs` are everything that the results depend on besides the code, as JSON values.
     """
     digest = hashlib.sha256(json.dumps([inputs, code_digest(CODE)], sort_keys=True).encode()).hexdigest()[:12]
     path = folder / f"{name}-{digest}"
@@ -64,10 +62,6 @@ def load_or_compute(folder: Path, name: str, inputs: object, compute: Callable[[
     results = compute()
     results.write(path)
     return results
-
-
-RowsByMethod = dict[str, list[EvaluatedAnswer]]
-OURS_SAME = "ours_same"  # ours on the images of the published method, where those are fewer
 
 
 @dataclass(frozen=True)

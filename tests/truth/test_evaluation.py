@@ -36,9 +36,9 @@ from blobex.truth.measures import (
     shortcut_rank,
     shortcut_scores,
 )
+from blobex.truth.methods import Answer, Task
 from blobex.truth.result_files import metrics, table, write
 from blobex.truth.results import summarise
-from blobex.truth.task import Answer, Task
 
 OPTIONS = load_params(Path(__file__).parents[2] / "profiles" / "synthetic.yaml").truth
 SCENES = [sample(seed) for seed in range(60)]

@@ -19,9 +19,8 @@ from blobex.scenes.sample import sample
 from blobex.truth.benchmark import evaluate_methods
 from blobex.truth.evaluation import ReadImage
 from blobex.truth.measures import measures
-from blobex.truth.methods import METHODS, ours, pixels, published, random
+from blobex.truth.methods import METHODS, Answer, Task, build_task, ours, pixels, published, random
 from blobex.truth.results import OURS_SAME, summarise, with_ours_on_same_images
-from blobex.truth.task import Answer, Task, build_task
 
 COUNT = 4
 OPTIONS = dataclasses.replace(tiny_params().truth, published_images=2)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from blobex.core.errors import BlobexError, brief
 from blobex.datasets import bdd_files as files
@@ -29,32 +29,29 @@ LEFT_OBSTACLE = REASONS.index("no left: obstacles on the left lane")
 
 
 @dataclass(frozen=True)
-class DetectionRecord:
+class Record:
     image: Path
+
+
+@dataclass(frozen=True)
+class DetectionRecord(Record):
     boxes: tuple[Box, ...]
     weather: str  # BDD100K's words, such as "rainy"
     time: str  # such as "dawn/dusk"
 
 
 @dataclass(frozen=True)
-class MaskRecord:
-    image: Path
+class MaskRecord(Record):
     mask: Path  # for `masks.load_mask` or `masks.load_bitmask`
 
 
 @dataclass(frozen=True)
-class DecisionRecord:
-    image: Path
+class DecisionRecord(Record):
     actions: tuple[bool, ...]  # scenes.rules.ACTIONS
     reasons: tuple[bool, ...]  # scenes.rules.REASONS
 
 
-class _Record(Protocol):
-    @property
-    def image(self) -> Path: ...
-
-
-R = TypeVar("R", bound=_Record)
+R = TypeVar("R", bound=Record)
 
 
 def list_100k(root: str | Path, split: str) -> list[Path]:

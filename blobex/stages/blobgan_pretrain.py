@@ -94,7 +94,7 @@ def prepare(params: Params, setup: str, device: torch.device) -> tuple[Pretraini
         parser=checksum(*parser.state_dict().values()),
         perceptual=checksum(*perceptual.state_dict().values()),
     )
-    return PretrainingData.of(images, ellipses), painter
+    return PretrainingData(images, ellipses.tensors()), painter
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from blobex.config.data import ImageSize
 from blobex.config.training import BlobganPretrain, Network, Training
 from blobex.datasets.datamodule import checksum
 from blobex.datasets.images import to_float
-from blobex.layout.assign import BlobEllipses, layout_from_ellipses, with_appearance
+from blobex.layout.assign import layout_from_ellipses, with_appearance
 from blobex.layout.blobs import BlobLayout
 from blobex.networks.blobgan import BlobGAN
 from blobex.networks.layout_flow import LayoutFlow
@@ -136,10 +136,6 @@ class PretrainingData:
 
     images: Tensor  # N,3,H,W uint8
     ellipses: Batch  # tensors of `BlobEllipses`
-
-    @classmethod
-    def of(cls, images: Tensor, ellipses: BlobEllipses) -> PretrainingData:
-        return cls(images, ellipses.tensors())
 
     @property
     def trained(self) -> int:

@@ -25,15 +25,12 @@ _NAME = re.compile(r"step-(\d+)(?:-score-(.+))?\.ckpt")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint file."""
-
     path: Path
     step: int  # number of steps trained
     score: float | None  # the monitored measure; None if it was not measured at this step
 
 
 def file_name(step: int, score: float | None) -> str:
-    """Return the file name of a checkpoint."""
     return f"step-{step:08d}.ckpt" if score is None else f"step-{step:08d}-score-{score:.6g}.ckpt"
 
 

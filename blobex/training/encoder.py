@@ -127,9 +127,7 @@ class EncoderModule(_EncoderModule):
 
     def real_loss(self, images: Tensor) -> Tensor:
         """Return the loss of real images, whose blobs are unknown: the distance to their reconstructions."""
-        weights = self.params.real
-        reconstruction = self.reconstruct(images)
-        loss = self.image_loss(images, reconstruction, weights)
+        loss = self.image_loss(images, self.reconstruct(images), self.params.real)
         self.record(real_loss=loss)
         return loss
 
@@ -140,8 +138,7 @@ class EncoderModule(_EncoderModule):
         with torch.no_grad():
             target = self.blobgan.layout_from_w(w, self.encoder.mlp_idx)
         layout = self.blobgan.layout_from_w(self.encode(images), self.encoder.mlp_idx)
-        reconstruction = self.blobgan.render(layout)
-        loss = self.image_loss(images, reconstruction, weights)
+        loss = self.image_loss(images, self.blobgan.render(layout), weights)
         blobs = blob_distance(layout, target).mean()
         self.record(generated_loss=loss, blob_loss=blobs)
         return loss + weights.blobs * blobs

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from typing import Any, Protocol, cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -24,12 +25,8 @@ from blobex.training.step_module import Batch, StepModule
 BETAS = (0.0, 0.99)
 EPSILON = 1e-5
 RAMP = 0.05  # the half-life is at most this share of the images seen, so that initial weights are soon forgotten
-
-
-class Painting(Protocol):
-    """Loss of rendering the images of a batch from their blobs, and the scalars to record."""
-
-    def __call__(self, model: BlobGAN, batch: Batch, random: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]: ...
+# Returns the loss of rendering the images of a batch from their blobs, and the scalars to record.
+Painting = Callable[[BlobGAN, Batch, torch.Generator], tuple[Tensor, dict[str, Tensor]]]
 
 
 class GanModule(StepModule):

@@ -44,18 +44,14 @@ def measure_finalists(opened: OpenStudy, task: Task) -> None:
     count = task.options.finalists
     for trial in finalists(opened.trials(), count) if count > 1 else ():
         losses = finalist_losses(opened)
-        if trial.number not in losses:
-            losses[trial.number] = _finalist_loss(trial, task)
-            opened.study.set_user_attr(FINALS, {str(number): loss for number, loss in losses.items()})
-
-
-def _finalist_loss(trial: FrozenTrial, task: Task) -> float:
-    """Return the loss of a finalist, infinite if it fails."""
-    try:
-        return task.again(trial.user_attrs["settings"])
-    except Exception as error:  # whatever the values do to the networks, the other finalists are measured
-        print(f"trial {trial.number} fails where finalists are measured: {brief(error)}")
-        return math.inf
+        if trial.number in losses:
+            continue
+        try:
+            losses[trial.number] = task.again(trial.user_attrs["settings"])
+        except Exception as error:  # whatever the values do to the networks, the other finalists are measured
+            print(f"trial {trial.number} fails where finalists are measured: {brief(error)}")
+            losses[trial.number] = math.inf
+        opened.study.set_user_attr(FINALS, {str(number): loss for number, loss in losses.items()})
 
 
 def candidates(opened: OpenStudy) -> dict[str, Settings]:

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from sqlalchemy import NullPool, create_engine, func, inspect, make_url, select, text
@@ -87,8 +87,7 @@ class _JournalLock(JournalFileOpenLock):
 
 def retry_callback() -> RetryHeartbeatStaleTrialCallback:
     """Return Optuna's callback that queues the values of a lost trial again."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
         return RetryHeartbeatStaleTrialCallback(max_retry=TRIES - 1)
 
 
@@ -110,13 +109,7 @@ def _open_journal(folder: StudyFolder) -> BaseStorage:
         _cut_incomplete_line(folder.journal)
     try:
         return JournalStorage(JournalFileBackend(str(folder.journal), lock_obj=lock))
-    except (
-        ArithmeticError,
-        LookupError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise BlobexError(
             f"{folder.journal} is damaged ({brief(error)}): move it away, or give another --name"
         ) from error
@@ -128,8 +121,10 @@ def _open_database(folder: StudyFolder, url: str) -> BaseStorage:
         inspect(engine).get_table_names()  # before a folder is made for a database that cannot be used
         engine.dispose()
         folder.path.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings(), folder.exclusive():  # the first use of a database creates its tables
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        with (
+            warnings.catch_warnings(action="ignore", category=ExperimentalWarning),
+            folder.exclusive(),
+        ):  # the first use of a database creates its tables
             return RDBStorage(
                 url,
                 engine_kwargs={"pool_pre_ping": True},  # servers close connections that are idle during a long trial

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, MedianPruner, NopPruner, WilcoxonPruner
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, RDBStorage
@@ -99,8 +100,7 @@ def _enqueue_starts(opened: OpenStudy, task: Task) -> None:
 def sampler(options: Sweep, number: int) -> BaseSampler:
     """Return the sampler of one trial; its random numbers depend on the seed and the trial's number alone."""
     seed = int(np.random.SeedSequence([options.seed, number]).generate_state(1)[0])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
         if options.sampler == "gp":
             return GPSampler(seed=seed, n_startup_trials=STARTUP)
         if options.sampler == "tpe":
@@ -114,8 +114,7 @@ def pruner(options: Sweep) -> BasePruner:
         return NopPruner()
     if options.pruner == "median":
         return MedianPruner(n_startup_trials=STARTUP // 2, n_min_trials=3)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
         return WilcoxonPruner(p_threshold=0.05, n_startup_steps=6)
 
 
@@ -129,8 +128,7 @@ def recover(opened: OpenStudy) -> None:
         if worker is None or is_gone(worker):
             retry(opened, trial, KILLED)
             opened.study.tell(trial.number, state=TrialState.FAIL)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
         optuna.storages.fail_stale_trials(opened.study)
 
 

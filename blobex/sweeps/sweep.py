@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from blobex.config.params import Params
 from blobex.core.errors import BlobexError
@@ -102,7 +102,11 @@ def _supervise(
                 if not alive and left <= 0:
                     return
                 while left > 0 and len(alive) < min(workers, goal):
-                    alive.append(_start(command, environment, output))
+                    alive.append(
+                        subprocess.Popen(
+                            command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                        )
+                    )
                 time.sleep(POLL)
         finally:
             for process in alive:
@@ -110,10 +114,6 @@ def _supervise(
             for process in alive:
                 process.wait()
             _recover(opened, params)
-
-
-def _start(command: Command, environment: dict[str, str], output: IO[bytes]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 
 
 def _last_line(log: Path) -> str:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from blobex.config.params import Params
@@ -79,8 +78,3 @@ class CachedInversion:
 def digest(images: Tensor) -> str:
     """Return a hash of images."""
     return hashlib.sha256(images.contiguous().numpy().tobytes()).hexdigest()
-
-
-def chunks(count: int, size: int) -> list[Tensor]:
-    """Return the indices 0 to `count - 1` in chunks of `size`."""
-    return list(torch.arange(count).split(size))

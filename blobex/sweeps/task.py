@@ -16,6 +16,7 @@ from blobex.config.sweeps import Range, Sweep
 Number = int | float
 Values = Mapping[str, Number]  # by the names of the search space
 Settings = dict[str, Number]  # by the names of the parameters
+Directions = Mapping[str, Literal["minimize", "maximize"]]  # by the names of objectives
 
 SIGNIFICANT = 4  # digits of a tuned value, so that the value in a file is the one that was tried
 
@@ -25,9 +26,8 @@ class Outcome:
     """Measurements of one trial."""
 
     loss: float  # minimised with a single objective
-    measures: dict[str, float]
+    measures: dict[str, float]  # also the objectives of mode pareto, by the names of the task's `directions`
     limits: dict[str, float]  # relative excess over each limit; at most 0 if the limit is kept
-    objectives: dict[str, float]  # of mode pareto, by the names of the task's `directions`
     stopped_after: int | None = None  # instances that were measured, if the trial was stopped early
     image: np.ndarray | None = None  # uint8 (H,W,3): the trial's best and worst result
 
@@ -56,7 +56,7 @@ class Task(Protocol):
     def space(self) -> Mapping[str, Range]: ...
 
     @property
-    def directions(self) -> Mapping[str, Literal["minimize", "maximize"]]:
+    def directions(self) -> Directions:
         """Objectives of mode pareto."""
 
     def identity(self) -> dict[str, Any]:

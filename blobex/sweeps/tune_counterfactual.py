@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +21,9 @@ from blobex.explain.input_images import InvertedImages
 from blobex.explain.overviews import snapshot
 from blobex.explain.request import Request
 from blobex.sweeps.best import Samples, comparison
-from blobex.sweeps.sweep_images import CachedInversion, ImageSplit, chunks
-from blobex.sweeps.task import Number, Outcome, Report, Settings, one_thread, seconds
-from blobex.sweeps.tune_search import SearchTask
+from blobex.sweeps.sweep_images import CachedInversion, ImageSplit
+from blobex.sweeps.task import Directions, Number, Outcome, Report, Settings, one_thread, seconds
+from blobex.sweeps.tune_search import Results, SearchTask
 
 PUBLISHED: dict[str, Number] = {
     "learning_rate": published.LEARNING_RATE,
@@ -34,7 +34,7 @@ PUBLISHED: dict[str, Number] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Answers:
+class Answers(Results):
     """Results of a counterfactual search: arrays (N,Q) for N images with Q questions each."""
 
     valid: np.ndarray  # bool: False if the query is decided as wanted already
@@ -42,7 +42,6 @@ class Answers:
     failed: np.ndarray  # bool
     perceptual: np.ndarray  # perceptual distance to the query
     blobs: np.ndarray  # number of changed blobs
-    seconds: float
     records: list[Explanation]
 
     @classmethod
@@ -61,11 +60,6 @@ class Answers:
             seconds=seconds,
             records=list(records),
         )
-
-    def joined(self, other: Answers) -> Answers:
-        names = ("valid", "flipped", "failed", "perceptual", "blobs")
-        grids = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in names}
-        return Answers(**grids, seconds=self.seconds + other.seconds, records=self.records + other.records)
 
     def image_means(self, values: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Return means (N,) over the questions of each image in `mask`, NaN for an image without any."""
@@ -97,17 +91,15 @@ class CounterfactualTask(SearchTask):
     """Task that tunes `explain.<setup>`; the images are inverted once for all trials, with the present parameters."""
 
     section, tuned, published = "sweep_cf", "explain", PUBLISHED
-    directions: Mapping[str, Literal["minimize", "maximize"]] = {
-        "flip_rate": "maximize",
-        "perceptual": "minimize",
-        "seconds": "minimize",
-    }
+    directions: Directions = {"flip_rate": "maximize", "perceptual": "minimize", "seconds": "minimize"}
 
     def __init__(self, explainer: Explainer, images: ImageSplit, folder: Path, compose: str | None = None) -> None:
         """Tune on `images`; their inversions are stored in `folder`."""
         self.options, self.folder = explainer.params.sweep_cf, folder
         # Trials need no sentences, so no parser; and only the search by gradients has settings to tune, so no examples.
         super().__init__(dataclasses.replace(explainer, parser=None, examples=None), self.options, images)
+        self.seen = CachedInversion(self.explainer, images.seen, folder)
+        self.finals = CachedInversion(self.explainer, images.finals, folder)
         self.requests = _requests(explainer.params, compose)
         for request in self.requests:
             self.explainer.plan(request)
@@ -123,14 +115,6 @@ class CounterfactualTask(SearchTask):
             "questions": options.questions,
             "limits": [options.flip_rate, self.budget, options.blob_price, options.chunk],
         }
-
-    @cached_property
-    def seen(self) -> CachedInversion:
-        return CachedInversion(self.explainer, self.images.seen, self.folder)
-
-    @cached_property
-    def finals(self) -> CachedInversion:
-        return CachedInversion(self.explainer, self.images.finals, self.folder)
 
     @cached_property
     def foreign(self) -> float:
@@ -192,11 +176,8 @@ class CounterfactualTask(SearchTask):
 
     def _all_answers(self, settings: Settings, images: CachedInversion) -> Answers:
         explainer = self.with_settings(settings)
-        first, *rest = chunks(len(images.names), self.options.chunk)
-        answers = self.answers(explainer, images, first)
-        for index in rest:
-            answers = answers.joined(self.answers(explainer, images, index))
-        return answers
+        chunks = torch.arange(len(images.names)).split(self.options.chunk)
+        return reduce(Answers.joined, (self.answers(explainer, images, index) for index in chunks))
 
     def answers(self, explainer: Explainer, images: CachedInversion, index: Tensor) -> Answers:
         """Search counterfactuals of the images with indices (N,), each as the variant whose turn it is."""
@@ -246,7 +227,6 @@ class CounterfactualTask(SearchTask):
             loss=float(np.nanmean(losses)),
             measures=measures,
             limits=limits,
-            objectives={name: measures[name] for name in self.directions},
             stopped_after=stopped,
             image=snapshot(shown, count),
         )

@@ -6,7 +6,7 @@ import dataclasses
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from blobex.core.device import resolve_device
 from blobex.datasets.datamodule import checksum
 from blobex.networks.blobgan import BlobGAN
 from blobex.sweeps.best import Samples, comparison
-from blobex.sweeps.task import Number, Outcome, Report, Settings, Values, one_thread, rounded, seconds
+from blobex.sweeps.task import Directions, Number, Outcome, Report, Settings, Values, one_thread, rounded, seconds
 from blobex.tracking.tracker import NullTracker
 from blobex.training.encoder import EncoderPretrainModule, build_encoder
 from blobex.training.fit import fit
@@ -51,7 +51,7 @@ class EncoderTask:
     """
 
     section = "sweep_encoder"
-    directions: Mapping[str, Literal["minimize", "maximize"]] = {"w_explained": "maximize", "seconds": "minimize"}
+    directions: Directions = {"w_explained": "maximize", "seconds": "minimize"}
 
     def __init__(self, params: Params, setup: str, blobgan: BlobGAN) -> None:
         self.params, self.setup, self.blobgan = params, setup, blobgan
@@ -95,7 +95,7 @@ class EncoderTask:
         duration = seconds(self.device) - start
         explained = explained_by_image(module, self.options.images, self.params.run.seed)
         measures = {"w_explained": float(explained.mean()), "seconds": duration}
-        return Outcome(1 - measures["w_explained"], measures, {}, measures, stopped)
+        return Outcome(1 - measures["w_explained"], measures, {}, stopped)
 
     @one_thread()
     def again(self, settings: Settings) -> float:

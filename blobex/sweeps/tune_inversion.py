@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +15,10 @@ from blobex.core.errors import BlobexError
 from blobex.datasets.images import to_array
 from blobex.explain.explainer import Explainer
 from blobex.inversion import published
-from blobex.inversion.inversion import Inversion
 from blobex.sweeps.best import Samples, comparison
 from blobex.sweeps.sweep_images import ImageSplit
-from blobex.sweeps.task import Number, Outcome, Report, Settings, one_thread, seconds
-from blobex.sweeps.tune_search import SearchTask
+from blobex.sweeps.task import Directions, Number, Outcome, Report, Settings, one_thread, seconds
+from blobex.sweeps.tune_search import Results, SearchTask
 
 PUBLISHED: dict[str, Number] = {
     "learning_rate": published.LEARNING_RATE,
@@ -31,21 +30,13 @@ PUBLISHED: dict[str, Number] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Reconstructions:
+class Reconstructions(Results):
     """Reconstructions of N images."""
 
     distance: np.ndarray  # N: perceptual distance to the image
     agreement: np.ndarray  # N: share of equal decisions, or 0 and 1 for a classifier
     failed: np.ndarray  # N, bool
-    seconds: float
     image: Tensor  # N,3,H,W
-
-    def joined(self, other: Reconstructions) -> Reconstructions:
-        names = ("distance", "agreement", "failed")
-        arrays = {name: np.concatenate([getattr(self, name), getattr(other, name)]) for name in names}
-        return Reconstructions(
-            **arrays, seconds=self.seconds + other.seconds, image=torch.cat([self.image, other.image])
-        )
 
     def measures(self) -> dict[str, float]:
         return {
@@ -60,11 +51,7 @@ class InversionTask(SearchTask):
     """Task that tunes `invert.<setup>`."""
 
     section, tuned, published = "sweep_invert", "invert", PUBLISHED
-    directions: Mapping[str, Literal["minimize", "maximize"]] = {
-        "perceptual": "minimize",
-        "agreement": "maximize",
-        "seconds": "minimize",
-    }
+    directions: Directions = {"perceptual": "minimize", "agreement": "maximize", "seconds": "minimize"}
 
     def __init__(self, explainer: Explainer, images: ImageSplit) -> None:
         self.options = explainer.params.sweep_invert
@@ -107,7 +94,7 @@ class InversionTask(SearchTask):
 
     def _reconstruct(self, explainer: Explainer, queries: Tensor) -> Reconstructions:
         start = seconds(explainer.device)
-        inversion: Inversion = explainer.invert(queries).to("cpu")
+        inversion = explainer.invert(queries).to("cpu")
         duration = seconds(explainer.device) - start
         before, after = explainer.outputs(queries).cpu(), explainer.outputs(inversion.image).cpu()
         if explainer.decision.kind == "attributes":
@@ -133,7 +120,6 @@ class InversionTask(SearchTask):
             loss=measures["perceptual"],
             measures=measures,
             limits=self.limits(measures, "agreement", self.options.agreement),
-            objectives={name: measures[name] for name in self.directions},
             stopped_after=stopped,
             image=to_array(make_grid(pairs, nrow=2)),
         )

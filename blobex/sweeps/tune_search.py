@@ -5,30 +5,38 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from blobex.config.explain import InversionParams, SearchParams
 from blobex.config.read import parse
 from blobex.config.sweeps import Range, SweepCf, SweepInvert
 from blobex.explain.explainer import Explainer
-from blobex.sweeps.sweep_images import ImageSplit, chunks, digest
+from blobex.sweeps.sweep_images import ImageSplit, digest
 from blobex.sweeps.task import Number, Report, Settings, Values, rounded
 
 SLOW = 1.5  # times the budget: a trial that is so slow on its first images cannot keep the budget on all of them
 
 
-class Results(Protocol):
-    """Results of a search on some images."""
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """Results of a search on N images; each array, tensor or list of a subclass is ordered by image."""
 
-    @property
-    def seconds(self) -> float:
-        """Duration for all these images."""
+    seconds: float  # duration for all these images
 
-    def joined(self, other: Self, /) -> Self:
+    def joined(self, other: Self) -> Self:
         """Append the results on other images."""
+        fields = [field.name for field in dataclasses.fields(self)]
+        return type(self)(**{name: _joined(getattr(self, name), getattr(other, name)) for name in fields})
+
+
+def _joined(first: Any, second: Any) -> Any:
+    if isinstance(first, np.ndarray):
+        return np.concatenate([first, second])
+    return torch.cat([first, second]) if isinstance(first, Tensor) else first + second
 
 
 R = TypeVar("R", bound=Results)
@@ -44,11 +52,9 @@ class SearchTask:
         self.explainer, self.setup, self.images = explainer, explainer.setup, images
         self.space: dict[str, Range] = {str(name): entry for name, entry in options.space.items()}
         self.present: InversionParams | SearchParams = getattr(getattr(explainer.params, self.tuned), self.setup)
-        self.budget, self.chunk, self.warm = self._budget(options.seconds), options.chunk, False
-
-    def _budget(self, seconds: float | None) -> float | None:
-        """Scale the seconds per square image by the aspect ratio, as the number of pixels grows with it."""
-        return None if seconds is None else seconds * self.explainer.params.setup(self.setup).aspect_ratio
+        self.chunk, self.warm = options.chunk, False
+        ratio = explainer.params.setup(self.setup).aspect_ratio  # with which the number of pixels grows
+        self.budget = None if options.seconds is None else options.seconds * ratio  # seconds per image
 
     def shared_identity(self) -> dict[str, Any]:
         """Return what the outcome of a trial of either search depends on, beside the settings."""
@@ -93,19 +99,18 @@ class SearchTask:
         Returns the results, and the number of images after which the trial was stopped, if it was.
         """
         self.warm_up()
-        first, *rest = chunks(len(self.images.seen[1]), self.chunk)
-        results, count = run(first), len(first)
-        stop = report(_finite(first, losses(results)), self._slow(results, count))
-        for index in rest:
-            if stop:
+        results: R | None = None
+        count, stop = 0, False
+        for index in torch.arange(len(self.images.seen[1])).split(self.chunk):
+            if results is not None and stop:
                 return results, count
             part = run(index)
-            results, count = results.joined(part), count + len(index)
-            stop = report(_finite(index, losses(part)), self._slow(results, count))
+            results, count = results.joined(part) if results is not None else part, int(index[-1]) + 1
+            pairs = zip(index.tolist(), losses(part).tolist(), strict=True)
+            finite = {image: loss for image, loss in pairs if math.isfinite(loss)}
+            stop = report(finite, self.budget is not None and results.seconds > SLOW * self.budget * count)
+        assert results is not None  # a sweep has images
         return results, None
-
-    def _slow(self, results: Results, images: int) -> bool:
-        return self.budget is not None and results.seconds > SLOW * self.budget * images
 
     def warm_up(self) -> None:
         """Run a first search without timing it, as it pays for what is set up once."""
@@ -131,8 +136,3 @@ class SearchTask:
         params = self.explainer.params
         section = dataclasses.replace(getattr(params, self.tuned), **{self.setup: setup})
         return dataclasses.replace(self.explainer, params=dataclasses.replace(params, **{self.tuned: section}))
-
-
-def _finite(index: Tensor, losses: np.ndarray) -> dict[int, float]:
-    pairs = zip(index.tolist(), losses.tolist(), strict=True)
-    return {number: loss for number, loss in pairs if math.isfinite(loss)}

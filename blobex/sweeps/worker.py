@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from pathlib import Path
 
 import optuna
 from optuna.trial import Trial
@@ -36,11 +35,6 @@ def work(
     parent = int(os.environ.get(SUPERVISOR, os.getppid()))
     while os.getppid() == parent and _run_next(opened, task, params, goal):
         after_each()
-
-
-def image_path(folder: Path, number: int) -> Path:
-    """Return the path of the image of a trial's best and worst result."""
-    return folder / "trials" / f"{number}.png"
 
 
 def _run_next(opened: OpenStudy, task: Task, params: Params, goal: int) -> bool:
@@ -92,15 +86,12 @@ def _run(
         trial.set_user_attr("reason", " ".join(reason.split())[:500])
         raise TrialError(reason) from error
     if len(opened.study.directions) > 1:
-        return tuple(outcome.objectives[name] for name in task.directions)
+        return tuple(outcome.measures[name] for name in task.directions)
     if outcome.stopped_after is None:
         return outcome.loss
     # A loss on the first instances is no record: Optuna learns at least the least loss of a whole trial.
-    return max([outcome.loss, *_least_loss(opened)])
-
-
-def _least_loss(opened: OpenStudy) -> list[float]:
-    return sorted(trial.user_attrs["loss"] for trial in whole_trials(opened.trials()))[:1]
+    losses = [whole.user_attrs["loss"] for whole in whole_trials(opened.trials())]
+    return max(outcome.loss, min(losses, default=outcome.loss))
 
 
 def _record(opened: OpenStudy, trial: Trial, outcome: Outcome, tracker: Tracker) -> None:
@@ -113,7 +104,7 @@ def _record(opened: OpenStudy, trial: Trial, outcome: Outcome, tracker: Tracker)
     limits = {f"over_{name}": value for name, value in outcome.limits.items()}
     tracker.log_metrics({"loss": outcome.loss, **outcome.measures, **limits})
     if outcome.image is not None:
-        path = image_path(opened.folder.path, trial.number)
+        path = opened.folder.path / "trials" / f"{trial.number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_png(path, outcome.image)
         tracker.log_artifact(path)

@@ -155,7 +155,7 @@ def test_giving_up_on_hard_pictures_does_not_pay():
     def answers(flipped):
         full = np.ones((2, 2), bool)
         distance = np.array([[0.1, 0.9], [0.1, 0.1]])
-        return Answers(full, np.array(flipped), ~full, distance, np.full((2, 2), 2.0), 6.0, [])
+        return Answers(6.0, full, np.array(flipped), ~full, distance, np.full((2, 2), 2.0), [])
 
     whole, part = answers([[True, True], [True, True]]), answers([[True, False], [True, True]])
     assert whole.losses(0.01, 0.5).tolist() == pytest.approx([0.52, 0.12])
@@ -169,7 +169,7 @@ def test_giving_up_on_hard_pictures_does_not_pay():
 def test_questions_decided_as_wanted_do_not_count():
     valid = np.array([[True, False], [False, False]])
     flipped, nothing = np.array([[True, False], [False, False]]), np.zeros((2, 2), bool)
-    found = Answers(valid, flipped, nothing, np.full((2, 2), 0.3), np.ones((2, 2)), 1.0, [])
+    found = Answers(1.0, valid, flipped, nothing, np.full((2, 2), 0.3), np.ones((2, 2)), [])
     losses = found.losses(0.0, 1.0)
     assert losses[0] == pytest.approx(0.3) and np.isnan(losses[1])
     assert found.measures()["flip_rate"] == 1

@@ -72,7 +72,7 @@ class FormulaTask:
         loss, rate = float(np.mean(list(losses.values()))), 1 - abs(math.log10(settings["steps"] / 100)) / 2
         measures = {"flip_rate": rate, "perceptual": loss, "seconds": settings["steps"] / 1000}
         limits = {"flip_rate": self.options.flip_rate - rate}
-        return Outcome(loss, measures, limits, dict(measures), stopped, np.full((8, 8, 3), 9, np.uint8))
+        return Outcome(loss, measures, limits, stopped, np.full((8, 8, 3), 9, np.uint8))
 
     def again(self, settings):
         return self.loss(settings, 0)

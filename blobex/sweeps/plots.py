@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib.pyplot
 import numpy as np
 import optuna
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.visualization import matplotlib as optuna_plots
 
 from blobex.core.files import whole_file
 from blobex.sweeps.best import finalist_losses
 from blobex.sweeps.study import OpenStudy
 from blobex.sweeps.task import Task
-from blobex.sweeps.trials import best_trial, excess, whole_trials
+from blobex.sweeps.trials import best_trial, whole_trials
 
 FEW = 4  # trials, below which Optuna's plots have nothing to fit
 COLOURS = {"present": "#d95f02", "published": "#7570b3", "best": "#1b9e77"}
 SIZES = {"parallel": (14, 6)}  # inches; of others (8, 5.5)
-GREY, RED, DPI = "#9a9a9a", "#e41a1c", 90
+GREY, DPI = "#9a9a9a", 90
 CONTOURS = (("learning_rate", "steps"), ("learning_rate", "lambda_prox"), ("learning_rate", "halvings"))
 
 
@@ -35,66 +36,53 @@ def write_plots(opened: OpenStudy, task: Task) -> list[Path]:
 
     The axes are settings, even if the search space has other values in their place.
     """
+    matplotlib.use("Agg")
     folder, trials = opened.folder.path / "plots", opened.trials()
     paths = [
         _saved(folder / "history.png", history(trials)),
         _saved(folder / "pareto.png", pareto(trials, task, finalist_losses(opened))),
     ]
     study = study_of_settings(trials)
-    if len(study.trials) < FEW:
+    complete = study.get_trials(states=(TrialState.COMPLETE,))
+    if len(complete) < FEW or not complete[0].params or len({trial.value for trial in complete}) < 2:
         return paths
-    matplotlib.use("Agg")
-    from optuna.visualization import matplotlib as optuna_plots
-
-    plots: dict[str, Callable[[], Any]] = {
-        "parallel": partial(optuna_plots.plot_parallel_coordinate, study, target_name="loss"),
-        "importance": partial(optuna_plots.plot_param_importances, study, target_name="loss"),
+    plots: dict[str, Callable[..., Any]] = {
+        "parallel": partial(optuna_plots.plot_parallel_coordinate, study),
+        "importance": partial(optuna_plots.plot_param_importances, study),
     }
     for pair in CONTOURS:
-        if set(pair) <= set(study.trials[0].params):
-            name = f"contour_{pair[0]}_{pair[1]}"
-            plots[name] = partial(optuna_plots.plot_contour, study, list(pair), target_name="loss")
+        if set(pair) <= set(complete[0].params):
+            plots["_".join(("contour", *pair))] = partial(optuna_plots.plot_contour, study, list(pair))
     for name, plot in plots.items():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Optuna's plots are experimental, and few trials leave holes in a contour
-            figure = plot().figure
-            figure.set_size_inches(SIZES.get(name, (8, 5.5)))
-            paths.append(_saved(folder / f"{name}.png", figure))
-    matplotlib.pyplot.close("all")
+        figure = _drawn(plot).figure
+        figure.set_size_inches(SIZES.get(name, (8, 5.5)))
+        paths.append(_saved(folder / f"{name}.png", figure))
     return paths
 
 
 def history(trials: Sequence[FrozenTrial]) -> Figure:
-    """Plot each trial's loss, and the least loss so far of the trials that keep the limits."""
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    axes = figure.add_subplot(xlabel="trial", ylabel="loss", title="Loss of each trial")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    complete, whole = _complete(trials), whole_trials(trials)
-    valid = [trial for trial in whole if not excess(trial)]
-    groups = {
-        "keeps the limits": (valid, "o", COLOURS["best"]),
-        "misses a limit": ([trial for trial in whole if excess(trial)], "x", GREY),
-        "hopeless, stopped": ([trial for trial in complete if trial not in whole], "v", GREY),
-    }
-    for label, (group, marker, colour) in groups.items():
-        if group:
-            losses = _losses(group, whole)
-            axes.scatter([t.number for t in group], losses, marker=marker, color=colour, label=label, zorder=3)
-    if valid:
-        least = np.minimum.accumulate(_losses(valid, whole))
-        axes.step([t.number for t in valid], least, where="post", color=COLOURS["best"])
-    for trial in whole:
+    """Plot the loss of each trial, grey if it misses a limit, the least so far, and those of the starting settings."""
+    axes = _drawn(partial(optuna_plots.plot_optimization_history, study_of_settings(trials)))
+    for trial in whole_trials(trials):
         name = trial.user_attrs.get("name")
         if name in COLOURS:
             axes.axhline(trial.user_attrs["loss"], color=COLOURS[name], linestyle="--", label=name)
-    for trial in trials:
-        if trial.state == TrialState.FAIL:
-            axes.axvline(trial.number, color=RED, alpha=0.25)
-    if whole and max(_losses(complete, whole)) > 4 * min(_losses(whole, whole)) > 0:
+    losses = [trial.user_attrs["loss"] for trial in trials if trial.state == TrialState.COMPLETE]
+    if losses and max(losses) > 4 * min(losses) > 0:
         axes.set_yscale("log")
-    if complete:
+    if losses:
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    figure: Figure = axes.figure
     return figure
+
+
+def _drawn(plot: Callable[..., Any]) -> Any:
+    """Return the axes that a plot of Optuna drew, and undo what it changes in pyplot."""
+    with warnings.catch_warnings(), matplotlib.rc_context():
+        warnings.simplefilter("ignore")  # Optuna's plots are experimental, and few trials leave holes in a contour
+        axes = plot(target_name="loss")
+    matplotlib.pyplot.close("all")
+    return axes
 
 
 def pareto(trials: Sequence[FrozenTrial], task: Task, finals: Mapping[int, float]) -> Figure:
@@ -138,31 +126,26 @@ def on_front(costs: np.ndarray) -> np.ndarray:
 
 
 def study_of_settings(trials: Sequence[FrozenTrial]) -> optuna.Study:
-    """Return the complete trials, stopped ones too, as a study of one objective over the settings that vary."""
+    """Return the trials as a study of one objective, the loss, over the settings that vary.
+
+    Losses of stopped trials are raised to the least of whole ones, as they are of a few easy images.
+    """
     study = optuna.create_study()
-    complete, losses = _complete(trials), _losses(_complete(trials), whole_trials(trials))
-    rows = [trial.user_attrs["settings"] for trial in complete]
+    rows = [trial.user_attrs["settings"] for trial in trials if trial.state == TrialState.COMPLETE]
     distributions: dict[str, BaseDistribution] = {}
     for name in rows[0] if rows else []:
         column = [float(row[name]) for row in rows]
         if min(column) < max(column):
             distributions[name] = FloatDistribution(min(column), max(column), log=min(column) > 0)
-    if not distributions or len(set(losses)) < 2:
-        return study
-    for loss, row in zip(losses, rows, strict=True):
-        params = {name: float(row[name]) for name in distributions}
-        study.add_trial(create_trial(params=params, distributions=distributions, value=loss))
+    least = min((trial.user_attrs["loss"] for trial in whole_trials(trials)), default=-math.inf)
+    for trial in trials:
+        if trial.state != TrialState.COMPLETE:
+            study.add_trial(create_trial(state=TrialState.FAIL))
+            continue
+        params = {name: float(trial.user_attrs["settings"][name]) for name in distributions}
+        value, limits = max(trial.user_attrs["loss"], least), trial.constraints
+        study.add_trial(create_trial(params=params, distributions=distributions, value=value, constraints=limits))
     return study
-
-
-def _complete(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    return [trial for trial in trials if trial.state == TrialState.COMPLETE]
-
-
-def _losses(trials: Sequence[FrozenTrial], whole: Sequence[FrozenTrial]) -> list[float]:
-    """Return losses, those of stopped trials raised to the least of whole ones: they are of a few easy images."""
-    least = min((trial.user_attrs["loss"] for trial in whole), default=-np.inf)
-    return [max(trial.user_attrs["loss"], least) for trial in trials]
 
 
 def _saved(path: Path, figure: Figure) -> Path:

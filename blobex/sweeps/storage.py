@@ -121,10 +121,8 @@ def _open_database(folder: StudyFolder, url: str) -> BaseStorage:
         inspect(engine).get_table_names()  # before a folder is made for a database that cannot be used
         engine.dispose()
         folder.path.mkdir(parents=True, exist_ok=True)
-        with (
-            warnings.catch_warnings(action="ignore", category=ExperimentalWarning),
-            folder.exclusive(),
-        ):  # the first use of a database creates its tables
+        # The first use of a database creates its tables.
+        with folder.exclusive(), warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
             return RDBStorage(
                 url,
                 engine_kwargs={"pool_pre_ping": True},  # servers close connections that are idle during a long trial

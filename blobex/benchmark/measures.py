@@ -22,7 +22,7 @@ from blobex.datasets.images import to_float
 from blobex.explain.explainer import Explainer
 from blobex.explain.request import Request
 from blobex.inversion.inversion import Inversion
-from blobex.metrics.feature_networks import load_features
+from blobex.metrics.frechet import load_features
 
 COMPARED = (
     *("seconds_per_picture", "invert_seconds_per_picture", "explain_seconds_per_picture"),

@@ -15,7 +15,7 @@ from torch import Tensor
 from blobex.config.params import Params
 from blobex.config.training import Resume, Training
 from blobex.datasets.datamodule import DecisionSet, DetectionSet, SegmentationSet
-from blobex.metrics.feature_networks import FeatureNetwork
+from blobex.metrics.frechet import FeatureNetwork
 from blobex.networks.blobgan import BlobGAN
 from blobex.networks.decision import DecisionModel
 from blobex.networks.parser import Parser

@@ -18,13 +18,14 @@ from blobex.core.errors import BlobexError
 from blobex.core.files import write_text
 from blobex.datasets.decoding import Decoder, Size, collect
 from blobex.datasets.images import decode_image, fit, list_images
-from blobex.metrics.feature_networks import FeatureNetwork, load_features
 from blobex.metrics.feature_sets import SUBSET_SIZE, kernel_distance, kernel_name
 from blobex.metrics.frechet import (
+    FeatureNetwork,
     GaussianAccumulator,
     GaussianStatistics,
     frechet_distance,
     frechet_name,
+    load_features,
     load_statistics,
 )
 from blobex.networks import weights

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from blobex.scenes.canvas import Canvas
-from blobex.scenes.scene import LANE_WIDTH, Building, Colour, Line, Scene, Tree
+from blobex.scenes.scene import LANE_WIDTH, Building, Colour, Line, Scene
 
 NEAREST, FARTHEST = 2.2, 300.0  # metres: below the bottom of the image, and close to the horizon
 LINE = 0.13  # half the width of a line, metres
@@ -63,11 +63,6 @@ def paint_road(canvas: Canvas, scene: Scene) -> None:
     if scene.time == "night":
         beam = ((-1.3, 0, NEAREST), (1.3, 0, NEAREST), (2.1, 0, 13), (-2.1, 0, 13))
         canvas.surface(beam, tone((140, 138, 128), 0))
-    _lines(canvas, scene, left, right)
-
-
-def _lines(canvas: Canvas, scene: Scene, left: float, right: float) -> None:
-    half = LANE_WIDTH / 2
     _line(canvas, -half, scene.line_left, scene.dash_phase)
     _line(canvas, half, scene.line_right, scene.dash_phase + 1.1)
     white, yellow = canvas.tone((236, 236, 230), 8), canvas.tone((238, 190, 44), 8)
@@ -99,12 +94,12 @@ def paint_buildings(canvas: Canvas, scene: Scene) -> None:
     """Paint the buildings on both sides of the road."""
     index = canvas.segment("building")
     for building in sorted(scene.buildings, key=lambda item: -item.near):
-        wall = building.side * (scene.edge(building.side) + building.setback)
-        _building(canvas, scene, building, wall, index)
+        _building(canvas, scene, building, index)
 
 
-def _building(canvas: Canvas, scene: Scene, building: Building, wall: float, index: int) -> None:
+def _building(canvas: Canvas, scene: Scene, building: Building, index: int) -> None:
     near, far, top = building.near, building.far, building.height
+    wall = building.side * (scene.edge(building.side) + building.setback)
     tone, colour = canvas.tone, building.colour
     shaded: Colour = (colour[0] * 4 // 5, colour[1] * 4 // 5, colour[2] * 4 // 5)
     canvas.wall(wall, 0, top, near, far, tone(colour, near), index)
@@ -124,20 +119,16 @@ def _building(canvas: Canvas, scene: Scene, building: Building, wall: float, ind
 
 def paint_trees(canvas: Canvas, scene: Scene) -> None:
     """Paint the trees on both sides of the road."""
-    index = canvas.segment("vegetation")
+    index, tone = canvas.segment("vegetation"), canvas.tone
     for tree in sorted(scene.trees, key=lambda item: -item.distance):
-        _tree(canvas, tree, tree.side * (scene.edge(tree.side) + tree.setback), index)
-
-
-def _tree(canvas: Canvas, tree: Tree, x: float, index: int) -> None:
-    z, tone = tree.distance, canvas.tone
-    canvas.face(x - 0.2, x + 0.2, 0, 0.6 * tree.height, z, tone((92, 70, 50), z), index)
-    radius = 0.26 * tree.height / z * canvas.rows
-    light: Colour = (min(255, tree.colour[0] + 26), min(255, tree.colour[1] + 26), tree.colour[2] + 12)
-    crowns = ((0.0, 0.66, 1.0, tree.colour), (-0.1, 0.74, 0.72, light), (0.08, 0.86, 0.55, light))
-    for across, up, size, colour in crowns:
-        centre = canvas.project(x + across * tree.height, up * tree.height, z)
-        canvas.ellipse(centre, (size * radius, 0.9 * size * radius), tone(colour, z), index)
+        x, z = tree.side * (scene.edge(tree.side) + tree.setback), tree.distance
+        canvas.face(x - 0.2, x + 0.2, 0, 0.6 * tree.height, z, tone((92, 70, 50), z), index)
+        radius = 0.26 * tree.height / z * canvas.rows
+        light: Colour = (min(255, tree.colour[0] + 26), min(255, tree.colour[1] + 26), tree.colour[2] + 12)
+        crowns = ((0.0, 0.66, 1.0, tree.colour), (-0.1, 0.74, 0.72, light), (0.08, 0.86, 0.55, light))
+        for across, up, size, colour in crowns:
+            centre = canvas.project(x + across * tree.height, up * tree.height, z)
+            canvas.ellipse(centre, (size * radius, 0.9 * size * radius), tone(colour, z), index)
 
 
 def paint_light(canvas: Canvas, scene: Scene) -> None:

@@ -44,9 +44,7 @@ class Rendering:
 
 
 def render(scene: Scene, height: int = 64) -> Rendering:
-    """Render a scene at `height` rows and twice as many columns, deterministically.
-
-    Raises BlobexError if the height is odd or not from 16 to 1024.
+    """Render a scene at an even height from 16 to 1024 rows, else BlobexError, and twice as many columns.
 
     >>> from blobex.scenes.sample import sample
     >>> render(sample(3)).image.shape

@@ -17,8 +17,7 @@ from blobex.datasets.datamodule import checksum, load_images
 from blobex.datasets.images import to_array
 from blobex.datasets.manifest import manifest_path
 from blobex.layout.assign import assign_segments
-from blobex.metrics.feature_networks import load_features
-from blobex.metrics.frechet import frechet_distance, frechet_name, load_statistics, statistics
+from blobex.metrics.frechet import frechet_distance, frechet_name, load_features, load_statistics, statistics
 from blobex.networks import weights
 from blobex.networks.blobgan import BlobGAN, sample_images
 from blobex.networks.parser import load_parser

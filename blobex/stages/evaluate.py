@@ -19,9 +19,8 @@ from blobex.datasets.manifest import manifest_path
 from blobex.decisions.load import load
 from blobex.explain.measures import diversity, explanation_values, split_distance, with_intervals
 from blobex.explain.results_folder import read_results
-from blobex.metrics.feature_networks import load_features
 from blobex.metrics.feature_sets import precision_recall
-from blobex.metrics.frechet import frechet_distance, frechet_name, gaussian, load_statistics
+from blobex.metrics.frechet import frechet_distance, frechet_name, gaussian, load_features, load_statistics
 from blobex.networks.blobgan import load_blobgan, sample_images
 from blobex.networks.parser import load_parser
 from blobex.networks.perceptual import load_perceptual, perceptual_name

@@ -12,8 +12,7 @@ from blobex.datasets.datamodule import image_paths, load_image_files
 from blobex.datasets.decoding import DecodedImages, write_report
 from blobex.datasets.images import list_images
 from blobex.datasets.manifest import manifest_path
-from blobex.metrics.feature_networks import load_features
-from blobex.metrics.frechet import save_statistics, statistics
+from blobex.metrics.frechet import load_features, save_statistics, statistics
 from blobex.stages import common
 from blobex.tracking import runs as tracking
 

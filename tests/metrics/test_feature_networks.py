@@ -13,8 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from blobex.core.errors import BlobexError
-from blobex.metrics.feature_networks import load_features, resize_clean, resize_fast
-from blobex.metrics.frechet import frechet_distance, statistics
+from blobex.metrics.frechet import frechet_distance, load_features, resize_clean, resize_fast, statistics
 from blobex.networks import weights
 from blobex.networks.parser import Parser
 

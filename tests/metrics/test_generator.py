@@ -17,8 +17,7 @@ from worlds.tiny_networks import random_blobgan, tiny_network
 
 from blobex.cli import main as cli
 from blobex.metrics import generator
-from blobex.metrics.feature_networks import load_features
-from blobex.metrics.frechet import GaussianStatistics, save_statistics, statistics
+from blobex.metrics.frechet import GaussianStatistics, load_features, save_statistics, statistics
 from blobex.metrics.generator import Reference, Sampling, load_generator, measure_generator
 from blobex.networks import weights
 from blobex.networks.blobgan import BlobGAN

@@ -33,6 +33,7 @@ def profile_text(name: str, folder: Path = FOLDER) -> str:
 
 
 def load_profile(name: str, folder: Path = FOLDER) -> Params:
+    """Load the parameters of a profile."""
     return parse(Params, parse_yaml(profile_text(name, folder), name))
 
 
@@ -42,6 +43,7 @@ def profile_values(name: str, folder: Path = FOLDER) -> Iterator[tuple[str, Any]
 
 
 def profile_names(folder: Path = FOLDER) -> list[str]:
+    """Return the names of all profiles."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:
-    """Load a parameter file; BlobexError if unreadable, or a key is unknown, missing, repeated or out of range."""
+    """Load a parameter file; BlobexError if it is unreadable or a key is unknown, missing, repeated or out of range."""
     try:
         return parse(Params, read_yaml(Path(path)))
     except (OSError, UnicodeDecodeError) as error:

@@ -34,6 +34,8 @@ def rewrite_values(path: Path, values: Mapping[str, Value]) -> Iterator[Changes]
 def replace_values(text: str, values: Mapping[str, Any]) -> str:
     """Replace the values at dotted keys of a YAML text; comments inside a replaced mapping are lost.
 
+    Raises BlobexError if a key is missing.
+
     >>> replace_values("run: # once\\n  seed: 0 # of all\\n", {"run.seed": 7})
     'run: # once\\n  seed: 7 # of all\\n'
     """

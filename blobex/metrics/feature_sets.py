@@ -45,8 +45,9 @@ def feature_sets(*sets: Tensor, least: int) -> list[Tensor]:
 def split_frechet(queries: Tensor, counterfactuals: Tensor, seed: int, repeats: int = REPEATS) -> float:
     """Compute the mean distance, over random splits, of one half's counterfactuals to the other half's queries.
 
-    Features are (N,D), and rows with one index are of one image. Raises BlobexError if the sets differ in size, have
-    fewer than 4 rows, or a feature is not finite.
+    The halves share no image, so that the nearness of a counterfactual to its own query does not count. Features are
+    (N,D), and rows with one index are of one image. Raises BlobexError if the sets differ in size, have fewer than 4
+    rows, or a feature is not finite.
 
     >>> split_frechet(torch.zeros(8, 2), torch.ones(8, 2), seed=0)
     2.0

@@ -93,6 +93,7 @@ class GaussianAccumulator:
         self._sum, self._products = torch.zeros(()), torch.zeros(())
 
     def update(self, features: Tensor) -> None:
+        """Add features (N,D)."""
         features = features.detach().to("cpu", torch.float64)
         self._count += len(features)
         self._sum = self._sum + features.sum(0)

@@ -139,7 +139,7 @@ def measure_generator(model: BlobGAN, reference: Reference, sampling: Sampling) 
 
 
 def check_place(path: Path) -> None:
-    """Raise a BlobexError if no file can be written at a path: before hours of measuring."""
+    """Raise a BlobexError if no file can be written at a path, before anything is measured."""
     if path.is_dir() or not next(folder for folder in path.absolute().parents if folder.exists()).is_dir():
         raise BlobexError(f"cannot write {path}: name a file in a folder")
 

@@ -8,10 +8,12 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels; p
 
 
 def area(box: Box) -> float:
+    """Return the area of a box in square pixels."""
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def centre(box: Box) -> tuple[float, float]:
+    """Return x and y of the middle of a box."""
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 

@@ -54,6 +54,7 @@ class ObjectChange:
         return self._words(self.family, "")
 
     def as_dict(self) -> dict[str, Any]:
+        """Return the change for JSON."""
         return asdict(self) | {"phrase": self.phrase}
 
     def _words(self, name: str, amount: str) -> str:

@@ -37,6 +37,7 @@ class DetectedObject:
 
     @property
     def family(self) -> str:
+        """Vehicle, cycle, obstacle, or the category itself."""
         return FAMILIES.get(self.category, self.category)
 
     @property

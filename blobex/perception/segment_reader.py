@@ -25,6 +25,7 @@ def parse_segments(parser: Parser, images: Tensor, device: torch.device) -> list
 
 
 def segments_of(output: ParserOutput) -> list[list[Segment]]:
+    """Return the segments of each image of a parser's output."""
     semantic, instances = (maps.cpu().numpy() for maps in panoptic(output))
     drivable = output.drivable.argmax(1).cpu().numpy()
     return [extract_segments(*maps) for maps in zip(semantic, instances, drivable, strict=True)]

@@ -44,7 +44,7 @@ class Rendering:
 
 
 def render(scene: Scene, height: int = 64) -> Rendering:
-    """Render a scene at an even height from 16 to 1024 rows, else BlobexError, and twice as many columns.
+    """Render a scene at `height` rows, even and from 16 to 1024, else BlobexError; columns are twice as many.
 
     >>> from blobex.scenes.sample import sample
     >>> render(sample(3)).image.shape

@@ -57,6 +57,8 @@ def actions(scene: Scene) -> tuple[bool, bool, bool, bool]:
 def causes(scene: Scene, action: str) -> frozenset[Cause]:
     """Return the elements that, each by itself, stop the vehicle ("forward", "stop") or forbid "left" or "right".
 
+    Raises BlobexError if the action is unknown.
+
     >>> from blobex.scenes.sample import sample
     >>> red = replace(sample(3), light="red", stop_sign=False, things=())
     >>> causes(red, "stop")

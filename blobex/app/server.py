@@ -24,12 +24,13 @@ from blobex.app import answers
 from blobex.app.guard import Guard
 from blobex.app.jobs import UNEXPECTED, Event, Progress, events
 from blobex.app.studio import Scene, Studio
-from blobex.app.wire import WireQuestion, WireSample, WireScene, read_json, short_name, shortened
+from blobex.app.wire import WireQuestion, WireSample, WireScene, read_json, short_name
 from blobex.config.read import load_params, parse
-from blobex.core.errors import BlobexError
+from blobex.core.errors import BlobexError, brief
 from blobex.networks.weights import CONFIG
 
 MAX_UPLOAD, MAX_JSON = 64 * 2**20, 32 * 2**20  # bytes
+MAX_MESSAGE = 300  # letters
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
@@ -37,9 +38,10 @@ TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".s
 def application(studio: Studio, names: tuple[str, ...] = ()) -> Starlette:
     """Build the ASGI application; `names` are host names that it may be reached by, besides localhost."""
     api = _Api(studio)
+    names_of_files = sorted(file.name for file in (files("blobex.app") / "page").iterdir() if file.is_file())
     routes = [
         Route("/", _file("page.html")),
-        *(Route(f"/{name}", _file(name)) for name in _page_files()),
+        *(Route(f"/{name}", _file(name)) for name in names_of_files),
         Route("/api/model", api.model),
         Route("/api/sample", api.sample, methods=["POST"]),
         Route("/api/photo", api.photo, methods=["POST"]),
@@ -191,10 +193,6 @@ async def _json(request: Request) -> Any:
     return read_json(await _body(request, MAX_JSON))
 
 
-def _page_files() -> list[str]:
-    return sorted(file.name for file in (files("blobex.app") / "page").iterdir() if file.is_file())
-
-
 def _file(name: str) -> Callable[[Request], Response]:
     content = (files("blobex.app") / "page" / name).read_bytes()
     return lambda _: Response(content, media_type=TYPES[Path(name).suffix])
@@ -202,7 +200,7 @@ def _file(name: str) -> Callable[[Request], Response]:
 
 async def _invalid(_: Request, error: Exception) -> Response:
     text = str(error).removesuffix(" (profiles/synthetic.yaml shows its place)")  # a hint for parameter files
-    return JSONResponse({"error": shortened(text)}, 422)
+    return JSONResponse({"error": brief(text, MAX_MESSAGE)}, 422)
 
 
 async def _refused(_: Request, error: Exception) -> Response:

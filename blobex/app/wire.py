@@ -25,7 +25,7 @@ from blobex.core.errors import BlobexError
 from blobex.layout.blobs import BlobLayout
 
 FLOATS = np.dtype("<f4")  # of an appearance
-MAX_NAME, MAX_MESSAGE = 100, 300  # letters
+MAX_NAME = 100  # letters
 MAX_APPEARANCE = 1e4
 
 
@@ -94,11 +94,6 @@ def read_json(body: bytes) -> Any:
 
 def _refuse(name: str) -> NoReturn:
     raise ValueError(name)
-
-
-def shortened(text: str) -> str:
-    """Cut a message to MAX_MESSAGE letters."""
-    return text if len(text) <= MAX_MESSAGE else f"{text[: MAX_MESSAGE - 4]} ..."
 
 
 def short_name(name: str) -> str:

@@ -18,8 +18,7 @@ from blobex.layout.blobs import BlobLayout
 from blobex.layout.splat import Canvas, score_pyramid
 from blobex.networks import weights
 from blobex.networks.generator import Generator
-from blobex.networks.layout_flow import LayoutFlow
-from blobex.networks.layout_network import LayoutNetwork
+from blobex.networks.layout_network import LayoutFlow, LayoutNetwork
 from blobex.networks.ops import check_levels
 
 NOISE_SEED = 0

@@ -1,19 +1,26 @@
-"""Encoder of images to w, with StyleGAN2's residual body or a ResNet-18."""
+"""Encoder of images to w, and StyleGAN2's residual network (CVPR 2020, section 4.1) with the discriminator."""
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic.dataclasses
+import torch
 import torchvision
 from pydantic import Field
 from torch import Tensor, nn
 
+from blobex.config.training import Network
 from blobex.config.value_types import SECTION, Int
 from blobex.networks import weights
-from blobex.networks.ops import at_least_float32, check_levels
-from blobex.networks.residual import SMALLEST, ResidualNetwork
+from blobex.networks.ops import EqualConv, EqualLinear, at_least_float32, blur, check_levels, leaky
+
+SMALLEST = 4  # height of the last level
+STANDARD_DEVIATION_GROUP = 4
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=SECTION)
@@ -55,3 +62,66 @@ class Encoder(nn.Module):
 def load_encoder(folder: Path, kind: str = "encoder") -> Encoder:
     """Load a saved encoder, frozen; raise BlobexError if there is none. `kind` is its stage, or encoder_pretrain."""
     return weights.load_network(folder, kind, _Saved, Encoder)
+
+
+class ResidualBlock(nn.Module):
+    """Residual block that halves height and width; the sum of both branches keeps the variance."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv1 = EqualConv(inputs, inputs, 3, padding=1)
+        self.conv2 = EqualConv(inputs, outputs, 3, stride=2)
+        self.skip = EqualConv(inputs, outputs, 1, linear=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.conv2(blur(self.conv1(x), padding=2))
+        return (out + self.skip(blur(x, padding=1)[:, :, ::2, ::2])) * math.sqrt(0.5)
+
+
+class ResidualNetwork(nn.Module):
+    """Network from images (N,3,height,width) to vectors (N,outputs), with `channels` by level height from 4 on.
+
+    With `standard_deviation`, a channel with the standard deviation over groups of the batch is appended (Karras et
+    al., ICLR 2018, section 3).
+    """
+
+    def __init__(self, channels: Mapping[int, int], aspect_ratio: int, outputs: int, standard_deviation: bool) -> None:
+        super().__init__()
+        heights = sorted(channels, reverse=True)
+        last = channels[heights[-1]]
+        self.from_rgb = EqualConv(3, channels[heights[0]], 1)
+        self.blocks = nn.ModuleList(
+            ResidualBlock(channels[above], channels[below]) for above, below in itertools.pairwise(heights)
+        )
+        self.standard_deviation = standard_deviation
+        self.final_conv = EqualConv(last + int(standard_deviation), last, 3, padding=1)
+        self.hidden = EqualLinear(last * heights[-1] * heights[-1] * aspect_ratio, last)
+        self.output = EqualLinear(last, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.from_rgb(x)
+        for block in self.blocks:
+            x = block(x)
+        if self.standard_deviation:
+            x = torch.cat([x, standard_deviation_map(x)], dim=1)
+        x = self.final_conv(x)
+        x = leaky(self.hidden(x.flatten(1)))
+        return at_least_float32(self.output(x))
+
+
+def standard_deviation_map(x: Tensor) -> Tensor:
+    """Return the mean standard deviation over each group of images as a channel (N,1,h,w).
+
+    Groups have the largest size up to four that divides the batch.
+    """
+    batch, _, height, width = x.shape
+    group = next(size for size in range(min(STANDARD_DEVIATION_GROUP, batch), 0, -1) if batch % size == 0)
+    groups = at_least_float32(x).reshape(group, batch // group, -1)
+    spread = groups.var(0, unbiased=False).add(1e-8).sqrt().mean(-1)
+    return spread.to(x.dtype).repeat(group).view(batch, 1, 1, 1).expand(batch, 1, height, width)
+
+
+def build_discriminator(network: Network, height: int, aspect_ratio: int) -> ResidualNetwork:
+    """Build the discriminator: images (N,3,height,width) to logits (N,1), high for real images."""
+    check_levels(network.discriminator_channels, SMALLEST, height, "discriminator_channels")
+    return ResidualNetwork(network.discriminator_channels, aspect_ratio, outputs=1, standard_deviation=True)

@@ -21,7 +21,7 @@ from blobex.datasets.images import to_float
 from blobex.layout.assign import layout_from_ellipses, with_appearance
 from blobex.layout.blobs import BlobLayout
 from blobex.networks.blobgan import BlobGAN
-from blobex.networks.layout_flow import LayoutFlow
+from blobex.networks.layout_network import LayoutFlow
 from blobex.networks.ops import pixel_norm
 from blobex.networks.segment_encoder import SegmentEncoder, StoredExamples, build_segment_encoder
 from blobex.training.encoder import Perceptual

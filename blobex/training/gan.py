@@ -18,8 +18,8 @@ from blobex.datasets.datamodule import checksum
 from blobex.datasets.images import to_float
 from blobex.layout.blobs import jitter
 from blobex.networks.blobgan import BlobGAN
+from blobex.networks.encoder import build_discriminator
 from blobex.networks.ops import at_least_float32
-from blobex.networks.residual import build_discriminator
 from blobex.training.step_module import Batch, StepModule
 
 BETAS = (0.0, 0.99)

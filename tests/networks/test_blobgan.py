@@ -12,8 +12,8 @@ from blobex.layout.blobs import KEYS
 from blobex.layout.splat import splat
 from blobex.networks import blobgan, weights
 from blobex.networks.blobgan import BlobGAN, check_levels, from_config, load_blobgan
+from blobex.networks.encoder import build_discriminator
 from blobex.networks.layout_network import LayoutNetwork
-from blobex.networks.residual import build_discriminator
 
 
 def latents(count, seed=0):

@@ -27,9 +27,8 @@ from blobex.networks import import_weights as importing
 from blobex.networks import weights
 from blobex.networks.blobgan import load_blobgan
 from blobex.networks.decision import DecisionModel, load_decision
-from blobex.networks.encoder import load_encoder
+from blobex.networks.encoder import ResidualNetwork, load_encoder
 from blobex.networks.parser import Parser
-from blobex.networks.residual import ResidualNetwork
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PARAMS = Path(__file__).parents[2] / "profiles" / "synthetic.yaml"

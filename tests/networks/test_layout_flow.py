@@ -15,7 +15,7 @@ from blobex.config.read import load_params
 from blobex.core.errors import BlobexError
 from blobex.layout.blobs import ABSENT, BlobLayout
 from blobex.networks.blobgan import BlobGAN, from_config
-from blobex.networks.layout_flow import LayoutFlow
+from blobex.networks.layout_network import LayoutFlow
 from blobex.networks.ops import pixel_norm
 from blobex.tracking.tracker import NullTracker
 from blobex.training.blobgan_pretrain import LayoutModule

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch.autograd import gradcheck, gradgradcheck
 from worlds.tiny_networks import randomise
 
+from blobex.networks.encoder import ResidualNetwork, standard_deviation_map
 from blobex.networks.ops import EqualConv, EqualLinear, blur, leaky, pixel_norm, upsample
-from blobex.networks.residual import ResidualNetwork, standard_deviation_map
 from blobex.training.gan import r1_penalty
 
 OUTER = torch.outer(torch.tensor([1.0, 3, 3, 1]), torch.tensor([1.0, 3, 3, 1])).double() / 64

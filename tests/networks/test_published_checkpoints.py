@@ -17,8 +17,7 @@ from worlds.tiny_networks import TINY, random_blobgan, randomise, tiny_network
 from blobex.core.errors import BlobexError
 from blobex.networks import published_checkpoints as published
 from blobex.networks.decision import DecisionModel
-from blobex.networks.encoder import Encoder
-from blobex.networks.residual import ResidualNetwork
+from blobex.networks.encoder import Encoder, ResidualNetwork
 from blobex.scenes.rules import ACTIONS, REASONS
 
 

@@ -10,7 +10,7 @@ from worlds.tiny_networks import HEIGHT, TINY
 
 from blobex.config.data import ImageSize, Run
 from blobex.config.training import Jitter
-from blobex.networks import residual
+from blobex.networks import encoder
 from blobex.tracking.tracker import NullTracker
 from blobex.training.fit import EveryNSteps, fit
 from blobex.training.gan import GanModule, discriminator_loss, flipped
@@ -175,7 +175,7 @@ class Chunked(GanModule):
 
 def test_accumulated_chunks_equal_one_batch(params, tmp_path, monkeypatch):
     """Without the parts that depend on the batch: the standard deviation channel and random mirroring."""
-    monkeypatch.setattr(residual, "standard_deviation_map", lambda x: torch.zeros_like(x[:, :1]))
+    monkeypatch.setattr(encoder, "standard_deviation_map", lambda x: torch.zeros_like(x[:, :1]))
 
     def symmetric(step):
         (images,) = batches(step, 8)

@@ -5,8 +5,8 @@ import re
 import torch
 from worlds.tiny_networks import tiny_network
 
+from blobex.networks.encoder import ResidualNetwork
 from blobex.networks.published_names import residual_shape, residual_state
-from blobex.networks.residual import ResidualNetwork
 
 NETWORKS = [
     (tiny_network(rectangle="legacy"), 16, 2),

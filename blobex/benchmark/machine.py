@@ -6,13 +6,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-
-T = TypeVar("T")
 
 CHANNELS, HEIGHT, WIDTH, BATCH = 128, 32, 64, 16  # of the convolution that measures the peak
 REPEATS = 20
@@ -61,20 +57,3 @@ def peak_flops(device: torch.device, precision: torch.dtype) -> float:
     with torch.no_grad():
         seconds = [timed(lambda: F.conv2d(images, weight, padding=1), device).seconds for _ in range(REPEATS)]
     return 2 * BATCH * HEIGHT * WIDTH * CHANNELS * CHANNELS * 9 / min(seconds)
-
-
-class ImageCounter:
-    """Counter of the images that wrapped functions return."""
-
-    def __init__(self) -> None:
-        self.images = 0
-
-    def wrap(self, function: Callable[[T], Tensor]) -> Callable[[T], Tensor]:
-        """Return the function with its images counted."""
-
-        def counted(argument: T) -> Tensor:
-            images = function(argument)
-            self.images += len(images)
-            return images
-
-        return counted

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from blobex.benchmark.machine import ImageCounter, peak_flops, timed
+from blobex.benchmark.machine import peak_flops, timed
 from blobex.benchmark.rates import feature_rate, scene_rate, training_rates
 from blobex.config.params import Params
 from blobex.core.device import resolve_precision
@@ -22,7 +22,9 @@ from blobex.datasets.images import to_float
 from blobex.explain.explainer import Explainer
 from blobex.explain.request import Request
 from blobex.inversion.inversion import Inversion
+from blobex.layout.blobs import BlobLayout
 from blobex.metrics.frechet import load_features
+from blobex.optim.networks import Networks
 
 COMPARED = (
     *("seconds_per_picture", "invert_seconds_per_picture", "explain_seconds_per_picture"),
@@ -75,10 +77,10 @@ class SearchCost:
 
 def search_cost(explainer: Explainer, queries: Tensor, attributes: Sequence[str]) -> SearchCost:
     """Invert images (N,3,height,width) and explain every attribute of each as a full rendering."""
-    explainer, counter = _with_counter(explainer)
+    explainer, counts = _with_counter(explainer)
     inversions, counterfactuals = list[Inversion](), list[Counterfactuals]()
     inverting = timed(lambda: inversions.append(explainer.invert(queries)), explainer.device)
-    layout, renderings = inversions[0].layout, counter.images
+    layout, renderings = inversions[0].layout, sum(counts)
     plan = explainer.plan(Request(attributes=attributes, few=False, compose="full"))
     masks = build_masks(layout.blobs, plan.variant.keys, plan.blobs, plan.variant.background)
 
@@ -92,7 +94,7 @@ def search_cost(explainer: Explainer, queries: Tensor, attributes: Sequence[str]
         invert_seconds=inverting.seconds,
         explain_seconds=explaining.seconds,
         invert_renderings=renderings,
-        explain_renderings=counter.images - renderings,
+        explain_renderings=sum(counts) - renderings,
         peak_bytes=max(inverting.peak_bytes, explaining.peak_bytes),
         inversion=inversions[0],
         counterfactuals=counterfactuals[0],
@@ -109,14 +111,19 @@ def search_flops(explainer: Explainer, queries: Tensor, attributes: Sequence[str
     return float(counter.get_total_flops())
 
 
-def _with_counter(explainer: Explainer) -> tuple[Explainer, ImageCounter]:
-    """Return the explainer with a counter of the images that it renders."""
-    counter = ImageCounter()
-    exact, quick = (
-        dataclasses.replace(networks, render=counter.wrap(networks.render))
-        for networks in (explainer.exact, explainer.quick)
-    )
-    return dataclasses.replace(explainer, quick=quick, exact=exact), counter
+def _with_counter(explainer: Explainer) -> tuple[Explainer, list[int]]:
+    """Return an explainer that appends the number of images of each rendering to a list, and the list."""
+    counts = list[int]()
+
+    def counted(networks: Networks) -> Networks:
+        def render(layout: BlobLayout) -> Tensor:
+            images = networks.render(layout)
+            counts.append(len(images))
+            return images
+
+        return dataclasses.replace(networks, render=render)
+
+    return dataclasses.replace(explainer, quick=counted(explainer.quick), exact=counted(explainer.exact)), counts
 
 
 def search_measures(params: Params, setup: str, models: Path, device: torch.device) -> dict[str, float]:

@@ -66,7 +66,9 @@ def _training_jobs(params: Params, setup: str) -> Jobs:
     losses = LossNetworks(PerceptualDistance(parser, parser.features), decision.features)
     painter = PaintModule(params.blobgan_pretrain, params.blobgan.network, size, losses.perceptual, seed)
     frozen = copy.deepcopy(painter.encoder).requires_grad_(False)
-    ellipses = _random_ellipses(params.blobgan.network.blobs, random)
+    blobs = params.blobgan.network.blobs
+    xs, ys, sizes = (torch.rand(IMAGES, blobs, generator=random) for _ in range(3))
+    ellipses = xs, ys, torch.randn(IMAGES, blobs, 4, generator=random), 3 * sizes
     batch_sizes = {name: _batch_size(getattr(params, name).training) for name in STAGES}
     pretraining = params.encoder_pretrain.training
 
@@ -92,12 +94,6 @@ def _training_jobs(params: Params, setup: str) -> Jobs:
         **{name: cycle(name, images) for name in ("encoder_pretrain", "encoder")},
     }
     return {name: (modules[name], batches[name]) for name in STAGES}
-
-
-def _random_ellipses(blobs: int, random: torch.Generator) -> tuple[Tensor, ...]:
-    """Return xs, ys, covs and sizes of random blobs."""
-    xs, ys, sizes = (torch.rand(IMAGES, blobs, generator=random) for _ in range(3))
-    return xs, ys, torch.randn(IMAGES, blobs, 4, generator=random), 3 * sizes
 
 
 def _batch_size(training: Training) -> int:

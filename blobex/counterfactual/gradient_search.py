@@ -130,9 +130,6 @@ class GradientSearch:
         Returns:
             Of each problem the cheapest iterate that flips by `margin`, or else the one with the highest margin: its
             variables `best` (P,F), `margin` (P,), `cost` (P,), `target_gradient` (P,count*D) and `step` (P,).
-
-        Raises:
-            BlobexError: The decision model's outputs have no gradient.
         """
         return solve_in_batches(len(self.problems), self.context.batch_size, self._load, self._advance, title)
 

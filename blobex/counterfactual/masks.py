@@ -21,10 +21,7 @@ PLAIN_NAMES = {
 
 
 def resolve_keys(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the keys that keys and plain names stand for, in the order of KEYS.
-
-    Raises:
-        BlobexError: A name is unknown, or there is none.
+    """Return the keys that keys and plain names stand for, in the order of KEYS; BlobexError if one is unknown.
 
     >>> resolve_keys(["style", "position"])
     ('xs', 'ys', 'spatial_style')

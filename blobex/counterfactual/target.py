@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
-from typing import Protocol, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 
-class Target(Protocol):
-    """Targets of P problems, given the decision model's outputs (P,...)."""
-
-    @property
-    def column(self) -> Tensor:
-        """(P,): number of the output that should change."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: Tensor) -> Target: ...
-
-    def loss(self, outputs: Tensor, /) -> Tensor:
-        """Compute the loss (P,) to minimise."""
-
-    def margin(self, outputs: Tensor, /) -> Tensor:
-        """Compute the margin (P,): above 0 where the target is reached."""
-
-    def scores(self, outputs: Tensor, /) -> Tensor:
-        """Compute the scores (P,A) to report."""
-
-
 @dataclass(frozen=True)
-class _Rows:
-    """Base of targets: one row per problem in each field."""
+class Target(ABC):
+    """Targets of P problems, given the decision model's outputs (P,...). Every field has one row per problem."""
 
     column: Tensor  # P: number of the output that should change
 
@@ -43,9 +23,21 @@ class _Rows:
     def __getitem__(self, index: Tensor) -> Self:
         return type(self)(*(getattr(self, field.name)[index] for field in fields(self)))
 
+    @abstractmethod
+    def loss(self, outputs: Tensor) -> Tensor:
+        """Compute the loss (P,) to minimise."""
+
+    @abstractmethod
+    def margin(self, outputs: Tensor) -> Tensor:
+        """Compute the margin (P,): above 0 where the target is reached."""
+
+    @abstractmethod
+    def scores(self, outputs: Tensor) -> Tensor:
+        """Compute the scores (P,A) to report."""
+
 
 @dataclass(frozen=True)
-class AttributeTarget(_Rows):
+class AttributeTarget(Target):
     """One of several independent binary attributes is inverted; the others are free."""
 
     wanted: Tensor  # P, bool
@@ -68,7 +60,7 @@ class AttributeTarget(_Rows):
 
 
 @dataclass(frozen=True)
-class ClassTarget(_Rows):
+class ClassTarget(Target):
     """One class becomes the most likely."""
 
     def loss(self, outputs: Tensor) -> Tensor:
@@ -86,7 +78,7 @@ class ClassTarget(_Rows):
 
 
 @dataclass(frozen=True)
-class RegionTarget(_Rows):
+class RegionTarget(Target):
     """Most of a region of the label map becomes another class; the rest of the map should stay."""
 
     labels: Tensor  # P,H,W long: the label map to reach

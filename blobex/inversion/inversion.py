@@ -58,18 +58,17 @@ def save_inversion(path: Path, names: Sequence[str], queries: Tensor, inversion:
     """Write names, queries (N,3,H,W) in [-1,1] and their inversion; the file appears complete or not at all."""
     fields = {field.name: getattr(inversion, field.name) for field in dataclasses.fields(Inversion)}
     tensors = {name: value.detach().cpu() for name, value in fields.items() if isinstance(value, Tensor)}
-    tensors |= {"queries": _as_uint8(queries.cpu()), "image": tensors["image"].half()}
+    queries = queries.cpu()
+    converted = to_uint8(queries)
+    lossless = torch.equal(to_float(converted), queries)  # for generated images it is not
+    tensors |= {"queries": converted if lossless else queries, "image": tensors["image"].half()}
     layout = inversion.layout.detach().to("cpu").as_dict()
     with whole_file(path) as temporary:
         save_tensors(temporary, {"names": list(names), "layout": layout, **tensors})
 
 
 def load_inversion(path: Path) -> tuple[list[str], Tensor, Inversion]:
-    """Read names, queries and inversion, in float32.
-
-    Raises:
-        BlobexError: The file is missing or damaged.
-    """
+    """Read names, queries and inversion, in float32; BlobexError if the file is missing or damaged."""
     try:
         content = load_tensors(path)
         names, queries, layout = content.pop("names"), content.pop("queries"), content.pop("layout")
@@ -81,12 +80,6 @@ def load_inversion(path: Path) -> tuple[list[str], Tensor, Inversion]:
         reason = brief(error)
         raise BlobexError(f"cannot read the inversions in {path} ({reason}): run `dvc repro invert` first") from error
     return names, queries, inversion
-
-
-def _as_uint8(queries: Tensor) -> Tensor:
-    """Convert images in [-1,1] to uint8 where that is lossless (for generated images it is not)."""
-    converted = to_uint8(queries)
-    return converted if torch.equal(to_float(converted), queries) else queries
 
 
 def _check(names: Any, queries: Any, inversion: Inversion) -> None:

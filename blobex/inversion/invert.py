@@ -24,12 +24,7 @@ LAST_RATE = 0.02  # last learning rate / first; it falls along a half cosine (Lo
 
 
 def image_terms(
-    layout: BlobLayout,
-    start: BlobLayout,
-    image: Tensor,
-    query: Tensor,
-    embedded: Sequence[Tensor],
-    networks: Networks,
+    layout: BlobLayout, start: BlobLayout, image: Tensor, query: Tensor, embedded: Sequence[Tensor], networks: Networks
 ) -> dict[str, Tensor]:
     """Compute all terms (N,) of the loss but that of the decision; `image` (N,3,H,W) is the rendering of `layout`."""
     return {

@@ -30,12 +30,10 @@ def solve_in_batches(
     """Iterate `count` problems until each is finished; return their last rows in order.
 
     Args:
-        count: Number of problems.
         batch_size: Number of problems iterated at once; rounded down to a multiple of 4, at least 4.
         load: Returns the first rows of the problems with the given numbers (n,).
         advance: Returns the next rows and, bool (rows,), which of them are finished. The state holds the number of
             each row's problem as `number`. Both functions must treat every row independently.
-        title: Label of the progress bar.
     """
     batch_size = _round_down(batch_size)
     waiting, active, finished = torch.arange(count), dict[str, Tensor](), list[State]()

@@ -99,10 +99,7 @@ def add_version(
 
 @_errors_of_mlflow()
 def promote(client: Any, model: str, version: str, contents: Contents, runs: Mapping[str, TrainingRun]) -> list[str]:
-    """Set the alias `reference` of a version, and of the versions that its decision models' trainings registered.
-
-    Returns their names and version numbers.
-    """
+    """Set the alias `reference` of a version and of those that its decision models' trainings registered; list them."""
     versions = [(model, version)]
     for part in contents.networks:
         if part.name in runs:

@@ -49,9 +49,7 @@ def check_stage(stage: str, folder: Path = FOLDER, package: Path = PACKAGE) -> N
     """Raise BlobexError if code/<stage>.txt exists, without which DVC runs no stage, but is out of date."""
     path = folder / f"{stage}.txt"
     if path.is_file() and path.read_text(encoding="utf-8") != describe_stage(stage, package):
-        raise BlobexError(
-            f"the code of stage {stage} changed since {path} was written: run `make code`, then `dvc repro`"
-        )
+        raise BlobexError(f"stage {stage} changed since {path} was written: run `make code`, then `dvc repro`")
 
 
 def code_digest(start: Path, package: Path = PACKAGE) -> str:

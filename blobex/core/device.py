@@ -102,9 +102,7 @@ class Ranks:
         try:
             distributed.all_gather_object(parts, list(items))
         except RuntimeError as error:
-            raise BlobexError(
-                "another process of this run is gone: start all again, finished parts are kept"
-            ) from error
+            raise BlobexError("another process of this run is gone: start all again, finished parts stay") from error
         return [item for part in parts for item in part]
 
 

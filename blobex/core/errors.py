@@ -12,10 +12,8 @@ class BlobexError(ValueError):
 def sentence(error: BlobexError | OSError) -> str:
     """Return the one-line message of the error that ended a command."""
     if isinstance(error, OSError):  # a full disk, a read-only folder, a name that is too long
-        file = error.filename or "a file"
-        return brief(
-            f"cannot read or write {file} ({error.strerror or error}): check the disk and the path", MESSAGE_LIMIT
-        )
+        file, reason = error.filename or "a file", error.strerror or error
+        return brief(f"cannot read or write {file} ({reason}): check the disk and the path", MESSAGE_LIMIT)
     return brief(error, MESSAGE_LIMIT)
 
 

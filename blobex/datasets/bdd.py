@@ -72,9 +72,7 @@ def read_detection(root: str | Path, split: str) -> list[DetectionRecord]:
     try:
         records = [_detection(frame, finder) for frame in _list(frames)]
     except MALFORMED as error:
-        raise BlobexError(
-            f"{path} is not a list of Scalabel frames ({brief(repr(error))}): download it again"
-        ) from error
+        raise BlobexError(f"{path} is not a list of Scalabel frames ({brief(repr(error))}): get it again") from error
     return _with_images(root, records, path)
 
 
@@ -181,7 +179,7 @@ def _reasons(path: Path, content: object) -> dict[str, tuple[bool, ...]]:
         return {item["file_name"]: _bits(item["reason"], len(REASONS)) for item in _list(content)}
     except MALFORMED as error:
         raise BlobexError(
-            f"{path} is not a list of file_name and reason ({brief(repr(error))}): download it again"
+            f"{path} is not a list of file_name and reason ({brief(repr(error))}): get it again"
         ) from error
 
 

@@ -135,9 +135,7 @@ def load_mask(path: str | Path, categories: int) -> np.ndarray:
     mask = _decode(path, ("L", "P"), "one number a pixel")
     wrong = (mask >= categories) & (mask != 255)
     if wrong.any():
-        raise BlobexError(
-            f"{path} holds the label {mask[wrong][0]}: there should be only 0 to {categories - 1}, and 255"
-        )
+        raise BlobexError(f"{path} holds the label {mask[wrong][0]}: it may be 0 to {categories - 1}, or 255")
     return mask
 
 

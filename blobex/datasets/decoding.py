@@ -234,8 +234,7 @@ def _require_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise BlobexError(
-            f"data.cache {folder} has {free / 1e9:.1f} GB left and needs {needed / 1e9:.1f}: "
-            "choose another folder, or null"
+            f"data.cache {folder} has {free / 1e9:.1f} GB left and needs {needed / 1e9:.1f}: choose another, or null"
         )
 
 

@@ -175,9 +175,7 @@ def list_images(folder: str | Path) -> list[Path]:
 
 
 def _refuse(error: OSError) -> None:
-    raise BlobexError(
-        f"the folder {error.filename} cannot be opened ({error.strerror}): make it readable, or move it away"
-    ) from error
+    raise BlobexError(f"{error.filename} cannot be opened ({error.strerror}): make it readable or move it") from error
 
 
 def name_of(path: str | Path) -> str:

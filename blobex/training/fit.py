@@ -233,10 +233,8 @@ class CheckpointWriter(lightning.Callback):
         score = score if measured_at == step else None  # a score of an earlier step is not this checkpoint's
         needed = trainer.is_global_zero and options.monitor != "step" and step == self.training.steps
         if score is None and needed:  # only the first process has the measures of images
-            measured = ", ".join(["step", *pl_module.scores])
-            raise BlobexError(
-                f"checkpoint.monitor is {options.monitor}, which was not measured: choose from {measured}"
-            )
+            names = ", ".join(["step", *pl_module.scores])
+            raise BlobexError(f"checkpoint.monitor is {options.monitor}, which was not measured: choose from {names}")
         temporary = self.folder / ".checkpoint.part"
         try:
             trainer.save_checkpoint(temporary)

@@ -54,9 +54,7 @@ class GanModule(StepModule):
     def start_from(self, pretrained: BlobGAN) -> None:
         """Initialise the GAN and its moving average. Raises BlobexError if `pretrained` is another network."""
         if pretrained.config() != self.model.config():
-            raise BlobexError(
-                "blobgan.network is not the network that was pretrained: run `dvc repro blobgan_pretrain`"
-            )
+            raise BlobexError("blobgan.network is not the pretrained network: run `dvc repro blobgan_pretrain`")
         for model in (self.model, self.average):
             model.load_state_dict(pretrained.state_dict())
         self.depends_on(pretrained=checksum(*pretrained.state_dict().values()))

@@ -58,10 +58,9 @@ def refusal(headers: Headers, names: tuple[str, ...]) -> str:
         hostname = ""
     if hostname not in names and not _is_address(hostname):
         return "the page must be opened by an address such as http://127.0.0.1:7860, not by another name"
-    if origin is not None and (urlsplit(origin).netloc or "null").lower() != host.lower():
-        return "another page may not use this server"
+    other = origin is not None and (urlsplit(origin).netloc or "null").lower() != host.lower()
     site, mode = (headers.get(f"sec-fetch-{name}") for name in ("site", "mode"))
-    if site not in (None, "none", "same-origin") and mode != "navigate":
+    if other or (site not in (None, "none", "same-origin") and mode != "navigate"):
         return "another page may not use this server"
     return ""
 

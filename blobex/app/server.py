@@ -62,11 +62,7 @@ def serve(
     device: str | None = None,
     ready: Callable[[str], None] = print,
 ) -> None:
-    """Serve the page until Ctrl-C.
-
-    Args:
-        setup: square or rect; None: the first with a trained generator.
-        ready: Called with the page's address.
+    """Serve the page of a setup, by default the first that is trained, until Ctrl-C. `ready` gets the page's address.
 
     Raises:
         BlobexError: As `Explainer.load`, or the port is taken.

@@ -223,10 +223,10 @@ class Studio:
         watching = watched(explainer, lambda changed, rendered: on_step(lambda: image(changed, rendered)))
         with tempfile.TemporaryDirectory(prefix="blobex-") as folder:
             out = Path(folder) / "results"
-            inversion = given_inversion(watching, query, layout)
+            inversion = _given_inversion(watching, query, layout)
             share = ImageShare.of([scene.name], query.cpu(), ALONE)
             records = watching.explain_inverted(share, lambda _: inversion, plan, Output(out, gif=True))
-            return records, zipped(out)
+            return records, _zipped(out)
 
 
 def watched(explainer: Explainer, watch: Callable[[BlobLayout, Tensor], None]) -> Explainer:
@@ -248,18 +248,17 @@ def _equal(one: BlobLayout, other: BlobLayout) -> bool:
 
 
 @torch.no_grad()
-def given_inversion(explainer: Explainer, queries: Tensor, layout: BlobLayout) -> Inversion:
-    """Evaluate given layouts as the inversion of images (N,3,H,W)."""
+def _given_inversion(explainer: Explainer, queries: Tensor, layout: BlobLayout) -> Inversion:
     values = explainer.params.invert.square if explainer.setup == "square" else explainer.params.invert.rect
     step = torch.zeros(len(queries), dtype=torch.long, device=queries.device)
     return evaluate_layouts(queries, layout, layout, step, explainer.exact, values, explainer.batch_size)
 
 
 def outlines(layout: BlobLayout, area: float) -> list[list[float]]:
-    """Return the ellipse on which each blob of one image is half opaque.
+    """Return the ellipse on which each blob of one image is half opaque, as sigmoid(size - squared distance) is 1/2.
 
     That is x, y (in [0, 1]), the half-axes along and across the blob's direction (image heights; 0: nowhere half
-    opaque) and the direction's angle. The opacity is sigmoid(size - squared distance).
+    opaque) and the direction's angle.
     """
     long, short = half_axes(layout.covs, area)
     reach = layout.sizes[:, 1:].clamp(min=0)
@@ -279,8 +278,7 @@ def probabilities(kind: Kind, outputs: Tensor) -> Tensor:
     return RegionTarget(column, outputs.argmax(1), whole).scores(outputs)
 
 
-def zipped(folder: Path) -> bytes:
-    """Return a zip file of a folder."""
+def _zipped(folder: Path) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(folder.rglob("*")):

@@ -179,7 +179,4 @@ class Generator(nn.Module):
 
     def random_noise(self, batch: int, random: torch.Generator) -> list[Tensor]:
         """Draw noise maps (batch,1,h,w)."""
-        return [
-            torch.randn(batch, 1, height, width, generator=random, device=random.device)
-            for height, width in self.noise_shapes()
-        ]
+        return [torch.randn(batch, 1, *size, generator=random, device=random.device) for size in self.noise_shapes()]

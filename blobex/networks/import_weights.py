@@ -182,7 +182,7 @@ def _link_other_files(old: Path, new: Path) -> None:
     """Link the other files of `old` in `new`, so that no moment lacks them."""
     written = {path.name for path in new.iterdir()}
 
-    def ignore(folder: str, names: list[str]) -> set[str]:
+    def ignore(folder: str, _: list[str]) -> set[str]:
         return written if Path(folder) == old else set()
 
     if old.exists():

@@ -58,11 +58,7 @@ def _stored(tensor: Tensor) -> Tensor:
 
 
 def read_config(folder: Path, kind: str) -> dict[str, Any]:
-    """Read the config of a saved network, without its kind.
-
-    Raises:
-        BlobexError: if there is none or it is of another kind.
-    """
+    """Read the config of a saved network, without its kind; BlobexError if there is none or it is of another kind."""
     try:
         config = read_yaml(folder / CONFIG)
     except (OSError, ValueError) as error:
@@ -111,11 +107,7 @@ def config_errors(folder: Path, kind: str) -> Iterator[None]:
 
 
 def load_state(folder: Path, kind: str, module: nn.Module) -> None:
-    """Load the folder's weights into a module.
-
-    Raises:
-        BlobexError: if they are missing, damaged, not finite or of other shapes.
-    """
+    """Load the folder's weights into a module; BlobexError if they are missing, damaged, not finite or do not fit."""
     try:
         tensors: dict[str, Tensor] = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:

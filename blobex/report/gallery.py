@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,16 +107,16 @@ def _card(order: int, item: GalleryItem, results: Results, key: str) -> Card:
         white=GREY // gain,
         maps=[blob_map(blobs, changed) for blobs in (item.blobs_before, item.blobs_after)],
         changed_blobs=", ".join("background" if blob is None else str(blob) for blob in changed) or "none",
-        scores=list(_scores(record, results.outputs)),
+        scores=_scores(record, results.outputs),
     )
 
 
-def _scores(record: Record, outputs: Sequence[str]) -> Iterator[Score]:
+def _scores(record: Record, outputs: Sequence[str]) -> list[Score]:
     before, after, asked = record["scores_before"], record["scores_after"], record["column"]
     names = outputs if len(outputs) == len(before) else [str(output) for output in range(len(before))]
     order = sorted(range(len(before)), key=lambda output: (output != asked, -max(before[output], after[output])))
-    for output in sorted(order[:MAX_SCORES]):
-        yield Score(names[output], output == asked, before[output], after[output])
+    largest = sorted(order[:MAX_SCORES])
+    return [Score(names[output], output == asked, before[output], after[output]) for output in largest]
 
 
 @dataclass(frozen=True)

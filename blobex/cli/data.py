@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from blobex.core.errors import BlobexError
 
 
 def scenes(
-    out: Annotated[Path, typer.Argument(help="Folder for the images.")],
-    count: Annotated[int, typer.Option(help="Number of scenes.")] = 8,
-    height: Annotated[int, typer.Option(min=16, max=1024, help="Height in pixels; the width is twice that.")] = 64,
-    seed: Annotated[int, typer.Option(help="Seed of the scenes.")] = 0,
+    out: Annotated[Path, Argument(help="Folder for the images.")],
+    count: Annotated[int, Option(help="Number of scenes.")] = 8,
+    height: Annotated[int, Option(min=16, max=1024, help="Height in pixels; the width is twice that.")] = 64,
+    seed: Annotated[int, Option(help="Seed of the scenes.")] = 0,
 ) -> None:
     """Draw synthetic road scenes to explain; no network was trained on them."""
     from blobex.scenes.write import write_images
@@ -23,7 +23,7 @@ def scenes(
 
 
 def data(
-    params: Annotated[Path, typer.Option(help="Parameter file; data.root is the data set.")] = Path("params.yaml"),
+    params: Annotated[Path, Option(help="Parameter file; data.root is the data set.")] = Path("params.yaml"),
 ) -> None:
     """Write the manifest <data.root>.json, which DVC watches. Exit with code 1 if parts of BDD100K are missing."""
     from blobex.config.read import load_params

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
 from blobex.cli.options import REGION_FORMS, Device, Models, ParamsFile, Photos, Setup
 from blobex.core.errors import BlobexError
@@ -17,55 +17,38 @@ if TYPE_CHECKING:
 
 def explain(
     photos: Photos,
-    out: Annotated[Path, typer.Option(help="Folder for the results; an interrupted run continues there.")],
+    out: Annotated[Path, Option(help="Folder for the results; an interrupted run continues there.")],
     setup: Setup = "rect",
     attribute: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--attribute", "--to", help="Output of the model to flip, or class to reach (ours: forward, stop, ...)."
-        ),
+        list[str] | None, Option("--attribute", "--to", help="Output to flip, or class to reach: stop, forward, ...")
     ] = None,
     region: Annotated[
-        str | None,
-        typer.Option(help="Segmentation: region to change, left,top,right,bottom in [0, 1]. Default: the whole image."),
+        str | None, Option(help="Segmentation: left,top,right,bottom in [0, 1] to change. Default: the whole image.")
     ] = None,
     replaced: Annotated[
-        str | None,
-        typer.Option("--from", help="Segmentation: class to replace in the region. Default: its most common class."),
+        str | None, Option("--from", help="Segmentation: class to replace there. Default: its most common class.")
     ] = None,
-    variant: Annotated[str, typer.Option(help="Preset of the parameters: basic, targeted or diverse.")] = "basic",
-    keys: Annotated[
-        list[str] | None, typer.Option(help="What may change: position, size, shape, appearance, style, or a key.")
-    ] = None,
-    blobs: Annotated[
-        list[int] | None, typer.Option(help="Number of a blob that may change; see `blobex blobs`.")
-    ] = None,
-    only: Annotated[str | None, typer.Option(help=f"Region that may change: {REGION_FORMS}.")] = None,
+    variant: Annotated[str, Option(help="Preset of the parameters: basic, targeted or diverse.")] = "basic",
+    keys: Annotated[list[str] | None, Option(help="What may change: position, size, shape, appearance, style.")] = None,
+    blobs: Annotated[list[int] | None, Option(help="Number of a blob that may change; see `blobex blobs`.")] = None,
+    only: Annotated[str | None, Option(help=f"Region that may change: {REGION_FORMS}.")] = None,
     background: Annotated[
-        bool | None, typer.Option(help="Whether the background may change. Default: not with --blobs or --only.")
+        bool | None, Option(help="Whether the background may change. Default: not with --blobs or --only.")
     ] = None,
-    few: Annotated[
-        bool | None, typer.Option("--few/--all", help="Change as few blobs as possible, or all that help.")
-    ] = None,
-    count: Annotated[
-        int | None, typer.Option("--diverse", metavar="K", help="Find K counterfactuals that change different blobs.")
-    ] = None,
-    compose: Annotated[
-        str | None, typer.Option(help="photo: paste the change into the photo; full: render the whole layout.")
-    ] = None,
+    few: Annotated[bool | None, Option("--few/--all", help="Change as few blobs as possible, or all.")] = None,
+    count: Annotated[int | None, Option("--diverse", metavar="K", help="Find K that change different blobs.")] = None,
+    compose: Annotated[str | None, Option(help="photo: paste the change into it; full: render the layout.")] = None,
     gate: Annotated[
-        str | None, typer.Option(help="If the reconstruction is decided differently: report, refine or skip.")
+        str | None, Option(help="If the reconstruction is decided otherwise: report, refine, skip.")
     ] = None,
-    gif: Annotated[bool, typer.Option("--gif", help="Also write an animation of each change.")] = False,
-    format_: Annotated[
-        str, typer.Option("--format", help="published: also write metadata_<i>.pt as the published scripts do.")
-    ] = "blobex",
-    replace: Annotated[bool, typer.Option("--replace", help="Remove results of other settings from OUT.")] = False,
-    steps: Annotated[int | None, typer.Option(help="Steps of the search.")] = None,
-    lambda_prox: Annotated[float | None, typer.Option(help="Weight of the proximity term.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Learning rate of all keys but sizes.")] = None,
+    gif: Annotated[bool, Option("--gif", help="Also write an animation of each change.")] = False,
+    format_: Annotated[str, Option("--format", help="blobex, or published: also metadata_<i>.pt.")] = "blobex",
+    replace: Annotated[bool, Option("--replace", help="Remove results of other settings from OUT.")] = False,
+    steps: Annotated[int | None, Option(help="Steps of the search.")] = None,
+    lambda_prox: Annotated[float | None, Option(help="Weight of the proximity term.")] = None,
+    learning_rate: Annotated[float | None, Option(help="Learning rate of all keys but sizes.")] = None,
     decision: Annotated[
-        str | None, typer.Option(help="Model to explain: plain, biased, FILE.pt2, card.yaml, module:name, ...")
+        str | None, Option(help="Model to explain: plain, biased, FILE.pt2, card.yaml, module:name, ...")
     ] = None,
     device: Device = None,
     models: Models = Path("models"),
@@ -109,9 +92,9 @@ def explain(
 
 def list_blobs(
     photos: Photos,
-    out: Annotated[Path, typer.Option(help="Folder for the maps.")],
+    out: Annotated[Path, Option(help="Folder for the maps.")],
     setup: Setup = "rect",
-    region: Annotated[str | None, typer.Option(help=f"Region whose blobs are marked: {REGION_FORMS}.")] = None,
+    region: Annotated[str | None, Option(help=f"Region whose blobs are marked: {REGION_FORMS}.")] = None,
     device: Device = None,
     models: Models = Path("models"),
     params: ParamsFile = Path("params.yaml"),
@@ -128,14 +111,14 @@ def list_blobs(
 
 def open_app(
     setup: Annotated[
-        str | None, typer.Option(help="Shape of the images: square or rect. Default: the first with trained networks.")
+        str | None, Option(help="Shape of the images: square or rect. Default: the first with trained networks.")
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; other machines can use the page with any but the default.")
+        str, Option(help="Address to listen on; other machines can use the page with any but the default.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any that is free.")] = 7860,
+    port: Annotated[int, Option(min=0, max=65535, help="Port; 0 takes any that is free.")] = 7860,
     decision: Annotated[
-        str | None, typer.Option(help="Decision model, as for explain; the page offers it beside the trained ones.")
+        str | None, Option(help="Decision model, as for explain; the page offers it beside the trained ones.")
     ] = None,
     device: Device = None,
     models: Models = Path("models"),
@@ -153,7 +136,7 @@ def open_app(
 
 
 def truth(
-    out: Annotated[Path, typer.Option(help="Folder for the tables and examples.")],
+    out: Annotated[Path, Option(help="Folder for the tables and examples.")],
     setup: Setup = "rect",
     models: Models = Path("models"),
     params: ParamsFile = Path("params.yaml"),

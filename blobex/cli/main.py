@@ -6,6 +6,7 @@ import sys
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from blobex import __version__
 from blobex.cli.data import data, scenes
@@ -49,7 +50,7 @@ def _print_version(given: bool) -> None:
 @app.callback()
 def blobex(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool, Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Object-aware counterfactual explanations: what would have to be different for the model to decide otherwise?"""

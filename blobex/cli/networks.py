@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from blobex.cli.options import Models, ParamsFile, Setup
 
 
 def import_weights(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A published PyTorch file.")],
-    kind: Annotated[str, typer.Option("--as", help="Network to take from it: generator, encoder or decision.")],
+    file: Annotated[Path, Argument(metavar="FILE", help="A published PyTorch file.")],
+    kind: Annotated[str, Option("--as", help="Network to take from it: generator, encoder or decision.")],
     setup: Setup,
-    variant: Annotated[str, typer.Option(help="Name of a decision model: plain or biased.")] = "plain",
-    seed: Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Seed of the latents of the mean w.")] = None,
+    variant: Annotated[str, Option(help="Name of a decision model: plain or biased.")] = "plain",
+    seed: Annotated[int | None, Option(min=0, max=2**31 - 1, help="Seed of the latents of the mean w.")] = None,
     models: Models = Path("models"),
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
@@ -30,11 +30,11 @@ def import_weights(
 
 
 def release(
-    setup: Annotated[str, typer.Option(help="Shape of the images: square, rect or all.")] = "rect",
-    to: Annotated[Path, typer.Option(help="Folder for the releases, one subfolder each.")] = Path("models/release"),
-    name: Annotated[str, typer.Option(help="Name of the model in MLflow; the setup is appended.")] = "blobex",
+    setup: Annotated[str, Option(help="Shape of the images: square, rect or all.")] = "rect",
+    to: Annotated[Path, Option(help="Folder for the releases, one subfolder each.")] = Path("models/release"),
+    name: Annotated[str, Option(help="Name of the model in MLflow; the setup is appended.")] = "blobex",
     register: Annotated[
-        bool, typer.Option("--register/--no-register", help="Register a new version in MLflow as `reference`.")
+        bool, Option("--register/--no-register", help="Register a new version in MLflow as `reference`.")
     ] = True,
 ) -> None:
     """Promote the networks in models/ as the reference: weights, model card and checksums in one folder.
@@ -52,7 +52,7 @@ def release(
 
 
 def external(
-    params: Annotated[Path, typer.Option(help="Parameter file; data.external is the folder.")] = Path("params.yaml"),
+    params: Annotated[Path, Option(help="Parameter file; data.external is the folder.")] = Path("params.yaml"),
 ) -> None:
     """List external weights: what needs each file, where it belongs, and whether it is there and intact."""
     from blobex.config.read import load_params
@@ -62,22 +62,22 @@ def external(
 
 
 def fid(
-    checkpoint: Annotated[Path, typer.Option(help="Folder of a BlobGAN, such as models/blobgan/square.")],
-    stats: Annotated[Path, typer.Option(help="Statistics of real images, as `dvc repro fid_stats` writes them.")],
-    images: Annotated[int, typer.Option("--images", "-n", help="Number of images to generate.")] = 50_000,
+    checkpoint: Annotated[Path, Option(help="Folder of a BlobGAN, such as models/blobgan/square.")],
+    stats: Annotated[Path, Option(help="Statistics of real images, as `dvc repro fid_stats` writes them.")],
+    images: Annotated[int, Option("--images", "-n", help="Number of images to generate.")] = 50_000,
     network: Annotated[
         str | None,
-        typer.Option(help="Feature network: parser, inception or inception_clean. Default: that of the statistics."),
+        Option(help="Feature network: parser, inception or inception_clean. Default: that of the statistics."),
     ] = None,
     kid: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Also compute the kernel distance to these real images.")
+        Path | None, Option(metavar="FOLDER", help="Also compute the kernel distance to these real images.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Batch size; changes only the speed.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the generated images.")] = 0,
-    truncation: Annotated[float, typer.Option(help="Truncation, from 0 (none) to 1 (the mean only).")] = 0.0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    external: Annotated[Path, typer.Option(help="Folder of external weights.")] = Path("models/external"),
-    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Also write the measures to this file.")] = None,
+    batch_size: Annotated[int | None, Option(help="Batch size; changes only the speed.")] = None,
+    seed: Annotated[int, Option(min=0, max=2**31 - 1, help="Seed of the generated images.")] = 0,
+    truncation: Annotated[float, Option(help="Truncation, from 0 (none) to 1 (the mean only).")] = 0.0,
+    device: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto",
+    external: Annotated[Path, Option(help="Folder of external weights.")] = Path("models/external"),
+    out: Annotated[Path | None, Option(metavar="FILE.json", help="Also write the measures to this file.")] = None,
 ) -> None:
     """Compute the Frechet distance between generated and real images; with Inception, the FID."""
     from blobex.core.device import resolve_device

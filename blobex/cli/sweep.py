@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from blobex.cli.options import Models, Setup
 
@@ -17,19 +18,19 @@ def sweep() -> None:
     """Tune settings that depend on each other: of the search (cf), the inversion (invert) or the encoder (encoder)."""
 
 
-Trials = Annotated[int | None, typer.Option(min=1, help="Number of trials, those of earlier calls included.")]
-Workers = Annotated[int, typer.Option(min=1, help="Processes that run trials at the same time; they share the cores.")]
+Trials = Annotated[int | None, Option(min=1, help="Number of trials, those of earlier calls included.")]
+Workers = Annotated[int, Option(min=1, help="Processes that run trials at the same time; they share the cores.")]
 StudyName = Annotated[
-    str | None, typer.Option("--name", help="Name of the study; an existing one is continued. Default: the setup.")
+    str | None, Option("--name", help="Name of the study; an existing one is continued. Default: the setup.")
 ]
 Storage = Annotated[
     str | None,
-    typer.Option(
+    Option(
         envvar="BLOBEX_STORAGE",  # a command line would show the password to everybody
         help="URL of a database, for workers on several machines. Default: a file beside the reports.",
     ),
 ]
-SweptParams = Annotated[Path, typer.Option(help="Parameter file; sweep_<kind> holds the search space and limits.")]
+SweptParams = Annotated[Path, Option(help="Parameter file; sweep_<kind> holds the search space and limits.")]
 
 
 SWEEPS = {
@@ -64,10 +65,10 @@ for _kind in SWEEPS:
 
 @sweeps.command("apply")
 def sweep_apply(
-    name: Annotated[str, typer.Argument(help="Name of the study; the setup, if it was given none.")],
-    kind: Annotated[str, typer.Option(help="Kind of the sweep: cf, invert or encoder.")] = "cf",
-    params: Annotated[Path, typer.Option(help="Parameter file to write to.")] = Path("params.yaml"),
-    dvc: Annotated[bool, typer.Option("--dvc", help="Write nothing; print the options for `dvc exp run`.")] = False,
+    name: Annotated[str, Argument(help="Name of the study; the setup, if it was given none.")],
+    kind: Annotated[str, Option(help="Kind of the sweep: cf, invert or encoder.")] = "cf",
+    params: Annotated[Path, Option(help="Parameter file to write to.")] = Path("params.yaml"),
+    dvc: Annotated[bool, Option("--dvc", help="Write nothing; print the options for `dvc exp run`.")] = False,
 ) -> None:
     """Write a study's best values into the parameter file; comments stay."""
     from blobex.sweeps.best import BEST, apply, read_best

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 remotes = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -17,12 +18,10 @@ def remote() -> None:
 
 @remotes.command("s3")
 def remote_s3(
-    name: Annotated[str, typer.Argument(metavar="BUCKET", help="Name of an existing bucket.")],
-    prefix: Annotated[str, typer.Option(help="Folder in the bucket.")] = "blobex",
-    endpoint: Annotated[
-        str | None, typer.Option(metavar="URL", help="Address of an S3 server other than Amazon's.")
-    ] = None,
-    params: Annotated[Path, typer.Option(help="Parameter file to write to.")] = Path("params.yaml"),
+    name: Annotated[str, Argument(metavar="BUCKET", help="Name of an existing bucket.")],
+    prefix: Annotated[str, Option(help="Folder in the bucket.")] = "blobex",
+    endpoint: Annotated[str | None, Option(metavar="URL", help="Address of an S3 server other than Amazon's.")] = None,
+    params: Annotated[Path, Option(help="Parameter file to write to.")] = Path("params.yaml"),
 ) -> None:
     """Store both in an S3 bucket from now on. Nothing is written unless your AWS credentials can list the bucket."""
     from blobex.tracking.remote import bucket, use_bucket
@@ -36,9 +35,7 @@ def remote_s3(
 
 
 def sync(
-    params: Annotated[Path, typer.Option(help="Parameter file; run.tracking_uri names the server.")] = Path(
-        "params.yaml"
-    ),
+    params: Annotated[Path, Option(help="Parameter file; run.tracking_uri names the server.")] = Path("params.yaml"),
 ) -> None:
     """Copy to the tracking server the runs that were logged to mlruns/mlflow.db while it did not answer."""
     from blobex.config.read import load_params
@@ -51,10 +48,8 @@ def sync(
 
 
 def ui(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
-    params: Annotated[Path, typer.Option(help="Parameter file; run.tracking_uri names the store.")] = Path(
-        "params.yaml"
-    ),
+    port: Annotated[int, Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
+    params: Annotated[Path, Option(help="Parameter file; run.tracking_uri names the store.")] = Path("params.yaml"),
 ) -> None:
     """Serve MLflow's pages about all runs until you press Ctrl-C."""
     from blobex.config.read import load_params

@@ -48,10 +48,7 @@ class BlobChange:
     def _shift(self) -> str:
         if self.x_before is None or self.y_before is None or self.x_after is None or self.y_after is None:
             return ""
-        steps = [
-            (self.x_after - self.x_before, "right", "left"),
-            (self.y_after - self.y_before, "down", "up"),
-        ]
+        steps = [(self.x_after - self.x_before, "right", "left"), (self.y_after - self.y_before, "down", "up")]
         moved = [f"{up if by > 0 else down} by {abs(by):.2f}" for by, up, down in steps if abs(by) >= MOVED]
         return f"moved {' and '.join(moved)}" if moved else ""
 
@@ -78,12 +75,9 @@ def blob_changes(before: BlobLayout, after: BlobLayout, areas_before: Tensor, ar
     changes = []
     for entry in range(before.blobs + 1):
         keys = tuple(key for key in KEYS if _differs(key, entry, before, after))
-        if not keys:
-            continue
-        areas = float(areas_before[entry]), float(areas_after[entry])
-        changes.append(
-            BlobChange(entry - 1 if entry else None, keys, *_centre(before, entry), *_centre(after, entry), *areas)
-        )
+        if keys:
+            centres, blob = (*_centre(before, entry), *_centre(after, entry)), entry - 1 if entry else None
+            changes.append(BlobChange(blob, keys, *centres, float(areas_before[entry]), float(areas_after[entry])))
     return changes
 
 

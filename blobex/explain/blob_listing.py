@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,8 +48,8 @@ class Blob:
     @property
     def label(self) -> str:
         """Text of the map's legend, after the number."""
-        (plain,) = plain_names([self.number])
-        parts = ("" if self.name == plain else self.name, self.paints, f"{self.size:.0%} of all")
+        name = "" if self.name == f"blob {self.number}" else self.name
+        parts = (name, self.paints, f"{self.size:.0%} of all")
         return ", ".join(filter(None, parts))
 
 
@@ -113,20 +113,10 @@ def list_blobs(
             with image_named(name):
                 (chosen,), (background,) = painting_blobs(scores[None], mask[None], background=True)
             listing = dataclasses.replace(listing, region=region, chosen=tuple(chosen), background_chosen=background)
-        labels = {blob.number: blob.label for blob in blobs}
-        outline = None if mask is None else mask.numpy()
+        labels, outline = {blob.number: blob.label for blob in blobs}, None if mask is None else mask.numpy()
+        arrays = to_array(query), scores.numpy(), np.array(centres.tolist()), to_array(image)
         listings.append(listing)
-        maps.append(
-            blob_map(
-                to_array(query),
-                scores.numpy(),
-                np.array(centres.tolist()),
-                to_array(image),
-                labels,
-                listing.chosen,
-                outline,
-            )
-        )
+        maps.append(blob_map(*arrays, labels, listing.chosen, outline))
     _write(out, listings, maps)
     return listings
 
@@ -181,14 +171,15 @@ def _file_names(listings: Sequence[Listing]) -> Iterator[str]:
 
 
 def blob_names(models: Path, setup: str, blobs: int) -> tuple[str, ...]:
-    """Return the names of the blobs of a setup's generator: such as "vehicle 3" after pretraining, else "blob 20"."""
+    """Name the blobs of a setup's generator by the group of segments they were trained on, else "blob 20"."""
+    plain = tuple(f"blob {number}" for number in range(blobs))
     try:
         trained = read_config(models / "blobgan" / setup, "blobgan")
         slots = read_config(models / "blobgan_pretrain" / setup, "blobgan_pretrain").get("slots")
     except BlobexError:
-        return plain_names(range(blobs))
+        return plain
     names = slot_names(slots) if trained.get("start") == "pretrained" and isinstance(slots, Mapping) else ()
-    return names if len(names) == blobs else plain_names(range(blobs))
+    return names if len(names) == blobs else plain
 
 
 def slot_names(slots: Mapping[str, int]) -> tuple[str, ...]:
@@ -199,12 +190,3 @@ def slot_names(slots: Mapping[str, int]) -> tuple[str, ...]:
     """
     groups = [(group.replace("_", " "), count) for group, count in slots.items()]
     return tuple(f"{group} {n + 1}" if count > 1 else group for group, count in groups for n in range(count))
-
-
-def plain_names(numbers: Iterable[int]) -> tuple[str, ...]:
-    """Return names by number.
-
-    >>> plain_names([0, 7])
-    ('blob 0', 'blob 7')
-    """
-    return tuple(f"blob {number}" for number in numbers)

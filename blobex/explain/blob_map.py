@@ -63,7 +63,7 @@ def blob_map(
     visible = [int(blob) for blob in np.unique(painted) if blob >= 0]
     highlighted = visible if chosen is None else [blob for blob in visible if blob in chosen]
     colours = assign_colours(painted, visible)
-    faded = {blob: colours[blob] if blob in highlighted else _mix(colours[blob], PAPER, FADING) for blob in visible}
+    faded = {blob: colours[blob] if blob in highlighted else _faded(colours[blob]) for blob in visible}
     marks = place_numbers(painted, centres, visible, number_boxes(visible, NUMBER))
 
     large = Image.fromarray(image).resize((WIDTH, height), Image.Resampling.BICUBIC)
@@ -82,12 +82,9 @@ def blob_map(
     _draw_numbers(flat, place_numbers(smaller, centres, visible, boxes), faded, SMALL_NUMBER)
 
     legend = [(colours[blob], f"{blob}  {labels[blob]}") for blob in highlighted if blob in labels] if labels else []
-    hidden = ", ".join(
-        f"{blob} (chosen)" if blob in (chosen or ()) else str(blob)
-        for blob in range(len(centres))
-        if blob not in visible
-    )
-    return _sheet((large, small, flat), legend, f"not visible: {hidden}" if hidden else "")
+    hidden = [blob for blob in range(len(centres)) if blob not in visible]
+    note = ", ".join(f"{blob} (chosen)" if blob in (chosen or ()) else str(blob) for blob in hidden)
+    return _sheet((large, small, flat), legend, f"not visible: {note}" if note else "")
 
 
 def dominant(scores: np.ndarray) -> np.ndarray:
@@ -98,10 +95,9 @@ def dominant(scores: np.ndarray) -> np.ndarray:
 def place_numbers(
     painted: np.ndarray, centres: np.ndarray, blobs: Sequence[int], boxes: Mapping[int, tuple[int, int]]
 ) -> list[Mark]:
-    """Place each blob's number on a map (H,W) of dominant blobs, so that no number covers another.
+    """Place each blob's number on a map (H,W) of dominant blobs, small blobs first, without overlaps if there is room.
 
-    A number lies as much as possible on the blob's own pixels, and as near as possible to its centre. Small blobs are
-    placed first. Numbers overlap where no room is left.
+    A number lies as much as possible on the blob's own pixels, and as near as possible to its centre.
 
     Args:
         centres: x and y of the blobs (K,2), in [0, 1].
@@ -155,8 +151,8 @@ def assign_colours(painted: np.ndarray, blobs: Sequence[int]) -> dict[int, Colou
     return colours
 
 
-def _mix(colour: Colour, other: Colour, share: float) -> Colour:
-    red, green, blue = (round(a + (b - a) * share) for a, b in zip(colour, other, strict=True))
+def _faded(colour: Colour) -> Colour:
+    red, green, blue = (round(a + (b - a) * FADING) for a, b in zip(colour, PAPER, strict=True))
     return red, green, blue
 
 
@@ -185,10 +181,8 @@ def _flat(painted: np.ndarray, colours: Mapping[int, Colour]) -> Image.Image:
     """Draw the dominant blobs in their colours."""
     table = np.array([BACKGROUND, *(colours.get(blob, BACKGROUND) for blob in range(painted.max() + 1))], np.uint8)
     pixels = table[painted + 1]
-    edge = np.zeros_like(painted, bool)
-    edge[1:] |= painted[1:] != painted[:-1]
-    edge[:, 1:] |= painted[:, 1:] != painted[:, :-1]
-    pixels[edge] = PAPER
+    pixels[1:][painted[1:] != painted[:-1]] = PAPER
+    pixels[:, 1:][painted[:, 1:] != painted[:, :-1]] = PAPER
     return Image.fromarray(pixels)
 
 
@@ -203,9 +197,8 @@ def _draw_numbers(image: Image.Image, marks: Sequence[Mark], colours: Mapping[in
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(size)
     boxes = number_boxes([mark.number for mark in marks], size)
     for mark in marks:
-        across, down = boxes[mark.number]
+        colour, (across, down) = colours[mark.number], boxes[mark.number]
         left, top = mark.x - across // 2, mark.y - down // 2
-        colour = colours[mark.number]
         draw.rounded_rectangle((left, top, left + across - 1, top + down - 1), 4, fill=colour, outline=INK)
         ink = INK if sum(colour) > 330 else PAPER
         draw.text((mark.x, mark.y), str(mark.number), fill=ink, font=font, anchor="mm", stroke_width=0.3)
@@ -237,11 +230,7 @@ def _sheet(panels: Sequence[Image.Image], legend: Sequence[tuple[Colour, str]], 
 
 
 def _check(
-    image: np.ndarray,
-    scores: np.ndarray,
-    centres: np.ndarray,
-    reconstruction: np.ndarray,
-    region: np.ndarray | None,
+    image: np.ndarray, scores: np.ndarray, centres: np.ndarray, reconstruction: np.ndarray, region: np.ndarray | None
 ) -> None:
     size = image.shape[:2]
     same = scores.ndim == 3 and scores.shape[1:] == size and reconstruction.shape == image.shape

@@ -25,21 +25,24 @@ from blobex.core.device import ALONE, Ranks, batch_pixels, keep_freed_memory, re
 from blobex.core.errors import BlobexError
 from blobex.counterfactual.masks import check_mask_rows
 from blobex.counterfactual.problems import Problems
+from blobex.counterfactual.published import LAMBDA_KEY, search_published
 from blobex.counterfactual.questions import Questions, build_questions, check_region
+from blobex.counterfactual.search import SearchOptions, search
 from blobex.counterfactual.verify import Counterfactuals
 from blobex.counterfactual.whole_objects import ObjectExamples
 from blobex.datasets.images import to_float, to_tensor
 from blobex.decisions.decision import Decision, frozen_eval, output_index
 from blobex.decisions.load import Model
 from blobex.explain.changeable import layout_masks, listed_masks
-from blobex.explain.explanation import Explanation, GateResult, add_sentences, build_explanations, gate_reasons
+from blobex.explain.explanation import Explanation, GateResult, add_sentences, build_explanations, check_reconstructions
 from blobex.explain.input_images import Image, ImageShare, InvertedImages, load_images
 from blobex.explain.loading import load_networks
-from blobex.explain.methods import FastMethod, PublishedMethod, SearchMethod
 from blobex.explain.overviews import films, write_overviews
 from blobex.explain.request import Output, Plan, Request, make_plan
 from blobex.explain.results_folder import ResultsFolder
 from blobex.inversion.inversion import Inversion
+from blobex.inversion.invert import invert
+from blobex.inversion.published import invert_published
 from blobex.layout.blobs import BlobLayout
 from blobex.networks.parser import Parser, ParserOutput
 from blobex.optim.batching import float32_batch_size, in_batches
@@ -97,13 +100,9 @@ class Explainer:
         return cls(setup, values, target, **vars(load_networks(setup, Path(models), values, target, model)))
 
     @property
-    def method(self) -> SearchMethod:
-        """Inversion and search of search.mode."""
-        if self.params.search.mode == "published":
-            return PublishedMethod(self.exact)
-        inversion = self.params.invert.square if self.setup == "square" else self.params.invert.rect
-        networks = NetworkPair(self.quick, self.exact)
-        return FastMethod(networks, self.batch_size, inversion, self.params.run.seed, self.examples)
+    def published(self) -> bool:
+        """Whether inversion and search are the published ones, as a baseline (OCTET, Zemni et al., CVPR 2023)."""
+        return self.params.search.mode == "published"
 
     def plan(self, request: Request) -> Plan:
         """Check a request against the model and the parameters, and fill in what it leaves open.
@@ -116,7 +115,10 @@ class Explainer:
         columns = self._columns(request.attributes)
         replaced = None if request.replaced is None else output_index(self.decision, request.replaced)
         plan = make_plan(request, columns, replaced, self.params.explain, cast(Shape, self.setup))
-        self.method.check(plan)
+        if self.published and plan.variant.count > 1:
+            raise BlobexError("the published search finds one counterfactual at a time: use search.mode fast")
+        if self.published and plan.gate.action == "skip":
+            raise BlobexError("the published search skips nothing: let the gate report, or use search.mode fast")
         only = request.only
         if only is None:
             listed_masks(plan, self.blobs)
@@ -207,14 +209,13 @@ class Explainer:
         """
         images = images.to(self.device)
         questions = self.questions(images.queries, plan) if questions is None else questions
-        reasons = self._gate_reasons(questions, images.inversion, plan)
-        if plan.gate.action == "refine" and any(reasons):
-            images = self._refined(images, questions.image_index[GateResult(reasons).refused].unique(), plan)
-            reasons = self._gate_reasons(questions, images.inversion, plan)
-        gate = GateResult(reasons, skip=plan.gate.action == "skip")
+        gate = self._gate(questions, images.inversion, plan)
+        if plan.gate.action == "refine" and any(gate.reasons):
+            images = self._refined(images, questions.image_index[gate.refused].unique(), plan)
+            gate = self._gate(questions, images.inversion, plan)
         masks = layout_masks(plan, images, self.exact.scores, self.parser, self._rows)
         counterfactuals = self.search(images.queries, images.inversion.layout, questions, masks, plan, gate.skipped)
-        compose = self.method.compose(plan)
+        compose = "full" if self.published else plan.compose
         records = build_explanations(self.setup, images, questions, counterfactuals, gate, compose)
         if self.parser is not None:
             records = add_sentences(records, self.readings)
@@ -237,11 +238,17 @@ class Explainer:
         """Invert images (N,3,H,W) in [-1,1].
 
         Args:
-            start: Layouts to start from; None: those of the encoder.
+            start: Layouts to start from; None: those of the encoder. The published inversion always takes those.
             steps: Number of steps; None: that of the parameters.
         """
+        queries, params = queries.to(self.device), self.params.invert
+        inversion = params.square if self.setup == "square" else params.rect
+        if steps is not None:
+            inversion = dataclasses.replace(inversion, steps=steps)
         with frozen_eval(self.decision):
-            return self.method.invert(queries.to(self.device), start, steps)
+            if self.published:
+                return invert_published(queries, self.exact)
+            return invert(queries, NetworkPair(self.quick, self.exact), inversion, self.batch_size, start)
 
     def search(
         self,
@@ -252,11 +259,15 @@ class Explainer:
         plan: Plan,
         skip: Tensor | None = None,
     ) -> Counterfactuals:
-        """Search the counterfactuals of inverted images; see `blobex.counterfactual.search.search`."""
-        method, index = self.method, questions.image_index
-        problems = Problems.of(queries, start, index, questions.target, allowed, method.lambda_key(plan))
+        """Search the counterfactuals of inverted images for all questions but those to `skip`, bool (P,)."""
+        lambda_key = LAMBDA_KEY if self.published else plan.search.lambda_key
+        problems = Problems.of(queries, start, questions.image_index, questions.target, allowed, lambda_key)
+        options = SearchOptions(plan.variant.few, plan.variant.count, plan.photo, self.params.run.seed)
+        networks = NetworkPair(self.quick, self.exact)
         with frozen_eval(self.decision):
-            return method.search(problems, plan, skip)
+            if self.published:
+                return search_published(problems, self.exact)
+            return search(problems, networks, plan.search, self.batch_size, options, skip, self.examples)
 
     def readings(self, images: Sequence[np.ndarray]) -> list[SceneReading]:
         """Return what the parser sees in images, uint8 (H,W,3); BlobexError without a parser."""
@@ -327,9 +338,8 @@ class Explainer:
             raise BlobexError(f"no output to change: name one of {', '.join(outputs)}")
         return list(dict.fromkeys(output_index(self.decision, name) for name in attributes))
 
-    def _gate_reasons(self, questions: Questions, inversion: Inversion, plan: Plan) -> list[str]:
-        outputs = self.outputs(inversion.image)
-        return gate_reasons(questions, outputs, inversion.perceptual, plan.gate.perceptual)
+    def _gate(self, questions: Questions, inversion: Inversion, plan: Plan) -> GateResult:
+        return check_reconstructions(questions, self.outputs(inversion.image), inversion.perceptual, plan.gate)
 
     def _refined(self, images: InvertedImages, index: Tensor, plan: Plan) -> InvertedImages:
         """Invert the images `index` again, starting at their inversions."""

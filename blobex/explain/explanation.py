@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from blobex.config.explain import Key
+from blobex.config.explain import Gate, Key
 from blobex.counterfactual.problems import change
 from blobex.counterfactual.questions import Questions
 from blobex.counterfactual.verify import Counterfactuals
@@ -109,11 +109,7 @@ class Explanation:
 
     @property
     def verdict(self) -> str:
-        """Outcome in a few words.
-
-        The flip of a fully rendered image may be an effect of the reconstruction, if that is decided differently from
-        the query. A change that is pasted into the query starts at the query itself.
-        """
+        """Outcome in a few words; the flip of a fully rendered image may be an effect of its reconstruction."""
         if self.failed:
             return "failed"
         if self.from_class == self.to_class:
@@ -149,7 +145,7 @@ def build_explanations(
         column = int(found.target.column[row])
         query, reconstruction = arrays[image]
         before, after = inversion.layout[[image]].map(Tensor.clone), found.layout[[row]].map(Tensor.clone)
-        copied = ("flipped", "flipped_full", "failed", "reconstruction_agrees", "perceptual", "l2")
+        copied = ("flipped", "flipped_full", "failed", "reconstruction_agrees", "perceptual", "l2", "proximity")
         records.append(
             Explanation(
                 image=images.names[image],
@@ -168,7 +164,6 @@ def build_explanations(
                 **{name: getattr(found, name)[row].item() for name in copied},
                 reconstruction_perceptual=inversion.perceptual[image].item(),
                 reconstruction_l2=inversion.l2[image].item(),
-                proximity=found.proximity[row].item(),
                 step=int(found.step[row]),
                 changes={key: changes[key][row].item() for key in KEYS},
                 blobs=tuple(blob_changes(before, after, found.areas_start[row], found.areas_after[row])),
@@ -218,23 +213,22 @@ class GateResult:
         return self.refused & self.skip
 
 
-def gate_reasons(questions: Questions, outputs: Tensor, perceptual: Tensor, limit: float | None) -> list[str]:
-    """Return for each question the reason why the reconstruction is refused, or an empty text.
+def check_reconstructions(questions: Questions, outputs: Tensor, perceptual: Tensor, gate: Gate) -> GateResult:
+    """Apply the gate to the reconstructions.
 
     Args:
         outputs: Model outputs (N,A) or (N,A,H,W) of the reconstructions.
         perceptual: Distances (N,) from query to reconstruction.
-        limit: Largest accepted distance; None: any.
     """
-    reached = (questions.target.margin(outputs[questions.image_index]) > 0).tolist()
-    far = [limit is not None and not distance <= limit for distance in perceptual.tolist()]
+    limit, index = gate.perceptual, questions.image_index
+    reached = (questions.target.margin(outputs[index]) > 0).tolist()
     reasons = []
-    for problem, image in enumerate(questions.image_index.tolist()):
+    for problem, distance in enumerate(perceptual[index].tolist()):
         if reached[problem] and questions.before[problem] != questions.after[problem]:
             reasons.append("already decided otherwise")
         else:
-            reasons.append(f"further off than {limit}" if far[image] else "")
-    return reasons
+            reasons.append("" if limit is None or distance <= limit else f"further off than {limit}")
+    return GateResult(reasons, skip=gate.action == "skip")
 
 
 def _array(image: Tensor) -> np.ndarray:
@@ -243,9 +237,6 @@ def _array(image: Tensor) -> np.ndarray:
 
 
 def _on_cpu(record: Record) -> Record:
-    """Move the tensors and layouts of a record to the CPU."""
-    values = {item.name: getattr(record, item.name) for item in dataclasses.fields(record)}
-    moved: dict[str, Any] = {
-        name: value.detach().to("cpu") for name, value in values.items() if isinstance(value, Tensor | BlobLayout)
-    }
+    values = ((name, value) for name, value in vars(record).items() if isinstance(value, Tensor | BlobLayout))
+    moved: dict[str, Any] = {name: value.detach().to("cpu") for name, value in values}
     return dataclasses.replace(record, **moved)

@@ -71,7 +71,7 @@ def _draw_cell(
 
 def wrap(caption: str, width: int, font: Font) -> list[str]:
     """Split a caption into lines of at most `width` pixels: at spaces, and with an ellipsis in too long words."""
-    lines: list[str] = []
+    lines = list[str]()
     for paragraph in caption.splitlines():
         line = ""
         for word in paragraph.split():
@@ -85,8 +85,7 @@ def wrap(caption: str, width: int, font: Font) -> list[str]:
 
 
 def _shorten(word: str, width: int, font: Font) -> str:
-    half = len(word) // 2
-    short = word
+    half, short = len(word) // 2, word
     while font.getlength(short) > width and half > 1:
         half -= 1
         short = f"{word[:half]}...{word[-half:]}"

@@ -70,7 +70,9 @@ def load_images(images: Image | Sequence[Image], height: int, width: int, ranks:
         BlobexError: There is no image, a file cannot be read, no file of a folder can be read, or an array has
             another type or shape.
     """
-    sources = [source for image in _listed(images) for source in _files(image)]
+    single = isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim < 4)
+    listed = [cast(Image, images)] if single else cast(Sequence[Image], images)
+    sources = [source for image in listed for source in _files(image)]
     if not sources:
         raise BlobexError("no images to explain: give at least one")
     loaded = {}
@@ -85,7 +87,9 @@ def load_images(images: Image | Sequence[Image], height: int, width: int, ranks:
         else:
             loaded[number] = to_tensor(fit(array, height, width))
     readable = sorted(ranks.gather(list(loaded))) if any(folder for _, folder in sources) else range(len(sources))
-    _check_folders(sources, readable)
+    for empty in {folder for _, folder in sources} - {sources[number][1] for number in readable} - {None}:
+        count = sum(folder == empty for _, folder in sources)
+        raise BlobexError(f"none of the {count} images in {empty} can be read: give others")
     names = [f"array_{n}" if isinstance(item, np.ndarray) else name_of(item) for n, (item, _) in enumerate(sources)]
     position = {number: position for position, number in enumerate(readable)}
     return ImageShare(
@@ -95,11 +99,6 @@ def load_images(images: Image | Sequence[Image], height: int, width: int, ranks:
     )
 
 
-def _listed(images: Image | Sequence[Image]) -> list[Image]:
-    single = isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim < 4)
-    return cast(list[Image], [images] if single else list(cast(Sequence[Image], images)))
-
-
 def _files(image: Image) -> Iterator[tuple[Image, Path | None]]:
     """Yield the image, or the files of a folder, each with its folder."""
     folder = None if isinstance(image, np.ndarray) else Path(image)
@@ -107,13 +106,6 @@ def _files(image: Image) -> Iterator[tuple[Image, Path | None]]:
         yield from ((file, folder) for file in list_images(folder))
     else:
         yield image, None
-
-
-def _check_folders(sources: Sequence[tuple[Image, Path | None]], readable: Sequence[int]) -> None:
-    good = {sources[number][1] for number in readable}
-    for folder in {folder for _, folder in sources} - good - {None}:
-        count = sum(other == folder for _, other in sources)
-        raise BlobexError(f"none of the {count} images in {folder} can be read: give others")
 
 
 def _rgb(array: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -163,7 +164,7 @@ def assemble(blobgan: BlobGAN, encoder: InitialEncoder, perceptual: PerceptualDi
     return Networks(
         render=blobgan.render,
         scores=blobgan.scores,
-        encode=_encode(blobgan, encoder),
+        encode=encoder if isinstance(encoder, SegmentReader) else _encode(blobgan, encoder),
         decide=lambda images: decision.logits(_displayable(images)),
         features=lambda images: decision.features(_displayable(images)),
         perceptual=perceptual,
@@ -183,9 +184,9 @@ def assemble_bfloat16(
     decide, features = networks.decide, networks.features
     if own:
         decide, features = _autocast(decide, device_type), _autocast(features, device_type)
-    return Networks(
+    return dataclasses.replace(
+        networks,
         render=_autocast(networks.render, device_type),
-        scores=networks.scores,
         encode=_autocast(networks.encode, device_type),
         decide=decide,
         features=features,
@@ -196,11 +197,8 @@ def assemble_bfloat16(
 def assemble_published(
     blobgan: BlobGAN, encoder: InitialEncoder, perceptual: PerceptualDistance, decision: Decision
 ) -> Networks:
-    """Return the networks as the published scripts run them.
-
-    Blobs are splatted with a linear solver, memory is contiguous, and the weights of generator and decision model
-    require gradients that nobody reads; LPIPS is frozen. The generator's style maps keep their closed form, and its
-    constants are not folded.
+    """Return the networks as the published scripts run them: blobs are splatted with a linear solver, memory is
+    contiguous, and the weights of generator and decision model require gradients that nobody reads; LPIPS is frozen.
     """
     own = _own_model(decision)
     if own:
@@ -210,19 +208,14 @@ def assemble_published(
     perceptual.to(memory_format=torch.contiguous_format)
     blobgan.requires_grad_(True).to(memory_format=torch.contiguous_format)
     blobgan.generator.splat = splat_by_solver
-    return Networks(
-        render=blobgan.render,
-        scores=blobgan.scores,
-        encode=_encode(blobgan, encoder),
+    return dataclasses.replace(
+        assemble(blobgan, encoder, perceptual, decision),
         decide=lambda images: decision.logits(images.clamp(-1, 1)),
         features=lambda images: decision.features(images.clamp(-1, 1)),
-        perceptual=perceptual,
     )
 
 
-def _encode(blobgan: BlobGAN, encoder: InitialEncoder) -> Encode:
-    if isinstance(encoder, SegmentReader):
-        return encoder
+def _encode(blobgan: BlobGAN, encoder: Encoder) -> Encode:
     return lambda images: blobgan.layout_from_w(encoder(_channels_last(images)), encoder.mlp_idx)
 
 

@@ -11,13 +11,7 @@ from blobex.core.errors import BlobexError
 from blobex.datasets.images import to_float, to_tensor
 from blobex.decisions.decision import Decision, frozen_eval
 from blobex.explain.explanation import Explanation
-from blobex.metrics.counterfactuals import (
-    attribute_scores,
-    cout,
-    mean_pairwise_distance,
-    mean_pairwise_jaccard,
-    similarity,
-)
+from blobex.metrics import counterfactuals as metrics
 from blobex.metrics.feature_sets import split_frechet
 from blobex.metrics.interval import flat, interval
 
@@ -38,10 +32,7 @@ def explanation_values(
 
     Args:
         distance: Name of the perceptual distance.
-        features: Features that the similarity compares.
-        similarity_name: Name of the similarity.
-
-    COUT is computed for attributes only.
+        features: Features that the similarity with `similarity_name` compares.
     """
     if not records:
         raise BlobexError("there are no explanations to measure: run `dvc repro explain` first")
@@ -54,7 +45,7 @@ def explanation_values(
     }
     if sound:
         queries, counterfactuals = _images(sound, "query"), _images(sound, "counterfactual")
-        values[similarity_name] = similarity(queries, counterfactuals, features, BATCH).tolist()
+        values[similarity_name] = metrics.similarity(queries, counterfactuals, features, BATCH).tolist()
         if decision.kind == "attributes":
             values["cout"] = _couts(sound, queries, counterfactuals, decision)
     return values
@@ -64,13 +55,11 @@ def split_distance(records: Sequence[Explanation], features: Features, seed: int
     """Compute `split_frechet` of queries and counterfactuals, averaged over attributes; NaN with too few images."""
     distances = []
     for attribute in sorted({record.attribute for record in records}):
-        chosen = [record for record in records if record.attribute == attribute and not record.number]
-        chosen = [record for record in chosen if not record.failed]
+        chosen = [each for each in records if each.attribute == attribute and not each.number and not each.failed]
         if len(chosen) >= 4:
             with torch.no_grad():
-                queries = _in_batches(features, _images(chosen, "query"))
-                counterfactuals = _in_batches(features, _images(chosen, "counterfactual"))
-            distances.append(split_frechet(queries, counterfactuals, seed))
+                before, after = (_in_batches(features, _images(chosen, name)) for name in ("query", "counterfactual"))
+            distances.append(split_frechet(before, after, seed))
     return sum(distances) / len(distances) if distances else float("nan")
 
 
@@ -81,8 +70,8 @@ def diversity(records: Sequence[Explanation], distance: Distance) -> dict[str, l
         groups.setdefault((record.image, record.attribute), []).append(record)
     several = [group for group in groups.values() if len(group) > 1 and not any(record.failed for record in group)]
     return {
-        "diversity": [mean_pairwise_distance(_images(group, "counterfactual"), distance) for group in several],
-        "diversity_of_blobs": [mean_pairwise_jaccard(_changed(group)) for group in several],
+        "diversity": [metrics.mean_pairwise_distance(_images(group, "counterfactual"), distance) for group in several],
+        "diversity_of_blobs": [metrics.mean_pairwise_jaccard(_changed(group)) for group in several],
     }
 
 
@@ -92,10 +81,10 @@ def _couts(records: Sequence[Explanation], queries: Tensor, counterfactuals: Ten
 
     def scores(images: Tensor, numbers: Tensor) -> Tensor:
         logits = decision.logits(images).gather(1, columns[numbers][:, None])[:, 0]
-        return attribute_scores(logits, wanted[numbers])
+        return metrics.attribute_scores(logits, wanted[numbers])
 
     with frozen_eval(decision):
-        return cout(queries, counterfactuals, scores, batch_size=BATCH).tolist()
+        return metrics.cout(queries, counterfactuals, scores, batch_size=BATCH).tolist()
 
 
 def _images(records: Sequence[Explanation], name: str) -> Tensor:
@@ -111,6 +100,5 @@ def _changed(records: Sequence[Explanation]) -> Tensor:
     """Mark the changed blobs of each record, (N,K+1) bool, background first."""
     changed = torch.zeros(len(records), records[0].blobs_before.blobs + 1, dtype=torch.bool)
     for row, record in enumerate(records):
-        for change in record.blobs:
-            changed[row, 0 if change.blob is None else change.blob + 1] = True
+        changed[row, [0 if change.blob is None else change.blob + 1 for change in record.blobs]] = True
     return changed

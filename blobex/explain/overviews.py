@@ -105,15 +105,13 @@ def films(
     return frames
 
 
-def write_metadata(
-    folder: Path, index: int, records: Sequence[Explanation], images: int, latent_enc: Tensor | None = None
-) -> Path:
+def write_metadata(folder: Path, index: int, records: Sequence[Explanation], images: int) -> Path:
     """Write metadata_<index>.pt with the published keys; load it with `torch.load(path, weights_only=True)`.
 
     `image_names`; `blob_optim`: the six tensors of the inverted layouts; `init_scores` (N,A): scores of the queries;
-    `latent_enc`: the encoder's w, if given; for each output j in question `att_<j>`: `final_scores` and `blob_cf` of
-    its counterfactuals in their order and, with C counterfactuals per question, `Assignment` (N,C,K+1): 1 where a
-    counterfactual changes a blob (column 0: the background), else 0. All tensors are on the CPU.
+    for each output j in question `att_<j>`: `final_scores` and `blob_cf` of its counterfactuals in their order and,
+    with C counterfactuals per question, `Assignment` (N,C,K+1): 1 where a counterfactual changes a blob (column 0: the
+    background), else 0. All tensors are on the CPU.
     """
     first = records[:: len(records) // images]
     content: dict[str, Any] = {
@@ -121,8 +119,6 @@ def write_metadata(
         "blob_optim": concatenate([record.blobs_before for record in first]).as_dict(),
         "init_scores": torch.stack([record.scores_before for record in first]),
     }
-    if latent_enc is not None:
-        content["latent_enc"] = latent_enc.detach().cpu()
     for column in sorted({record.column for record in records}):
         content[f"att_{column}"] = _output([record for record in records if record.column == column])
     path = folder / f"metadata_{index}.pt"

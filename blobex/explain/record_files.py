@@ -87,7 +87,7 @@ def read_records(folder: Path, name: str | None = None, digest: str | None = Non
                 reconstruction=reconstruction,
                 counterfactual=load_image(folder / f"{label}.png"),
                 blobs_before=_unpack(tensors, BEFORE),
-                blobs_after=_unpack_changed(tensors, label),
+                blobs_after=_unpack(tensors, label),
             )
         )
     return records
@@ -144,22 +144,14 @@ def _pack(layouts: Mapping[str, BlobLayout]) -> dict[str, Tensor]:
 
 
 def _unpack(tensors: Mapping[str, Tensor], label: str) -> BlobLayout:
-    return from_dict({key: tensors[f"{label}.{key}"] for key in KEYS})
-
-
-def _unpack_changed(tensors: Mapping[str, Tensor], label: str) -> BlobLayout:
-    layout = _unpack(tensors, BEFORE).map(Tensor.clone)
-    for key, tensor in layout.items():
+    layout = from_dict({key: tensors[f"{BEFORE}.{key}"].clone() for key in KEYS})
+    for key, tensor in layout.items() if label != BEFORE else ():
         tensor[0, tensors[f"{label}.{key}.at"]] = tensors[f"{label}.{key}"]
     return layout
 
 
 def _labels(records: Sequence[Explanation]) -> list[str]:
-    """Return the file names of one image's counterfactuals: <from>_to_<to>.
-
-    The output's number is appended if two outputs have the same safe name, and the counterfactual's number if there
-    are several per question.
-    """
+    """Return the file names of one image's counterfactuals, <from>_to_<to>, with numbers where these are not unique."""
     names = [f"{safe_name(record.from_class)}_to_{safe_name(record.to_class)}" for record in records]
     if len(set(names)) < len({record.column for record in records}):
         names = [f"{name}_{record.column}" for name, record in zip(names, records, strict=True)]

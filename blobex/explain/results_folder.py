@@ -116,7 +116,8 @@ class ResultsFolder:
 
 def read_results(path: Path) -> list[Explanation]:
     """Read all explanations of a finished folder, in their order; BlobexError if none is there or one is damaged."""
-    folders = sorted((path / PICTURES).glob("[0-9]*"), key=_order)
+    folders = list((path / PICTURES).glob("[0-9]*"))
+    folders.sort(key=lambda folder: (len(folder.name.partition("_")[0]), folder.name))  # numbers differ in length
     if not folders:
         raise BlobexError(f"there are no explanations in {path}: run `blobex explain` or `dvc repro explain` first")
     records = []
@@ -126,11 +127,6 @@ def read_results(path: Path) -> list[Explanation]:
         except DAMAGES as error:
             raise BlobexError(f"{folder} is damaged: remove it and explain again") from error
     return records
-
-
-def _order(folder: Path) -> tuple[int, str]:
-    """Return a sorting key that orders folders by their numbers, which may differ in length."""
-    return len(folder.name.partition("_")[0]), folder.name
 
 
 def _digest(query: Tensor) -> str:
@@ -162,7 +158,5 @@ def _flat(tree: Any, name: str = "") -> dict[str, Any]:
     """Return the leaves of nested mappings by their dotted names."""
     if not isinstance(tree, Mapping):
         return {name: tree}
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        leaves |= _flat(value, f"{name}.{key}".strip("."))
-    return leaves
+    below = (_flat(value, f"{name}.{key}".strip(".")) for key, value in tree.items())
+    return {leaf: value for leaves in below for leaf, value in leaves.items()}

@@ -122,11 +122,7 @@ def list_blobs(
 
 
 def main_category(painted: Tensor, categories: Tensor | None) -> tuple[str | None, float | None]:
-    """Return the most common category of what a score map (H,W) paints, and its share.
-
-    Args:
-        categories: Number of each pixel's category (H,W).
-    """
+    """Return the most common category of what a score map (H,W) paints, given each pixel's (H,W), and its share."""
     if categories is None or not painted.any():
         return None, None
     amounts = categories.flatten().bincount(painted.flatten().double(), len(SEMANTIC))

@@ -20,11 +20,7 @@ from blobex.perception.regions import painting_blobs, region_mask
 
 
 def region_masks(text: str, names: Sequence[str], queries: Tensor, parser: Parser | None) -> list[Tensor]:
-    """Return the region, bool (H,W), that `text` means in each of N images (N,3,H,W); see `region_mask`.
-
-    Raises:
-        BlobexError: As `region_mask`, with the image's name.
-    """
+    """Return the region, bool (H,W), that `text` means in each of N images (N,3,H,W), as `region_mask` does."""
     regions = []
     for name, query in zip(names, queries, strict=True):
         with torch.no_grad():

@@ -163,16 +163,11 @@ class Explainer:
         output: Output | None = None,
         ranks: Ranks = ALONE,
     ) -> list[Explanation]:
-        """Explain this process's share of the images, as `explain` does.
-
-        Args:
-            inversion: Returns the inversion of the images at some positions (n,) of the share.
-        """
+        """Explain this process's share of the images as `explain` does, with `inversion` of positions (n,) in it."""
         folder = None if output is None else ResultsFolder.open(output, self.settings(plan, output.gif), ranks)
         records = dict[int, list[Explanation]]()
         for number, query in zip(images.numbers.tolist(), images.queries, strict=True):
-            finished = folder.read_finished(number, images.names[number], query) if folder else None
-            if finished is not None:
+            if folder and (finished := folder.read_finished(number, images.names[number], query)):
                 records[number] = finished
         missing = torch.tensor([row for row, n in enumerate(images.numbers.tolist()) if n not in records]).long()
         batches = missing.split(self.batch_size) if len(missing) else ()
@@ -211,7 +206,9 @@ class Explainer:
         questions = self.questions(images.queries, plan) if questions is None else questions
         gate = self._gate(questions, images.inversion, plan)
         if plan.gate.action == "refine" and any(gate.reasons):
-            images = self._refined(images, questions.image_index[gate.refused].unique(), plan)
+            index, inversion = questions.image_index[gate.refused].unique(), images.inversion
+            again = self.invert(images.queries[index], inversion.layout[index], plan.gate.refine_steps)
+            images = dataclasses.replace(images, inversion=inversion.replaced(index, again))
             gate = self._gate(questions, images.inversion, plan)
         masks = layout_masks(plan, images, self.exact.scores, self.parser, self._rows)
         counterfactuals = self.search(images.queries, images.inversion.layout, questions, masks, plan, gate.skipped)
@@ -223,10 +220,8 @@ class Explainer:
 
     def questions(self, queries: Tensor, plan: Plan) -> Questions:
         """Return the questions about images (N,3,H,W) in [-1,1]: the same number about each."""
-        model = self.decision
-        return build_questions(
-            model.kind, model.outputs, self.outputs(queries), plan.columns, plan.request.region, plan.replaced
-        )
+        model, outputs, region = self.decision, self.outputs(queries), plan.request.region
+        return build_questions(model.kind, model.outputs, outputs, plan.columns, region, plan.replaced)
 
     def outputs(self, images: Tensor) -> Tensor:
         """Compute the model's outputs (N,A), or (N,A,H,W) for segmentation, of images (N,3,H,W) in [-1,1]."""
@@ -340,9 +335,3 @@ class Explainer:
 
     def _gate(self, questions: Questions, inversion: Inversion, plan: Plan) -> GateResult:
         return check_reconstructions(questions, self.outputs(inversion.image), inversion.perceptual, plan.gate)
-
-    def _refined(self, images: InvertedImages, index: Tensor, plan: Plan) -> InvertedImages:
-        """Invert the images `index` again, starting at their inversions."""
-        start = images.inversion.layout[index]
-        again = self.invert(images.queries[index], start, plan.gate.refine_steps)
-        return dataclasses.replace(images, inversion=images.inversion.replaced(index, again))

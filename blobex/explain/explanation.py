@@ -127,22 +127,16 @@ class Explanation:
 
 
 def build_explanations(
-    setup: str,
-    images: InvertedImages,
-    questions: Questions,
-    counterfactuals: Counterfactuals,
-    gate: GateResult,
-    compose: str,
+    setup: str, images: InvertedImages, questions: Questions, found: Counterfactuals, gate: GateResult, compose: str
 ) -> list[Explanation]:
     """Build one record per counterfactual, in their order: that of the questions, the same number of each."""
-    queries, inversion, found = images.queries.cpu(), _on_cpu(images.inversion), _on_cpu(counterfactuals)
+    queries, inversion, found = images.queries.cpu(), _on_cpu(images.inversion), _on_cpu(found)
     count = len(found) // len(questions.outputs)
     changes = change(found.layout, inversion.layout[found.image_index])
     arrays = [(_array(queries[image]), _array(inversion.image[image])) for image in range(len(images))]
     records = []
     for row, image in enumerate(found.image_index.tolist()):
-        problem, number = divmod(row, count)
-        column = int(found.target.column[row])
+        (problem, number), column = divmod(row, count), int(found.target.column[row])
         query, reconstruction = arrays[image]
         before, after = inversion.layout[[image]].map(Tensor.clone), found.layout[[row]].map(Tensor.clone)
         copied = ("flipped", "flipped_full", "failed", "reconstruction_agrees", "perceptual", "l2", "proximity")
@@ -181,18 +175,13 @@ def build_explanations(
 
 
 def add_sentences(records: Sequence[Explanation], read: Read) -> list[Explanation]:
-    """Add `sentence` and `objects` to the records: what `read` sees changed.
-
-    Rendered counterfactuals are compared with the reconstruction, so that reconstruction errors are no change.
-    """
+    """Add `sentence` and `objects`: what `read` sees changed since the query or, if rendered, the reconstruction."""
     before = read([record.query if record.compose == "photo" else record.reconstruction for record in records])
     after = read([record.counterfactual for record in records])
-    described = []
-    for record, *pair in zip(records, before, after, strict=True):
-        changes = differences(*pair)
-        objects = tuple(change.as_dict() for change in changes)
-        described.append(dataclasses.replace(record, sentence=sentence(changes), objects=objects))
-    return described
+    changes = [differences(*pair) for pair in zip(before, after, strict=True)]
+    objects = [tuple(change.as_dict() for change in found) for found in changes]
+    rows = zip(records, map(sentence, changes), objects, strict=True)
+    return [dataclasses.replace(record, sentence=text, objects=things) for record, text, things in rows]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -38,8 +38,8 @@ from blobex.tracking.store import load_model
 
 Module = TypeVar("Module", bound=nn.Module)
 InitialEncoder = Encoder | SegmentReader
+P = ParamSpec("P")
 T = TypeVar("T")
-U = TypeVar("U")
 
 
 @dataclass(frozen=True)
@@ -246,25 +246,17 @@ def _to_bfloat16(module: Module) -> Module:
     return lowered
 
 
-def _autocast(function: Callable[[T], U], device_type: str) -> Callable[[T], U]:
-    def lowered(argument: T) -> U:
+def _autocast(function: Callable[P, T], device_type: str) -> Callable[P, T]:
+    def lowered(*args: P.args, **kwargs: P.kwargs) -> T:
         with torch.autocast(device_type, torch.bfloat16):
-            return function(argument)
+            return function(*args, **kwargs)
 
     return lowered
 
 
-@dataclass(frozen=True)
 class _AutocastPerceptual:
     """Perceptual distance whose network computes in bfloat16."""
 
-    distance: Perceptual
-    device_type: str
-
-    def embed(self, images: Tensor) -> list[Tensor]:
-        with torch.autocast(self.device_type, torch.bfloat16):
-            return self.distance.embed(images)
-
-    def distance_to(self, embedded: Sequence[Tensor], images: Tensor) -> Tensor:
-        with torch.autocast(self.device_type, torch.bfloat16):
-            return self.distance.distance_to(embedded, images)
+    def __init__(self, distance: Perceptual, device_type: str) -> None:
+        self.embed = _autocast(distance.embed, device_type)
+        self.distance_to = _autocast(distance.distance_to, device_type)

@@ -38,18 +38,14 @@ def explain(
     few: Annotated[bool | None, Option("--few/--all", help="Change as few blobs as possible, or all.")] = None,
     count: Annotated[int | None, Option("--diverse", metavar="K", help="Find K that change different blobs.")] = None,
     compose: Annotated[str | None, Option(help="photo: paste the change into it; full: render the layout.")] = None,
-    gate: Annotated[
-        str | None, Option(help="If the reconstruction is decided otherwise: report, refine, skip.")
-    ] = None,
+    gate: Annotated[str | None, Option(help="If a reconstruction is decided otherwise: report, refine, skip.")] = None,
     gif: Annotated[bool, Option("--gif", help="Also write an animation of each change.")] = False,
     format_: Annotated[str, Option("--format", help="blobex, or published: also metadata_<i>.pt.")] = "blobex",
     replace: Annotated[bool, Option("--replace", help="Remove results of other settings from OUT.")] = False,
     steps: Annotated[int | None, Option(help="Steps of the search.")] = None,
     lambda_prox: Annotated[float | None, Option(help="Weight of the proximity term.")] = None,
     learning_rate: Annotated[float | None, Option(help="Learning rate of all keys but sizes.")] = None,
-    decision: Annotated[
-        str | None, Option(help="Model to explain: plain, biased, FILE.pt2, card.yaml, module:name, ...")
-    ] = None,
+    decision: Annotated[str | None, Option(help="Model: plain, biased, FILE.pt2, card.yaml, module:name, ...")] = None,
     device: Device = None,
     models: Models = Path("models"),
     params: ParamsFile = Path("params.yaml"),

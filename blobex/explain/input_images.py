@@ -59,12 +59,9 @@ class InvertedImages:
 
 
 def load_images(images: Image | Sequence[Image], height: int, width: int, ranks: Ranks) -> ImageShare:
-    """Load this process's share of the images, cropped about the centre and resized to (height, width).
+    """Load this process's share of files, folders or uint8 arrays (H,W) or (H,W,3), cropped centrally and resized.
 
     Arrays are named array_0, array_1, ... Unreadable files of folders are skipped with a line on stderr.
-
-    Args:
-        images: Files, folders, or uint8 arrays (H,W) or (H,W,3).
 
     Raises:
         BlobexError: There is no image, a file cannot be read, no file of a folder can be read, or an array has

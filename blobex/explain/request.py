@@ -94,12 +94,7 @@ class Output:
 
 
 def make_plan(request: Request, columns: Sequence[int], replaced: int | None, explain: Explain, shape: Shape) -> Plan:
-    """Complete a request with the section `explain` of the parameters.
-
-    Args:
-        columns: Numbers of the outputs in question.
-        replaced: Number of the class to replace.
-        shape: Setup with the search hyperparameters.
+    """Complete a request with the section `explain` of the parameters; see `Plan` for columns and replaced.
 
     Raises:
         BlobexError: A value is unknown or out of range, or `blobs` and `only` are both given.

@@ -10,26 +10,18 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from blobex.core.errors import BlobexError
 from blobex.layout.splat import AREA
+from blobex.networks import published_names
 from blobex.networks.blobgan import BlobGAN, from_config
 from blobex.networks.decision import BLOCKS, DecisionModel
 from blobex.networks.encoder import Encoder
 from blobex.networks.layout_network import LEARNING_RATE_MULTIPLIER
-from blobex.networks.published_names import (
-    decision_state,
-    generator_state,
-    layout_state,
-    residual_shape,
-    residual_state,
-    strip,
-)
-
-Module = TypeVar("Module", bound=nn.Module)
+from blobex.networks.weights import Module
 
 # Names of a network's first tensor, after the names of the modules that contain the network.
 _MODULES = r"((?:(?:module|model|encoder|decision)\.)*)"
@@ -86,7 +78,9 @@ def _stored_networks(checkpoint: Mapping[str, Any], kind: str) -> list[StoredNet
         if not isinstance(state, Mapping):
             continue
         matches = [re.fullmatch(_FIRST_TENSOR[kind], str(name)) for name in state]
-        networks = [StoredNetwork(key, match[1], match[2], strip(state, match[1])) for match in matches if match]
+        networks = [
+            StoredNetwork(key, match[1], match[2], published_names.strip(state, match[1])) for match in matches if match
+        ]
         if networks:
             return networks
     return []
@@ -104,22 +98,22 @@ def generator_from_checkpoint(checkpoint: Mapping[str, Any]) -> BlobGAN:
     state = checkpoint.get("state_dict")
     if not isinstance(state, Mapping):
         raise BlobexError("the checkpoint has no state_dict: give a published BlobGAN Lightning file")
-    generator, layout = strip(state, "generator_ema."), strip(state, "layout_net_ema.")
+    generator, layout = published_names.strip(state, "generator_ema."), published_names.strip(state, "layout_net_ema.")
     if not generator or not layout:
         raise BlobexError("the checkpoint has no generator_ema and layout_net_ema: give a published BlobGAN file")
     settings = checkpoint.get("hyper_parameters")
     settings = settings if isinstance(settings, Mapping) else {}
     model = from_config(_generator_config(generator, layout, settings))
-    model.generator.load_state_dict(generator_state(generator))
+    model.generator.load_state_dict(published_names.generator_state(generator))
     multiplier = _setting(settings, float, "layout_net.mlp_lr_mul") or LEARNING_RATE_MULTIPLIER
-    model.layout_network.load_state_dict(layout_state(layout, multiplier / LEARNING_RATE_MULTIPLIER))
+    model.layout_network.load_state_dict(published_names.layout_state(layout, multiplier / LEARNING_RATE_MULTIPLIER))
     model.load_state_dict(noise_maps(checkpoint, model), strict=False)
     return _frozen(model)
 
 
 def noise_maps(checkpoint: Mapping[str, Any], model: BlobGAN) -> dict[str, Tensor]:
     """Return the noise maps of the file under the names of `model`'s buffers, or none unless all of them fit."""
-    maps = strip(checkpoint["state_dict"], "generator_ema.noises.noise_")
+    maps = published_names.strip(checkpoint["state_dict"], "generator_ema.noises.noise_")
     shapes = [noise.shape for noise in model.fixed_noise()]
     if [maps[str(index)].shape for index in range(len(maps)) if str(index) in maps] != shapes:
         return {}
@@ -136,8 +130,8 @@ def encoder_from_checkpoint(checkpoint: Mapping[str, Any]) -> Encoder:
 @_published_form()
 def encoder_from_state(published: Mapping[str, Tensor], mlp_idx: int = -1) -> Encoder:
     """Convert the tensors of a published encoder, frozen."""
-    state = residual_state(published)
-    channels, aspect_ratio = residual_shape(state)
+    state = published_names.residual_state(published)
+    channels, aspect_ratio = published_names.residual_shape(state)
     encoder = Encoder("stylegan", channels, max(channels), aspect_ratio, state["output.weight"].shape[0], mlp_idx)
     encoder.body.load_state_dict(state)
     return _frozen(encoder)
@@ -147,7 +141,7 @@ def encoder_from_state(published: Mapping[str, Tensor], mlp_idx: int = -1) -> En
 def decision_from_checkpoint(checkpoint: Mapping[str, Any], height: int, width: int) -> DecisionModel:
     """Convert a published decision model, frozen, for images of the given size, which its tensors do not contain."""
     stored = find(checkpoint, "decision")
-    state = decision_state(stored.tensors, stored.body)
+    state = published_names.decision_state(stored.tensors, stored.body)
     layers = [
         sum(bool(re.fullmatch(rf"body\.denseblock{block}\.denselayer\d+\.conv1\.weight", name)) for name in state)
         for block in range(1, 5)
@@ -189,8 +183,8 @@ def _generator_config(
     feature_dim = generator["conv1.conv.weight"].shape[2]
     style_dim = generator["conv1.conv.modulation.weight"].shape[1]
     levels = sum(name.startswith("to_rgbs.") and name.endswith(".conv.weight") for name in generator)
-    widths = [generator["conv1.conv.weight"].shape[1]]
-    widths += [generator[f"convs.{2 * level}.conv.weight"].shape[1] for level in range(levels)]
+    convolutions = ["conv1", *(f"convs.{2 * level}" for level in range(levels))]
+    widths = [generator[f"{convolution}.conv.weight"].shape[1] for convolution in convolutions]
     height = _setting(settings, int, "resolution", "generator.size")
     size_in = _setting(settings, int, "generator.size_in")
     if height is None and size_in is None:

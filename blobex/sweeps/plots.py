@@ -81,7 +81,7 @@ def _drawn(plot: Callable[..., Any]) -> Any:
     with warnings.catch_warnings(), matplotlib.rc_context():
         warnings.simplefilter("ignore")  # Optuna's plots are experimental, and few trials leave holes in a contour
         axes = plot(target_name="loss")
-    matplotlib.pyplot.close("all")
+    matplotlib.pyplot.close(axes.figure)
     return axes
 
 

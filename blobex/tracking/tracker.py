@@ -1,4 +1,4 @@
-"""Experiment trackers: their interface, one that records nothing, and one that writes to an MLflow run."""
+"""Experiment trackers: one that records nothing, and one that writes to an MLflow run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,15 +16,16 @@ from blobex.tracking.store import ALIAS, lost
 TABLES = "mlflow.loggedArtifacts"  # tag by which MLflow's pages find tables
 
 
-class Tracker(Protocol):
-    """Record of one run of one stage."""
+class Tracker:
+    """Record of one run of one stage; this base class records nothing."""
 
-    @property
-    def run_id(self) -> str | None: ...
+    run_id: str | None = None
 
-    def log_params(self, params: Mapping[str, Any]) -> None: ...
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Log parameters by their dotted keys."""
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None: ...
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log measures by name."""
 
     def log_image(self, key: str, image: np.ndarray, step: int) -> None:
         """Log a uint8 image (H,W,3); the images of one key form a slider over steps."""
@@ -36,28 +37,11 @@ class Tracker(Protocol):
         """Copy a file to the run."""
 
 
-class NullTracker:
+class NullTracker(Tracker):
     """Tracker that records nothing."""
 
-    run_id: str | None = None
 
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        pass
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        pass
-
-    def log_image(self, key: str, image: np.ndarray, step: int) -> None:
-        pass
-
-    def log_table(self, columns: Mapping[str, list[Any]], name: str) -> None:
-        pass
-
-    def log_artifact(self, path: Path) -> None:
-        pass
-
-
-class MlflowTracker:
+class MlflowTracker(Tracker):
     """MLflow run as a `Tracker`; it continues in a second run if the tracking server stops answering."""
 
     def __init__(self, client: Any, run_id: str, fallback: Callable[[], tuple[Any, str]] | None = None) -> None:

@@ -28,7 +28,7 @@ def remote_s3(
 
     target = bucket(name, prefix, endpoint)
     changes = use_bucket(target, params)
-    print(f"DVC's default remote: {target.dvc}; `dvc push` fills it, `dvc remote default store` goes back")
+    print(f"DVC's default remote: {target.url('dvc')}; `dvc push` fills it, `dvc remote default store` goes back")
     for key, (before, after) in changes.items():
         print(f"{key}: {before or 'null'} -> {after or 'null'}")
     print("runs that MLflow knows already keep their files where they are")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+import typer
 
 from blobex.config.params import Params
 from blobex.config.read import load_params
@@ -52,24 +52,16 @@ def run_sweep(
         return folder.path / BEST, sweep(opened, task, values, goal, workers, command)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(kind: str, setup: str, name: str, goal: int, models: Path, params: Path) -> None:
     """Run trials of a study that was begun, until none is left."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    for name in ("kind", "setup", "name"):
-        parser.add_argument(name)
-    parser.add_argument("trials", type=int)
-    for name in ("models", "params"):
-        parser.add_argument(name, type=Path)
-    options = parser.parse_args(arguments)
-    params = load_params(options.params)
-    folder = StudyFolder(folder_of(options.kind, options.name), os.environ.get(VARIABLE) or None)
-    task = load_task(options.kind, options.setup, params, options.models, folder.path)
-    with closing(begin(task, folder, f"sweep_{options.kind}-{options.name}")) as opened:
-        work(opened, task, params, options.trials)
+    folder, values = StudyFolder(folder_of(kind, name), os.environ.get(VARIABLE) or None), load_params(params)
+    task = load_task(kind, setup, values, models, folder.path)
+    with closing(begin(task, folder, f"sweep_{kind}-{name}")) as opened:
+        work(opened, task, values, goal)
 
 
 if __name__ == "__main__":
     try:
-        main()
+        typer.run(main)
     except (BlobexError, OSError) as error:
         sys.exit(f"blobex: {sentence(error)}")

@@ -6,8 +6,8 @@ import copy
 import dataclasses
 import json
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import optuna
@@ -21,7 +21,7 @@ from blobex.config.sweeps import Range, Sweep
 from blobex.core.errors import BlobexError
 from blobex.core.processes import is_gone
 from blobex.sweeps.storage import StudyFolder, open_storage, retry_callback
-from blobex.sweeps.task import Number, Task
+from blobex.sweeps.task import Direction, Number, Task
 from blobex.sweeps.trials import FINISHED, retried
 
 STARTUP = 8  # random trials before the sampler uses a model
@@ -67,8 +67,7 @@ def begin(task: Task, folder: StudyFolder, name: str) -> OpenStudy:
     check_space(task.space, task.section)
     storage = open_storage(folder)
     pareto = task.options.mode == "pareto"
-    directions: Sequence[Literal["minimize", "maximize"]]
-    directions = list(task.directions.values()) if pareto else ["minimize"]
+    directions: list[Direction] = list(task.directions.values()) if pareto else ["minimize"]
     identity: dict[str, Any] = {"task": task.section, "setup": task.setup, "mode": task.options.mode}
     identity = json.loads(json.dumps(identity | {"space": _as_json(task.space)} | task.identity()))
     with folder.exclusive():

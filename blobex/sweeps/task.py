@@ -16,7 +16,8 @@ from blobex.config.sweeps import Range, Sweep
 Number = int | float
 Values = Mapping[str, Number]  # by the names of the search space
 Settings = dict[str, Number]  # by the names of the parameters
-Directions = Mapping[str, Literal["minimize", "maximize"]]  # by the names of objectives
+Direction = Literal["minimize", "maximize"]
+Directions = Mapping[str, Direction]  # by the names of objectives
 
 SIGNIFICANT = 4  # digits of a tuned value, so that the value in a file is the one that was tried
 

@@ -75,7 +75,19 @@ class InversionTask(SearchTask):
         results, stopped = self.in_chunks(
             lambda index: self._reconstruct(explainer, queries[index]), lambda part: part.distance, report
         )
-        return self._outcome(results, queries, stopped)
+        failed = results.failed
+        if failed.any():
+            raise BlobexError(f"{int(failed.sum())} of {len(failed)} inversions are not finite")
+        measures = results.measures()
+        ends = [int(results.distance.argmin()), int(results.distance.argmax())]
+        pairs = torch.stack([queries[ends], results.image[ends].clamp(-1, 1)], dim=1).flatten(0, 1)
+        return Outcome(
+            loss=measures["perceptual"],
+            measures=measures,
+            limits=self.limits(measures, "agreement", self.options.agreement),
+            stopped_after=stopped,
+            image=to_array(make_grid(pairs, nrow=2)),
+        )
 
     @one_thread()
     def again(self, settings: Settings) -> float:
@@ -107,19 +119,4 @@ class InversionTask(SearchTask):
             failed=inversion.failed.numpy(),
             seconds=duration,
             image=inversion.image,
-        )
-
-    def _outcome(self, results: Reconstructions, queries: Tensor, stopped: int | None) -> Outcome:
-        failed = results.failed
-        if failed.any():
-            raise BlobexError(f"{int(failed.sum())} of {len(failed)} inversions are not finite")
-        measures = results.measures()
-        ends = [int(results.distance.argmin()), int(results.distance.argmax())]
-        pairs = torch.stack([queries[ends], results.image[ends].clamp(-1, 1)], dim=1).flatten(0, 1)
-        return Outcome(
-            loss=measures["perceptual"],
-            measures=measures,
-            limits=self.limits(measures, "agreement", self.options.agreement),
-            stopped_after=stopped,
-            image=to_array(make_grid(pairs, nrow=2)),
         )

@@ -34,17 +34,8 @@ class Bucket:
     prefix: str  # folder, without slashes at its ends; may be empty
     endpoint: str | None  # URL of the server; None: Amazon's
 
-    @property
-    def dvc(self) -> str:
-        """URL of the DVC remote."""
-        return self._folder("dvc")
-
-    @property
-    def artifacts(self) -> str:
-        """URL of MLflow's artifacts."""
-        return self._folder("mlruns")
-
-    def _folder(self, folder: str) -> str:
+    def url(self, folder: str) -> str:
+        """Return the URL of a folder: `dvc` is DVC's remote, `mlruns` holds MLflow's artifacts."""
         return "s3://" + "/".join(filter(None, [self.name, self.prefix, folder]))
 
     def __str__(self) -> str:
@@ -80,8 +71,8 @@ def use_bucket(target: Bucket, params: Path = Path("params.yaml")) -> Changes:
     from dvc.exceptions import DvcException
 
     check(target)
-    values = {"run.artifacts": target.artifacts, "run.s3_endpoint": target.endpoint}
-    remote = {"url": target.dvc} | ({"endpointurl": target.endpoint} if target.endpoint else {})
+    values = {"run.artifacts": target.url("mlruns"), "run.s3_endpoint": target.endpoint}
+    remote = {"url": target.url("dvc")} | ({"endpointurl": target.endpoint} if target.endpoint else {})
     try:
         with rewrite_values(params, values) as changes, Config.from_cwd().edit("repo") as config:
             config["remote"][REMOTE] = remote

@@ -160,8 +160,8 @@ def test_names_that_cannot_be(project, monkeypatch, capsys, bucket, options, wor
 
 
 def test_folders_of_a_bucket():
-    assert named_bucket("abc", "", None).dvc == "s3://abc/dvc"
-    assert named_bucket("abc", "x/y", "").artifacts == "s3://abc/x/y/mlruns"
+    assert named_bucket("abc", "", None).url("dvc") == "s3://abc/dvc"
+    assert named_bucket("abc", "x/y", "").url("mlruns") == "s3://abc/x/y/mlruns"
     with pytest.raises(BlobexError):
         named_bucket("ab", "", None)
 

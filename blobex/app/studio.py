@@ -58,7 +58,7 @@ class Scene:
 
     @property
     def edited(self) -> bool:
-        """Whether the layout differs from the photo's."""
+        """True if the layout differs from the inverted photo's."""
         return not _equal(self.start, self.layout)
 
 

@@ -115,7 +115,7 @@ class Problems:
 
 @dataclass(frozen=True)
 class SearchContext:
-    """What every step of a search works with: images of layouts, hyperparameters, batch size."""
+    """Shared context of all steps of a search: composer, hyperparameters and batch size."""
 
     composer: Composer
     params: SearchParams

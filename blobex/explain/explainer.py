@@ -101,7 +101,7 @@ class Explainer:
 
     @property
     def published(self) -> bool:
-        """Whether inversion and search are the published ones, as a baseline (OCTET, Zemni et al., CVPR 2023)."""
+        """True if inversion and search are the published ones, as a baseline (OCTET, Zemni et al., CVPR 2023)."""
         return self.params.search.mode == "published"
 
     def plan(self, request: Request) -> Plan:

@@ -58,7 +58,7 @@ class Plan:
 
     @property
     def photo(self) -> bool:
-        """Whether changes are pasted into the image."""
+        """True if changes are pasted into the image."""
         return self.compose == "photo"
 
     def for_images(self, numbers: Tensor) -> Plan:

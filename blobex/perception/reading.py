@@ -42,7 +42,7 @@ class DetectedObject:
 
     @property
     def near(self) -> bool:
-        """Whether it blocks the lane in which it stands."""
+        """True if it blocks the lane in which it stands."""
         return self.distance <= NEAR
 
     @property

@@ -31,7 +31,7 @@ REPORTS = ("invert", "explain", "evaluate", "truth")
 
 @dataclass(frozen=True)
 class Part:
-    """What one DVC stage wrote for a setup: a network in models/ or measures in reports/."""
+    """Output of one DVC stage for a setup: a network in models/ or measures in reports/."""
 
     stage: str
     setup: str

@@ -88,7 +88,7 @@ def test_odd_names_of_photos_are_fine(world: Path, tmp_path: Path, capsys: pytes
 
 @pytest.mark.slow
 def test_pictures_of_up_to_100_megapixels_take_bounded_memory(tmp_path: Path) -> None:
-    """What is just allowed is decoded in a process that may have a gigabyte more than Python needs."""
+    """The largest allowed image is decoded in a process limited to one gigabyte more than Python needs."""
     Image.new("L", (10_000, 10_000)).save(tmp_path / "large.png", compress_level=1)
     code = (
         "import resource; from blobex.datasets.images import load_image;"

@@ -134,7 +134,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @FEW
 @given(st.data())
 def test_records_of_explanations(results: Path, data: st.DataObject) -> None:
-    """What is read can be written as a table again."""
+    """A record that can be read can be written as a row of the table."""
     path = next(results.rglob("record.json"))
     whole = path.read_text()
     content = json.loads(whole)

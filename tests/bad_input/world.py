@@ -242,7 +242,7 @@ def tensors(name: str, change: Callable[[dict[str, torch.Tensor]], object]) -> H
 
 
 def saved(name: str, content: Any) -> Harm:
-    """What torch.save writes; a function is given the file's present content."""
+    """Write a file with torch.save; a function receives the current content of the file."""
 
     def harm(folder: Path) -> None:
         value = content(torch.load(folder / name, weights_only=True)) if callable(content) else content

@@ -73,7 +73,7 @@ def test_without_a_change_the_image_is_the_query() -> None:
 
 
 def test_a_removed_object_leaves_no_ghost() -> None:
-    """Where it covered everything, the image is the rendering behind it, whatever the query shows there."""
+    """In the area that it covered fully, the image is the rendering behind it, whatever the query shows there."""
     start, form = scenes(2), VectorForm.of(scenes(2))
     sizes = start.sizes.clone()
     sizes[:, 1], sizes[:, 2:] = 20.0, ABSENT

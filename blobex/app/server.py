@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from blobex.app import answers
+from blobex.app import responses
 from blobex.app.guard import Guard
 from blobex.app.jobs import UNEXPECTED, Event, Progress, events
 from blobex.app.studio import Scene, Studio
@@ -107,7 +107,7 @@ class _Api:
         self.studio, self.long, self.short = studio, threading.Lock(), threading.Lock()
 
     async def model(self, request: Request) -> Response:
-        return await self._answer(lambda: answers.model(self.studio, request.query_params.get("decision")))
+        return await self._answer(lambda: responses.model(self.studio, request.query_params.get("decision")))
 
     async def sample(self, request: Request) -> Response:
         wire = parse(WireSample, await _json(request), "sample")
@@ -116,7 +116,7 @@ class _Api:
     async def draw(self, request: Request) -> Response:
         wire = parse(WireScene, await _json(request), "scene")
         return await self._answer(
-            lambda: answers.drawing(self.studio.draw(answers.to_scene(wire, self.studio), wire.decision))
+            lambda: responses.drawing(self.studio.draw(responses.to_scene(wire, self.studio), wire.decision))
         )
 
     async def photo(self, request: Request) -> Response:
@@ -137,20 +137,20 @@ class _Api:
         if not isinstance(tree, dict) or set(tree) != {"scene", "question"}:
             raise BlobexError("a question needs scene and question: send both")
         wire, question = parse(WireScene, tree["scene"], "scene"), parse(WireQuestion, tree["question"], "question")
-        scene = await run_in_threadpool(answers.to_scene, wire, self.studio)
+        scene = await run_in_threadpool(responses.to_scene, wire, self.studio)
         explainer = await run_in_threadpool(self.studio.explainer, wire.decision)
-        wanted = answers.request(question, explainer.decision.kind)
+        wanted = responses.request(question, explainer.decision.kind)
         await run_in_threadpool(explainer.plan, wanted)  # refuses invalid requests at once
 
         def work(progress: Progress) -> Event:
             records, archive = self.studio.explain(scene, wanted, progress, wire.decision)
-            return answers.explained(records, archive, self.studio.names)
+            return responses.explained(records, archive, self.studio.names)
 
         return await _stream(events(work, self.long))
 
     def _drawn(self, scene: Scene, decision: str | None) -> Event:
-        drawing = answers.drawing(self.studio.draw(scene, decision))
-        return {"scene": answers.wire_scene(scene), "drawing": drawing}
+        drawing = responses.drawing(self.studio.draw(scene, decision))
+        return {"scene": responses.wire_scene(scene), "drawing": drawing}
 
     async def _answer(self, function: Callable[[], Event]) -> Response:
         def work() -> Event:

@@ -39,7 +39,7 @@ from blobex.layout.splat import half_axes
 from blobex.layout.vector import VectorForm
 from blobex.networks.blobgan import BlobGAN, load_blobgan
 from blobex.networks.weights import CONFIG
-from blobex.optim.networks import Networks
+from blobex.optim.network_callables import Networks
 
 MAX_PIXELS = 20_000_000  # of an uploaded image
 MAP_ROWS = 64  # most rows of the map of dominant blobs

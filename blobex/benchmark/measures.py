@@ -24,7 +24,7 @@ from blobex.explain.request import Request
 from blobex.inversion.inversion import Inversion
 from blobex.layout.blobs import BlobLayout
 from blobex.metrics.frechet import load_features
-from blobex.optim.networks import Networks
+from blobex.optim.network_callables import Networks
 
 COMPARED = (
     *("seconds_per_picture", "invert_seconds_per_picture", "explain_seconds_per_picture"),

@@ -13,7 +13,7 @@ from blobex.counterfactual.published import LAMBDA_KEY
 from blobex.counterfactual.target import Target
 from blobex.datasets.images import to_float, to_uint8
 from blobex.optim.batching import State, float32_batch_size, in_batches
-from blobex.optim.networks import Decide, Networks
+from blobex.optim.network_callables import Decide, Networks
 
 
 def pixel_attack(problems: Problems, decide: Decide, options: PixelAttack, batch_size: int) -> tuple[Tensor, Tensor]:

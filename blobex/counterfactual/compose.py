@@ -10,7 +10,7 @@ from torch import Tensor
 from blobex.layout.blobs import BlobLayout
 from blobex.layout.vector import VectorForm
 from blobex.optim.batching import in_batches
-from blobex.optim.networks import Networks
+from blobex.optim.network_callables import Networks
 
 FAINT, SOLID = 0.05, 0.5  # coverage up to which the query stays as it is, and from which the change shows in full
 

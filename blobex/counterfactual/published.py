@@ -11,7 +11,7 @@ from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.verify import Counterfactuals, verify
 from blobex.layout.blobs import BlobLayout
-from blobex.optim.networks import Networks
+from blobex.optim.network_callables import Networks
 from blobex.optim.published import draw_blobs, leaves_with_adam
 
 BATCH_SIZE = 8

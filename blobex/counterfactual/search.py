@@ -17,7 +17,7 @@ from blobex.counterfactual.problems import Problems, SearchContext
 from blobex.counterfactual.verify import Counterfactuals, verify
 from blobex.counterfactual.whole_objects import ObjectExamples, ObjectSearch
 from blobex.optim.batching import float32_batch_size
-from blobex.optim.networks import NetworkPair
+from blobex.optim.network_callables import NetworkPair
 
 RETRY_FACTOR = 8  # a retry has this many times the learning rate of the search before
 

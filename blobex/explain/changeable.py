@@ -15,7 +15,7 @@ from blobex.explain.request import Plan
 from blobex.layout.vector import VectorForm
 from blobex.networks.parser import Parser
 from blobex.optim.batching import State, in_batches
-from blobex.optim.networks import Scores
+from blobex.optim.network_callables import Scores
 from blobex.perception.regions import painting_blobs, region_mask
 
 

@@ -46,7 +46,7 @@ from blobex.inversion.published import invert_published
 from blobex.layout.blobs import BlobLayout
 from blobex.networks.parser import Parser, ParserOutput
 from blobex.optim.batching import float32_batch_size, in_batches
-from blobex.optim.networks import NetworkPair, Networks
+from blobex.optim.network_callables import NetworkPair, Networks
 from blobex.perception.objects import read_scenes
 from blobex.perception.reading import SceneReading
 from blobex.perception.regions import region_mask

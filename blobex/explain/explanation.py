@@ -21,8 +21,8 @@ from blobex.explain.blob_changes import BlobChange, blob_changes
 from blobex.explain.input_images import InvertedImages
 from blobex.inversion.inversion import Inversion
 from blobex.layout.blobs import KEYS, BlobLayout
-from blobex.perception.differences import differences, sentence
 from blobex.perception.reading import SceneReading
+from blobex.perception.sentences import differences, sentence
 
 Record = TypeVar("Record", Inversion, Counterfactuals)
 MAX_BLOBS_IN_WORDS = 4

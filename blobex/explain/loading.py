@@ -32,7 +32,7 @@ from blobex.networks.encoder import Encoder, load_encoder
 from blobex.networks.parser import Parser, load_parser
 from blobex.networks.perceptual import PerceptualDistance, load_perceptual
 from blobex.networks.segment_encoder import load_pretrained
-from blobex.optim.networks import Encode, Networks, Perceptual
+from blobex.optim.network_callables import Encode, Networks, Perceptual
 from blobex.perception.segment_reader import SegmentReader
 from blobex.tracking.store import load_model
 

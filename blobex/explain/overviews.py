@@ -24,7 +24,7 @@ from blobex.layout.blobs import concatenate
 from blobex.layout.vector import VectorForm
 from blobex.networks.weights import save_tensors
 from blobex.optim.batching import State, in_batches
-from blobex.optim.networks import Networks
+from blobex.optim.network_callables import Networks
 
 TABLE = "explanations.parquet"
 IMAGES_PER_FILE = 16  # of snapshots and metadata

@@ -16,7 +16,7 @@ from blobex.layout.blobs import BlobLayout, blob_distance
 from blobex.layout.vector import VectorForm
 from blobex.optim import adam
 from blobex.optim.batching import State, finite_rows, float32_batch_size, in_batches, solve_in_batches, where_rows
-from blobex.optim.networks import NetworkPair, Networks
+from blobex.optim.network_callables import NetworkPair, Networks
 
 BETAS = (0.7, 0.8)  # of Adam: with few steps there is little to average over
 RELATIVE_RATES = {"xs": 0.05, "ys": 0.05, "covs": 3.0, "spatial_style": 2.0}  # times the learning rate

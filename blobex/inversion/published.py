@@ -10,7 +10,7 @@ from blobex.config.explain import InversionParams
 from blobex.inversion.inversion import Inversion
 from blobex.inversion.invert import evaluate_layouts, image_terms, mean_squared_error, weighted_sum
 from blobex.layout.blobs import BlobLayout, concatenate, from_dict
-from blobex.optim.networks import Networks
+from blobex.optim.network_callables import Networks
 from blobex.optim.published import draw_blobs, leaves_with_adam
 
 BATCH_SIZE = 8

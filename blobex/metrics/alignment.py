@@ -15,8 +15,8 @@ from torch import Tensor
 
 from blobex.layout.blobs import BlobLayout
 from blobex.perception.boxes import Box, area
-from blobex.perception.differences import SMALLEST, SURE, matches
 from blobex.perception.reading import DetectedObject, SceneReading
+from blobex.perception.sentences import SMALLEST, SURE, matches
 
 REMOVED = -30.0  # size of a removed blob: its opacity is below 1e-12
 

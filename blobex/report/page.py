@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from blobex.metrics.interval import Interval, interval
-from blobex.perception.differences import summary
+from blobex.perception.sentences import summary
 from blobex.report.gallery import SORTS, gallery
 from blobex.report.results import Record, Report, Results, measured, object_changes
 

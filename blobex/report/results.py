@@ -13,7 +13,7 @@ from blobex.config.explain import VARIANTS
 from blobex.core.errors import BlobexError
 from blobex.core.files import read_json
 from blobex.metrics.interval import Interval, flat, interval
-from blobex.perception.differences import ObjectChange
+from blobex.perception.sentences import ObjectChange
 
 SETUPS = ("rect", "square")
 REPORTING = ("evaluate", "invert", "truth", "bench")  # stages with reports/<stage>/<setup>/metrics.json

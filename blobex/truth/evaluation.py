@@ -14,8 +14,8 @@ from blobex.config.explain import Truth
 from blobex.counterfactual.target import AttributeTarget
 from blobex.datasets.images import fit_mask, to_array
 from blobex.explain.explainer import Explainer
-from blobex.perception.differences import differences
 from blobex.perception.reading import SceneReading, scene_of_reading
+from blobex.perception.sentences import differences
 from blobex.scenes.render import cause_mask, render
 from blobex.scenes.rules import ACTIONS, Cause, Rule
 from blobex.scenes.scene import Scene

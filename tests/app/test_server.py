@@ -22,9 +22,9 @@ from typer.testing import CliRunner
 from worlds.tiny_models import HEIGHT, NETWORK, WIDTH, save_models, smooth_images
 
 from blobex.app import server
-from blobex.app.answers import request
 from blobex.app.guard import refusal
 from blobex.app.jobs import Progress, events
+from blobex.app.responses import request
 from blobex.app.studio import Studio, outlines
 from blobex.app.wire import WireLayout, WireQuestion, from_layout, short_name, to_layout
 from blobex.cli import main as cli

@@ -11,7 +11,7 @@ from blobex.explain.explainer import Explainer
 from blobex.explain.request import Output, Request
 from blobex.layout.blobs import BlobLayout
 from blobex.layout.splat import splat_by_solver
-from blobex.optim.networks import Networks
+from blobex.optim.network_callables import Networks
 
 SLOTS = {"road": 1, "vehicle": 2, "vegetation": 1, "light": 1}
 

@@ -15,7 +15,7 @@ from blobex.counterfactual.search import RETRY_FACTOR, SearchOptions, search
 from blobex.counterfactual.verify import Counterfactuals
 from blobex.layout.blobs import BACKGROUND_KEYS, KEYS, BlobLayout
 from blobex.layout.vector import VectorForm
-from blobex.optim.networks import NetworkPair
+from blobex.optim.network_callables import NetworkPair
 
 
 def build_variables(shares: Tensor) -> tuple[BlobAssignment, Tensor, Tensor, BlobLayout]:

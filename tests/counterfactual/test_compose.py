@@ -28,7 +28,7 @@ from blobex.explain.request import Request
 from blobex.layout.blobs import ABSENT, KEYS, BlobLayout
 from blobex.layout.vector import VectorForm
 from blobex.optim.batching import FLOAT32_BATCH_SIZE
-from blobex.optim.networks import NetworkPair, Networks
+from blobex.optim.network_callables import NetworkPair, Networks
 
 
 def queries(count: int = 2) -> Tensor:

@@ -13,7 +13,7 @@ from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.search import SearchOptions, search
 from blobex.counterfactual.verify import Counterfactuals
 from blobex.layout.blobs import KEYS, BlobLayout
-from blobex.optim.networks import NetworkPair
+from blobex.optim.network_callables import NetworkPair
 
 
 def saturating(limits: Tensor) -> object:

@@ -30,7 +30,7 @@ from blobex.counterfactual.target import AttributeTarget, ClassTarget, RegionTar
 from blobex.counterfactual.verify import Counterfactuals
 from blobex.layout.blobs import KEYS, BlobLayout
 from blobex.layout.vector import VectorForm
-from blobex.optim.networks import NetworkPair
+from blobex.optim.network_callables import NetworkPair
 
 UNSHRUNK = dataclasses.replace(PARAMS, margin=0.0, bisections=0)  # the nearest iterate itself
 

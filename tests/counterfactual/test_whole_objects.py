@@ -23,7 +23,7 @@ from blobex.counterfactual.whole_objects import (
 )
 from blobex.layout.blobs import ABSENT, KEYS, BlobLayout
 from blobex.layout.splat import splat
-from blobex.optim.networks import NetworkPair, Networks
+from blobex.optim.network_callables import NetworkPair, Networks
 
 BLOBS = 5
 SLOTS = {"road": 1, "lane": 1, "vehicle": 3}  # the first two blobs are one object

@@ -24,7 +24,7 @@ from blobex.inversion.inversion import Inversion
 from blobex.inversion.invert import invert
 from blobex.layout.blobs import KEYS, BlobLayout
 from blobex.layout.splat import splat
-from blobex.optim.networks import NetworkPair, Networks
+from blobex.optim.network_callables import NetworkPair, Networks
 
 BLOBS = 2
 NAMES = ["a.png", "b.png", "c.png"]

@@ -13,7 +13,7 @@ from blobex.core.errors import BlobexError
 from blobex.inversion.inversion import Inversion
 from blobex.inversion.invert import LAST_RATE, RELATIVE_RATES, invert
 from blobex.layout.blobs import BlobLayout
-from blobex.optim.networks import NetworkPair, Networks
+from blobex.optim.network_callables import NetworkPair, Networks
 
 PARAMS = InversionParams(
     steps=60,

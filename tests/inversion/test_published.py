@@ -7,7 +7,7 @@ from worlds.linear_world import MeanAbsolute, adam_over, layouts
 from blobex.inversion.published import invert_published
 from blobex.layout.blobs import KEYS, BlobLayout
 from blobex.layout.splat import splat
-from blobex.optim.networks import Networks
+from blobex.optim.network_callables import Networks
 
 
 def render_sums(layout: BlobLayout) -> Tensor:

@@ -19,7 +19,7 @@ from blobex.inversion.inversion import Inversion
 from blobex.inversion.invert import invert
 from blobex.layout.blobs import KEYS
 from blobex.optim.batching import ROW_MULTIPLE, State, finite_rows, in_batches, solve_in_batches, take_rows, where_rows
-from blobex.optim.networks import NetworkPair
+from blobex.optim.network_callables import NetworkPair
 
 
 class Countdown:

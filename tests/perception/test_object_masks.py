@@ -12,10 +12,10 @@ from worlds.true_readings import reading_of, true_output
 
 from blobex.core.errors import BlobexError
 from blobex.networks.parser import ParserOutput
-from blobex.perception.differences import differences, sentence
 from blobex.perception.object_masks import object_mask
 from blobex.perception.objects import read_scenes
 from blobex.perception.regions import region_mask
+from blobex.perception.sentences import differences, sentence
 from blobex.scenes.labels import SEMANTIC
 from blobex.scenes.render import Box, Rendering, render
 from blobex.scenes.rules import NEAR

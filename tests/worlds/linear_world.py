@@ -13,7 +13,7 @@ from blobex.counterfactual.target import AttributeTarget
 from blobex.counterfactual.verify import Counterfactuals
 from blobex.layout.blobs import KEYS, BlobLayout
 from blobex.layout.splat import splat
-from blobex.optim.networks import NetworkPair, Networks
+from blobex.optim.network_callables import NetworkPair, Networks
 
 BLOBS = 3
 LAMBDA_KEY = {"xs": 6.0, "ys": 6.0, "covs": 1.0, "sizes": 1.0, "features": 20.0, "spatial_style": 20.0}

@@ -18,7 +18,7 @@ from blobex.decisions.source import from_callable
 from blobex.explain.explainer import Explainer
 from blobex.layout.blobs import BlobLayout
 from blobex.layout.splat import splat
-from blobex.optim.networks import Networks
+from blobex.optim.network_callables import Networks
 
 HEIGHT, WIDTH, BLOBS = 32, 64, 5
 PARAMS = Path(__file__).parents[2] / "profiles" / "synthetic.yaml"

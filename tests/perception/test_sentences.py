@@ -9,8 +9,8 @@ import pytest
 from worlds.true_readings import reading_of
 
 from blobex.core.errors import BlobexError
-from blobex.perception.differences import differences, matches, sentence, summary
 from blobex.perception.reading import DetectedObject, SceneReading
+from blobex.perception.sentences import differences, matches, sentence, summary
 from blobex.scenes.sample import sample
 from blobex.scenes.scene import Scene, Thing
 

@@ -38,7 +38,7 @@ def taken(study, worker):
 DEAD = this_process() + "0"  # a process of this machine that was started at another time
 
 
-@pytest.mark.parametrize("worker", [DEAD, None])
+@pytest.mark.parametrize("worker", [DEAD, None], ids=["dead", "unnamed"])
 def test_lost_trial_fails_with_its_reason_and_is_tried_again_once(tmp_path, worker):
     values = params()
     task = FormulaTask(values.sweep_cf)
@@ -54,7 +54,7 @@ def test_lost_trial_fails_with_its_reason_and_is_tried_again_once(tmp_path, work
     assert study.counted() == 4 and len(study.trials()) == 5
 
 
-@pytest.mark.parametrize("worker", [this_process(), "elsewhere 1 1"])
+@pytest.mark.parametrize("worker", [this_process(), "elsewhere 1 1"], ids=["alive", "elsewhere"])
 def test_trial_of_a_living_worker_or_of_another_machine_goes_on(tmp_path, worker):
     study = opened(tmp_path)
     number = taken(study, worker)

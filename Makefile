@@ -71,7 +71,7 @@ chaos-sweep: $(READY) ## kill workers of a small sweep, and the sweep, at random
 
 check: test ## the same as test
 
-same: $(READY) ## compare all results of HEAD with those of another commit, byte by byte (BASE=main; some 15 minutes)
+same: $(READY) ## compare all results of HEAD with those of another commit, byte by byte (BASE=main; about half an hour)
 	python tests/same.py $(BASE)
 
 profile: $(READY) ## write a profile to params.yaml (PROFILE=smoke|short|synthetic|bdd100k)

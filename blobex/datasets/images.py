@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import warnings
@@ -42,6 +43,11 @@ def decode_image(path: Path) -> np.ndarray:
     """Load an image file as `load_image` does, without silencing Pillow's warnings: threads cannot do that."""
     with opened_image(path) as image:
         return _rgb(ImageOps.exif_transpose(image), path)
+
+
+def decode_jpeg(content: bytes) -> np.ndarray:
+    """Decode the bytes of an RGB image that `scenes.write` encoded to (H,W,3) uint8."""
+    return np.array(Image.open(io.BytesIO(content), formats=("JPEG",)).convert("RGB"))
 
 
 @contextmanager

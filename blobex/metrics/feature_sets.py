@@ -52,16 +52,42 @@ def split_frechet(queries: Tensor, counterfactuals: Tensor, seed: int, repeats: 
     >>> split_frechet(torch.zeros(8, 2), torch.ones(8, 2), seed=0)
     2.0
     """
+    distances = split_distances(queries, counterfactuals, seed, repeats)
+    return sum(distances) / len(distances)
+
+
+def split_distances(queries: Tensor, counterfactuals: Tensor, seed: int, repeats: int = REPEATS) -> list[float]:
+    """Return the distance of each random split, of which `split_frechet` is the mean.
+
+    >>> split_distances(torch.zeros(8, 2), torch.ones(8, 2), seed=0, repeats=2)
+    [2.0, 2.0]
+    """
     queries, counterfactuals = feature_sets(queries, counterfactuals, least=4)
     if len(queries) != len(counterfactuals):
         raise BlobexError(
             f"there are {len(counterfactuals)} counterfactuals of {len(queries)} queries: give one for each"
         )
-    distances = [
+    return [
         frechet_distance(gaussian(counterfactuals[first], *ORIGIN), gaussian(queries[second], *ORIGIN))
         for first, second in splits(len(queries), seed, repeats)
     ]
-    return sum(distances) / len(distances)
+
+
+def drawn_distances(features: Tensor, real: Tensor, seed: int, repeats: int = REPEATS) -> list[float]:
+    """Return the distances of features (N,D) to N random rows of `real` (M,D), drawn `repeats` times.
+
+    A Frechet distance falls with the number of images, so only distances of one N can be compared. Raises BlobexError
+    if `real` has fewer rows than `features`, these fewer than 2, or a feature is not finite.
+
+    >>> drawn_distances(torch.zeros(2, 1), torch.ones(4, 1), seed=0, repeats=2)
+    [1.0, 1.0]
+    """
+    features, real = feature_sets(features, real, least=2)
+    if len(real) < len(features):
+        raise BlobexError(f"{len(real)} real images are fewer than the {len(features)} to compare: take more")
+    random, own = torch.Generator().manual_seed(seed), gaussian(features, *ORIGIN)
+    draws = [torch.randperm(len(real), generator=random)[: len(features)] for _ in range(repeats)]
+    return [frechet_distance(own, gaussian(real[draw], *ORIGIN)) for draw in draws]
 
 
 def splits(count: int, seed: int, repeats: int = REPEATS) -> list[tuple[Tensor, Tensor]]:

@@ -1,15 +1,18 @@
-"""Bootstrap intervals of means and shares.
+"""Intervals of means, shares and ratios, of independent values or of several values of each image.
 
-They do not apply to distances between sets, such as the FID: the copies in a resample raise such a distance.
+Bootstrap intervals do not apply to distances between sets, such as the FID: the copies in a resample raise such a
+distance. `spread` shows how far one varies with the choice of images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.stats import norm
 
 from blobex.core.errors import BlobexError
 
@@ -57,3 +60,113 @@ def interval(values: ArrayLike, seed: int, level: float = LEVEL, resamples: int 
     means = [sample[random.integers(count, size=count)].mean() for _ in range(resamples)]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(sample.mean()), float(low), float(high), count)
+
+
+@dataclass(frozen=True)
+class ValuesOfImages:
+    """Values of which several belong to one image, and so are not independent.
+
+    The measure is the mean of `values`, or their sum over that of `bases`. `share` says that each value is 0 or 1.
+    """
+
+    share: bool
+    values: list[float] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)  # of each value
+    bases: list[float] | None = None  # of each value
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.values), len(self.images), len(self.values if self.bases is None else self.bases)}
+        if len(lengths) > 1:
+            raise BlobexError(f"there are {len(self.values)} values of {len(self.images)} images: name one for each")
+        if self.share and (self.bases is not None or not set(self.values) <= {0, 1}):
+            raise BlobexError("a share is of values that are 0 or 1, without bases: it is no share otherwise")
+
+    def interval(self, seed: int) -> Interval:
+        """Compute the measure's interval: `share_interval` of a share, else `ratio_interval`."""
+        if self.share:
+            return share_interval(self.values, self.images)
+        return ratio_interval(self.values, self.bases or [1.0] * len(self.values), self.images, seed)
+
+
+def wilson(share: float, count: float, level: float = LEVEL) -> tuple[float, float]:
+    """Compute the score interval of a share among `count` values (Wilson, JASA 1927), within [0, 1].
+
+    >>> low, high = wilson(1.0, 32)
+    >>> round(low, 3), high
+    (0.893, 1.0)
+    """
+    z = float(norm.ppf((1 + level) / 2))
+    shrunk = 1 + z * z / count
+    centre = (share + z * z / (2 * count)) / shrunk
+    half = z / shrunk * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(centre - half, 0.0) if share > 0 else 0.0, min(centre + half, 1.0) if share < 1 else 1.0
+
+
+def share_interval(values: Sequence[float], images: Sequence[str], level: float = LEVEL) -> Interval:
+    """Compute a share of values that are 0 or 1, and its Wilson interval at the effective number of values.
+
+    That number is the number of values divided by the design effect: the variance of the share over images relative to
+    that of independent values (Kish, 1965; with score intervals: Franco et al., J. Surv. Stat. Methodol. 2019). It is
+    between the number of images and that of values; the former where all values are equal, which says nothing about
+    their dependence.
+
+    >>> found = share_interval([1, 1, 1, 1], ["a", "a", "b", "b"])
+    >>> round(found.low, 3), found.high, found.count
+    (0.342, 1.0, 4)
+    """
+    sums, counts = (_by_image(numbers, images) for numbers in (values, [1.0] * len(values)))
+    total, groups = float(counts.sum()), len(counts)
+    share = float(sums.sum() / total)
+    most = total / groups  # design effect of values that are equal within each image
+    effect, independent = most, share * (1 - share) / total
+    if groups > 1 and independent > 0:
+        variance = groups / (groups - 1) * float(((sums - share * counts) ** 2).sum()) / total**2
+        effect = min(max(variance / independent, 1.0), most)
+    return Interval(share, *wilson(share, total / effect, level), len(values))
+
+
+def ratio_interval(
+    values: Sequence[float],
+    bases: Sequence[float],
+    images: Sequence[str],
+    seed: int,
+    level: float = LEVEL,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """Compute sum(values) / sum(bases) and its percentile bootstrap interval; images are resampled with their values.
+
+    With bases of 1 it is the mean. Raises BlobexError without values, or if a number is not finite or the bases are 0.
+
+    >>> ratio_interval([1, 3, 2], [2, 2, 2], ["a", "a", "b"], seed=0).mean
+    1.0
+    """
+    sums, below = _by_image(values, images), _by_image(bases, images)
+    if not below.sum() > 0:
+        raise BlobexError("a ratio needs bases above 0: leave values without a base out")
+    chosen = np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))
+    with np.errstate(invalid="ignore", divide="ignore"):  # resamples whose bases are all 0 say nothing
+        ratios = sums[chosen].sum(1) / below[chosen].sum(1)
+    low, high = np.quantile(ratios[np.isfinite(ratios)], [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(sums.sum() / below.sum()), float(low), float(high), len(values))
+
+
+def spread(distances: Sequence[float], count: int, level: float = LEVEL) -> Interval:
+    """Return the mean and the range, without its tails, of one distance over random choices of `count` images.
+
+    >>> spread([1.0, 2.0, 3.0], count=500, level=0.5)
+    Interval(mean=2.0, low=1.5, high=2.5, count=500)
+    """
+    low, high = np.quantile(distances, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(np.mean(distances)), float(low), float(high), count)
+
+
+def _by_image(values: Sequence[float], images: Sequence[str]) -> np.ndarray:
+    """Return the sum of each image's values, in the order in which images occur."""
+    if not len(values):
+        raise BlobexError("an interval needs one value or more")
+    if not np.isfinite(np.asarray(values, dtype=np.float64)).all():
+        raise BlobexError("some values are not finite: count failures as such before an interval is taken")
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(images))}
+    sums = np.zeros(len(numbers))
+    np.add.at(sums, [numbers[name] for name in images], values)
+    return sums

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from blobex.core.errors import BlobexError
-from blobex.perception.boxes import area, centre, iou
+from blobex.perception.boxes import Box, area, centre, iou
 from blobex.perception.reading import DetectedObject, SceneReading
 from blobex.scenes.labels import SEMANTIC
 
@@ -42,6 +42,8 @@ class ObjectChange:
     before: str  # colour, category or line; empty for a movement
     after: str  # the same; for a movement its direction
     amount: float  # movement, area: share of the image; size: factor; otherwise the score, 0 to 1
+    # Box of the object, where known; of the new one if it is replaced. Records do not hold it.
+    box: Box | None = field(default=None, repr=False, compare=False)
 
     @property
     def phrase(self) -> str:
@@ -55,7 +57,7 @@ class ObjectChange:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the change for JSON."""
-        return asdict(self) | {"phrase": self.phrase}
+        return {name: value for name, value in asdict(self).items() if name != "box"} | {"phrase": self.phrase}
 
     def _words(self, name: str, amount: str) -> str:
         """Describe the change; in general words if `amount` is empty."""
@@ -125,19 +127,22 @@ def _cost(one: DetectedObject, other: DetectedObject, width: int) -> float:
 
 
 def _signals(before: SceneReading, after: SceneReading) -> Iterator[ObjectChange]:
-    old, new = (
-        max((item.score for item in reading.objects if item.category == "traffic light"), default=0.0)
-        for reading in (before, after)
-    )
+    (old, old_box), (new, new_box) = (_surest_light(reading) for reading in (before, after))
     if old and new and before.light != after.light:
         was, now = (reading.light.replace("none", "dark") for reading in (before, after))
         yield ObjectChange("turned", "light", "light", "", was, now, min(old, new))
     elif old >= SURE and not new:
-        yield _plain("removed", f"{before.light} light".replace("none", "dark"), old)
+        yield _plain("removed", f"{before.light} light".replace("none", "dark"), old, old_box)
     elif new >= SURE and not old:
-        yield _plain("added", f"{after.light} light".replace("none", "dark"), new)
+        yield _plain("added", f"{after.light} light".replace("none", "dark"), new, new_box)
     if before.stop_sign != after.stop_sign:
         yield _plain("added" if after.stop_sign else "removed", "stop sign", 1.0)
+
+
+def _surest_light(reading: SceneReading) -> tuple[float, Box | None]:
+    """Return score and box of the traffic light with the highest score; 0 and None without one."""
+    lights = [(item.score, item.box) for item in reading.objects if item.category == "traffic light"]
+    return max(lights, key=lambda light: light[0], default=(0.0, None))
 
 
 def _objects(before: SceneReading, after: SceneReading) -> Iterator[ObjectChange]:
@@ -162,7 +167,8 @@ def _objects(before: SceneReading, after: SceneReading) -> Iterator[ObjectChange
 def _alterations(one: DetectedObject, other: DetectedObject, size: tuple[int, int]) -> Iterator[ObjectChange]:
     """Compare two readings of one object. Its size counts only if it stays where it is: coming nearer, it grows too."""
     if min(one.score, other.score) >= SURE and one.category != other.category and one.family != "obstacle":
-        yield _change("replaced", one, one.category, other.category, min(one.score, other.score))
+        change = _change("replaced", one, one.category, other.category, min(one.score, other.score))
+        yield replace(change, box=other.box)
     across, down = (
         (b - a) / length for a, b, length in zip(centre(one.box), centre(other.box), size[::-1], strict=True)
     )
@@ -195,8 +201,8 @@ def _areas(before: SceneReading, after: SceneReading) -> Iterator[ObjectChange]:
             yield _plain("grew" if new > old else "shrank", name, new - old)
 
 
-def _plain(what: ChangeKind, thing: str, amount: float) -> ObjectChange:
-    return ObjectChange(what, thing, thing, "", "", "", amount)
+def _plain(what: ChangeKind, thing: str, amount: float, box: Box | None = None) -> ObjectChange:
+    return ObjectChange(what, thing, thing, "", "", "", amount, box)
 
 
 def _change(what: ChangeKind, item: DetectedObject, before: str, after: str, amount: float) -> ObjectChange:
@@ -205,4 +211,4 @@ def _change(what: ChangeKind, item: DetectedObject, before: str, after: str, amo
         place = ""
     elif item.place == "ahead":
         place = "ahead" if item.near else "far ahead"
-    return ObjectChange(what, item.category, item.family, place, before, after, amount)
+    return ObjectChange(what, item.category, item.family, place, before, after, amount, item.box)

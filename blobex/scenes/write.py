@@ -6,6 +6,7 @@ frames, one file of actions and one of reasons per split.
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import re
@@ -123,9 +124,16 @@ def _renderings(folder: Path, seeds: range, height: int, tick: Callable[[], None
     for seed in seeds:
         scene = sample(seed)
         rendering = render(scene, height)
-        Image.fromarray(rendering.image).save(folder / f"{image_name(seed)}.jpg", quality=95, subsampling=0)
+        (folder / f"{image_name(seed)}.jpg").write_bytes(encode_jpeg(rendering.image))
         yield scene, rendering
         tick()
+
+
+def encode_jpeg(image: np.ndarray) -> bytes:
+    """Encode an image (H,W,3) uint8 as those of all data sets."""
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "JPEG", quality=95, subsampling=0)
+    return stream.getvalue()
 
 
 def _write_detection(folder: Path, split: str, renderings: Iterator[tuple[Scene, Rendering]]) -> None:

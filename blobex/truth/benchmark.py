@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -18,6 +19,7 @@ from blobex.core.device import ALONE, Ranks
 from blobex.core.errors import BlobexError
 from blobex.datasets.datamodule import explained_paths, load_image_files, load_planted
 from blobex.datasets.images import to_float
+from blobex.explain.believable import Decide
 from blobex.explain.explainer import Explainer
 from blobex.explain.request import Request
 from blobex.networks import weights
@@ -28,9 +30,9 @@ from blobex.tracking.tracker import NullTracker
 from blobex.training.decision import DecisionModule
 from blobex.training.fit import fit
 from blobex.training.step_module import derive_seed, sample_batches
-from blobex.truth.evaluation import EvaluatedAnswer, ImageReader, evaluate_answers, parser_reader
+from blobex.truth.evaluation import ImageReader, evaluate_answers, parser_reader
 from blobex.truth.measures import detection_over_seeds
-from blobex.truth.methods import METHODS, Answer, Task, build_task
+from blobex.truth.methods import METHODS, Task, build_task
 from blobex.truth.results import (
     ModelResults,
     TruthResults,
@@ -42,6 +44,14 @@ from blobex.truth.results import (
 
 
 @dataclass(frozen=True)
+class Witness:
+    """A decision witness, loaded only after a search."""
+
+    digest: str  # of its weights
+    load: Callable[[str], Decide]  # by the name of a rule
+
+
+@dataclass(frozen=True)
 class HeldOutImages:
     """Images that no network was trained on, and their scenes."""
 
@@ -50,7 +60,9 @@ class HeldOutImages:
     scenes: tuple[Scene, ...]
 
 
-def benchmark(params: Params, setup: str, models: Path, ranks: Ranks = ALONE) -> TruthResults:
+def benchmark(
+    params: Params, setup: str, models: Path, ranks: Ranks = ALONE, witness: Witness | None = None
+) -> TruthResults:
     """Evaluate the models in `models`/decision/<setup>/<rule> and, with several seeds, small ones.
 
     Small models are trained into `models`/truth/<setup>. Results about each model are cached in `cache_folder`, so a
@@ -68,7 +80,8 @@ def benchmark(params: Params, setup: str, models: Path, ranks: Ranks = ALONE) ->
         _trained_model(models, setup, rule)
     numbers = range(options.seeds if options.seeds > 1 else 0)
     jobs = [(rule.name, number) for number in (None, *numbers) for rule in rules]
-    share = [(job, model_results(params, setup, models, *job)) for place, job in enumerate(jobs) if ranks.has(place)]
+    own = [job for place, job in enumerate(jobs) if ranks.has(place)]
+    share = [(job, model_results(params, setup, models, *job, witness)) for job in own]
     by_job = dict(ranks.gather(share))
     rows = {rule.name: with_ours_on_same_images(by_job[rule.name, None].rows) for rule in rules}
     results = summarise(rows, {rule.name: by_job[rule.name, None].examples for rule in rules}, seed)
@@ -84,7 +97,9 @@ def cache_folder(models: Path, setup: str) -> Path:
     return models / "truth" / setup / "parts"
 
 
-def model_results(params: Params, setup: str, models: Path, rule_name: str, number: int | None) -> ModelResults:
+def model_results(
+    params: Params, setup: str, models: Path, rule_name: str, number: int | None, witness: Witness | None = None
+) -> ModelResults:
     """Evaluate all methods on a rule's model or, with a number, our search on that small model."""
     options, rule = params.truth, RULES[rule_name]
     if number is None:
@@ -99,27 +114,37 @@ def model_results(params: Params, setup: str, models: Path, rule_name: str, numb
         with_published = "published" in options.methods
         published = Explainer.load(setup, models, params.published(), decision=str(model)) if with_published else None
         task = build_task(explainer, published, images.names, images.queries, params.explain.attributes)
-        return evaluate_methods(task, images.scenes, rule, parser_reader(explainer, rule), options)
+        load = None if witness is None else partial(witness.load, rule_name)
+        return evaluate_methods(task, images.scenes, rule, parser_reader(explainer, rule), options, load)
 
     settings = explainer.settings(explainer.plan(Request(params.explain.attributes, count=1, gate="report")))
     searches = _of_setup(params.explain, setup), _of_setup(params.invert, setup), params.data.external, options
     pixels = hashlib.sha256(images.queries.numpy().tobytes()).hexdigest()
-    inputs = [rule_name, settings, str(searches), images.names, pixels]
+    inputs = [rule_name, settings, str(searches), images.names, pixels, witness.digest if witness else None]
     return load_or_compute(cache_folder(models, setup), rule_name if number is None else model.name, inputs, compute)
 
 
 def evaluate_methods(
-    task: Task, scenes: Sequence[Scene], rule: Rule, reader: ImageReader, options: Truth
+    task: Task,
+    scenes: Sequence[Scene],
+    rule: Rule,
+    reader: ImageReader,
+    options: Truth,
+    load_witness: Callable[[], Decide] | None = None,
 ) -> ModelResults:
-    """Answer the task with each of `options.methods` and evaluate the answers.
+    """Answer the task with each of `options.methods`, then evaluate the answers, with the witness that is loaded now.
 
     The published method is slow: it answers the questions about the first `options.published_images` only.
     """
-    answers, rows = dict[str, list[Answer]](), dict[str, list[EvaluatedAnswer]]()
-    for method in options.methods:
-        questions = task.first(options.published_images) if method == "published" else task
-        answers[method] = METHODS[method](questions, options)
-        rows[method] = evaluate_answers(questions, method, answers[method], scenes, rule, reader, options)
+    tasks: dict[str, Task] = dict.fromkeys(options.methods, task)
+    if "published" in tasks:
+        tasks["published"] = task.first(options.published_images)
+    answers = {method: METHODS[method](questions, options) for method, questions in tasks.items()}
+    decide = None if load_witness is None else load_witness()
+    rows = {
+        method: evaluate_answers(questions, method, answers[method], scenes, rule, reader, options, decide)
+        for method, questions in tasks.items()
+    }
     return ModelResults(rows, example_sheet(task, answers, rows, options.examples))
 
 

@@ -8,12 +8,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import ndimage
 
 from blobex.config.explain import Truth
 from blobex.counterfactual.target import AttributeTarget
-from blobex.datasets.images import fit_mask, to_array
+from blobex.datasets.images import fit_mask, to_array, to_float, to_tensor
+from blobex.explain.believable import Decide
 from blobex.explain.explainer import Explainer
+from blobex.metrics.witness import shared_flips
 from blobex.perception.reading import SceneReading, scene_of_reading
 from blobex.perception.sentences import differences
 from blobex.scenes.render import cause_mask, render
@@ -22,6 +25,7 @@ from blobex.scenes.scene import Scene
 from blobex.truth.methods import Answer, Task
 
 VISIBLE = 24.0  # grey levels by which a pixel must differ, as in `cause_mask`
+BATCH = 16  # images that a witness decides at once
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,7 @@ class EvaluatedAnswer:
     agrees: bool | None  # the model decides the reconstruction as the query
     planted: bool  # the shortcut is one of the true causes
     phrases: list[str]  # the changes, in general words
+    witness: bool | None = None  # if flipped, and there is a witness: its decision is flipped, too
 
     @property
     def to_allowed(self) -> bool:
@@ -136,8 +141,9 @@ def evaluate_answers(
     rule: Rule,
     reader: ImageReader,
     options: Truth,
+    decide: Decide | None = None,
 ) -> list[EvaluatedAnswer]:
-    """Evaluate the answers of one method; `scenes` are those of the task's images.
+    """Evaluate the answers of one method; `scenes` are those of the task's images, `decide` a witness of the rule.
 
     Causes exist only where the scene refuses an action (for "stop": where it demands it), so recall and precision are
     those of questions that ask for the opposite.
@@ -146,6 +152,7 @@ def evaluate_answers(
     assert isinstance(target, AttributeTarget)
     queries = reader([to_array(query) for query in task.queries])
     images = reader([image for answer in answers for image in (answer.before, answer.after)])
+    witnessed = [None] * len(answers) if decide is None else _witnessed(task, answers, target, decide)
     evaluated = []
     for number, (answer, index) in enumerate(zip(answers, task.image_numbers, strict=True)):
         attribute, wanted = task.questions.outputs[number], bool(target.wanted[number])
@@ -168,9 +175,22 @@ def evaluate_answers(
                 agrees=answer.agrees,
                 planted=attribute in rule.refuses and bool(rule.shortcut(scenes[index]) & causes),
                 phrases=change_phrases(before, after),
+                witness=witnessed[number] if answer.flipped else None,
             )
         )
     return evaluated
+
+
+def _witnessed(task: Task, answers: Sequence[Answer], target: AttributeTarget, decide: Decide) -> list[bool | None]:
+    """Return whether a witness shares each flip, from the query to the answer."""
+    after = to_float(torch.stack([to_tensor(answer.after) for answer in answers]))
+    with torch.no_grad():
+        decided, seen = (
+            torch.cat([decide(part).cpu() for part in images.split(BATCH)]) for images in (task.queries, after)
+        )
+    columns = torch.tensor([ACTIONS.index(name) for name in task.questions.outputs])
+    shared: list[bool | None] = shared_flips(decided[task.image_numbers], seen, columns, target.wanted.cpu()).tolist()
+    return shared
 
 
 def _recall_precision(

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from blobex.core.errors import BlobexError
-from blobex.metrics.interval import LEVEL, RESAMPLES, Interval, interval
+from blobex.metrics.interval import LEVEL, RESAMPLES, Interval, interval, share_interval
 from blobex.scenes.rules import ACTIONS, RULES
 from blobex.truth.evaluation import EvaluatedAnswer
 
@@ -33,6 +33,7 @@ TITLES = {  # in table.txt
     "flip_validity_refused": "  of those from allowed to refused",
     "cause_recall": "true causes touched",
     "cause_precision": "of the change, on true causes",
+    "witness_flip": "flips that the witness shares",
     "reconstruction_agrees": "reconstruction decided as photo",
     "shortcut_share": "explanations with the shortcut",
     "honest_share": "the same, of the plain model",
@@ -116,7 +117,7 @@ def measures(rows: Rows, seed: int) -> Measures:
 
     Validity is also given per direction: a spoilt image often reads as one where more is refused, so only flips from
     refused to allowed show that a method does more than spoil. Explanations count as independent, though several may
-    be of one image.
+    be of one image; in the interval of `witness_flip` they do not.
     """
     included = [row for row in rows if row.included]
     flipped = [row for row in included if row.flipped]
@@ -130,7 +131,12 @@ def measures(rows: Rows, seed: int) -> Measures:
         "cause_precision": [row.precision for row in rows if row.precision is not None],
         "reconstruction_agrees": [float(row.agrees) for row in rows if row.agrees is not None],
     }
-    return {name: interval(numbers, seed) for name, numbers in values.items() if numbers}
+    measured = {name: interval(numbers, seed) for name, numbers in values.items() if numbers}
+    witnessed = [row for row in rows if row.witness is not None]
+    if witnessed:
+        shared = [float(row.witness or False) for row in witnessed]
+        measured["witness_flip"] = share_interval(shared, [row.image for row in witnessed])
+    return measured
 
 
 def detection(rows: Rows, honest: Rows, rule: str, seed: int) -> Measures:

@@ -15,7 +15,7 @@ from blobex.core.files import whole_file, whole_folder, write_text
 from blobex.datasets.images import write_png
 from blobex.metrics.interval import Interval, flat
 from blobex.scenes.rules import RULES
-from blobex.truth.benchmark import benchmark, cache_folder
+from blobex.truth.benchmark import Witness, benchmark, cache_folder
 from blobex.truth.evaluation import EvaluatedAnswer
 from blobex.truth.measures import TITLES
 from blobex.truth.results import OURS_SAME, TruthResults
@@ -30,6 +30,7 @@ SCHEMA = pa.schema(
         *[(name, pa.float64()) for name in ("recall", "precision")],
         *[(name, pa.bool_()) for name in ("agrees", "planted")],
         ("phrases", pa.list_(pa.string())),
+        ("witness", pa.bool_()),
     ]
 )
 
@@ -41,12 +42,13 @@ def run_benchmark(
     out: Path,
     ranks: Ranks = ALONE,
     track: Callable[[TruthResults, Sequence[Path]], None] | None = None,
+    witness: Witness | None = None,
 ) -> None:
     """Run the benchmark; the first of `ranks` writes its files to `out`, prints the table and calls `track`.
 
-    Cached results about single models are removed at the end.
+    Cached results about single models are removed at the end. Without a `witness`, nothing says which flips it shares.
     """
-    results = benchmark(params, setup, models, ranks)
+    results = benchmark(params, setup, models, ranks, witness)
     if ranks.first:
         paths = write(results, out)
         if track:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from blobex.core.errors import BlobexError
-from blobex.metrics.feature_sets import split_frechet, splits
+from blobex.metrics.feature_sets import drawn_distances, split_distances, split_frechet, splits
 
 
 def features(seed: int, count: int = 120, size: int = 6, shift: float = 0.0) -> Tensor:
@@ -75,3 +75,18 @@ def test_invalid_input_raises() -> None:
         split_frechet(features(1), features(2) * float("nan"), 0)
     with pytest.raises(BlobexError, match="0 repeats"):
         split_frechet(features(1), features(2), 0, repeats=0)
+
+
+def test_split_distance_is_the_mean_of_its_splits() -> None:
+    one, other = features(1), features(2, shift=0.5)
+    each = split_distances(one, other, seed=3, repeats=4)
+    assert len(set(each)) == 4 and np.mean(each) == pytest.approx(split_frechet(one, other, seed=3, repeats=4))
+
+
+def test_drawn_distance_equals_scipy_and_is_zero_of_all_images() -> None:
+    few, many = features(1, 40), features(2, 200, shift=0.3)
+    draw = torch.randperm(200, generator=torch.Generator().manual_seed(5))[:40]
+    assert drawn_distances(few, many, seed=5, repeats=3)[0] == pytest.approx(by_scipy(few, many[draw]), rel=1e-8)
+    assert max(drawn_distances(many, many, seed=5, repeats=2)) < 1e-9
+    with pytest.raises(BlobexError, match="40 real images are fewer than the 200"):
+        drawn_distances(many, few, seed=5)

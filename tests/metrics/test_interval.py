@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 
 from blobex.core.errors import BlobexError
-from blobex.metrics.interval import Interval, interval
+from blobex.metrics.interval import Interval, ValuesOfImages, interval, ratio_interval, share_interval, wilson
 
 
 @pytest.mark.parametrize("level", [0.5, 0.95])
@@ -76,3 +76,77 @@ def test_invalid_input_raises() -> None:
     for level, resamples in ((0.0, 10), (1.0, 10), (0.95, 0)):
         with pytest.raises(BlobexError, match="is no interval"):
             interval([1.0], 0, level, resamples)
+
+
+@pytest.mark.parametrize(("hits", "count"), [(0, 7), (1, 7), (18, 48), (110, 127), (32, 32)])
+def test_wilson_equals_scipy(hits: int, count: int) -> None:
+    expected = scipy.stats.binomtest(hits, count).proportion_ci(0.95, method="wilson")
+    assert wilson(hits / count, count) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_share_of_single_values_is_wilson_and_of_copies_that_of_images() -> None:
+    values, names = [1.0] * 9 + [0.0] * 5, [str(number) for number in range(14)]
+    alone = share_interval(values, names)
+    assert (alone.low, alone.high) == pytest.approx(wilson(9 / 14, 14)) and alone.count == 14
+    copies = share_interval(values * 4, names * 4)
+    assert (copies.low, copies.high) == pytest.approx(wilson(9 / 14, 14)) and copies.count == 56
+    all_ones = share_interval([1.0] * 128, [str(number % 32) for number in range(128)])
+    assert (all_ones.low, all_ones.high) == pytest.approx(wilson(1, 32))
+    assert share_interval([0.0, 0.0], ["a", "b"]).low == 0
+
+
+def test_coverage_of_a_share_with_several_values_of_an_image() -> None:
+    """Answers about an image agree more often than by chance; intervals that ignore it are too narrow."""
+    random = np.random.default_rng(7)
+    names = np.repeat(np.arange(32), 4).astype(str).tolist()
+    inside, ignoring = [], []
+    for _ in range(400):
+        rates = np.repeat(random.beta(1.6, 0.4, size=32), 4)  # the mean is 0.8
+        values = (random.random(128) < rates).astype(float)
+        found = share_interval(values.tolist(), names)
+        low, high = wilson(values.mean(), 128)
+        inside.append(found.low <= 0.8 <= found.high)
+        ignoring.append(low <= 0.8 <= high)
+    assert 0.92 < np.mean(inside) < 0.985 and np.mean(ignoring) < 0.88
+
+
+def test_ratio_resamples_images_as_scipy_does() -> None:
+    random = np.random.default_rng(8)
+    values, bases = random.exponential(size=(2, 90)) + 0.5
+    names = [str(number // 3) for number in range(90)]
+    sums, below = values.reshape(30, 3).sum(1), bases.reshape(30, 3).sum(1)
+    expected = scipy.stats.bootstrap(
+        (sums, below),
+        lambda one, other, axis: one.sum(axis) / other.sum(axis),
+        n_resamples=20_000,
+        method="percentile",
+        paired=True,
+        vectorized=True,
+        rng=random,
+    )
+    result = ratio_interval(values.tolist(), bases.tolist(), names, seed=0, resamples=20_000)
+    error = expected.standard_error / 20
+    assert result.low == pytest.approx(expected.confidence_interval.low, abs=error)
+    assert result.high == pytest.approx(expected.confidence_interval.high, abs=error)
+    assert result.mean == pytest.approx(values.sum() / bases.sum()) and result.count == 90
+
+
+def test_copies_of_values_do_not_narrow_the_interval_of_a_mean() -> None:
+    values, names = np.random.default_rng(9).normal(size=20).tolist(), [str(number) for number in range(20)]
+    once, often = (ratio_interval(values * n, [1.0] * 20 * n, names * n, seed=0) for n in (1, 6))
+    assert (once.low, once.high, once.mean) == pytest.approx((often.low, often.high, often.mean))
+    assert ValuesOfImages(False, values, names).interval(0) == once
+
+
+def test_invalid_values_of_images_raise() -> None:
+    with pytest.raises(BlobexError, match="2 values of 1 images"):
+        ValuesOfImages(False, [1.0, 2.0], ["a"])
+    for values, bases in (([0.5], None), ([1.0], [1.0])):
+        with pytest.raises(BlobexError, match="0 or 1"):
+            ValuesOfImages(True, values, ["a"], bases)
+    with pytest.raises(BlobexError, match="not finite"):
+        ratio_interval([float("nan")], [1.0], ["a"], 0)
+    with pytest.raises(BlobexError, match="bases above 0"):
+        ratio_interval([1.0], [0.0], ["a"], 0)
+    with pytest.raises(BlobexError, match="one value or more"):
+        share_interval([], [])

@@ -19,7 +19,7 @@ from blobex.config.read import load_params
 from blobex.core.errors import BlobexError
 from blobex.counterfactual.questions import build_questions
 from blobex.datasets.datamodule import load_planted
-from blobex.datasets.images import to_float
+from blobex.datasets.images import to_array, to_float
 from blobex.perception.reading import scene_of_reading
 from blobex.scenes.render import render
 from blobex.scenes.rules import ACTIONS, PLAIN, RULES, remove
@@ -31,6 +31,7 @@ from blobex.truth.measures import (
     SUBJECTS,
     detection_over_seeds,
     flips,
+    measures,
     names_shortcut,
     phrase_excess,
     shortcut_rank,
@@ -70,7 +71,7 @@ def refused(rule, action: str, causes: int = 1):
     return sorted(scenes, key=lambda scene: not rule.shortcut(scene) & rule.causes(scene, action))
 
 
-def perfect_rows(rule, scenes, action: str, model=None, method: str = "ours") -> list[EvaluatedAnswer]:
+def perfect_rows(rule, scenes, action: str, model=None, method: str = "ours", witness=None) -> list[EvaluatedAnswer]:
     """Evaluated answers that remove a cause; the model decides as `model`, by default as the rule itself."""
     world, model = World(rule), model or rule
     outputs = torch.tensor([[2.0 * value - 1 for value in model.actions(scene)] for scene in scenes])
@@ -81,7 +82,8 @@ def perfect_rows(rule, scenes, action: str, model=None, method: str = "ours") ->
     queries = to_float(torch.from_numpy(np.stack(before)).permute(0, 3, 1, 2))
     names = tuple(str(scene.seed) for scene in scenes)
     task = Task(None, None, names, queries, (action,), questions, None)  # type: ignore[arg-type]
-    return evaluate_answers(task, method, answers, scenes, rule, world.read, OPTIONS)
+    decide = witness and (lambda images: witness(world, [to_array(image) for image in images]))
+    return evaluate_answers(task, method, answers, scenes, rule, world.read, OPTIONS, decide)
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -91,6 +93,22 @@ def test_removing_the_only_cause_is_valid_and_exact(action: str) -> None:
     visible = [row for row in rows if row.recall is not None]
     assert len(visible) >= 6 and all(row.recall == 1 and row.precision > 0.8 for row in visible)
     assert {row.to_class for row in rows} == {"not stop" if action == "stop" else action}
+
+
+def true_witness(world: World, images) -> torch.Tensor:
+    return torch.tensor([[2.0 * image.allowed[name] - 1 for name in ACTIONS] for image in world.read(images)])
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_witness_shares_true_flips_only(action: str) -> None:
+    scenes = refused(PLAIN, action)[:5]
+    assert [row.witness for row in perfect_rows(PLAIN, scenes, action)] == [None] * 5
+    assert all(row.witness for row in perfect_rows(PLAIN, scenes, action, witness=true_witness))
+    double = refused(PLAIN, "forward", causes=2)[:5]  # of which one is removed, so only the model is deceived
+    rows = perfect_rows(PLAIN, double, "forward", witness=true_witness)
+    assert [row.witness for row in rows] == [False] * 5
+    found = measures([*rows, dataclasses.replace(rows[0], flipped=False, witness=None)], 0)["witness_flip"]
+    assert (found.mean, found.low, found.count) == (0, 0, 5) and 0.3 < found.high < 0.5
 
 
 def test_removing_one_of_two_causes_is_not_valid() -> None:

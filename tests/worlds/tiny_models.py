@@ -14,6 +14,8 @@ from blobex.networks import weights
 from blobex.networks.decision import DecisionModel
 from blobex.networks.encoder import Encoder
 from blobex.networks.parser import Parser
+from blobex.networks.witness import DecisionWitness, ReadingWitness, Witness, save_witness
+from blobex.scenes.rules import RULES
 
 NETWORK = Network(
     blobs=3,
@@ -57,6 +59,8 @@ def save_models(
     for seed, kind in enumerate(("plain", "biased")):
         decision = randomise(DecisionModel(architecture, HEIGHT, WIDTH), seed, spread=0.02)
         weights.save(models / "decision/rect" / kind, "decision", decision.config, decision)
+    decision, reading = DecisionWitness([8, 8], len(RULES), HEIGHT, WIDTH), ReadingWitness(16, HEIGHT, WIDTH)
+    save_witness(models / "witness/rect", "rect", Witness(decision, reading, tuple(RULES)))
     tree = asdict(tiny_params(steps))
     tree["run"] |= {"precision": precision, "tracking_uri": "none"}
     (folder / "params.yaml").write_text(yaml.safe_dump(tree))

@@ -35,6 +35,7 @@ STAGES = (
     "blobgan {setup}",
     "encoder_pretrain {setup}",
     "encoder {setup}",
+    "witness {setup}",
     "invert {setup}",
     "explain {setup} basic",
     "explain {setup} targeted",
@@ -105,6 +106,8 @@ def train(clone: Path) -> None:
     params = yaml.safe_load((clone / "params.yaml").read_text())
     for name in ("parser", "decision", "blobgan", "encoder_pretrain", "encoder"):
         params[name]["training"]["steps"] = STEPS
+    for name in ("decision", "reading"):
+        params["witness"][name]["training"]["steps"] = STEPS
     for name in ("training", "layout"):
         params["blobgan_pretrain"][name]["steps"] = STEPS
     params["run"]["tracking_uri"] = "none"

@@ -18,6 +18,7 @@ from blobex.config.training import (
     EncoderPretrain,
     FidStats,
     ParserParams,
+    WitnessParams,
 )
 from blobex.config.value_types import SECTION
 from blobex.core.errors import BlobexError
@@ -38,6 +39,7 @@ class Params:
     blobgan: Blobgan
     encoder_pretrain: EncoderPretrain
     encoder: EncoderParams
+    witness: WitnessParams
     search: Search
     invert: Invert
     explain: Explain
@@ -62,12 +64,15 @@ class Params:
         ratio = self.setup(name).aspect_ratio
         if self.run.batches == "pictures":
             return self
-        sections: dict[str, Any] = {}
-        for key in IMAGE_TRAININGS:
-            section = getattr(self, key)
+
+        def smaller(section: Any) -> Any:
             size = max(1, section.training.batch_size // ratio)
-            sections[key] = replace(section, training=replace(section.training, batch_size=size))
-        return replace(self, run=replace(self.run, batches="pictures"), **sections)
+            return replace(section, training=replace(section.training, batch_size=size))
+
+        sections = {key: smaller(getattr(self, key)) for key in IMAGE_TRAININGS}
+        witness = self.witness
+        witness = replace(witness, decision=smaller(witness.decision), reading=smaller(witness.reading))
+        return replace(self, run=replace(self.run, batches="pictures"), witness=witness, **sections)
 
     def setup(self, name: str) -> ImageSize:
         """Return the image size of a setup; BlobexError if there is no such setup."""

@@ -165,3 +165,39 @@ class EncoderParams:
     training: Training = Field(description="training of the encoder")
     real: RealWeights = Field(description="loss of real images")
     generated: GeneratedWeights = Field(description="loss of generated images")
+
+
+@dataclass(frozen=True, config=SECTION)
+class Augmentation:
+    """Random changes of training images, each image's own; 1 is half of the range of a pixel."""
+
+    noise: Float = Field(ge=0, le=1, description="largest standard deviation of Gaussian noise")
+    brightness: Float = Field(ge=0, le=1, description="largest shift of all pixels")
+    contrast: Float = Field(ge=0, le=0.9, description="largest relative change of the distance from middle grey")
+
+
+@dataclass(frozen=True, config=SECTION)
+class DecisionWitnessParams:
+    channels: list[Width] = Field(strict=True, description="widths of the levels, finest first; divisible by 8")
+    training: Training = Field(description="training of the decision witness")
+
+
+@dataclass(frozen=True, config=SECTION)
+class ReadingWitnessParams:
+    channels: Width = Field(description="width of all blocks; divisible by 16")
+    training: Training = Field(description="training of the reading witness")
+
+
+@dataclass(frozen=True, config=SECTION)
+class WitnessParams:
+    """Witnesses: networks that nothing is trained or searched against, which measure explanations."""
+
+    seed_offset: Int = Field(
+        ge=1, le=10**6, description="added to the seeds of the scenes and of the training of other networks"
+    )
+    scenes: Int = Field(
+        ge=1, le=10**6, description="scenes to render for training; of a real data set, the training split is used"
+    )
+    augmentation: Augmentation = Field(description="random changes of training images")
+    decision: DecisionWitnessParams = Field(description="network that decides by all rules of decision.variants")
+    reading: ReadingWitnessParams = Field(description="network that parses scenes")

@@ -232,12 +232,21 @@ def _thing_decoder(setup: ImageSize) -> Decoder:
         mask = load_bitmask(path)
         single = (mask.category >= FIRST_THING) & ~mask.crowd
         instance = fit_mask(np.where(single, mask.instance, 0), setup.height, setup.width)
-        numbers, inverse = np.unique(instance, return_inverse=True)
-        order = np.cumsum(numbers > 0) * (numbers > 0)
-        things = np.where(order <= 255, order, 0).astype(np.uint8)[inverse.reshape(instance.shape)]
-        return things, mask.category.shape[:2]
+        return thing_numbers(instance), mask.category.shape[:2]
 
     return Decoder("things", (setup.height, setup.width), read)
+
+
+def thing_numbers(instance: np.ndarray) -> np.ndarray:
+    """Number the segments of a map (H,W), 0 for stuff, from 1 on: uint8; the 256th on counts as stuff.
+
+    >>> thing_numbers(np.array([[0, 300], [7, 300]])).tolist()
+    [[0, 2], [1, 2]]
+    """
+    numbers, inverse = np.unique(instance, return_inverse=True)
+    order = np.cumsum(numbers > 0) * (numbers > 0)
+    numbered: np.ndarray = np.where(order <= 255, order, 0).astype(np.uint8)[inverse.reshape(instance.shape)]
+    return numbered
 
 
 IN_FILES = ("plain", "biased")  # rules whose decisions are in the data set's files

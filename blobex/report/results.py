@@ -17,7 +17,9 @@ from blobex.perception.sentences import ObjectChange
 
 SETUPS = ("rect", "square")
 REPORTING = ("evaluate", "invert", "truth", "bench")  # stages with reports/<stage>/<setup>/metrics.json
-TRAINING = ("parser", "decision", "blobgan_pretrain", "blobgan", "encoder_pretrain", "encoder")  # the same in models/
+TRAINING = (  # the same in models/
+    *("parser", "decision", "blobgan_pretrain", "blobgan", "encoder_pretrain", "encoder", "witness"),
+)
 
 Record = Mapping[str, Any]  # an explanation in the form of record.json
 

@@ -27,7 +27,8 @@ from blobex.scenes.scene import Scene
 
 SPLIT_STRIDE = 1_000_000  # seeds reserved for each split, so that a larger split has the same first images
 DATASET_STRIDE = 10_000_000  # seeds reserved for each data set
-SEPARATE = 9  # index, after those of the splits, of the seeds of images that belong to no split
+WITNESS = 8  # index, after those of the splits, of the seeds of scenes that only witnesses are trained on
+SEPARATE = 9  # the same, of the seeds of images that belong to no split
 STUFF_INSTANCE = 300  # segment number of stuff in bitmasks, minus its category number
 
 FOLDERS = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics.detection import PanopticQuality
 from torchvision.ops import box_iou
 
@@ -92,9 +92,12 @@ def mirror_boxes(boxes: Tensor, mirrored: Tensor, width: int) -> Tensor:
 
 @torch.no_grad()
 def parser_measures(
-    parser: Parser, detection: DetectionSet, segmentation: SegmentationSet, batch_size: int
+    parser: nn.Module, detection: DetectionSet, segmentation: SegmentationSet, batch_size: int
 ) -> dict[str, float]:
-    """Return `semantic_iou`, `drivable_iou`, `box_ap50` and `panoptic_quality` (Kirillov et al., CVPR 2019), 0 to 1."""
+    """Return `semantic_iou`, `drivable_iou`, `box_ap50` and `panoptic_quality` (Kirillov et al., CVPR 2019), 0 to 1.
+
+    `parser` is a network from images to `ParserOutput`.
+    """
     device = next(parser.parameters()).device
     drivable = torch.zeros(len(DRIVABLE), len(DRIVABLE), dtype=torch.int64)
     semantic = torch.zeros(len(SEMANTIC), len(SEMANTIC), dtype=torch.int64)

@@ -41,6 +41,9 @@ def test_batches_of_wide_images(params, batches, divisor):
     for section in IMAGE_TRAININGS:
         size = getattr(params, section).training.batch_size
         assert getattr(wide, section).training.batch_size == size // divisor
+    for name in ("decision", "reading"):
+        size = getattr(params.witness, name).training.batch_size
+        assert getattr(wide.witness, name).training.batch_size == size // divisor
     assert wide.blobgan_pretrain.layout == params.blobgan_pretrain.layout  # its batches hold layouts, not images
     assert params.for_setup("square").blobgan == params.blobgan
     assert wide.for_setup("rect") == wide  # logged parameters reproduce the run

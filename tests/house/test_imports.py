@@ -91,3 +91,20 @@ def test_room_says_what_it_is_in_one_line(room):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         text = ast.get_docstring(tree)
         assert len(tree.body) == 1 and text and "\n" not in text, path
+
+
+WITNESS = PACKAGE / "networks" / "witness.py"
+MEASURING = {"witness", "explain", "evaluate", "truth"}  # stages that train the witnesses or measure with them
+SEARCHING = {
+    *("decisions", "training", "perception", "optim", "inversion", "counterfactual"),
+    *("explain", "sweeps", "app", "benchmark"),
+}
+
+
+def test_nothing_that_trains_or_searches_reaches_the_witnesses():
+    """A network that training or search has used is no witness."""
+    allowed = {PACKAGE / "training" / "witness.py", *(PACKAGE / "stages" / f"{name}.py" for name in MEASURING)}
+    asked = [path for path in IN_ROOMS if room_of(path) in SEARCHING | {"stages"} and path not in allowed]
+    wrong = [name_of(path) for path in asked if WITNESS in reachable(path)]
+    assert not wrong, f"{', '.join(wrong)} must not reach blobex.networks.witness"
+    assert WITNESS in reachable(PACKAGE / "stages" / "witness.py")

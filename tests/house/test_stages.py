@@ -26,3 +26,10 @@ def test_code_that_is_left_out_exists():
 def test_no_stage_reads_the_parameters_of_sweeps():
     """blobex/config/sweeps.py is left out of code files."""
     assert not [name for stage in STAGES.values() for name in stage["params"] if name.startswith("sweep")]
+
+
+def test_only_measuring_stages_depend_on_the_witnesses():
+    """Networks that are explained, or that search, are trained without them."""
+    readers = {name for name, stage in STAGES.items() if any("models/witness" in dep for dep in stage["deps"])}
+    assert readers <= {"explain", "evaluate", "truth"}
+    assert {"parser", "decision", "blobgan_pretrain", "blobgan", "encoder_pretrain", "encoder"} <= set(STAGES)

@@ -139,9 +139,16 @@ def truth(
 ) -> None:
     """Test on synthetic scenes whether explanations reveal the planted shortcuts of decision models."""
     from blobex.config.read import load_params
+    from blobex.core.device import resolve_device
+    from blobex.metrics.witness_networks import deferred_decisions
+    from blobex.truth.benchmark import Witness
     from blobex.truth.result_files import run_benchmark
 
-    run_benchmark(load_params(params).for_setup(setup), setup, models, out)
+    values, folder = load_params(params).for_setup(setup), models / "witness" / setup
+    witness = None
+    if folder.is_dir():
+        witness = Witness(*deferred_decisions(folder, resolve_device(values.run.device)))
+    run_benchmark(values, setup, models, out, witness=witness)
 
 
 def _print(records: Sequence[Explanation], out: Path) -> None:

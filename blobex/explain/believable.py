@@ -43,8 +43,10 @@ class Views:
 def believable_measures(
     records: Sequence[Explanation], views: Views, rule: Rule, height: int, seed: int
 ) -> dict[str, float]:
-    """Return all measures with their intervals; scenes are rendered at `height` rows."""
-    values = {} if views.decide is None else flip_values(records, views.decide)
+    """Return all measures, and `flip_rate`, with intervals; scenes are rendered at `height` rows."""
+    flipped = [float(record.flipped) for record in records]
+    values = {"flip_rate": ValuesOfImages(True, flipped, [record.image for record in records])}
+    values |= {} if views.decide is None else flip_values(records, views.decide)
     values |= legible_values(records, views.parse, views.witness) | true_values(records, rule, height)
     return image_intervals(values, seed)
 

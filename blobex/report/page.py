@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from blobex.metrics.interval import Interval, interval
 from blobex.perception.sentences import summary
+from blobex.report.believable import believable_lines
 from blobex.report.gallery import SORTS, gallery
 from blobex.report.results import Record, Report, Results, measured, object_changes
 
@@ -33,6 +34,7 @@ def page(report: Report) -> str:
         report=report,
         overview=overview(report),
         questions=[(results, questions(results, report.seed)) for results in report.results],
+        believable=believable_lines(report.measures),
         gallery=gallery(report),
         sorts=SORTS,
         stage_tables=stage_tables(report),

@@ -14,20 +14,28 @@ from blobex.config.explain import VARIANTS
 from blobex.config.params import Params
 from blobex.core.device import resolve_device
 from blobex.datasets.datamodule import load_images
-from blobex.datasets.images import to_array, to_float, write_png
+from blobex.datasets.images import to_array, to_float, to_uint8, write_png
 from blobex.datasets.manifest import manifest_path
 from blobex.decisions.load import load
+from blobex.explain.believable import Views, believable_measures
 from blobex.explain.measures import diversity, explanation_values, split_distance, with_intervals
 from blobex.explain.results_folder import read_results
-from blobex.metrics.feature_sets import precision_recall
+from blobex.inversion.inversion import load_inversion
+from blobex.metrics.feature_sets import drawn_distances, precision_recall, split_distances
 from blobex.metrics.frechet import frechet_distance, frechet_name, gaussian, load_features, load_statistics
-from blobex.networks.blobgan import load_blobgan, sample_images
+from blobex.metrics.interval import flat, spread
+from blobex.metrics.witness_networks import Witnesses, load_witnesses, reader
+from blobex.networks.blobgan import BlobGAN, load_blobgan, sample_images
 from blobex.networks.parser import load_parser
 from blobex.networks.perceptual import load_perceptual, perceptual_name
+from blobex.networks.segment_encoder import load_pretrained
+from blobex.perception.segment_reader import SegmentReader
+from blobex.scenes.rules import RULES
 from blobex.stages import common
 from blobex.tracking import runs as tracking
 
 SAMPLES = 32  # images of the sample grid
+REPEATS = 20  # random halves, or draws, of real images for the witness's distances
 COMPARED = 10_000  # images of either set for precision and recall, which compare each with each
 
 
@@ -35,8 +43,9 @@ def main(params: Params, setup: str) -> None:
     """Measure generated images, with held-out images for comparison, and the explanations."""
     folder = common.REPORTS / "evaluate" / setup
     with tracking.run(params, "evaluate", setup, manifest_path(params.data.root)) as tracker:
-        measures = generator_measures(params, setup, folder) | explained_measures(params, setup)
-        common.write_metrics(folder, measures, tracker)
+        loaded = load_witnesses(common.MODELS / "witness" / setup, resolve_device(params.run.device))
+        measures = generator_measures(params, setup, folder) | witness_measures(params, setup, loaded)
+        common.write_metrics(folder, measures | explained_measures(params, setup, loaded), tracker)
         tracker.log_artifact(folder / "samples.png")
 
 
@@ -64,7 +73,60 @@ def generator_measures(params: Params, setup: str, folder: Path) -> dict[str, fl
     }
 
 
-def explained_measures(params: Params, setup: str) -> dict[str, float]:
+def witness_measures(params: Params, setup: str, loaded: Witnesses) -> dict[str, float]:
+    """Return the L1 of painted held-out images, and Frechet distances by the reading witness's features.
+
+    `fd_witness` is that of samples, `fd_witness_painted` that of held-out images painted from their own segments by the
+    pretrained BlobGAN, `blobgan_fd_witness_painted` by the trained one. In each, a random half of the images is
+    compared with the other half of the held-out ones, and in `fd_witness_real` these among themselves: `_count` images
+    on a side; `_low` and `_high` are the range over random halves. Reconstructions are few: they, and their queries,
+    are compared with as many held-out images.
+    """
+    options, device, seed = params.evaluate, resolve_device(params.run.device), params.run.seed
+    pretrained = load_pretrained(common.MODELS / "blobgan_pretrain" / setup)
+    blobgan = load_blobgan(common.MODELS / "blobgan" / setup).to(device)
+    segments = SegmentReader(load_parser(common.MODELS / "parser" / setup), pretrained).to(device)
+    painters = {"": pretrained.blobgan.to(device), "blobgan_": blobgan}
+    images = load_images(params, setup, "val")[: options.generated_images]
+    _, queries, inversion = load_inversion(common.inversions(setup))
+    measures, painted = dict[str, float](), dict[str, Tensor]()
+    with torch.no_grad():
+        real = _features(loaded, images, options.batch_size)
+        samples = sample_images(blobgan, len(images), options.batch_size, seed)
+        sampled = torch.cat([loaded.features(batch).cpu() for batch in samples])
+        for prefix, model in painters.items():
+            errors, painted[prefix] = _painted(loaded, segments, model, images, options.batch_size)
+            measures |= with_intervals({f"{prefix}painting_l1": errors}, seed)
+        few = [_features(loaded, to_uint8(each), options.batch_size) for each in (queries, inversion.image)]
+    sets = {"fd_witness_real": real, "fd_witness": sampled}
+    sets |= {f"{prefix}fd_witness_painted": features for prefix, features in painted.items()}
+    distances = {name: split_distances(real, features, seed, REPEATS) for name, features in sets.items()}
+    measures |= flat({name: spread(values, len(real) // 2) for name, values in distances.items()})
+    if len(few[0]) <= len(real):
+        drawn = [spread(drawn_distances(features, real, seed, REPEATS), len(features)) for features in few]
+        measures |= flat(dict(zip(("fd_witness_queries", "fd_witness_reconstructions"), drawn, strict=True)))
+    return measures
+
+
+def _painted(
+    loaded: Witnesses, segments: SegmentReader, model: BlobGAN, images: Tensor, batch_size: int
+) -> tuple[list[float], Tensor]:
+    """Paint images (N,3,H,W) uint8 from their segments; return the L1 in [-1,1], and the features, of each."""
+    errors, features = list[float](), list[Tensor]()
+    device = model.mean_w.device
+    for batch in images.split(batch_size):
+        original = to_float(batch.to(device))
+        painted = model.render(segments(original)).clamp(-1, 1)
+        errors += (painted - original).abs().flatten(1).mean(1).double().tolist()
+        features.append(loaded.features(to_uint8(painted)).cpu())
+    return errors, torch.cat(features)
+
+
+def _features(loaded: Witnesses, images: Tensor, batch_size: int) -> Tensor:
+    return torch.cat([loaded.features(batch).cpu() for batch in images.split(batch_size)])
+
+
+def explained_measures(params: Params, setup: str, loaded: Witnesses) -> dict[str, float]:
     """Return the measures of the explanations of each variant; those of `basic` have no prefix."""
     size, device, external = params.setup(setup), resolve_device(params.run.device), Path(params.data.external)
     decision = load(params.explain.decision, size, device, common.MODELS, setup)
@@ -75,13 +137,15 @@ def explained_measures(params: Params, setup: str) -> dict[str, float]:
     def features(images: Tensor) -> Tensor:
         return parser.pooled_features(images.to(device))
 
-    measures: dict[str, float] = {}
+    rule, measures = RULES[params.explain.decision], dict[str, float]()
+    views = Views(reader(parser, device), loaded.read, loaded.decide(rule.name))
     for variant in VARIANTS:
         records = read_results(common.explain_results(setup, variant))
         values = explanation_values(records, distance, decision, features, "cosine_parser")
         values |= diversity(records, lambda a, b: perceptual.distance(a.to(device), b.to(device)).cpu())
         of_variant = with_intervals(values, params.run.seed)
         split = split_distance(records, features, params.run.seed)
+        of_variant |= believable_measures(records, views, rule, params.scenes.height, params.run.seed)
         of_variant |= {} if math.isnan(split) else {f"split_{frechet_name('parser')}": split}
         prefix = "" if variant == "basic" else f"{variant}_"
         measures |= {f"{prefix}{name}": value for name, value in of_variant.items()}

@@ -5,12 +5,15 @@ from __future__ import annotations
 from blobex.config.params import Params
 from blobex.core.device import Ranks, joined
 from blobex.datasets.images import load_image
+from blobex.explain.believable import Views, believable_measures
 from blobex.explain.explainer import Explainer
 from blobex.explain.input_images import ImageShare
 from blobex.explain.request import Output, Request
 from blobex.inversion.inversion import load_inversion
 from blobex.metrics.counterfactuals import explanation_measures
+from blobex.metrics.witness_networks import load_witnesses
 from blobex.networks.perceptual import perceptual_name
+from blobex.scenes.rules import RULES
 from blobex.stages import common
 from blobex.tracking import runs as tracking
 
@@ -40,7 +43,12 @@ def explain(params: Params, setup: str, variant: str, ranks: Ranks) -> None:
         if not ranks.first:
             return
         rows, distance = [record.row() for record in records], perceptual_name(params.data.perceptual)
-        common.write_metrics(results.parent, explanation_measures(rows, distance), tracker)
+        measures = explanation_measures(rows, distance)
+        witnesses = load_witnesses(common.MODELS / "witness" / setup, explainer.device)  # not before the search
+        rule, seed = RULES[params.explain.decision], params.run.seed
+        views = Views(explainer.readings, witnesses.read, witnesses.decide(rule.name))
+        measures |= believable_measures(records, views, rule, params.scenes.height, seed)
+        common.write_metrics(results.parent, measures, tracker)
         tracker.log_table({name: [row[name] for row in rows] for name in rows[0]}, "explanations.json")
         for path in sorted(results.glob("*.*")):
             tracker.log_artifact(path)

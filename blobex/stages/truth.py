@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from blobex.config.params import Params
-from blobex.core.device import joined
+from blobex.core.device import joined, resolve_device
 from blobex.datasets.manifest import manifest_path
+from blobex.metrics.witness_networks import deferred_decisions
 from blobex.stages import common
 from blobex.tracking import runs as tracking
+from blobex.truth.benchmark import Witness
 from blobex.truth.result_files import metrics, run_benchmark
 from blobex.truth.results import TruthResults
 
@@ -24,7 +26,9 @@ def main(params: Params, setup: str) -> None:
             for path in paths:
                 tracker.log_artifact(path)
 
-        run_benchmark(params, setup, common.MODELS, folder, ranks, track)
+        device = resolve_device(params.run.device)
+        witness = Witness(*deferred_decisions(common.MODELS / "witness" / setup, device))
+        run_benchmark(params, setup, common.MODELS, folder, ranks, track, witness)
 
 
 if __name__ == "__main__":

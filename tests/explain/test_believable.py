@@ -80,7 +80,7 @@ def means(measures: dict[str, float]) -> dict[str, float]:
 def test_perfect_explanations_have_perfect_measures(world: World, records: list[Explanation]) -> None:
     found = believable_measures(records, Views(world.read, world.read, world.decide), PLAIN, 64, 0)
     assert found["collateral"] < 0.5  # JPEG spreads a change over blocks of pixels
-    perfect = {"witness_flip": 1, "legible_removed": 1, "ghost": 0, "ghost_grey": 0}
+    perfect = {"flip_rate": 1, "witness_flip": 1, "legible_removed": 1, "ghost": 0, "ghost_grey": 0}
     assert means(found) == perfect | {"collateral": found["collateral"]}
     assert found["witness_flip_count"] == 12 and 8 <= found["ghost_count"] <= 12
     assert found["witness_flip_low"] < 0.8 and found["ghost_high"] == 0

@@ -16,7 +16,7 @@ from blobex.datasets.images import to_float, to_tensor
 from blobex.explain.explanation import Explanation, Read
 from blobex.metrics.interval import ValuesOfImages, flat
 from blobex.metrics.true_counterfactual import TrueCounterfactual, nearest, true_counterfactuals, true_distance
-from blobex.metrics.witness import legible_added, legible_removed, shared_flips
+from blobex.metrics.witness import legible_added, legible_objects, legible_removed, shared_flips
 from blobex.perception.sentences import ObjectChange, differences
 from blobex.scenes.rules import ACTIONS, Rule
 from blobex.scenes.scene import Scene
@@ -66,6 +66,7 @@ def flip_values(records: Sequence[Explanation], decide: Decide) -> dict[str, Val
 def legible_values(records: Sequence[Explanation], parse: Read, witness: Read) -> dict[str, ValuesOfImages]:
     """Return `legible_added` and `legible_removed`: which objects of the sentences a reading witness sees come and go.
 
+    `legible_before` is which objects of the images before it sees at all, each image once.
     `parse` is the parser that made the sentences; its readings give the boxes, which records do not hold.
     """
     told = [record for record in records if record.sentence and not record.failed]
@@ -74,12 +75,14 @@ def legible_values(records: Sequence[Explanation], parse: Read, witness: Read) -
     before = [record.query if record.compose == "photo" else record.reconstruction for record in told]
     after = [record.counterfactual for record in told]
     parsed, seen = ((read(before), read(after)) for read in (parse, witness))
-    values = {"legible_added": ValuesOfImages(True), "legible_removed": ValuesOfImages(True)}
+    values = {name: ValuesOfImages(True) for name in ("legible_added", "legible_removed", "legible_before")}
+    rows = {record.image: row for row, record in enumerate(told)}
     for row, record in enumerate(told):
         changes = _told(record, differences(parsed[0][row], parsed[1][row]))
         added = legible_added(changes, seen[1][row])
         removed = legible_removed(changes, seen[0][row], seen[1][row])
-        for measure, each in zip(values.values(), (added, removed), strict=True):
+        known = legible_objects(parsed[0][row], seen[0][row]) if rows[record.image] == row else []
+        for measure, each in zip(values.values(), (added, removed, known), strict=True):
             measure.values.extend(map(float, each))
             measure.images.extend([record.image] * len(each))
     return values

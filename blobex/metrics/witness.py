@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
+from blobex.metrics.alignment import counted_objects
 from blobex.perception.boxes import iou
 from blobex.perception.reading import FAMILIES, SceneReading
 from blobex.perception.sentences import ObjectChange
@@ -59,6 +60,17 @@ def legible_removed(changes: Iterable[ObjectChange], before: SceneReading, after
         if change.what == "removed" and _shows(change, change.thing, before, exact=False):
             gone.append(not _shows(change, change.thing, after, exact=False))
     return gone
+
+
+def legible_objects(parsed: SceneReading, seen: SceneReading) -> list[bool]:
+    """Return for each object that a parser is sure of whether the witness's reading of the same image shows it, too.
+
+    For real images it is the most that `legible_added` can be expected to reach: two parsers do not always agree.
+    """
+    return [
+        any(item.category == other.category and iou(item.box, other.box) >= OVERLAP for other in seen.objects)
+        for item in counted_objects(parsed)
+    ]
 
 
 def _shows(change: ObjectChange, thing: str, reading: SceneReading, exact: bool) -> bool:

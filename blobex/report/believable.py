@@ -46,6 +46,7 @@ ROWS = (
     Row("`witness_flip` of random edits", "plain_random_witness_flip", share=True, stage="truth"),
     Row("`legible_added`, basic", "legible_added", "95%", share=True),
     Row("`legible_removed`, basic", "legible_removed", "95%", share=True),
+    Row("`legible_before`: objects of the queries", "legible_before", share=True),
     Row("`ghost`, basic: share of the query's own distance to the truth", "ghost", "0.3"),
     Row("`ghost_grey`, basic: grey levels", "ghost_grey"),
     Row("`collateral`, basic: grey levels", "collateral", "1.5"),

@@ -80,7 +80,14 @@ def means(measures: dict[str, float]) -> dict[str, float]:
 def test_perfect_explanations_have_perfect_measures(world: World, records: list[Explanation]) -> None:
     found = believable_measures(records, Views(world.read, world.read, world.decide), PLAIN, 64, 0)
     assert found["collateral"] < 0.5  # JPEG spreads a change over blocks of pixels
-    perfect = {"flip_rate": 1, "witness_flip": 1, "legible_removed": 1, "ghost": 0, "ghost_grey": 0}
+    perfect = {
+        "flip_rate": 1,
+        "witness_flip": 1,
+        "legible_removed": 1,
+        "legible_before": 1,
+        "ghost": 0,
+        "ghost_grey": 0,
+    }
     assert means(found) == perfect | {"collateral": found["collateral"]}
     assert found["witness_flip_count"] == 12 and 8 <= found["ghost_count"] <= 12
     assert found["witness_flip_low"] < 0.8 and found["ghost_high"] == 0
@@ -105,6 +112,9 @@ def test_objects_that_the_witness_does_not_see_are_not_legible(world: World, rec
 
     removed = legible_values(records, world.read, blind)["legible_removed"]
     assert len(removed.values) >= 4 and not any(removed.values) and len(set(removed.images)) > 1
+    before = legible_values(records, world.read, blind)["legible_before"]
+    assert all(before.values) and set(before.images) <= {record.image for record in records}
+    assert legible_values(records * 2, world.read, blind)["legible_before"] == before
     silent = [dataclasses.replace(record, objects=()) for record in records]
     assert legible_values(silent, world.read, world.read)["legible_removed"].values == []
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from worlds.true_readings import reading_of
 
-from blobex.metrics.witness import OVERLAP, legible_added, legible_removed, shared_flips
+from blobex.metrics.witness import OVERLAP, legible_added, legible_objects, legible_removed, shared_flips
 from blobex.perception.boxes import iou
 from blobex.perception.sentences import ObjectChange, differences
 from blobex.scenes.sample import sample
@@ -62,6 +62,12 @@ def test_a_perfect_witness_sees_what_is_added_and_removed(name: str) -> None:
     assert legible_removed(removed, shown, empty) == [True] and legible_removed(removed, shown, shown) == [False]
     assert legible_removed(removed, empty, empty) == []  # it never saw the object
     assert legible_added(removed, shown) == legible_removed(added, shown, empty) == []
+
+
+def test_objects_that_two_readings_share() -> None:
+    car, truck = reading_of(SEEN["car"]), reading_of(dataclasses.replace(EMPTY, things=(TRUCK,)))
+    assert legible_objects(car, car) == [True] and legible_objects(car, reading_of(EMPTY)) == [False]
+    assert legible_objects(car, truck) == [False] and legible_objects(reading_of(EMPTY), car) == []
 
 
 def test_an_added_object_needs_its_category_and_place() -> None:

@@ -58,6 +58,7 @@ def build(folder: Path) -> Path:
     tree["decision"]["architecture"] = "densenet_small"
     tree["invert"]["images"], tree["fid_stats"]["images"] = 2, 2
     tree["invert"]["rect"]["steps"] = 1
+    tree["scenes"]["height"] = 32
     (folder / "params.yaml").write_text(yaml.safe_dump(tree, sort_keys=False))
     write_dataset(folder / "data" / "scenes", DatasetCounts(2, 2, 2, 2, 2, 2, 2), 32, 0)
     (folder / "photos").mkdir()

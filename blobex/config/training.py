@@ -34,7 +34,7 @@ class Resume:
 
 @dataclass(frozen=True, config=SECTION)
 class Training:
-    steps: Int = Field(ge=1, le=10**8, description="optimiser steps")
+    steps: Int = Field(ge=0, le=10**8, description="optimiser steps; 0 with blobgan: the pretrained weights are kept")
     batch_size: Int = Field(ge=1, le=4096, description="samples of all devices together; see run.batches")
     accumulate: Int = Field(ge=1, le=1024, description="batches per optimiser step")
     learning_rate: Float = Field(ge=1e-8, le=1.0, description="initial learning rate")
@@ -79,6 +79,17 @@ class Jitter:
 
 
 @dataclass(frozen=True, config=SECTION)
+class Appearance:
+    """Decoder of appearance codes: a blob's textures and edge, defined in the upright frame around its ellipse."""
+
+    texture_levels: list[Int] = Field(description="heights of the generator's levels that have textures")
+    texture_grid: Int = Field(ge=2, le=64, description="points of a texture along each side of the frame")
+    texture_channels: Int = Field(ge=1, le=512, description="channels of a texture")
+    edge_grid: Int = Field(ge=0, le=64, description="points of the edge along each side of the frame; 0: none")
+    edge_limit: Float = Field(ge=0.01, le=100, description="largest change of an opacity logit by the edge")
+
+
+@dataclass(frozen=True, config=SECTION)
 class Network:
     blobs: Int = Field(ge=1, le=512, description="number of blobs, K, without the background")
     blob_area: Float = Field(
@@ -98,6 +109,19 @@ class Network:
     channels: Widths = Field(description="width of each generator level by its height")
     discriminator_channels: Widths = Field(description="width of each discriminator level by its height")
     rectangle: Literal["native", "legacy"] = Field(description="legacy: for published rectangular checkpoints")
+    appearance: Appearance | None = Field(
+        default=None, description="decoder of appearance codes; null: features and styles are no codes, as published"
+    )
+
+
+@dataclass(frozen=True, config=SECTION)
+class Pasted:
+    """Tasks with pasted objects, as shares of the samples; the rest are images as they are."""
+
+    removed: Float = Field(ge=0, le=1, description="the object is removed: what it hides is rendered")
+    inserted: Float = Field(ge=0, le=1, description="the object is inserted, with the code of its own image")
+    kept: Float = Field(ge=0, le=1, description="the image is rendered with the object")
+    weight: Weight = Field(description="additional weight of the object's pixels where it is removed or inserted")
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -107,11 +131,13 @@ class BlobganPretrain:
     slots: dict[Group, Annotated[Int, Field(ge=1, le=100)]] = Field(
         description="blobs of each group of segments, from back to front; blobgan.network.blobs in all"
     )
-    code_dim: Int = Field(ge=1, le=2048, description="length of the code of a blob's appearance")
     examples: Int = Field(ge=1, le=10**5, description="images whose layouts are saved for `blobex explain`")
     code_noise: Float = Field(ge=0, le=10, description="standard deviation of the noise on codes")
+    pasted: Pasted = Field(description="objects of other images that are pasted into the training images")
     l1: Weight = Field(description="weight of the mean absolute difference of pixels")
-    perceptual: Weight = Field(description="weight of the perceptual distance")
+    scales: Int = Field(ge=1, le=8, description="scales of that difference, each half the size of the one before")
+    differences: Weight = Field(description="weight of the differences of neighbouring pixels, relative to l1")
+    perceptual: Weight = Field(description="weight of the perceptual distance; 0: it is not computed")
     training: Training = Field(description="training of the generator")
     layout: Training = Field(description="training of the flow of layouts, after the generator")
 

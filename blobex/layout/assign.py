@@ -35,7 +35,12 @@ class BlobEllipses:
     ys: Tensor  # N,K
     covs: Tensor  # N,K,4
     sizes: Tensor  # N,K: ABSENT if the image has no segment for the blob
-    present: Tensor  # N,K bool
+    segment: Tensor  # N,K int64: number of the blob's segment in its image's list; -1: none
+
+    @property
+    def present(self) -> Tensor:
+        """N,K bool: true for blobs with a segment."""
+        return self.segment >= 0
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Return xs, ys, covs, sizes and present, in this order."""
@@ -55,7 +60,8 @@ def fit_anchors(images: Sequence[Sequence[Segment]], slots: Mapping[str, int], c
     blobs = sum(slots.values())
     centres = np.concatenate([_cluster_means(_of_group(images, group), count) for group, count in slots.items()])
     means = np.tile([0.5, 0.5, 0.0, 1.0, 0.0, ABSENT], (blobs, 1))
-    ellipses, present = _match(images, slots, centres, means, canvas)
+    ellipses, numbers = _match(images, slots, centres, means, canvas)
+    present = numbers >= 0
     for blob in range(blobs):
         if present[:, blob].any():
             means[blob] = _mean_ellipse(ellipses[present[:, blob], blob])
@@ -70,12 +76,12 @@ def assign_segments(
     If a group has more segments than blobs, the largest segments are used.
     """
     centres, means = (part.cpu().double().numpy() for part in (anchors.centres, anchors.mean_ellipses))
-    ellipses, present = _match(images, slots, centres, means, canvas)
+    ellipses, numbers = _match(images, slots, centres, means, canvas)
     x, y, ratio, ux, uy, sizes = torch.from_numpy(ellipses).float().unbind(-1)
     sign = torch.where(uy < 0, -1.0, 1.0)  # u and -u are the same axis: take the one that points down
     # With aspect logits t and -t, half the difference of their log-sigmoids is t/2.
     covs = torch.stack([2 * ratio, -2 * ratio, sign * ux, sign * uy], dim=-1)
-    return BlobEllipses(x, y, covs, sizes, torch.from_numpy(present))
+    return BlobEllipses(x, y, covs, sizes, torch.from_numpy(numbers))
 
 
 def layout_from_ellipses(xs: Tensor, ys: Tensor, covs: Tensor, sizes: Tensor) -> BlobLayout:
@@ -96,20 +102,22 @@ def _match(
     means: np.ndarray,
     canvas: Canvas,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Match segments to blobs: ellipses (N,K,6) in the form of `BlobAnchors.mean_ellipses`, and present (N,K) bool."""
+    """Match segments to blobs: ellipses (N,K,6) in the form of `BlobAnchors.mean_ellipses`, and numbers (N,K)."""
     ellipses = np.tile(means, (len(images), 1, 1))
-    present = np.zeros(ellipses.shape[:2], dtype=bool)
+    numbers = np.full(ellipses.shape[:2], -1)
     first = 0
     for group, count in slots.items():
-        for row, segments in enumerate(_of_group(images, group)):
-            largest = sorted(segments, key=lambda segment: -segment.area)[:count]
+        for row, segments in enumerate(images):
+            own = [number for number, segment in enumerate(segments) if segment.group == group]
+            own = sorted(own, key=lambda number: -segments[number].area)[:count]
+            largest = [segments[number] for number in own]
             if largest:
                 distances = ((_descriptors(largest)[:, None] - centres[None, first : first + count]) ** 2).sum(2)
                 for index, column in zip(*linear_sum_assignment(distances), strict=True):
                     ellipses[row, first + column] = _ellipse(largest[index], canvas)
-                    present[row, first + column] = True
+                    numbers[row, first + column] = own[index]
         first += count
-    return ellipses, present
+    return ellipses, numbers
 
 
 def _mean_ellipse(ellipses: np.ndarray) -> list[float]:

@@ -54,6 +54,12 @@ def extract_segments(semantic: np.ndarray, things: np.ndarray, drivable: np.ndar
 
     `semantic` and `drivable` hold categories of `scenes.labels`, `things` the number of each thing, 0 for stuff.
     """
+    masks = segment_masks(semantic, things, drivable)
+    return [segment_from_mask(group, mask) for group, mask in masks]
+
+
+def segment_masks(semantic: np.ndarray, things: np.ndarray, drivable: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """Return the group and mask (H,W) bool of each segment of `extract_segments`, the things in their order last."""
     masks = [*_road(semantic, drivable)]
     for group, names in STUFF.items():
         masks += [(group, half) for half in _halves(_category_mask(semantic, names), cut=True)]
@@ -63,7 +69,7 @@ def extract_segments(semantic: np.ndarray, things: np.ndarray, drivable: np.ndar
         if mask.any():
             name = SEMANTIC[int(np.bincount(semantic[mask], minlength=len(SEMANTIC))[: len(SEMANTIC)].argmax())]
             masks += [(group, mask) for group, names in THINGS.items() if name in names]
-    return [segment_from_mask(group, mask) for group, mask in masks if mask.sum() >= max(MIN_SHARE * mask.size, 4)]
+    return [(group, mask) for group, mask in masks if mask.sum() >= max(MIN_SHARE * mask.size, 4)]
 
 
 def segment_from_mask(group: str, mask: np.ndarray) -> Segment:

@@ -49,7 +49,12 @@ def splat(layout: BlobLayout, height: int, width: int, area: float = AREA) -> Te
     >>> scores.shape, bool((scores.sum(1) - 1).abs().max() < 1e-6)
     (torch.Size([1, 2, 16, 32]), True)
     """
-    return cast(Tensor, _Composite.apply(opacity_logits(layout, height, width, area)))
+    return composite(opacity_logits(layout, height, width, area))
+
+
+def composite(logits: Tensor) -> Tensor:
+    """Alpha-composite opacity logits (N,K,h,w) to score maps (N,K+1,h,w), background first."""
+    return cast(Tensor, _Composite.apply(logits))
 
 
 class _Composite(torch.autograd.Function):
@@ -125,18 +130,27 @@ def half_axes(covs: Tensor, area: float = AREA) -> tuple[Tensor, Tensor]:
 
 
 def score_pyramid(
-    layout: BlobLayout, canvas: Canvas, smallest: int, splat: Callable[[BlobLayout, int, int, float], Tensor] = splat
+    layout: BlobLayout,
+    canvas: Canvas,
+    smallest: int,
+    splat: Callable[[BlobLayout, int, int, float], Tensor] = splat,
+    edges: Tensor | None = None,
 ) -> dict[int, Tensor]:
     """Return score maps (N,K+1,height,width) by level height, from `smallest` to the canvas.
 
-    They are computed at full resolution and averaged down by successive halving.
+    They are computed at full resolution and averaged down by successive halving. `edges` (N,K,height,width) are added
+    to the opacity logits.
 
     >>> xs, ys, covs = torch.tensor([[0.5]]), torch.tensor([[0.5]]), torch.tensor([[[0.0, 0.0, 1.0, 0.0]]])
     >>> layout = BlobLayout(xs, ys, covs, torch.tensor([[0.0, 8.0]]), torch.ones(1, 2, 4), torch.ones(1, 2, 4))
     >>> {height: tuple(scores.shape) for height, scores in score_pyramid(layout, Canvas(16, 2), smallest=4).items()}
     {16: (1, 2, 16, 32), 8: (1, 2, 8, 16), 4: (1, 2, 4, 8)}
     """
-    scores = splat(layout, canvas.height, canvas.height if canvas.legacy else canvas.width, canvas.area)
+    width = canvas.height if canvas.legacy else canvas.width
+    if edges is None:
+        scores = splat(layout, canvas.height, width, canvas.area)
+    else:
+        scores = composite(opacity_logits(layout, canvas.height, width, canvas.area) + edges)
     levels: dict[int, Tensor] = {}
     height = canvas.height
     while True:

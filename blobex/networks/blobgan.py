@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from blobex.config.data import ImageSize
 from blobex.config.read import parse
 from blobex.config.training import Network
+from blobex.core.errors import BlobexError
 from blobex.datasets.images import to_uint8
 from blobex.layout.blobs import BlobLayout
-from blobex.layout.splat import Canvas, score_pyramid
+from blobex.layout.splat import Canvas
 from blobex.networks import weights
 from blobex.networks.generator import Generator
 from blobex.networks.layout_network import LayoutFlow, LayoutNetwork
@@ -40,8 +41,10 @@ class BlobGAN(nn.Module):
         flow = network.layout == "flow"
         self.layout_network = LayoutFlow(network, aspect_ratio) if flow else LayoutNetwork(network)
         legacy = network.rectangle == "legacy" and aspect_ratio > 1
+        if network.appearance is not None:
+            check_appearance(network)
         canvas = Canvas(height, aspect_ratio, legacy, network.blob_area)
-        self.generator = Generator(canvas, network.channels, network.feature_dim, network.style_dim)
+        self.generator = Generator(canvas, network.channels, network.feature_dim, network.style_dim, network.appearance)
         self.register_buffer("mean_w", torch.zeros(self.layout_network.w_size()))
         fixed = self.generator.random_noise(1, torch.Generator().manual_seed(NOISE_SEED))
         for index, noise in enumerate(fixed):
@@ -65,8 +68,7 @@ class BlobGAN(nn.Module):
 
     def scores(self, layout: BlobLayout) -> Tensor:
         """Return score maps (N,K+1,height,width) at the size of the images, background first; they sum to one."""
-        generator = self.generator
-        return score_pyramid(layout, generator.canvas, self.height, generator.splat)[self.height]
+        return self.generator.scores(layout, self.generator.decode(layout))[self.height]
 
     def sample(self, z: Tensor, truncation: float = 0.0) -> BlobLayout:
         """Return layouts for z (N,z_dim), with w moved to its mean by `truncation` (BlobGAN, ECCV 2022, section 4)."""
@@ -91,6 +93,18 @@ class BlobGAN(nn.Module):
         """Return the argument of `from_config` that builds this network."""
         network = dataclasses.asdict(self.network)
         return {"height": self.height, "aspect_ratio": self.aspect_ratio, "network": network}
+
+
+def check_appearance(network: Network) -> None:
+    """Raise BlobexError unless the settings of the appearance fit the rest of the network."""
+    assert network.appearance is not None
+    unknown = sorted(set(network.appearance.texture_levels) - set(sorted(network.channels)[1:]))
+    if unknown:
+        raise BlobexError(
+            f"appearance.texture_levels has {unknown}, which are no upsampled levels of channels: remove them"
+        )
+    if network.rectangle == "legacy" or network.norm_features:
+        raise BlobexError("appearance needs rectangle native and norm_features false, as codes have no unit length")
 
 
 @torch.no_grad()

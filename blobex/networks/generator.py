@@ -11,9 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from blobex.config.training import Appearance
 from blobex.layout.blobs import BlobLayout
+from blobex.layout.frames import interpolate_maps, interpolation, splat_maps
 from blobex.layout.splat import Canvas, score_pyramid, splat
-from blobex.networks.ops import GAIN, SLOPE, EqualLinear, at_least_float32, blur, upsample
+from blobex.networks.appearance import AppearanceDecoder, DecodedAppearance
+from blobex.networks.ops import GAIN, SLOPE, EqualConv, EqualLinear, at_least_float32, blur, upsample
 
 DEMODULATION_EPSILON = 1e-8
 
@@ -126,9 +129,20 @@ class ToRGB(nn.Module):
 
 
 class Generator(nn.Module):
-    """Network from layouts to images (N,3,height,width), about in [-1,1], with `channels` by level height."""
+    """Network from layouts to images (N,3,height,width), about in [-1,1], with `channels` by level height.
 
-    def __init__(self, canvas: Canvas, channels: Mapping[int, int], feature_dim: int, style_dim: int) -> None:
+    With `appearance` settings, features and styles of a layout are codes, from which textures and edges of the blobs
+    are decoded, too; without, as published, they are used as they are.
+    """
+
+    def __init__(
+        self,
+        canvas: Canvas,
+        channels: Mapping[int, int],
+        feature_dim: int,
+        style_dim: int,
+        appearance: Appearance | None = None,
+    ) -> None:
         super().__init__()
         self.canvas, self.splat = canvas, splat
         self.heights = sorted(channels)
@@ -140,25 +154,62 @@ class Generator(nn.Module):
             self.ups.append(StyledLayer(channels[below], channels[height], style_dim, up=True))
             self.layers.append(StyledLayer(channels[height], channels[height], style_dim))
             self.rgbs.append(ToRGB(channels[height], style_dim))
+        self.decoder: AppearanceDecoder | None = None
+        if appearance is not None:
+            widths = {height: channels[height] for height in self.heights if height in appearance.texture_levels}
+            self.decoder = AppearanceDecoder(appearance, list(widths), feature_dim, style_dim)
+            self.textures = nn.ModuleDict(
+                {
+                    str(height): EqualConv(appearance.texture_channels, width, 1, linear=True)
+                    for height, width in widths.items()
+                }
+            )
 
     def forward(self, layout: BlobLayout, noise: Sequence[Tensor]) -> Tensor:
         """Render layouts with one noise map (N or 1,1,h,w) per styled layer, in the order of `noise_shapes`."""
         with torch.autocast(layout.xs.device.type, enabled=False):
-            pyramid = score_pyramid(layout, self.canvas, self.heights[0], self.splat)
+            decoded = self.decode(layout)
+            pyramid = self.scores(layout, decoded)
+            textures = self._textures(layout, decoded, pyramid)
         if torch.is_autocast_enabled(layout.xs.device.type):
             precision = torch.get_autocast_dtype(layout.xs.device.type)
             pyramid = {height: scores.to(precision) for height, scores in pyramid.items()}
-        style = layout.spatial_style
+        style = decoded.styles
         scores = pyramid[self.heights[0]]
-        x = self.feature_grid(layout, scores)
+        x = self.feature_grid(decoded.features, scores)
         x = self.first(x, scores, style, noise[0])
         image = self.first_rgb(x, scores, style, None)
         for level, height in enumerate(self.heights[1:]):
             x = self.ups[level](x, scores, style, noise[1 + 2 * level])
             scores = pyramid[height]
+            if height in textures:
+                x = x + self.textures[str(height)](textures[height])
             x = self.layers[level](x, scores, style, noise[2 + 2 * level])
             image = self.rgbs[level](x, scores, style, image)
         return at_least_float32(image)
+
+    def decode(self, layout: BlobLayout) -> DecodedAppearance:
+        """Decode the appearance codes of a layout; without a decoder, they are features and styles."""
+        if self.decoder is not None:
+            return self.decoder(layout)
+        return DecodedAppearance(layout.features, layout.spatial_style, {}, None)
+
+    def scores(self, layout: BlobLayout, decoded: DecodedAppearance) -> dict[int, Tensor]:
+        """Return score maps (N,K+1,height,width) by level height."""
+        edges = None
+        if decoded.edges is not None:
+            weights = interpolation(layout, self.canvas, self.canvas.height, decoded.edges.shape[2])
+            edges = interpolate_maps(decoded.edges, weights)[:, 1:]
+        return score_pyramid(layout, self.canvas, self.heights[0], self.splat, edges)
+
+    def _textures(
+        self, layout: BlobLayout, decoded: DecodedAppearance, pyramid: Mapping[int, Tensor]
+    ) -> dict[int, Tensor]:
+        """Return the textures (N,C,h,w) of each level."""
+        return {
+            height: splat_maps(maps, pyramid[height], interpolation(layout, self.canvas, height, maps.shape[2]))
+            for height, maps in decoded.textures.items()
+        }
 
     def fold(self, precision: torch.dtype) -> None:
         """Store the effective weights of all convolutions, for a network whose weights no longer change."""
@@ -167,9 +218,9 @@ class Generator(nn.Module):
                 module.folded = module.effective_weight().detach().to(precision)
 
     @staticmethod
-    def feature_grid(layout: BlobLayout, scores: Tensor) -> Tensor:
+    def feature_grid(features: Tensor, scores: Tensor) -> Tensor:
         """Return the input grid: the sum over blobs of score times feature, (N,feature_dim,h,w)."""
-        grid = torch.bmm(scores.flatten(2).transpose(1, 2), layout.features)
+        grid = torch.bmm(scores.flatten(2).transpose(1, 2), features)
         return grid.unflatten(1, scores.shape[2:]).permute(0, 3, 1, 2)
 
     def noise_shapes(self) -> list[tuple[int, int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import pydantic.dataclasses
 import torch
@@ -13,54 +13,59 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from blobex.config.read import parse
-from blobex.config.training import Group
+from blobex.config.training import Group, Network
 from blobex.config.value_types import SECTION, Int
 from blobex.core.errors import BlobexError
 from blobex.layout.assign import BlobAnchors
 from blobex.layout.blobs import BlobLayout
+from blobex.layout.frames import interpolation, pool_maps
 from blobex.layout.splat import Canvas, score_pyramid
 from blobex.networks import weights
 from blobex.networks.blobgan import BlobGAN, from_config
-from blobex.networks.layout_network import FEATURE_EPSILON
-from blobex.networks.ops import at_least_float32, pixel_norm
+from blobex.networks.ops import at_least_float32
 
 WIDTHS = (32, 64, 128)  # channels of the body's levels, the finest first
-POSITION_SCALE = 3.0  # brings blob-relative positions to the scale of the features
+LOCAL = 16  # channels that are averaged around each point of a grid
+MIN_MASS = 0.02  # pixels; the features around a point fade to zero where the blob covers less
 MIN_SCORE = 1e-5  # share of the image; the features of a blob with a smaller total score fade to zero
 
 
 class SegmentEncoder(nn.Module):
-    """Network from images to one code per blob, and from codes to features and styles.
+    """Network from images and ellipses to the appearance code of each blob.
 
     A code depends only on the image region that the blob covers: it is made of convolutional features averaged by the
-    blob's scores, plain and multiplied by the position relative to the blob's centre.
+    blob's scores, over the whole blob and around each point of a grid in its frame.
     """
 
     traits: Tensor
     usual: Tensor
 
-    def __init__(self, canvas: Canvas, blobs: int, code_dim: int, feature_dim: int, style_dim: int) -> None:
+    def __init__(self, canvas: Canvas, network: Network) -> None:
         super().__init__()
-        self.canvas, self.feature_dim = canvas, feature_dim
-        self.config: dict[str, Any] = {"code_dim": code_dim}
+        self.canvas, self.feature_dim = canvas, network.feature_dim
+        self.grid = 1 if network.appearance is None else network.appearance.texture_grid
+        blobs, code_dim = network.blobs, network.feature_dim + network.style_dim
         self.register_buffer("traits", torch.zeros(blobs, 3))  # centres and mean_ellipses of BlobAnchors
         self.register_buffer("usual", torch.zeros(blobs, 6))
         first, second, third = WIDTHS
         self.fine = nn.Sequential(*_layer(3, first, 1), *_layer(first, second, 2), *_layer(second, second, 1))
         self.coarse = nn.Sequential(*_layer(second, third, 2), *_layer(third, third, 1))
-        self.code = nn.Linear(3 * (second + third), code_dim)
+        self.local = nn.Conv2d(second, LOCAL, 1)
+        self.code = nn.Linear(self.grid**2 * (LOCAL + 1) + second + third, code_dim)
         self.slot = nn.Parameter(0.5 * torch.randn(blobs + 1, code_dim))  # mean code of the blob
-        self.look = nn.Linear(code_dim, feature_dim + style_dim)
 
     def codes(self, images: Tensor, layout: BlobLayout) -> Tensor:
         """Return codes (N,K+1,code_dim) of images (N,3,height,width) and the ellipses of `layout`."""
         height = self.canvas.height
         with torch.autocast(images.device.type, enabled=False):
             pyramid = score_pyramid(layout, self.canvas, height // 4)
+            frames = interpolation(layout, self.canvas, height // 2, self.grid)
         fine = self.fine(images)
-        maps = {height // 2: fine, height // 4: self.coarse(fine)}
-        pooled = [part for level, features in maps.items() for part in self._pooled(features, pyramid[level], layout)]
-        return at_least_float32(self.code(torch.cat(pooled, dim=2))) + self.slot
+        coarse = self.coarse(fine)
+        local = at_least_float32(self.local(fine))
+        parts = [pool_maps(local, pyramid[height // 2], frames, MIN_MASS).flatten(2)]
+        parts += [_means(fine, pyramid[height // 2]), _means(coarse, pyramid[height // 4])]
+        return at_least_float32(self.code(torch.cat(parts, dim=2))) + self.slot
 
     @property
     def anchors(self) -> BlobAnchors:
@@ -71,26 +76,15 @@ class SegmentEncoder(nn.Module):
         self.usual.copy_(anchors.mean_ellipses)
 
     def appearance(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features and styles (N,K+1,...) of codes, normalised as those of a layout network."""
-        feature, style = self.look(codes).split([self.feature_dim, self.look.out_features - self.feature_dim], dim=-1)
-        return pixel_norm(feature, FEATURE_EPSILON), pixel_norm(style, FEATURE_EPSILON)
+        """Return features and styles (N,K+1,...) of codes: their first and last entries."""
+        return codes[..., : self.feature_dim], codes[..., self.feature_dim :]
 
-    def _pooled(self, features: Tensor, scores: Tensor, layout: BlobLayout) -> list[Tensor]:
-        """Means of features (N,C,h,w) by each blob's scores (N,K+1,h,w): plain, times x, and times y."""
-        height, width = scores.shape[2:]
-        grid_y, grid_x = (
-            torch.arange(size, device=scores.device, dtype=scores.dtype) / height for size in (height, width)
-        )
-        middle = torch.full_like(layout.xs[:, :1], 0.5)
-        xs, ys = (torch.cat([middle, centres], 1)[..., None] for centres in (layout.xs, layout.ys))
-        x = POSITION_SCALE * (grid_x - self.canvas.aspect_ratio * xs)  # N,K+1,w
-        y = POSITION_SCALE * (grid_y - ys)  # N,K+1,h
-        weights = scores / (scores.sum((2, 3), keepdim=True) + MIN_SCORE * height * width)
-        points = features.permute(0, 2, 3, 1).flatten(1, 2)
-        return [
-            at_least_float32(torch.bmm(weighting.flatten(2).to(points.dtype), points))
-            for weighting in (weights, weights * x[:, :, None], weights * y[..., None])
-        ]
+
+def _means(features: Tensor, scores: Tensor) -> Tensor:
+    """Return the means (N,K+1,C) of features (N,C,h,w) by each blob's scores (N,K+1,h,w)."""
+    weights = scores / (scores.sum((2, 3), keepdim=True) + MIN_SCORE * scores[0, 0].numel())
+    points = features.permute(0, 2, 3, 1).flatten(1, 2)
+    return at_least_float32(torch.bmm(weights.flatten(2).to(points.dtype), points))
 
 
 class StoredExamples(nn.Module):
@@ -122,7 +116,6 @@ class StoredExamples(nn.Module):
 class _Saved:
     """Keys of config.yaml beside those of the BlobGAN."""
 
-    code_dim: Annotated[Int, Field(ge=1, le=8192)]
     slots: dict[Group, Annotated[Int, Field(ge=1, le=512)]]
     examples: Annotated[Int, Field(ge=1, le=10**5)]
 
@@ -137,10 +130,9 @@ class Pretrained:
     examples: StoredExamples
 
 
-def build_segment_encoder(blobgan: BlobGAN, code_dim: int) -> SegmentEncoder:
+def build_segment_encoder(blobgan: BlobGAN) -> SegmentEncoder:
     """Build an untrained encoder for the blobs of a BlobGAN."""
-    network = blobgan.network
-    return SegmentEncoder(blobgan.generator.canvas, network.blobs, code_dim, network.feature_dim, network.style_dim)
+    return SegmentEncoder(blobgan.generator.canvas, blobgan.network)
 
 
 def load_pretrained(folder: Path) -> Pretrained:
@@ -153,8 +145,9 @@ def load_pretrained(folder: Path) -> Pretrained:
     slots = {str(group): count for group, count in saved.slots.items()}
     if sum(slots.values()) != blobgan.network.blobs:
         raise BlobexError(f"the config in {folder} is damaged: run `dvc repro {kind}` again")
-    encoder = build_segment_encoder(blobgan, saved.code_dim)
-    examples = StoredExamples(saved.examples, blobgan.network.blobs, saved.code_dim)
+    encoder = build_segment_encoder(blobgan)
+    code_dim = blobgan.network.feature_dim + blobgan.network.style_dim
+    examples = StoredExamples(saved.examples, blobgan.network.blobs, code_dim)
     whole = nn.ModuleDict({"blobgan": blobgan, "encoder": encoder, "examples": examples})
     weights.load_state(folder, kind, whole)
     whole.eval().requires_grad_(False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -9,6 +11,7 @@ from tqdm import tqdm
 from blobex.datasets.images import to_float
 from blobex.layout.assign import assign_segments, layout_from_ellipses, with_appearance
 from blobex.layout.blobs import BlobLayout
+from blobex.layout.paste import LabelMaps
 from blobex.layout.segments import Segment, extract_segments
 from blobex.networks.parser import Parser, ParserOutput, panoptic
 from blobex.networks.segment_encoder import Pretrained
@@ -17,18 +20,23 @@ BATCH = 64
 
 
 @torch.no_grad()
-def parse_segments(parser: Parser, images: Tensor, device: torch.device) -> list[list[Segment]]:
-    """Return the segments of each image (N,3,H,W) uint8; the parser is moved to `device`."""
+def parse_labels(parser: Parser, images: Tensor, device: torch.device) -> Iterator[list[LabelMaps]]:
+    """Yield the label maps of batches of images (N,3,H,W) uint8; the parser is moved to `device`."""
     parser = parser.to(device)
-    batches = tqdm(images.split(BATCH), desc="segments", unit="batch", leave=False, disable=None)
-    return [segments for batch in batches for segments in segments_of(parser(to_float(batch.to(device))))]
+    for batch in tqdm(images.split(BATCH), desc="segments", unit="batch", leave=False, disable=None):
+        yield label_maps(parser(to_float(batch.to(device))))
+
+
+def label_maps(output: ParserOutput) -> list[LabelMaps]:
+    """Return the label maps of each image of a parser's output."""
+    semantic, instances = (maps.cpu().numpy() for maps in panoptic(output))
+    drivable = output.drivable.argmax(1).cpu().numpy()
+    return [LabelMaps(*maps) for maps in zip(semantic, instances, drivable, strict=True)]
 
 
 def segments_of(output: ParserOutput) -> list[list[Segment]]:
     """Return the segments of each image of a parser's output."""
-    semantic, instances = (maps.cpu().numpy() for maps in panoptic(output))
-    drivable = output.drivable.argmax(1).cpu().numpy()
-    return [extract_segments(*maps) for maps in zip(semantic, instances, drivable, strict=True)]
+    return [extract_segments(maps.semantic, maps.things, maps.drivable) for maps in label_maps(output)]
 
 
 class SegmentReader(nn.Module):

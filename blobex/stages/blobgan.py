@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +12,24 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from blobex.config.params import Params
+from blobex.config.training import Training
 from blobex.core.device import resolve_device
 from blobex.core.errors import BlobexError
 from blobex.datasets.datamodule import checksum, load_images
 from blobex.datasets.images import to_array
 from blobex.datasets.manifest import manifest_path
-from blobex.layout.assign import assign_segments
 from blobex.metrics.frechet import frechet_distance, frechet_name, load_features, load_statistics, statistics
 from blobex.networks import weights
 from blobex.networks.blobgan import BlobGAN, sample_images
-from blobex.networks.parser import load_parser
-from blobex.networks.perceptual import load_perceptual
 from blobex.networks.segment_encoder import load_pretrained
-from blobex.perception.segment_reader import parse_segments
 from blobex.stages import common
+from blobex.stages.painting import load_painting, load_painting_distance
 from blobex.tracking import runs as tracking
 from blobex.tracking.tracker import Tracker
-from blobex.training.blobgan_pretrain import painting_loss
+from blobex.training.blobgan_pretrain import PaintingData, painting_loss
 from blobex.training.checkpoints import mark_finished
 from blobex.training.fit import EveryNSteps, fit, resumed_run_id
-from blobex.training.gan import GanModule
+from blobex.training.gan import GanModule, Painting
 from blobex.training.step_module import Batch, sample_batches
 
 SAMPLES = 16  # images of the sample grid
@@ -39,57 +38,103 @@ SAMPLES = 16  # images of the sample grid
 def main(params: Params, setup: str) -> None:
     """Train on the training images, log sample grids and save the moving average."""
     folder = common.MODELS / "blobgan" / setup
-    training = params.blobgan.training
-    images = load_images(params, setup, "train")
-    module, data = build(params, setup, images)
-    module.depends_on(data=checksum(images))
-    batches = sample_batches(data, len(images), training, params.run.seed)
+    if not params.blobgan.training.steps:
+        save_pretrained(params, setup, folder)
+        return
+    training, device = params.blobgan.training, resolve_device(params.run.device)
+    data = load_data(params, setup, device)
+    module = build(params, setup, data, device)
     run_id = resumed_run_id(module, training, common.checkpoints(folder))
     with tracking.run(params, "blobgan", setup, manifest_path(params.data.root), run_id) as tracker:
-        samples = EveryNSteps(params.blobgan.sample_every_n_steps, partial(log_samples, tracker))
+        samples = EveryNSteps(
+            params.blobgan.sample_every_n_steps, lambda step, module: log_samples(tracker, step, module.average)
+        )
         watchers = [samples, *watch_distance(params, setup, tracker)]
-        fit(module, batches, training, params.run, common.checkpoints(folder), tracker, watchers)
+        fit(
+            module,
+            data.batches(training, params.run.seed),
+            training,
+            params.run,
+            common.checkpoints(folder),
+            tracker,
+            watchers,
+        )
         model = module.average
         weights.shorten(model)
         model.compute_mean_w(params.blobgan.mean_latent_samples, torch.Generator().manual_seed(params.run.seed))
-        weights.save(folder, "blobgan", {"setup": setup, "start": params.blobgan.start, **model.config()}, model)
-        images_seen = training.steps * training.batch_size * training.accumulate
-        common.write_metrics(folder, {"images_seen": images_seen}, tracker)
+        save(params, setup, folder, model, tracker)
     mark_finished(common.checkpoints(folder), True)
 
 
-def build(params: Params, setup: str, images: Tensor) -> tuple[GanModule, Batch]:
-    """Build the initialised GAN and the tensors of its batches: images and, for painting, ellipses of their blobs."""
-    size, seed = params.setup(setup), params.run.seed
-    if params.blobgan.start == "scratch":
-        if params.blobgan.network.layout == "flow":
-            raise BlobexError("from scratch no flow can be fitted: set blobgan.network.layout to mlp")
-        return GanModule(params.blobgan, size, seed), (images,)
-    pretrained = load_pretrained(common.MODELS / "blobgan_pretrain" / setup)
-    if not params.blobgan.painting_weight:
-        module = GanModule(params.blobgan, size, seed)
-        module.start_from(pretrained.blobgan)
-        return module, (images,)
-    device, folder = resolve_device(params.run.device), common.MODELS / "parser" / setup
-    perceptual = load_perceptual(params.data.perceptual, folder, Path(params.data.external)).to(device)
-    encoder = pretrained.encoder.to(device)
+def save_pretrained(params: Params, setup: str, folder: Path) -> None:
+    """Save the pretrained BlobGAN as the trained one, if there are no adversarial steps."""
+    if params.blobgan.start != "pretrained":
+        raise BlobexError("from scratch the BlobGAN needs adversarial steps: set blobgan.training.steps to 1 or more")
+    with tracking.run(params, "blobgan", setup, manifest_path(params.data.root), None) as tracker:
+        model = load_pretrained(common.MODELS / "blobgan_pretrain" / setup).blobgan
+        log_samples(tracker, 0, model)
+        save(params, setup, folder, model, tracker)
 
-    def painting(model: BlobGAN, batch: Batch, random: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        return painting_loss(model, encoder, perceptual, params.blobgan_pretrain, batch, random)
+
+def save(params: Params, setup: str, folder: Path, model: BlobGAN, tracker: Tracker) -> None:
+    """Save the generator, its config and metrics."""
+    training = params.blobgan.training
+    weights.save(folder, "blobgan", {"setup": setup, "start": params.blobgan.start, **model.config()}, model)
+    images_seen = training.steps * training.batch_size * training.accumulate
+    common.write_metrics(folder, {"images_seen": images_seen}, tracker)
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Training images without blobs."""
+
+    images: Tensor
+
+    def batches(self, training: Training, seed: int) -> Callable[[int], Batch]:
+        return sample_batches((self.images,), len(self.images), training, seed)
+
+    def checksum(self) -> int:
+        return checksum(self.images)
+
+
+def load_data(params: Params, setup: str, device: torch.device) -> PaintingData | _Images:
+    """Load the training images and, for the painting loss, their blobs."""
+    if params.blobgan.start == "scratch" or not params.blobgan.painting_weight:
+        return _Images(load_images(params, setup, "train"))
+    encoder = load_pretrained(common.MODELS / "blobgan_pretrain" / setup).encoder
+    return load_painting(params, setup, device, encoder.canvas, encoder.anchors)[0]
+
+
+def build(params: Params, setup: str, data: PaintingData | _Images, device: torch.device) -> GanModule:
+    """Build the initialised GAN."""
+    size, seed = params.setup(setup), params.run.seed
+    painting: Painting | None = None
+    if params.blobgan.start == "scratch" and params.blobgan.network.layout == "flow":
+        raise BlobexError("from scratch no flow can be fitted: set blobgan.network.layout to mlp")
+    pretrained = None
+    if params.blobgan.start == "pretrained":
+        pretrained = load_pretrained(common.MODELS / "blobgan_pretrain" / setup)
+    perceptual = None
+    if pretrained is not None and params.blobgan.painting_weight:
+        perceptual, encoder = load_painting_distance(params, setup, device), pretrained.encoder.to(device)
+
+        def painting(model: BlobGAN, batch: Batch, random: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+            return painting_loss(model, encoder, perceptual, params.blobgan_pretrain, batch, random)
 
     module = GanModule(params.blobgan, size, seed, painting)
-    module.depends_on(perceptual=checksum(*perceptual.state_dict().values()))
-    module.start_from(pretrained.blobgan)
-    segments = parse_segments(load_parser(folder), images, device)
-    ellipses = assign_segments(segments, pretrained.slots, encoder.anchors, encoder.canvas)
-    return module, (images, *ellipses.tensors()[:4])
+    module.depends_on(data=data.checksum())
+    if perceptual is not None:
+        module.depends_on(perceptual=checksum(*perceptual.state_dict().values()))
+    if pretrained is not None:
+        module.start_from(pretrained.blobgan)
+    return module
 
 
-def log_samples(tracker: Tracker, step: int, module: Any) -> None:
+def log_samples(tracker: Tracker, step: int, model: BlobGAN) -> None:
     """Track a grid of images of fixed latents."""
-    z = torch.randn(SAMPLES, module.average.z_dim, generator=torch.Generator().manual_seed(0)).to(module.device)
+    z = torch.randn(SAMPLES, model.z_dim, generator=torch.Generator().manual_seed(0)).to(model.mean_w.device)
     with torch.no_grad():
-        images = module.average.render(module.average.sample(z))
+        images = model.render(model.sample(z))
     tracker.log_image("samples", to_array(make_grid(images, nrow=4)), step)
 
 

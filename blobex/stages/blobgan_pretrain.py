@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -12,21 +11,18 @@ from torchvision.utils import make_grid
 from blobex.config.params import Params
 from blobex.core.device import resolve_device
 from blobex.core.errors import BlobexError
-from blobex.datasets.datamodule import checksum, load_images
+from blobex.datasets.datamodule import checksum
 from blobex.datasets.images import to_array
 from blobex.datasets.manifest import manifest_path
-from blobex.layout.assign import assign_segments, fit_anchors
 from blobex.networks import weights
 from blobex.networks.parser import load_parser
-from blobex.networks.perceptual import load_perceptual, perceptual_name
-from blobex.perception.segment_reader import parse_segments
 from blobex.stages import common
+from blobex.stages.painting import load_painting, load_painting_distance
 from blobex.tracking import runs as tracking
 from blobex.training import blobgan_pretrain as pretraining
-from blobex.training.blobgan_pretrain import SAMPLES, PaintModule, PretrainingData
+from blobex.training.blobgan_pretrain import SAMPLES, PaintingData, PaintModule
 from blobex.training.checkpoints import mark_finished
 from blobex.training.fit import fit, resumed_run_id
-from blobex.training.step_module import sample_batches
 
 KIND = "blobgan_pretrain"
 
@@ -41,7 +37,7 @@ def main(params: Params, setup: str) -> None:
     run_id = resumed_run_id(painter, options.training, states[0])
     single = dataclasses.replace(params.run, devices=1)  # further processes would end with the first training
     with tracking.run(params, KIND, setup, manifest_path(params.data.root), run_id) as tracker:
-        batches = sample_batches(data.painting, data.trained, options.training, seed)
+        batches = data.batches(options.training, seed)
         fit(painter, batches, options.training, single, states[0], tracker)
         painter.eval().to(device)
         codes = pretraining.appearance_codes(painter, data)
@@ -53,13 +49,12 @@ def main(params: Params, setup: str) -> None:
         weights.shorten(nn.ModuleList([model, painter.encoder, examples]))
         model.compute_mean_w(params.blobgan.mean_latent_samples, torch.Generator().manual_seed(seed))
         whole = nn.ModuleDict({"blobgan": model, "encoder": painter.encoder, "examples": examples})
-        config = {"setup": setup, **model.config(), **painter.encoder.config, "slots": dict(options.slots)}
+        config = {"setup": setup, **model.config(), "slots": dict(options.slots)}
         count = min(options.examples, data.trained)
         weights.save(folder, KIND, config | {"examples": count}, whole)
         samples = pretraining.painting_samples(painter, data.held_out)
         tracker.log_image("samples", to_array(make_grid(samples, nrow=SAMPLES // 2)), 0)
-        distance = perceptual_name(params.data.perceptual)
-        common.write_metrics(folder, pretraining.painting_measures(painter, data.held_out, distance), tracker)
+        common.write_metrics(folder, pretraining.painting_measures(painter, data.held_out), tracker)
     for state in states:
         mark_finished(state, True)
 
@@ -78,23 +73,17 @@ def check(params: Params, setup: str) -> None:
         )
 
 
-def prepare(params: Params, setup: str, device: torch.device) -> tuple[PretrainingData, PaintModule]:
+def prepare(params: Params, setup: str, device: torch.device) -> tuple[PaintingData, PaintModule]:
     """Load the training images, assign their segments to blobs, and build the first training."""
     options, folder = params.blobgan_pretrain, common.MODELS / "parser" / setup
-    parser = load_parser(folder)
-    perceptual = load_perceptual(params.data.perceptual, folder, Path(params.data.external)).to(device)
-    images = load_images(params, setup, "train")
-    slots = {str(group): count for group, count in options.slots.items()}
+    perceptual = load_painting_distance(params, setup, device)
     painter = PaintModule(options, params.blobgan.network, params.setup(setup), perceptual, params.run.seed)
-    canvas, segments = painter.encoder.canvas, parse_segments(parser, images, device)
-    painter.encoder.set_anchors(fit_anchors(segments, slots, canvas))
-    ellipses = assign_segments(segments, slots, painter.encoder.anchors, canvas)
-    painter.depends_on(
-        data=checksum(images),
-        parser=checksum(*parser.state_dict().values()),
-        perceptual=checksum(*perceptual.state_dict().values()),
-    )
-    return PretrainingData(images, ellipses.tensors()), painter
+    data, anchors = load_painting(params, setup, device, painter.encoder.canvas)
+    painter.encoder.set_anchors(anchors)
+    painter.depends_on(data=data.checksum(), parser=checksum(*load_parser(folder).state_dict().values()))
+    if perceptual is not None:
+        painter.depends_on(perceptual=checksum(*perceptual.state_dict().values()))
+    return data, painter
 
 
 if __name__ == "__main__":

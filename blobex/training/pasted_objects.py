@@ -1,0 +1,107 @@
+"""Training pairs of the painter: images with an object of another image pasted in, and the same images without it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from blobex.layout.assign import BlobAnchors, BlobEllipses, assign_segments
+from blobex.layout.paste import LabelMaps, Paste, paste
+from blobex.layout.segments import segment_from_mask
+from blobex.layout.splat import Canvas
+
+CANDIDATES = 8  # images among which the one with the most similar colours gives the object
+
+
+@dataclass(frozen=True)
+class PastedObjects:
+    """For each of N images an object of another image; rows without an object have an empty mask and no blobs."""
+
+    source: Tensor  # N int64: image of the object
+    shift: Tensor  # N,2 int64: pixels down and to the right from its place there
+    mask: Tensor  # N,H*W/8 uint8: pixels of the object in the image, packed
+    blobs: Tensor  # N,K bool: blobs of the object
+    ellipses: BlobEllipses  # of the image with the object
+
+    def composite(self, images: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the images `numbers` (n,) with the object, its mask, and the object's own images moved by the shift.
+
+        `images` (N,3,H,W) uint8 are all images; the results are (n,3,H,W), (n,1,H,W) bool and (n,3,H,W).
+        """
+        height, width = images.shape[2:]
+        bits = np.unpackbits(self.mask[numbers].numpy(), axis=1, count=height * width)
+        mask = torch.from_numpy(bits).bool().view(-1, 1, height, width)
+        pairs = zip(images[self.source[numbers]], self.shift[numbers].tolist(), strict=True)
+        moved = torch.stack([shift_image(image, *shift) for image, shift in pairs])
+        return torch.where(mask, moved, images[numbers]), mask, moved
+
+
+def shift_image(image: Tensor, down: int, right: int) -> Tensor:
+    """Return an image (3,H,W) moved by whole pixels; the border is repeated.
+
+    >>> shift_image(torch.arange(3).expand(1, 1, 3), 0, 1).tolist()
+    [[[0, 0, 1]]]
+    """
+    height, width = image.shape[1:]
+    rows = (torch.arange(height) - down).clamp(0, height - 1)
+    columns = (torch.arange(width) - right).clamp(0, width - 1)
+    return image[:, rows][:, :, columns]
+
+
+@dataclass(frozen=True)
+class BlobSlots:
+    """What assigns segments to blobs."""
+
+    counts: Mapping[str, int]  # blobs of each group of segments, from back to front
+    anchors: BlobAnchors
+    canvas: Canvas
+
+
+@dataclass(frozen=True)
+class PasteChoice:
+    """Object chosen for an image."""
+
+    source: int  # image of the object
+    paste: Paste | None  # None: none fits
+
+
+def choose_pastes(images: Tensor, maps: Sequence[LabelMaps], first: int, seed: int) -> list[PasteChoice]:
+    """Choose for each of the images first, first + 1, ... with label maps `maps` an object of another one of them.
+
+    `images` (N,3,H,W) uint8 are all images. The object is of the image with the most similar mean colour among
+    CANDIDATES random ones: an object in daylight looks wrong at night.
+    """
+    colours = images[first : first + len(maps)].float().mean((2, 3)).numpy()
+    choices = []
+    for place, target in enumerate(maps):
+        random = np.random.default_rng([seed, first + place])
+        others = random.integers(len(maps), size=CANDIDATES)
+        distance = ((colours[others] - colours[place]) ** 2).sum(1) + np.where(others == place, np.inf, 0)
+        source = int(others[distance.argmin()])
+        pasted = None if source == place else paste(target, maps[source], random)
+        choices.append(PasteChoice(first + source, pasted))
+    return choices
+
+
+def paste_objects(choices: Sequence[PasteChoice], size: tuple[int, int], slots: BlobSlots) -> PastedObjects:
+    """Assign the segments of N images of `size` (H,W) with their pasted objects to blobs."""
+    segments = [[segment_from_mask(*mask) for mask in row.paste.masks] if row.paste else [] for row in choices]
+    ellipses = assign_segments(segments, slots.counts, slots.anchors, slots.canvas)
+    blobs = torch.zeros_like(ellipses.present)
+    for number, row in enumerate(choices):
+        if row.paste:
+            blobs[number] = torch.isin(ellipses.segment[number], torch.tensor(sorted(row.paste.pasted)))
+    usable = blobs.any(1).tolist()
+    empty = np.zeros(size, dtype=bool)
+    masks = [row.paste.mask if row.paste and used else empty for row, used in zip(choices, usable, strict=True)]
+    return PastedObjects(
+        source=torch.tensor([row.source for row in choices]),
+        shift=torch.tensor([row.paste.shift if row.paste else (0, 0) for row in choices]),
+        mask=torch.from_numpy(np.stack([np.packbits(mask) for mask in masks])),
+        blobs=blobs,
+        ellipses=ellipses,
+    )

@@ -33,6 +33,7 @@ class InversionParams:
     l2: Weight = Field(description="weight of the mean squared difference of pixels")
     decision: Weight = Field(description="weight of the mean squared difference of the decision model's features")
     blobs: Weight = Field(description="weight of the mean squared difference from the initial layout")
+    density: Weight = Field(description="weight of the unusualness of the blobs' appearances; 0: none")
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -56,6 +57,10 @@ class SearchParams:
     learning_rate: Float = Field(ge=1e-6, le=10, description="learning rate of all keys but sizes")
     size_lr_multiplier: Float = Field(ge=1e-3, le=1e3, description="learning rate of sizes / learning_rate")
     lambda_prox: Float = Field(ge=0, le=1e3, description="weight of the proximity loss")
+    density: Weight = Field(description="weight of the unusualness of changed appearances; 0: any may be an answer")
+    disturbances: Int = Field(
+        ge=0, le=64, description="disturbed copies of a counterfactual that must be decided like it; 0: none"
+    )
     margin: Float = Field(ge=0, le=100, description="logits beyond the decision boundary that count as a flip")
     patience: Int = Field(ge=0, le=10**5, description="steps without a nearer flip before the search stops")
     retries: Int = Field(ge=0, le=4, description="further searches without a flip, each 8 times as fast")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from blobex.layout.blobs import BlobLayout
@@ -12,6 +13,8 @@ from blobex.layout.vector import VectorForm
 from blobex.optim.batching import in_batches
 from blobex.optim.network_callables import Networks
 
+BLOCK = 4.0  # a block is trusted in full if this many times its known share is 1 or more
+LARGEST_ERROR = 0.2  # of a pixel in [-1,1] that continues into the changed region
 FAINT, SOLID = 0.05, 0.5  # coverage up to which the query stays as it is, and from which the change shows in full
 
 
@@ -29,10 +32,11 @@ class QueryRenderings:
 class Composer:
     """Images of changed layouts. Without `base` they are rendered.
 
-    With queries x of layouts b, the image of a changed layout b' is x + M (G(b') - G(b) - L (x - G(b))). The coverage
-    M is how much the changed blobs paint before or after; where it is 0 the query's pixels keep their bits. The lost
-    content L is how much of a pixel no longer shows what it did. The inversion's error x - G(b) is part of what is seen
-    there and disappears with it, so that a removed object leaves no ghost.
+    With queries x of layouts b, the image of a changed layout b' is x + M (G(b') - G(b) - L (x - G(b) - E)). The
+    coverage M is how much the changed blobs paint before or after; where it is 0 the query's pixels keep their bits.
+    The lost content L is how much of a pixel no longer shows what it did. The inversion's error x - G(b) is part of
+    what is seen there and disappears with it, so that a removed object leaves no ghost. Instead, the error E of the
+    surroundings, x - G(b') where M is 0, continues smoothly, so that the change has no seam.
     """
 
     networks: Networks
@@ -66,7 +70,8 @@ class Composer:
             scores, scores_after = self.base.scores[image_index], self.networks.scores(layout)
             mask = coverage(scores, scores_after, blobs)
             lost = lost_content(scores, scores_after, self.base.appearance[image_index], _appearance(layout))
-        change = mask * (rendered - before - lost * (query - before))
+            error = continued((query - rendered).clamp(-LARGEST_ERROR, LARGEST_ERROR), (1 - mask).to(query.dtype))
+        change = mask * (rendered - before - lost * (query - before - error))
         return torch.where(mask > 0, (query + change).clamp(-1, 1), query)
 
 
@@ -97,6 +102,30 @@ def lost_content(before: Tensor, after: Tensor, appearance_before: Tensor, appea
     kept = (1 - torch.linalg.vector_norm(appearance_after - appearance_before, dim=2) / length).clamp(min=0)
     remaining = torch.minimum(before, after) * kept[:, :, None, None].to(before.dtype)
     return (before - remaining).sum(1, keepdim=True)
+
+
+def continued(values: Tensor, known: Tensor) -> Tensor:
+    """Continue values (N,C,H,W) smoothly from where they are known, weights (N,1,H,W) in [0,1], to everywhere.
+
+    Weighted means over blocks of doubling size fill what finer blocks do not know ("pull-push", Gortler et al.,
+    SIGGRAPH 1996, section 3.4).
+
+    >>> values, known = torch.tensor([1.0, 9.0, 9.0, 1.0])[None, None, None], torch.tensor([1.0, 0.0, 0.0, 1.0])
+    >>> continued(values, known[None, None, None])
+    tensor([[[[1., 1., 1., 1.]]]])
+    """
+    pyramid = [(values * known, known)]
+    while max(pyramid[-1][0].shape[2:]) > 1:
+        weighted, weights = pyramid[-1]
+        pyramid.append((F.avg_pool2d(weighted, 2, ceil_mode=True), F.avg_pool2d(weights, 2, ceil_mode=True)))
+    weighted, weights = pyramid.pop()
+    filled = weighted / weights.clamp(min=torch.finfo(weights.dtype).tiny)
+    for weighted, weights in reversed(pyramid):
+        share = (weights * BLOCK).clamp(max=1)
+        own = weighted / weights.clamp(min=torch.finfo(weights.dtype).tiny)
+        coarse = F.interpolate(filled, size=weighted.shape[2:], mode="bilinear", align_corners=False)
+        filled = share * own + (1 - share) * coarse
+    return filled
 
 
 def _appearance(layout: BlobLayout) -> Tensor:

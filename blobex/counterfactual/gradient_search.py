@@ -170,6 +170,7 @@ class GradientSearch:
             (target_gradient,) = torch.autograd.grad(loss, vectors, retain_graph=assignment.assigned)
             change = vectors.detach() - repeated.start
             gradient = target_gradient + self.context.params.lambda_prox * problems.price * change.sign()
+            gradient = gradient + self._density_gradient(vectors.detach())
             outputs = outputs.detach()
             margin = repeated.target.margin(outputs).unflatten(0, (-1, count)).amin(1)
             if assignment.assigned:  # assigning blobs before all flip would leave some counterfactuals without means
@@ -179,6 +180,16 @@ class GradientSearch:
         cost = proximity + ENTROPY_WEIGHT * entropy.detach()
         finite = finite_rows(outputs, vectors.detach()).unflatten(0, (-1, count)).all(1)
         return _Iterate(margin, proximity, cost, target_gradient, gradient, finite)
+
+    def _density_gradient(self, vectors: Tensor) -> Tensor | float:
+        """Return the gradient (R*count,D) of the unusualness of the appearances, times its weight."""
+        excess, weight = self.context.composer.networks.excess, self.context.params.density
+        if excess is None or not weight:
+            return 0.0
+        with torch.enable_grad():
+            leaf = vectors.requires_grad_()
+            (gradient,) = torch.autograd.grad(excess(self.problems.form.unflatten(leaf)).sum(), leaf)
+        return weight * gradient
 
     def _keep_best(self, state: State, iterate: _Iterate) -> State:
         least = self.context.params.margin

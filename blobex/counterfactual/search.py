@@ -50,6 +50,7 @@ def search(
     5. The exact networks verify the result, and if it fails those of steps 3 and 2.
     6. Problems that do not flip are searched again, up to `retries` times, each at RETRY_FACTOR times the learning rate
        before: a rate low enough to end near the start may be too low to reach a flip.
+    7. Where nothing believable flips, the answer is the start: no change is better than an adversarial texture.
 
     Args:
         networks: The quick networks search, the exact ones verify.
@@ -76,7 +77,7 @@ def search(
     for _ in range(params.retries):
         run = run.faster()
         result = run.retry(result, wanted)
-    return result
+    return run.without_unbelievable(result)
 
 
 @dataclass(frozen=True)
@@ -144,11 +145,13 @@ class _Search:
     def verify(self, candidates: _Candidates, problems: Problems) -> Counterfactuals:
         """Verify for each problem the first candidate that flips with the exact networks, or else the first."""
         batch_size = self.context.batch_size
-        result = verify(candidates.vectors[0], problems, candidates.step, self.exact, batch_size)
+        limits = self.context.params
+        result = verify(candidates.vectors[0], problems, candidates.step, self.exact, batch_size, limits)
         for vectors in candidates.vectors[1:]:
             missed = (~result.flipped).nonzero()[:, 0]
             if len(missed):
-                other = verify(vectors[missed], problems[missed], candidates.step[missed], self.exact, batch_size)
+                some, step = problems[missed], candidates.step[missed]
+                other = verify(vectors[missed], some, step, self.exact, batch_size, limits)
                 result = result.replaced(missed, other, other.flipped)
         return result
 
@@ -163,6 +166,16 @@ class _Search:
         retried = self.verify(self.follow_gradients(index), self.repeated[rows])
         better = retried.flipped.unflatten(0, (-1, count)).sum(1).cpu() > flips[index]
         return result.replaced(rows, retried, better.repeat_interleave(count).to(rows.device))
+
+    def without_unbelievable(self, result: Counterfactuals) -> Counterfactuals:
+        """Put the start in the place of counterfactuals that are not believable."""
+        index = (~result.believable).nonzero()[:, 0]
+        if not len(index):
+            return result
+        problems = self.repeated[index]
+        start = verify(problems.start, problems, result.step[index], self.exact, self.context.batch_size)
+        start = dataclasses.replace(start, believable=torch.zeros_like(start.believable))
+        return result.replaced(index, start, torch.ones_like(start.believable))
 
     def rows(self, index: Tensor) -> Tensor:
         """Return the rows of the counterfactuals of problems `index` (n,)."""

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from blobex.config.explain import SearchParams
+from blobex.counterfactual.believability import believable
 from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.target import Target
@@ -20,8 +22,8 @@ from blobex.optim.batching import State, finite_rows, float32_batch_size, in_bat
 class Counterfactuals:
     """Counterfactuals of P problems. `image`, `scores_after` and all measures belong to `layout`.
 
-    Each is the nearest layout found that flips, or else the one that came closest to the target. `image` is the
-    composed image of the layout (`compose.Composer`); fields that end in `_full` belong to its rendering.
+    Each is the nearest believable layout found that flips, or else the start. `image` is the composed image of the
+    layout (`compose.Composer`); fields that end in `_full` belong to its rendering.
     """
 
     image_index: Tensor  # P: the query of each
@@ -35,6 +37,7 @@ class Counterfactuals:
     flipped: Tensor  # P, bool: the target, which the query misses, is reached
     flipped_full: Tensor  # P, bool
     failed: Tensor  # P, bool: nothing finite was found; never flipped
+    believable: Tensor  # P, bool: the change passes `believability.believable`; one that does not never flips
     reconstruction_agrees: Tensor  # P, bool: the reconstruction misses the target as the query does
     changed: Tensor  # P,K+1 bool: whether the background, and which blobs, differ from the reconstruction
     areas_start: Tensor  # P,K+1: share of the image that each of them paints in the reconstruction
@@ -59,8 +62,18 @@ class Counterfactuals:
 
 
 @torch.no_grad()
-def verify(vectors: Tensor, problems: Problems, step: Tensor, composer: Composer, batch_size: int) -> Counterfactuals:
-    """Evaluate layout vectors (P,D), found after `step` (P,) iterations, as counterfactuals, each independently."""
+def verify(
+    vectors: Tensor,
+    problems: Problems,
+    step: Tensor,
+    composer: Composer,
+    batch_size: int,
+    limits: SearchParams | None = None,
+) -> Counterfactuals:
+    """Evaluate layout vectors (P,D), found after `step` (P,) iterations, as counterfactuals, each independently.
+
+    `limits` says what is believable; None: everything is.
+    """
     form, networks, target, image_index = problems.form, composer.networks, problems.target, problems.image_index
     batch_size = float32_batch_size(batch_size, vectors.device)
 
@@ -90,6 +103,8 @@ def verify(vectors: Tensor, problems: Problems, step: Tensor, composer: Composer
     full = after["outputs_full"]
     finite = finite_rows(before["query"], after["outputs"], after["image"], vectors)
     missed_before = target.margin(before["query"]) <= 0
+    reached = target.margin(after["outputs"]) > 0
+    sound = believable(vectors, after["image"], problems, composer.networks, limits, batch_size)
     return Counterfactuals(
         image_index=image_index,
         target=target,
@@ -99,9 +114,10 @@ def verify(vectors: Tensor, problems: Problems, step: Tensor, composer: Composer
         scores_start=target.scores(before["start"]),
         scores_after=target.scores(after["outputs"]),
         scores_full=target.scores(full),
-        flipped=finite & missed_before & (target.margin(after["outputs"]) > 0),
+        flipped=finite & missed_before & reached & sound,
         flipped_full=finite & finite_rows(full) & missed_before & (target.margin(full) > 0),
         failed=~finite,
+        believable=sound,
         reconstruction_agrees=missed_before & (target.margin(before["start"]) <= 0) & finite_rows(before["query"]),
         changed=changed,
         areas_start=before["areas"],

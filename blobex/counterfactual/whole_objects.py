@@ -19,11 +19,13 @@ from blobex.layout.blobs import ABSENT, BlobLayout
 from blobex.optim.batching import State, in_batches
 
 GROUND = ("road", "verge", "side_lane", "lane")  # groups that form one object: lanes make no sense without a road
+SIGNAL = ("pole", "sign", "light")  # groups that form one object: signs and lights stand on poles
 SCENERY = (*GROUND, "building", "vegetation")  # groups whose colours change with daylight and weather
 APPEARANCE = {"features": 1.0, "spatial_style": 1.0}
 CONFIDENT = 0.9  # of the highest margin among the candidates: least margin of an accepted change
 AS_CONFIDENT = 0.5  # of the query's own margin: least margin of an accepted change
 LEAST_MARGIN = 1e-3
+OBJECT, SURFACE, LIGHT = range(3)  # extents of a change
 SIMILAR_LIGHT = 24  # examples among which a blob's new appearance is looked up
 
 
@@ -42,16 +44,20 @@ class ObjectExamples:
 
 
 def objects_of(slots: Mapping[str, int]) -> Tensor:
-    """Return the objects (U,K+1) bool of blobs in groups: the background, the ground, and every other blob alone.
+    """Return the objects (U,K+1) bool of blobs in groups: the background, the ground, signals, every other blob alone.
 
-    >>> objects_of({"road": 1, "lane": 1, "vehicle": 1}).int().tolist()
-    [[1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]]
+    >>> objects_of({"road": 1, "lane": 1, "pole": 1, "light": 1, "vehicle": 1}).int().tolist()
+    [[1, 0, 0, 0, 0, 0], [0, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 0], [0, 0, 0, 0, 0, 1]]
     """
-    groups = [group for group, count in slots.items() for _ in range(count)]
-    ground = [group in GROUND for group in groups]
-    single = torch.eye(len(groups) + 1, dtype=torch.bool)[1:][~torch.tensor(ground)]
-    first = torch.tensor([[True, *[False] * len(groups)], [False, *ground]])
-    return torch.cat([first[: 1 + any(ground)], single])
+    groups = ["", *(group for group, count in slots.items() for _ in range(count))]
+    joined = [[group in kind for group in groups] for kind in (GROUND, SIGNAL)]
+    single = [
+        [place == blob for place in range(len(groups))]
+        for blob, group in enumerate(groups)
+        if blob and group not in (*GROUND, *SIGNAL)
+    ]
+    background = [group == "" for group in groups]
+    return torch.tensor([background, *(blobs for blobs in joined if any(blobs)), *single])
 
 
 def surfaces_of(slots: Mapping[str, int]) -> Tensor:
@@ -67,6 +73,17 @@ def surfaces_of(slots: Mapping[str, int]) -> Tensor:
 
 
 @dataclass(frozen=True)
+class _Candidates:
+    """Changes of one query's layout; the first is none."""
+
+    vectors: Tensor  # C,D
+    outputs: Tensor  # C,...: of the model
+    amount: Tensor  # C: mean change of pixels
+    objects: Tensor  # C,U bool: changed objects
+    extent: Tensor  # C: OBJECT, SURFACE or LIGHT
+
+
+@dataclass(frozen=True)
 class ObjectSearch:
     """Search for whole-object changes that solve P problems."""
 
@@ -77,49 +94,119 @@ class ObjectSearch:
     def solve(self, count: int) -> tuple[Tensor, Tensor]:
         """Search `count` counterfactuals of each problem.
 
-        They are the confident changes of one object that change the fewest pixels, each of another object. For a count
-        of 1 several objects may change where no single one is enough. Returns layout vectors (P*count,D), and bool
-        (P,): true where all vectors of a problem flip confidently.
+        They are the confident changes of one object that change the fewest pixels, each of another object; if there
+        are too few, changes of one surface, and last of the light of the whole scene. For a count of 1, several
+        objects change before the light does. Returns layout vectors (P*count,D), and bool (P,): true where all vectors
+        of a problem flip confidently.
         """
-        form, vectors = self.problems.form, self.problems.start.repeat_interleave(count, 0)
+        vectors = self.problems.start.repeat_interleave(count, 0)
         solved = torch.zeros(len(self.problems), dtype=torch.bool)
         for image in self.problems.image_index.unique():
             rows = (self.problems.image_index == image).nonzero()[:, 0]
             start, mask = self.problems.start[rows[0]], self.problems.mask[rows[0]]
-            changes = self._single_changes(start, mask)
-            images, outputs = self._evaluate(changes, start, image)
-            amount = (images - images[0]).abs().flatten(1).mean(1)
-            changed = form.changed(changes, start.expand_as(changes)).float()
-            objects = (changed @ self.examples.objects.T.float()) > 0
+            candidates = self._candidates(start, mask, image)
             for row in rows.tolist():
-                margin = self.problems.target[torch.full((len(changes),), row)].margin(outputs)
-                chosen = _smallest(margin, amount, objects, count)
-                found = changes[chosen] if len(chosen) or count > 1 else self._eliminate(row, start, mask)
+                found = self._choose(row, candidates, count)
                 if len(found) == count:
                     vectors[row * count : (row + 1) * count], solved[row] = found, True
         return vectors, solved
 
-    def _single_changes(self, start: Tensor, mask: Tensor) -> Tensor:
-        """Return (C,D): the layout `start` (D,), then every change of one of its objects within `mask` (D,) bool."""
-        form, examples, tried = self.problems.form, self.examples, self.context.params.examples
-        nearest, changes = self._nearest_light(start), [start[None]]
+    def _candidates(self, start: Tensor, mask: Tensor, image: Tensor) -> _Candidates:
+        """Evaluate all changes of the layout `start` (D,) of query `image` within `mask` (D,) bool."""
+        parts = [
+            self._object_changes(start, mask),
+            self._surface_changes(start, mask),
+            self._light_changes(start, mask),
+        ]
+        changed = [part[(part != start).any(1)] for part in parts]
+        changes = torch.cat([start[None], *changed])
+        images, outputs = self._evaluate(changes, start, image)
+        blobs = self.problems.form.changed(changes, start.expand_as(changes)).float()
+        extent = torch.cat([torch.full((len(part),), place) for place, part in enumerate(changed)])
+        return _Candidates(
+            vectors=changes,
+            outputs=outputs,
+            amount=(images - images[0]).abs().flatten(1).mean(1),
+            objects=(blobs @ self.examples.objects.T.float()) > 0,
+            extent=torch.cat([torch.zeros(1), extent]).to(start.device),
+        )
+
+    def _choose(self, row: int, candidates: _Candidates, count: int) -> Tensor:
+        """Return at most `count` layout vectors that solve problem `row`, those of the least extent first."""
+        margin = self.problems.target[torch.full((len(candidates.vectors),), row)].margin(candidates.outputs)
+        found, objects = list[Tensor](), candidates.objects
+        allowed = candidates.amount > 0
+        for extent in (OBJECT, SURFACE, LIGHT):
+            if extent == LIGHT and count == 1 and not found:
+                several = self._eliminate(row, self.problems.start[row], self.problems.mask[row])
+                found += list(several)
+            eligible = allowed & (candidates.extent == extent)
+            chosen = _smallest(margin, candidates.amount, objects, eligible, count - len(found))
+            found += list(candidates.vectors[chosen])
+            if len(chosen):
+                allowed = allowed & ~(objects[:, None] & objects[chosen][None]).any(2).any(1)
+        return torch.stack(found) if found else candidates.vectors[:0]
+
+    def _object_changes(self, start: Tensor, mask: Tensor) -> Tensor:
+        """Return (C,D): the layout `start` (D,) with an object removed, added, exchanged or in another appearance."""
+        form, examples, changes = self.problems.form, self.examples, []
+        nearest, present = self._nearest_light(start), self._present(start)
         for blobs in examples.objects[1:]:
-            own = blobs[self._owners]
-            having = nearest[(examples.present[nearest] & blobs).any(1)][:tried]
+            if (blobs & self._ground).any():
+                continue
+            own, having = blobs[self._owners], self._different(nearest, blobs)
             others = form.flatten(examples.layout[having])
-            if blobs.sum() == 1 and start[own & self._sizes] > ABSENT / 2:  # the object is present
-                changes.append(torch.where(own & self._appearance & mask, others, start))
-                changes.append(torch.where(own & self._sizes & mask, ABSENT, start)[None])
+            if (present & blobs).any():
+                both = (examples.present[having] & present & blobs)[:, self._owners]
+                changes.append(torch.where(both & self._appearance & mask, others, start))
+                changes.append(torch.where(own & self._sizes & mask, start.clamp(max=ABSENT), start)[None])
             changes.append(torch.where(own & mask, others, start))
-        for surface in examples.surfaces:
-            others = self._relight(start, nearest) if surface[0] else form.flatten(examples.layout[nearest])
-            visible = surface if surface[0] else examples.present[nearest] & surface  # entry 0: the background
-            visible = visible.expand(len(others), -1)
-            having = visible.any(1)
-            others, visible = others[having][:tried], visible[having][:tried]
-            changes.append(torch.where(visible[:, self._owners] & self._appearance & mask, others, start))
-        candidates = torch.cat(changes)
-        return torch.cat([start[None], candidates[(candidates != start).any(1)]])
+        return torch.cat(changes) if changes else start[None][:0]
+
+    def _surface_changes(self, start: Tensor, mask: Tensor) -> Tensor:
+        """Return (C,D): the layout `start` (D,) with a surface, or the whole ground, of an example."""
+        form, examples = self.problems.form, self.examples
+        nearest, changes = self._nearest_light(start), []
+        for surface in examples.surfaces[~examples.surfaces[:, 0]]:
+            having = self._different(nearest, surface)
+            visible = (examples.present[having] & surface)[:, self._owners]
+            others = form.flatten(examples.layout[having])
+            changes.append(torch.where(visible & self._appearance & mask, others, start))
+        for blobs in examples.objects[1:][(examples.objects[1:] & self._ground).any(1)]:
+            others = form.flatten(examples.layout[self._different(nearest, blobs)])
+            changes.append(torch.where(blobs[self._owners] & mask, others, start))
+        return torch.cat(changes) if changes else start[None][:0]
+
+    def _light_changes(self, start: Tensor, mask: Tensor) -> Tensor:
+        """Return (C,D): the layout `start` (D,) with the sky, or the whole scene, in the light of an example."""
+        lights, changes = self._relight(start, self._nearest_light(start)), []
+        for surface in self.examples.surfaces[self.examples.surfaces[:, 0]]:
+            changes.append(torch.where(surface[self._owners] & self._appearance & mask, lights, start))
+        return torch.cat(changes) if changes else start[None][:0]
+
+    def _different(self, nearest: Tensor, blobs: Tensor) -> Tensor:
+        """Return at most `params.examples` numbers of examples that have one of `blobs` (K+1,) bool.
+
+        Of those with the most similar light, the first is the nearest; each next differs most in the appearance of the
+        blobs from those before it, so that a red and a green light are both among them.
+        """
+        having = nearest[(self.examples.present[nearest] & blobs).any(1)][:SIMILAR_LIGHT]
+        if not len(having):
+            return having
+        own = blobs[self._owners] & self._appearance
+        others = self.problems.form.flatten(self.examples.layout[having])[:, own]
+        shown = (self.examples.present[having] & blobs)[:, self._owners[own]]
+        others = torch.where(shown, others, 0)
+        chosen, distance = [0], torch.full((len(having),), torch.inf, device=others.device)
+        while len(chosen) < min(self.context.params.examples, len(having)):
+            distance = torch.minimum(distance, (others - others[chosen[-1]]).square().sum(1))
+            chosen.append(int(distance.argmax()))
+        return having[chosen]
+
+    def _present(self, start: Tensor) -> Tensor:
+        """Return which of the background and the blobs are visible in the layout `start` (D,), bool (K+1,)."""
+        sizes = self.problems.form.unflatten(start[None]).sizes[0] > ABSENT / 2
+        return torch.cat([torch.ones_like(sizes[:1]), sizes[1:]])
 
     def _relight(self, start: Tensor, nearest: Tensor) -> Tensor:
         """Return (T,D): the layout `start` (D,) in T different lights.
@@ -148,12 +235,16 @@ class ObjectSearch:
         that changed most first, as long as the flip stays confident.
         """
         objects = self.examples.objects
-        removable = objects[objects.sum(1) == 1].any(0)
+        removable = objects.any(0) & ~self._ground
         removable[0] = False
         empty = torch.where(removable[self._owners] & self._sizes & mask, start.clamp(max=ABSENT), start)[None]
         nearest = self._nearest_light(start)[: self.context.params.examples]
         others = self.problems.form.flatten(self.examples.layout[nearest])
-        grounds = [torch.where(ground[self._owners] & mask, others, empty) for ground in objects if ground.sum() > 1]
+        grounds = [
+            torch.where(ground[self._owners] & mask, others, empty)
+            for ground in objects
+            if (ground & self._ground).any()
+        ]
         vectors = torch.cat([empty, *grounds])
         rows, same = torch.full((len(vectors),), row), start.expand_as(vectors)
         margin = self._margins(vectors, rows)
@@ -198,6 +289,13 @@ class ObjectSearch:
         return self.problems.form.owners().to(self.problems.layouts.device)
 
     @cached_property
+    def _ground(self) -> Tensor:
+        """(K+1,) bool: blobs of the ground."""
+        grounds = self.examples.surfaces[~self.examples.surfaces[:, 0]]
+        none = torch.zeros_like(self.examples.objects[0])
+        return grounds.any(0) if len(grounds) else none
+
+    @cached_property
     def _sizes(self) -> Tensor:
         """(D,) bool: entries that are sizes."""
         return self.problems.form.spread({"sizes": 1.0}).to(self.problems.layouts.device) > 0
@@ -213,18 +311,17 @@ def _least_margin(margin: Tensor, margin_before: Tensor) -> Tensor:
     return torch.maximum(CONFIDENT * margin, -AS_CONFIDENT * margin_before).clamp(min=LEAST_MARGIN)
 
 
-def _smallest(margin: Tensor, amount: Tensor, objects: Tensor, count: int) -> Tensor:
+def _smallest(margin: Tensor, amount: Tensor, objects: Tensor, eligible: Tensor, count: int) -> Tensor:
     """Return the numbers of at most `count` confident changes of different objects, the smallest first.
 
-    The first margin (C,) is that of the unchanged layout. `amount` (C,) is the change of pixels, `objects` (C,U) bool.
+    The first margin (C,) is that of the unchanged layout. `amount` (C,) is the change of pixels, `objects` (C,U) and
+    `eligible` (C,) are bool.
     """
     chosen = list[Tensor]()
-    remaining = amount > 0
-    while len(chosen) < count:
-        highest = margin[remaining].amax() if remaining.any() else margin.new_tensor(-torch.inf)
-        flips = remaining & (margin >= _least_margin(highest, margin[0]))
+    while len(chosen) < count and eligible.any():
+        flips = eligible & (margin >= _least_margin(margin[eligible].amax(), margin[0]))
         if not flips.any():
             break
         chosen.append(torch.where(flips, amount, torch.inf).argmin())
-        remaining = remaining & ~(objects & objects[chosen[-1]]).any(1)
-    return torch.stack(chosen) if chosen else torch.zeros(0, dtype=torch.long)
+        eligible = eligible & ~(objects & objects[chosen[-1]]).any(1)
+    return torch.stack(chosen) if chosen else torch.zeros(0, dtype=torch.long, device=margin.device)

@@ -33,7 +33,7 @@ COLUMNS = (  # of the table
     (pa.string(), "from_class to_class compose"),
     (pa.float32(), "score_before score_reconstruction score_after score_full"),
     (pa.string(), "verdict"),
-    (pa.bool_(), "flipped flipped_full failed reconstruction_agrees"),
+    (pa.bool_(), "flipped flipped_full failed believable reconstruction_agrees"),
     (pa.string(), "gate"),
     (pa.float32(), "perceptual l2 reconstruction_perceptual reconstruction_l2 proximity"),
     (pa.int32(), "step"),
@@ -67,6 +67,7 @@ class Explanation:
     flipped: bool
     flipped_full: bool
     failed: bool  # no finite counterfactual; never flipped
+    believable: bool  # usual appearances, and a flip that small disturbances do not undo
     reconstruction_agrees: bool  # the reconstruction is decided as the query
     gate: str  # why the gate refused the reconstruction; empty: it passed
     skipped: bool  # not searched, because of the gate
@@ -117,7 +118,7 @@ class Explanation:
         if self.skipped:
             return "skipped"
         if not self.flipped:
-            return "not flipped"
+            return "not flipped" if self.believable else "no believable change found"
         return "flipped" if self.reconstruction_agrees or self.compose == "photo" else "flipped by the reconstruction"
 
     def row(self) -> dict[str, Any]:
@@ -139,7 +140,8 @@ def build_explanations(
         (problem, number), column = divmod(row, count), int(found.target.column[row])
         query, reconstruction = arrays[image]
         before, after = inversion.layout[[image]].map(Tensor.clone), found.layout[[row]].map(Tensor.clone)
-        copied = ("flipped", "flipped_full", "failed", "reconstruction_agrees", "perceptual", "l2", "proximity")
+        copied = ["flipped", "flipped_full", "failed", "believable", "reconstruction_agrees"]
+        copied += ["perceptual", "l2", "proximity"]
         records.append(
             Explanation(
                 image=images.names[image],

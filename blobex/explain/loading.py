@@ -27,12 +27,13 @@ from blobex.layout.assign import layout_from_ellipses, with_appearance
 from blobex.layout.splat import splat_by_solver
 from blobex.networks import weights
 from blobex.networks.blobgan import BlobGAN, load_blobgan
+from blobex.networks.code_density import CodeDensity
 from blobex.networks.decision import DecisionModel
 from blobex.networks.encoder import Encoder, load_encoder
 from blobex.networks.parser import Parser, load_parser
 from blobex.networks.perceptual import PerceptualDistance, load_perceptual
 from blobex.networks.segment_encoder import load_pretrained
-from blobex.optim.network_callables import Encode, Networks, Perceptual
+from blobex.optim.network_callables import Encode, Excess, Networks, Perceptual
 from blobex.perception.segment_reader import SegmentReader
 from blobex.tracking.store import load_model
 
@@ -70,14 +71,14 @@ def load_networks(
     hashes = {key: state_hash([net]) for key, net in zip(("blobgan", "encoder", "perceptual"), networks, strict=True)}
     hashes["decision"] = state_hash(model.modules)
     blobs, parser = blobgan.network.blobs, load_parser_if_present(models / "parser" / setup, size, device)
-    examples = _object_examples(encoder, device)
+    examples, excess = _object_examples(encoder, device), _appearance_excess(encoder, device)
     if params.search.mode == "published":
         exact = assemble_published(*networks, model)
         return LoadedNetworks(model, exact, exact, blobs, hashes, parser, None)
-    exact = quick = assemble(*networks, model)
+    exact = quick = dataclasses.replace(assemble(*networks, model), excess=excess)
     blobgan.generator.fold(torch.float32)
     if resolve_precision(params.run.precision, device) != "float32":
-        quick = assemble_bfloat16(*networks, model, device.type)
+        quick = dataclasses.replace(assemble_bfloat16(*networks, model, device.type), excess=excess)
     return LoadedNetworks(model, exact, quick, blobs, hashes, parser, examples)
 
 
@@ -153,6 +154,17 @@ def _object_examples(encoder: InitialEncoder, device: torch.device) -> ObjectExa
     layout = with_appearance(ellipses, *encoder.encoder.appearance(stored.codes))
     present = F.pad(stored.present, (1, 0), value=True)
     return ObjectExamples(layout, present, objects_of(encoder.slots), surfaces_of(encoder.slots)).to(device)
+
+
+def _appearance_excess(encoder: InitialEncoder, device: torch.device) -> Excess | None:
+    """Return the excess of appearances over those of the example images that are stored with a segment encoder."""
+    if not isinstance(encoder, SegmentReader):
+        return None
+    groups = [number for number, count in enumerate(encoder.slots.values()) for _ in range(count)]
+    stored = encoder.examples
+    present = F.pad(stored.present, (1, 0), value=True)
+    density = CodeDensity.fit(stored.codes.float(), present, [-1, *groups]).to(device)
+    return lambda layout: density.excess(torch.cat([layout.features, layout.spatial_style], dim=2))
 
 
 def _to_device(network: Module, device: torch.device) -> Module:

@@ -27,11 +27,12 @@ class Inversion:
 
     layout: BlobLayout
     image: Tensor  # N,3,H,W: the reconstruction, rendered from `layout`
-    loss: Tensor  # N: weighted sum of the next four
+    loss: Tensor  # N: weighted sum of the next five
     perceptual: Tensor  # N: perceptual distance
     l2: Tensor  # N: mean squared error of pixels in [-1,1]
     decision: Tensor  # N: mean squared error of the decision model's features
     blobs: Tensor  # N: mean squared error to the layout at the start, summed over the keys
+    density: Tensor  # N: mean unusualness of the appearances of background and blobs
     encoder_loss: Tensor  # N: loss of the layout at the start
     step: Tensor  # N: iterations before the best iterate; 0: the layout at the start
     failed: Tensor  # N, bool: no iterate was finite; `layout` is that at the start

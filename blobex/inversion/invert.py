@@ -27,10 +27,12 @@ def image_terms(
     layout: BlobLayout, start: BlobLayout, image: Tensor, query: Tensor, embedded: Sequence[Tensor], networks: Networks
 ) -> dict[str, Tensor]:
     """Compute all terms (N,) of the loss but that of the decision; `image` (N,3,H,W) is the rendering of `layout`."""
+    l2 = mean_squared_error(image, query)
     return {
         "perceptual": networks.perceptual.distance_to(embedded, image),
-        "l2": mean_squared_error(image, query),
+        "l2": l2,
         "blobs": blob_distance(layout, start),
+        "density": torch.zeros_like(l2) if networks.excess is None else networks.excess(layout).mean(1),
     }
 
 

@@ -17,7 +17,7 @@ BATCH_SIZE = 8
 STEPS = 400
 LEARNING_RATE, SIZE_LEARNING_RATE = 0.02, 0.04
 HALVE_EVERY = 100  # steps
-WEIGHTS = {"perceptual": 1.0, "l2": 0.1, "decision": 0.1, "blobs": 0.1}
+WEIGHTS = {"perceptual": 1.0, "l2": 0.1, "decision": 0.1, "blobs": 0.1, "density": 0.0}
 
 
 def invert_published(queries: Tensor, networks: Networks) -> Inversion:

@@ -15,6 +15,7 @@ Scores = Callable[[BlobLayout], Tensor]  # to score maps (N,K+1,H,W), background
 Encode = Callable[[Tensor], BlobLayout]  # from images (N,3,H,W) in [-1,1]
 Decide = Callable[[Tensor], Tensor]  # from images (N,3,H,W) to outputs (N,A) or (N,A,H,W)
 Features = Callable[[Tensor], Tensor]  # from images (N,3,H,W) to (N,D)
+Excess = Callable[[BlobLayout], Tensor]  # (N,K+1): unusualness of the appearances, background first; 0: usual
 
 
 class Perceptual(Protocol):
@@ -37,6 +38,7 @@ class Networks:
     decide: Decide
     features: Features
     perceptual: Perceptual
+    excess: Excess | None = None  # None: nothing is known about usual appearances
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,57 @@
+"""Believability of counterfactuals: usual appearances, and decisions that small disturbances do not undo.
+
+Changes that flip a decision by a texture which nobody would notice are adversarial examples. They are fragile: noise or
+a shift by a pixel undoes them (Athalye et al., ICML 2018), which a changed object survives.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from blobex.config.explain import SearchParams
+from blobex.counterfactual.problems import Problems
+from blobex.optim.batching import State, in_batches
+from blobex.optim.network_callables import Networks
+
+NOISE, BRIGHTNESS, SHIFT = 0.06, 0.08, 1  # deviation and largest change of pixels in [-1,1]; largest shift in pixels
+TOLERANCE = 1e-3  # of the excess
+
+
+def believable(
+    vectors: Tensor,
+    images: Tensor,
+    problems: Problems,
+    networks: Networks,
+    limits: SearchParams | None,
+    batch_size: int,
+) -> Tensor:
+    """Return bool (P,): true where layout vectors (P,D) with composed images (P,3,H,W) are believable.
+
+    No changed blob may look more unusual than before (with `limits.density`), and all of `limits.disturbances`
+    disturbed copies of the image must reach the target.
+    """
+    result = torch.ones(len(vectors), dtype=torch.bool, device=vectors.device)
+    if limits is None:
+        return result
+    if limits.density and networks.excess is not None:
+        changed = problems.form.changed(vectors, problems.start)
+        before, after = (networks.excess(problems.form.unflatten(part)) for part in (problems.start, vectors))
+        result &= ~(changed & (after > before + TOLERANCE)).any(1)
+    for number in range(limits.disturbances):
+
+        def decide(part: Tensor, number: int = number) -> State:
+            return {"outputs": networks.decide(disturb(part, number))}
+
+        outputs = in_batches(decide, batch_size, images)["outputs"]
+        result &= problems.target.margin(outputs) > 0
+    return result
+
+
+def disturb(images: Tensor, number: int) -> Tensor:
+    """Return copy `number` of images (N,3,H,W): shifted, brightened or darkened, with noise; alike for all images."""
+    random = torch.Generator().manual_seed(number)
+    shift = torch.randint(-SHIFT, SHIFT + 1, (2,), generator=random).tolist()
+    brightness = (2 * torch.rand((), generator=random).item() - 1) * BRIGHTNESS
+    noise = NOISE * torch.randn(images.shape[1:], generator=random).to(images)
+    return (images.roll(shift, dims=(2, 3)) + brightness + noise).clamp(-1, 1)

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import pydantic.dataclasses
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -24,7 +25,8 @@ from blobex.networks import weights
 from blobex.networks.blobgan import BlobGAN, from_config
 from blobex.networks.ops import at_least_float32
 
-WIDTHS = (32, 64, 128)  # channels of the body's levels, the finest first
+STRIDE = 2  # pixels between two points of the body's finest level
+WIDTHS = (48, 96)  # channels of the body's levels, the finest first
 LOCAL = 16  # channels that are averaged around each point of a grid
 MIN_MASS = 0.02  # pixels; the features around a point fade to zero where the blob covers less
 MIN_SCORE = 1e-5  # share of the image; the features of a blob with a smaller total score fade to zero
@@ -47,24 +49,24 @@ class SegmentEncoder(nn.Module):
         blobs, code_dim = network.blobs, network.feature_dim + network.style_dim
         self.register_buffer("traits", torch.zeros(blobs, 3))  # centres and mean_ellipses of BlobAnchors
         self.register_buffer("usual", torch.zeros(blobs, 6))
-        first, second, third = WIDTHS
-        self.fine = nn.Sequential(*_layer(3, first, 1), *_layer(first, second, 2), *_layer(second, second, 1))
-        self.coarse = nn.Sequential(*_layer(second, third, 2), *_layer(third, third, 1))
-        self.local = nn.Conv2d(second, LOCAL, 1)
-        self.code = nn.Linear(self.grid**2 * (LOCAL + 1) + second + third, code_dim)
+        first, second = WIDTHS
+        self.fine = nn.Sequential(*_layer(3 * STRIDE**2, first, 1), *_layer(first, first, 1))
+        self.coarse = nn.Sequential(*_layer(first, second, 2), *_layer(second, second, 1))
+        self.local = nn.Conv2d(first, LOCAL, 1)
+        self.code = nn.Linear(self.grid**2 * (LOCAL + 1) + first + second, code_dim)
         self.slot = nn.Parameter(0.5 * torch.randn(blobs + 1, code_dim))  # mean code of the blob
 
     def codes(self, images: Tensor, layout: BlobLayout) -> Tensor:
         """Return codes (N,K+1,code_dim) of images (N,3,height,width) and the ellipses of `layout`."""
-        height = self.canvas.height
+        height = self.canvas.height // STRIDE
         with torch.autocast(images.device.type, enabled=False):
-            pyramid = score_pyramid(layout, self.canvas, height // 4)
-            frames = interpolation(layout, self.canvas, height // 2, self.grid)
-        fine = self.fine(images)
+            pyramid = score_pyramid(layout, dataclasses.replace(self.canvas, height=height), height // 2)
+            frames = interpolation(layout, self.canvas, height, self.grid)
+        fine = self.fine(F.pixel_unshuffle(images.contiguous(memory_format=torch.channels_last), STRIDE))
         coarse = self.coarse(fine)
         local = at_least_float32(self.local(fine))
-        parts = [pool_maps(local, pyramid[height // 2], frames, MIN_MASS).flatten(2)]
-        parts += [_means(fine, pyramid[height // 2]), _means(coarse, pyramid[height // 4])]
+        parts = [pool_maps(local, pyramid[height], frames, MIN_MASS).flatten(2)]
+        parts += [_means(fine, pyramid[height]), _means(coarse, pyramid[height // 2])]
         return at_least_float32(self.code(torch.cat(parts, dim=2))) + self.slot
 
     @property

@@ -7,10 +7,12 @@ a shift by a pixel undoes them (Athalye et al., ICML 2018), which a changed obje
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from blobex.config.explain import SearchParams
 from blobex.counterfactual.problems import Problems
+from blobex.layout.blobs import ABSENT, BlobLayout
 from blobex.optim.batching import State, in_batches
 from blobex.optim.network_callables import Networks
 
@@ -28,7 +30,7 @@ def believable(
 ) -> Tensor:
     """Return bool (P,): true where layout vectors (P,D) with composed images (P,3,H,W) are believable.
 
-    No changed blob may look more unusual than before (with `limits.density`), and all of `limits.disturbances`
+    No changed blob may look more unusual than before, or than usual if it is new (with `limits.density`), and all of `limits.disturbances`
     disturbed copies of the image must reach the target.
     """
     result = torch.ones(len(vectors), dtype=torch.bool, device=vectors.device)
@@ -36,8 +38,9 @@ def believable(
         return result
     if limits.density and networks.excess is not None:
         changed = problems.form.changed(vectors, problems.start)
-        before, after = (networks.excess(problems.form.unflatten(part)) for part in (problems.start, vectors))
-        result &= ~(changed & (after > before + TOLERANCE)).any(1)
+        start, end = (problems.form.unflatten(part) for part in (problems.start, vectors))
+        before = torch.where(visible(start), networks.excess(start), 0)  # an absent blob looks like nothing
+        result &= ~(changed & visible(end) & (networks.excess(end) > before + TOLERANCE)).any(1)
     for number in range(limits.disturbances):
 
         def decide(part: Tensor, number: int = number) -> State:
@@ -46,6 +49,11 @@ def believable(
         outputs = in_batches(decide, batch_size, images)["outputs"]
         result &= problems.target.margin(outputs) > 0
     return result
+
+
+def visible(layout: BlobLayout) -> Tensor:
+    """Return which blobs are present, bool (N,K+1); the background always is."""
+    return F.pad(layout.sizes[:, 1:] > ABSENT / 2, (1, 0), value=True)
 
 
 def disturb(images: Tensor, number: int) -> Tensor:

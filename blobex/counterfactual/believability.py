@@ -30,8 +30,8 @@ def believable(
 ) -> Tensor:
     """Return bool (P,): true where layout vectors (P,D) with composed images (P,3,H,W) are believable.
 
-    No changed blob may look more unusual than before, or than usual if it is new (with `limits.density`), and all of `limits.disturbances`
-    disturbed copies of the image must reach the target.
+    With `limits.density`, no changed blob may look more unusual than before, or than usual if it is new. All of
+    `limits.disturbances` disturbed copies of the image must reach the target.
     """
     result = torch.ones(len(vectors), dtype=torch.bool, device=vectors.device)
     if limits is None:

@@ -65,7 +65,8 @@ def paste(target: LabelMaps, source: LabelMaps, random: np.random.Generator) -> 
     ]
     if not objects:
         return None
-    groups, whole = objects[int(random.integers(len(objects)))]
+    sizes = np.sqrt([mask.sum() for _, mask in objects])  # large objects are those that decisions depend on
+    groups, whole = objects[int(random.choice(len(objects), p=sizes / sizes.sum()))]
     height = whole.shape[0]
     limits = [round(height * share) for share in SHIFT] if groups[0] in THINGS else [0, 0]
     down, right = (int(random.integers(-limit, limit + 1)) for limit in limits)

@@ -34,6 +34,8 @@ THINGS = {  # one segment per thing
 }
 GROUPS = (*ROADS, *STUFF, *SINGLE, *THINGS)  # the sky has no group: the background renders it
 ROAD = SEMANTIC.index("road")
+RIDER, TWO_WHEELERS = "rider", ("bicycle", "motorcycle")
+TOUCHING = 2  # pixels between a rider and its vehicle, at most
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,30 @@ def segment_masks(semantic: np.ndarray, things: np.ndarray, drivable: np.ndarray
     for group, names in STUFF.items():
         masks += [(group, half) for half in _halves(_category_mask(semantic, names), cut=True)]
     masks += [(group, _category_mask(semantic, names)) for group, names in SINGLE.items()]
+    for name, mask in _things(semantic, things):
+        masks += [(group, mask) for group, names in THINGS.items() if name in names]
+    return [(group, mask) for group, mask in masks if mask.sum() >= max(MIN_SHARE * mask.size, 4)]
+
+
+def _things(semantic: np.ndarray, things: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """Return name and mask of each thing; a rider is part of the bicycle or motorcycle that it touches most."""
+    named = []
     for number in range(1, int(things.max()) + 1):
         mask = things == number
         if mask.any():
-            name = SEMANTIC[int(np.bincount(semantic[mask], minlength=len(SEMANTIC))[: len(SEMANTIC)].argmax())]
-            masks += [(group, mask) for group, names in THINGS.items() if name in names]
-    return [(group, mask) for group, mask in masks if mask.sum() >= max(MIN_SHARE * mask.size, 4)]
+            counts = np.bincount(semantic[mask], minlength=len(SEMANTIC))[: len(SEMANTIC)]
+            named.append((SEMANTIC[int(counts.argmax())], mask))
+    whole = {place: mask for place, (name, mask) in enumerate(named) if name != RIDER}
+    for place, (name, mask) in enumerate(named):
+        if name == RIDER:
+            near = ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=TOUCHING)
+            touched = {other: (near & named[other][1]).sum() for other in whole if named[other][0] in TWO_WHEELERS}
+            vehicle = max(touched, key=lambda other: touched[other], default=place)
+            if not touched.get(vehicle):
+                whole[place] = mask
+            else:
+                whole[vehicle] = whole[vehicle] | mask
+    return [(named[place][0], whole[place]) for place in sorted(whole)]
 
 
 def segment_from_mask(group: str, mask: np.ndarray) -> Segment:

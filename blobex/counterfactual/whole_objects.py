@@ -231,21 +231,18 @@ class ObjectSearch:
     def _eliminate(self, row: int, start: Tensor, mask: Tensor) -> Tensor:
         """Return (1,D): the confident flip of problem `row` with the fewest changed blobs; (0,D) if there is none.
 
-        All objects are removed, with the ground as it is or as in an example. Then they are restored one by one, those
-        that changed most first, as long as the flip stays confident.
+        All objects are removed, with the ground as it is, in the appearance of an example, or as in an example. Then
+        they are restored one by one, those that changed most first, as long as the flip stays confident.
         """
         objects = self.examples.objects
         removable = objects.any(0) & ~self._ground
         removable[0] = False
         empty = torch.where(removable[self._owners] & self._sizes & mask, start.clamp(max=ABSENT), start)[None]
-        nearest = self._nearest_light(start)[: self.context.params.examples]
-        others = self.problems.form.flatten(self.examples.layout[nearest])
-        grounds = [
-            torch.where(ground[self._owners] & mask, others, empty)
-            for ground in objects
-            if (ground & self._ground).any()
-        ]
-        vectors = torch.cat([empty, *grounds])
+        having = self._different(self._nearest_light(start), self._ground)
+        others = self.problems.form.flatten(self.examples.layout[having])
+        both = (self.examples.present[having] & self._present(start) & self._ground)[:, self._owners]
+        painted = torch.where(both & self._appearance & mask, others, empty)
+        vectors = torch.cat([empty, painted, torch.where(self._ground[self._owners] & mask, others, empty)])
         rows, same = torch.full((len(vectors),), row), start.expand_as(vectors)
         margin = self._margins(vectors, rows)
         least = _least_margin(margin, self._margins(same[:1], rows[:1]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -37,8 +38,8 @@ def image_terms(
 
 
 def weighted_sum(terms: Mapping[str, Tensor], params: InversionParams) -> Tensor:
-    """Sum the terms (N,), each times its weight in `params`."""
-    return torch.stack([getattr(params, name) * term for name, term in terms.items()]).sum(0)
+    """Sum the terms (N,), each times its weight in `params`, in their order: that of `Tensor.sum` varies with N."""
+    return reduce(torch.add, (getattr(params, name) * term for name, term in terms.items()))
 
 
 def mean_squared_error(first: Tensor, second: Tensor) -> Tensor:

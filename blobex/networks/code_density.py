@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
@@ -71,7 +72,8 @@ def _fit_group(codes: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor, Tens
         log_weights[0] = 0.0
         return means, log_weights, torch.eye(length, dtype=codes.dtype), codes.new_tensor(torch.inf)
     clusters = min(CLUSTERS, len(codes) // PER_CLUSTER)
-    centres, labels = kmeans2(codes.numpy(), clusters, seed=0, minit="++")
+    spread = np.random.default_rng(0).normal(scale=1e-9, size=codes.shape)  # k-means needs distinct points
+    centres, labels = kmeans2(codes.numpy() + spread, clusters, seed=0, minit="++")
     assigned = torch.from_numpy(labels).long()
     counts = assigned.bincount(minlength=clusters)
     used = counts > 0

@@ -70,7 +70,7 @@ def test_published_searches_have_the_values_of_the_paper():
     """OCTET's inversion and basic search; profiles hold the parameters of the fast search only."""
     assert (inversion.STEPS, inversion.HALVE_EVERY) == (400, 100)
     assert (inversion.LEARNING_RATE, inversion.SIZE_LEARNING_RATE) == (0.02, 0.04)
-    assert inversion.WEIGHTS == {"perceptual": 1, "l2": 0.1, "decision": 0.1, "blobs": 0.1}
+    assert inversion.WEIGHTS == {"perceptual": 1, "l2": 0.1, "decision": 0.1, "blobs": 0.1, "density": 0}
     assert (counterfactual.STEPS, counterfactual.LAMBDA_PROX) == (200, 0.1)
     assert (counterfactual.LEARNING_RATE, counterfactual.SIZE_LEARNING_RATE) == (0.08 / 8, 0.08)
     weights = {"xs": 6, "ys": 6, "covs": 1, "sizes": 1, "features": 20, "spatial_style": 20}

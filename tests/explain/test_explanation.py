@@ -30,7 +30,15 @@ BLOBS = 2
 NAMES = ["a.png", "b.png", "c.png"]
 OUTPUTS = ("forward", "stop", "left", "right")
 INVERT = InversionParams(
-    steps=0, decision_steps=0, learning_rate=0.02, size_lr_multiplier=2, perceptual=1, l2=1, decision=1, blobs=1
+    steps=0,
+    decision_steps=0,
+    learning_rate=0.02,
+    size_lr_multiplier=2,
+    perceptual=1,
+    l2=1,
+    decision=1,
+    blobs=1,
+    density=1,
 )
 EXPLAIN = SearchParams(
     examples=0,
@@ -38,6 +46,8 @@ EXPLAIN = SearchParams(
     learning_rate=0.02,
     size_lr_multiplier=8,
     lambda_prox=0.0,
+    density=0.0,
+    disturbances=0,
     margin=0.0,
     patience=0,
     retries=0,
@@ -112,6 +122,9 @@ def test_verdicts(records: list[Explanation]) -> None:
     assert dataclasses.replace(records[0], reconstruction_agrees=False).verdict == "flipped by the reconstruction"
     assert dataclasses.replace(records[0], reconstruction_agrees=False, compose="photo").verdict == "flipped"
     assert dataclasses.replace(records[0], failed=True, flipped=False).verdict == "failed"
+    assert dataclasses.replace(records[1], believable=False).verdict == "no believable change found"
+    assert dataclasses.replace(records[1], believable=False, failed=True).verdict == "failed"
+    assert dataclasses.replace(records[1], believable=False, skipped=True).verdict == "skipped"
     assert dataclasses.replace(records[1], skipped=True).verdict == "skipped"
 
 

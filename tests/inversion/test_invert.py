@@ -24,6 +24,7 @@ PARAMS = InversionParams(
     l2=0.1,
     decision=0.1,
     blobs=0.1,
+    density=0.0,
 )
 BLOBS = 2
 XS_RATE = RELATIVE_RATES.get("xs", 1.0)  # of the learning rate

@@ -1,10 +1,12 @@
 """Segment encoder: codes of blobs, appearance, and saved networks."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from worlds.tiny_networks import randomise, tiny_network
 
+from blobex.config.training import Appearance
 from blobex.core.errors import BlobexError
 from blobex.layout.assign import assign_segments, fit_anchors
 from blobex.layout.blobs import BlobLayout
@@ -16,13 +18,15 @@ from blobex.networks.segment_encoder import Pretrained, StoredExamples, build_se
 from blobex.perception.segment_reader import SegmentReader, segments_of
 
 HEIGHT = 32
-NETWORK = tiny_network(channels={8: 8, 16: 4, 32: 4}, blob_area=0.004)
+APPEARANCE = Appearance([16], texture_grid=3, texture_channels=2, edge_grid=0, edge_limit=1.0)
+NETWORK = tiny_network(channels={8: 8, 16: 4, 32: 4}, blob_area=0.004, norm_features=False, appearance=APPEARANCE)
+CODE_DIM = NETWORK.feature_dim + NETWORK.style_dim
 
 
 @pytest.fixture(scope="module")
 def encoder():
     torch.manual_seed(0)
-    return build_segment_encoder(BlobGAN(NETWORK, HEIGHT, 2), 5).eval().requires_grad_(False)
+    return build_segment_encoder(BlobGAN(NETWORK, HEIGHT, 2)).eval().requires_grad_(False)
 
 
 def three_blobs(count: int = 2) -> BlobLayout:
@@ -45,29 +49,57 @@ def test_code_depends_on_the_blobs_region_only(encoder):
     torch.testing.assert_close(before[:, 3], (encoder.slot[3] + encoder.code.bias).expand(2, -1), atol=1e-4, rtol=0)
 
 
+def mean(features, scores, least):
+    """Return the mean of features (C,h,w) by scores (h,w), and the sum of the scores, point by point."""
+    total, mass = torch.zeros(len(features)), torch.zeros(())
+    for row in range(scores.shape[0]):
+        for column in range(scores.shape[1]):
+            total += scores[row, column] * features[:, row, column]
+            mass += scores[row, column]
+    return total / (mass + least), mass / (mass + least)
+
+
+def cell(height, centre, extent, points):
+    """Return how much each point of a frame's side is worth at `height` positions 1/16 apart, by numpy."""
+    places = np.linspace(centre - extent, centre + extent, points)
+    return np.stack([np.interp(np.arange(height) / 16, places, each) for each in np.eye(points)])
+
+
 def test_code_against_a_plain_loop(encoder):
     image = torch.rand(1, 3, HEIGHT, 2 * HEIGHT, generator=torch.Generator().manual_seed(1)) * 2 - 1
     layout, fine = three_blobs(1), encoder.fine(image)
-    pooled = []
-    for features in (fine, encoder.coarse(fine)):
-        height, width = features.shape[2:]
-        scores = score_pyramid(layout, encoder.canvas, HEIGHT // 4)[height][0, 2]
-        weights = scores / (scores.sum() + 1e-5 * height * width)
-        means = torch.zeros(3, features.shape[1])
-        for row in range(height):
-            for column in range(width):
-                point = weights[row, column] * features[0, :, row, column]
-                x, y = 3 * (column / height - 2 * 0.85), 3 * (row / height - 0.5)
-                means += torch.stack([point, point * x, point * y])
-        pooled.append(means.flatten())
-    expected = encoder.code(torch.cat(pooled)) + encoder.slot[2]
+    coarse, local = encoder.coarse(fine), encoder.local(fine)[0]
+    pyramid = score_pyramid(layout, encoder.canvas, HEIGHT // 4)
+    radius = 3**0.5 * (0.004 + 1e-5) ** 0.5  # of a round blob of size 3
+    rows, columns = cell(16, 0.5, radius, 3), cell(32, 2 * 0.85, radius, 3)
+    parts = []
+    for row in range(3):
+        for column in range(3):
+            weight = torch.from_numpy(np.outer(rows[row], columns[column])).float() * pyramid[16][0, 2]
+            around, mass = mean(local, weight, 0.02)
+            parts += [around, mass[None]]
+    for features in (fine, coarse):
+        scores = pyramid[features.shape[2]][0, 2]
+        parts.append(mean(features[0], scores, 1e-5 * scores.numel())[0])
+    expected = encoder.code(torch.cat(parts)) + encoder.slot[2]
     torch.testing.assert_close(encoder.codes(image, layout)[0, 2], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_appearance_is_normalised(encoder):
-    feature, style = encoder.appearance(torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(3)))
+def test_codes_show_where_in_the_blob_something_is(encoder):
+    """Mirroring the inside of a blob changes its code: means over the whole blob would not."""
+    image = torch.zeros(1, 3, HEIGHT, 2 * HEIGHT)
+    image[:, :, :16] = 1.0
+    upper = encoder.codes(image, three_blobs(1))
+    lower = encoder.codes(image.flip(2), three_blobs(1))
+    inputs = encoder.code.weight[:, : 9 * 17].unflatten(1, (3, 3, 17))
+    assert (upper - lower)[0, 1].abs().max() > 0.01 and not torch.equal(inputs, inputs.flip(1))
+
+
+def test_appearance_is_the_two_parts_of_a_code(encoder):
+    codes = torch.arange(3 * 4 * CODE_DIM).view(3, 4, CODE_DIM)
+    feature, style = encoder.appearance(codes)
     assert feature.shape == (3, 4, NETWORK.feature_dim) and style.shape == (3, 4, NETWORK.style_dim)
-    torch.testing.assert_close(feature.square().mean(-1), torch.ones(3, 4), atol=1e-3, rtol=0)
+    assert torch.equal(torch.cat([feature, style], dim=2), codes)
 
 
 def some_examples(encoder):
@@ -80,7 +112,7 @@ def some_examples(encoder):
 def test_saved_and_loaded(tmp_path, encoder):
     blobgan = BlobGAN(NETWORK, HEIGHT, 2)
     examples = some_examples(encoder)
-    config = {**blobgan.config(), **encoder.config, "slots": {"lane": 1, "vehicle": 2}, "examples": 2}
+    config = {**blobgan.config(), "slots": {"lane": 1, "vehicle": 2}, "examples": 2}
     whole = nn.ModuleDict({"blobgan": blobgan, "encoder": encoder, "examples": examples})
     weights.save(tmp_path, "blobgan_pretrain", config, whole)
     loaded = load_pretrained(tmp_path)
@@ -104,14 +136,14 @@ def test_images_are_read_independently():
     torch.manual_seed(1)
     parser = randomise(Parser([8, 8], HEIGHT, 2 * HEIGHT)).eval().requires_grad_(False)
     blobgan = BlobGAN(NETWORK, HEIGHT, 2)
-    encoder = build_segment_encoder(blobgan, 5).eval().requires_grad_(False)
+    encoder = build_segment_encoder(blobgan).eval().requires_grad_(False)
     images = torch.nn.functional.interpolate(torch.randn(6, 3, 4, 8), (HEIGHT, 2 * HEIGHT)).clamp(-1, 1)
     segments = segments_of(parser(images))
     slots = dict.fromkeys(sorted({segment.group for of_image in segments for segment in of_image})[:3], 1)
     assert len(slots) == NETWORK.blobs
     anchors = fit_anchors(segments, slots, encoder.canvas)
     encoder.set_anchors(anchors)
-    reader = SegmentReader(parser, Pretrained(blobgan, encoder, slots, StoredExamples(2, NETWORK.blobs, 5)))
+    reader = SegmentReader(parser, Pretrained(blobgan, encoder, slots, StoredExamples(2, NETWORK.blobs, CODE_DIM)))
     together = reader(images)
     alone = reader(images[4:5])
     for key, tensor in together.items():

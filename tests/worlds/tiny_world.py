@@ -27,7 +27,7 @@ PARAMS = Path(__file__).parents[2] / "profiles" / "synthetic.yaml"
 def tiny_params(steps: int = 40) -> Params:
     """Return the default parameters at 32x64 with few search steps and an inversion of ten steps."""
     params = load_params(PARAMS)
-    weights = {"perceptual": 1.0, "l2": 0.1, "decision": 1.0, "blobs": 0.0}
+    weights = {"perceptual": 1.0, "l2": 0.1, "decision": 1.0, "blobs": 0.0, "density": 0.0}
     invert = InversionParams(steps=10, decision_steps=10, learning_rate=0.25, size_lr_multiplier=2.0, **weights)
     explain = dataclasses.replace(params.explain.rect, steps=steps, learning_rate=0.03, lambda_prox=0.01, retries=0)
     return dataclasses.replace(

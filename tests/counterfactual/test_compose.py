@@ -18,7 +18,7 @@ from worlds.tiny_world import (
     tiny_params,
 )
 
-from blobex.counterfactual.compose import FAINT, SOLID, Composer, coverage, lost_content
+from blobex.counterfactual.compose import FAINT, LARGEST_ERROR, SOLID, Composer, continued, coverage, lost_content
 from blobex.counterfactual.masks import build_masks
 from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.search import SearchOptions, search
@@ -29,6 +29,28 @@ from blobex.layout.blobs import ABSENT, KEYS, BlobLayout
 from blobex.layout.vector import VectorForm
 from blobex.optim.batching import FLOAT32_BATCH_SIZE
 from blobex.optim.network_callables import NetworkPair, Networks
+
+
+def doubled(line: np.ndarray, length: int) -> np.ndarray:
+    """Interpolate values of blocks linearly to `length` values of half blocks, along the first axis."""
+    places = (np.arange(length) + 0.5) * len(line) / length - 0.5
+    return np.stack([np.interp(places, np.arange(len(line)), column) for column in line.T], axis=1)
+
+
+def plain_continued(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Pull and push one channel (H,W) by recursion over blocks of 2x2 pixels."""
+    height, width = values.shape
+    own = np.where(known > 0, values, 0)
+    if max(height, width) == 1:
+        return own
+    coarse, weight = (np.zeros((-(-height // 2), -(-width // 2))) for _ in range(2))
+    for row, column in np.ndindex(coarse.shape):
+        block = slice(2 * row, 2 * row + 2), slice(2 * column, 2 * column + 2)
+        weight[row, column] = known[block].mean()
+        coarse[row, column] = (own * known)[block].sum() / max(known[block].sum(), 1e-30)
+    pushed = doubled(doubled(plain_continued(coarse, weight), height).T, width).T
+    share = np.minimum(4 * known, 1)
+    return share * own + (1 - share) * pushed
 
 
 def queries(count: int = 2) -> Tensor:
@@ -55,10 +77,14 @@ def test_pixels_that_changed_blobs_do_not_paint_keep_their_bits(blob: int) -> No
     outside = (painted < FAINT)[:, None].expand_as(made)
     assert outside.any() and torch.equal(made[outside], images[outside])
     inside = (painted > SOLID)[:, None].expand_as(made)
-    if inside.any():  # the query plus the change of the rendering, less the inversion error of lost content
+    if inside.any():  # the query plus the change of the rendering, the error of lost content becoming that around it
         appearance = [torch.cat([each.features, each.spatial_style], 2)[:, blob + 1] for each in (start, after)]
         lost = ((appearance[1] - appearance[0]).norm(dim=1) / appearance[0].norm(dim=1)).clamp(max=1)[:, None, None]
-        error = (painted * lost)[:, None] * (images - render(start))
+        kept_out = (1 - ((painted - FAINT) / (SOLID - FAINT)).clamp(0, 1)).numpy()
+        outer = (images - render(after)).clamp(-LARGEST_ERROR, LARGEST_ERROR).numpy()
+        plain = [[plain_continued(each, known) for each in image] for image, known in zip(outer, kept_out, strict=True)]
+        continued_error = torch.tensor(np.array(plain), dtype=torch.float32)
+        error = (painted * lost)[:, None] * (images - render(start) - continued_error)
         wanted = (images + render(after) - render(start) - error).clamp(-1, 1)
         torch.testing.assert_close(made[inside], wanted[inside], rtol=0, atol=1e-6)
 
@@ -72,8 +98,8 @@ def test_without_a_change_the_image_is_the_query() -> None:
     assert torch.equal(nothing, images)
 
 
-def test_a_removed_object_leaves_no_ghost() -> None:
-    """In the area that it covered fully, the image is the rendering behind it, whatever the query shows there."""
+def covered_by_one() -> tuple[BlobLayout, BlobLayout, Tensor]:
+    """Return layouts with one large blob and without it, and the blobs that differ."""
     start, form = scenes(2), VectorForm.of(scenes(2))
     sizes = start.sizes.clone()
     sizes[:, 1], sizes[:, 2:] = 20.0, ABSENT
@@ -81,15 +107,82 @@ def test_a_removed_object_leaves_no_ghost() -> None:
     sizes = sizes.clone()
     sizes[:, 1] = -30.0
     after = start.replace({"sizes": sizes})
-    blobs = form.changed(form.flatten(after), form.flatten(start))
+    return start, after, form.changed(form.flatten(after), form.flatten(start))
+
+
+def test_a_removed_object_leaves_no_ghost() -> None:
+    """What the query shows where the object was has no influence, and the rendering behind it appears there."""
+    start, after, blobs = covered_by_one()
+    painted = scores(start)[:, 1:2]
+    solid, hidden = painted > SOLID, (painted > 1 - 1e-5).expand(-1, 3, -1, -1)
+    assert hidden.any() and not solid.all()
+    vector = VectorForm.of(start).flatten(after)
     made = [
-        Composer.over_queries(images, start, painted_networks(), 4).compose(form.flatten(after), torch.arange(2), blobs)
-        for images in (queries(), -queries())
+        Composer.over_queries(images, start, painted_networks(), 4).compose(vector, torch.arange(2), blobs)
+        for images in (queries(), torch.where(solid, -queries().flip(2), queries()))
     ]
-    hidden = (scores(start)[:, 1] > 1 - 1e-5)[:, None].expand_as(made[0])
-    assert hidden.any()
-    for image in made:
-        torch.testing.assert_close(image[hidden], render(after)[hidden], rtol=0, atol=1e-4)
+    torch.testing.assert_close(made[0][hidden], made[1][hidden], rtol=0, atol=1e-4)
+    assert (made[0] - render(after))[hidden].abs().max() <= LARGEST_ERROR + 1e-4
+
+
+@pytest.mark.parametrize(("error", "continues"), [(0.0, 0.0), (0.1, 0.1), (-0.15, -0.15), (0.5, LARGEST_ERROR)])
+def test_the_error_of_the_surroundings_continues(error: float, continues: float) -> None:
+    """A constant error around the object is found behind it, too, up to a limit: there is no seam."""
+    start, after, blobs = covered_by_one()
+    grey = {"features": 0.3 * start.features}  # far from -1 and 1
+    start, after = start.replace(grey), after.replace(grey)
+    composer = Composer.over_queries(render(after) + error, start, painted_networks(), 4)
+    made = composer.compose(VectorForm.of(start).flatten(after), torch.arange(2), blobs)
+    hidden = (scores(start)[:, 1:2] > 1 - 1e-5).expand_as(made)
+    torch.testing.assert_close(made[hidden], (render(after) + continues)[hidden], rtol=0, atol=1e-4)
+
+
+def random_known(seed: int, height: int = 13, width: int = 21) -> tuple[Tensor, Tensor]:
+    """Return values (2,3,H,W) and how well they are known: in full, not at all, or partly."""
+    random = torch.Generator().manual_seed(seed)
+    values = torch.randn(2, 3, height, width, generator=random)
+    return values, (2 * torch.rand(2, 1, height, width, generator=random) - 0.8).clamp(0, 1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_continued_values_against_a_plain_recursion(seed: int) -> None:
+    values, known = random_known(seed)
+    made = continued(values, known)
+    for image in range(2):
+        for channel in range(3):
+            plain = plain_continued(values[image, channel].numpy(), known[image, 0].numpy())
+            np.testing.assert_allclose(made[image, channel].numpy(), plain, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 5), (16, 32)])
+def test_a_constant_continues_as_that_constant(size: tuple[int, int]) -> None:
+    known = (torch.rand(1, 1, *size, generator=torch.Generator().manual_seed(0)) - 0.7).clamp(min=0)
+    known[:, :, 0, 0] = 0.5
+    made = continued(torch.full((1, 3, *size), -0.37), known)
+    torch.testing.assert_close(made, torch.full((1, 3, *size), -0.37))
+
+
+def test_known_values_stay_and_others_lie_between_them() -> None:
+    values, known = random_known(5)
+    known = (known > 0.9).float()
+    hole = torch.where(known > 0, values, 1e3)  # unknown values have no influence
+    made = continued(hole, known)
+    seen = (known > 0).expand_as(values)
+    torch.testing.assert_close(made[seen], values[seen])
+    for image in range(2):
+        inside = values[image][:, known[image, 0] > 0]
+        low, high = inside.amin(1)[:, None, None], inside.amax(1)[:, None, None]
+        assert (made[image] >= low - 1e-5).all() and (made[image] <= high + 1e-5).all()
+    assert torch.equal(continued(values, torch.zeros_like(known)), torch.zeros_like(values))
+
+
+def test_a_hole_between_two_levels_is_filled_smoothly() -> None:
+    values = torch.zeros(1, 1, 16, 32)
+    values[..., 24:] = 1.0
+    known = torch.ones(1, 1, 16, 32)
+    known[..., 8:24] = 0.0
+    row = continued(values, known)[0, 0, 8]
+    assert (row.diff() >= -1e-6).all() and row.diff().max() < 0.3 and row[15] + row[16] == pytest.approx(1, abs=1e-5)
 
 
 def test_lost_content_is_between_0_and_1() -> None:

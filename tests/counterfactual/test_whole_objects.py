@@ -16,12 +16,15 @@ from blobex.counterfactual.whole_objects import (
     AS_CONFIDENT,
     CONFIDENT,
     LEAST_MARGIN,
+    LIGHT,
+    OBJECT,
+    SURFACE,
     ObjectExamples,
     ObjectSearch,
     objects_of,
     surfaces_of,
 )
-from blobex.layout.blobs import ABSENT, KEYS, BlobLayout
+from blobex.layout.blobs import ABSENT, KEYS, BlobLayout, concatenate
 from blobex.layout.splat import splat
 from blobex.optim.network_callables import NetworkPair, Networks
 
@@ -209,3 +212,141 @@ def test_search_uses_objects_first_and_gradients_for_the_rest() -> None:
     assert found.flipped.all()
     assert found.step[0] == 0 and found.step[1] > 0
     assert found.changed[0].nonzero()[:, 0].tolist() == CAUSES[:1]
+
+
+TRAFFIC = {"road": 1, "pole": 1, "light": 1, "vehicle": 2}  # pole and light are one object
+COLOURS = {"red": 0.9, "green": 0.1, "amber": 0.6}  # brightness of the light's column
+
+
+def traffic(light: float | None, vehicles: tuple[bool, bool] = (False, False)) -> BlobLayout:
+    """Return a grey road, with a light of this brightness on a pole, and vehicles."""
+    bright = torch.tensor([[0.2, 0.3, 0.4, 0.4 if light is None else light, 0.5, 0.5]])
+    return layouts(bright, torch.tensor([[True, light is not None, light is not None, *vehicles]]))
+
+
+def stop(images: Tensor) -> Tensor:
+    """Return a logit (N,1): above 0 if the light is red."""
+    return 10 * (images[:, 0, 0, 3:4] - 0.5)
+
+
+DRIVER = dataclasses.replace(NETWORKS, decide=stop)
+
+
+def traffic_examples(*lights: float | None) -> ObjectExamples:
+    layout = concatenate([traffic(light) for light in lights])
+    present = torch.cat([torch.ones(len(lights), 1, dtype=torch.bool), layout.sizes[:, 1:] > 0], 1)
+    return ObjectExamples(layout, present, objects_of(TRAFFIC), surfaces_of(TRAFFIC))
+
+
+def questions(start: BlobLayout, networks: Networks = DRIVER) -> Problems:
+    batch = problems(start)
+    outputs = networks.decide(networks.render(start))
+    return dataclasses.replace(batch, target=AttributeTarget(torch.zeros(len(start), dtype=torch.long), outputs[:, 0] <= 0))
+
+
+def test_a_removed_light_takes_its_pole_along() -> None:
+    start = traffic(COLOURS["red"])
+    batch = questions(start)
+    vectors, solved = object_search(batch, traffic_examples(None, COLOURS["red"]), DRIVER).solve(1)
+    after = batch.form.unflatten(vectors)
+    assert solved.all() and batch.form.changed(vectors, batch.start)[0].nonzero()[:, 0].tolist() == [2, 3]
+    assert (after.sizes[0, 2:4] == ABSENT).all()
+    assert torch.equal(after.features, start.features)
+
+
+def test_an_added_light_brings_its_pole() -> None:
+    start = traffic(None)
+    batch = questions(start)
+    vectors, solved = object_search(batch, traffic_examples(COLOURS["red"], None), DRIVER).solve(1)
+    after = batch.form.unflatten(vectors)
+    assert solved.all() and (after.sizes[0, 2:4] > 0).all()
+    assert torch.equal(after.features[0, 2:4], traffic(COLOURS["red"]).features[0, 2:4])
+
+
+@pytest.mark.parametrize("wanted", ["red", "green"])
+def test_examples_of_both_colours_are_tried(wanted: str) -> None:
+    """Only two examples may be tried, and most of the others with a light show the colour that it has."""
+    shown = "green" if wanted == "red" else "red"
+    near = [COLOURS[shown] + 0.001 * number for number in range(12)]
+    known = traffic_examples(*near, COLOURS[wanted], None)
+    batch = questions(traffic(COLOURS[shown]))
+    params = dataclasses.replace(PARAMS, examples=2)
+    allowed = build_masks(BLOBS, KEYS[4:], None, background=True)  # appearances only: a light may not disappear
+    batch = dataclasses.replace(batch, mask=batch.form.mask(allowed))
+    search = ObjectSearch(batch, SearchContext(Composer(DRIVER, batch.form), params, 8), known)
+    vectors, solved = search.solve(1)
+    after = batch.form.unflatten(vectors)
+    assert solved.all() and after.features[0, 3, 0] == pytest.approx(COLOURS[wanted])
+    assert torch.equal(after.sizes, batch.form.unflatten(batch.start).sizes)
+
+
+def plain_diverse(candidates: list[float], count: int) -> list[int]:
+    """Choose the first number, then always the one farthest from those chosen."""
+    chosen = [0]
+    while len(chosen) < count:
+        distances = [min(abs(candidates[each] - candidates[other]) for other in chosen) for each in range(len(candidates))]
+        chosen.append(distances.index(max(distances)))
+    return chosen
+
+
+def test_tried_examples_are_diverse() -> None:
+    lights = [0.5, 0.52, 0.9, 0.1, 0.3, None, 0.12]
+    known, batch = traffic_examples(*lights), questions(traffic(COLOURS["red"]))
+    having = [light for light in lights if light is not None]
+    for count in (1, 2, 3, 4):
+        params = dataclasses.replace(PARAMS, examples=count)
+        search = ObjectSearch(batch, SearchContext(Composer(DRIVER, batch.form), params, 8), known)
+        chosen = search._different(torch.arange(len(lights)), torch.tensor([False, False, False, True, False, False]))
+        expected = [lights.index(having[number]) for number in plain_diverse(having, count)]
+        assert chosen.tolist() == expected
+
+
+def test_removal_is_preferred_to_another_light_of_the_scene() -> None:
+    """Another sky changes fewer pixels and flips as surely, but one object explains more."""
+    either = dataclasses.replace(DRIVER, decide=lambda images: 10 * (images[:, 0, 0, 3:4] - 3 * images[:, 0, 0, :1] + 0.1))
+    start = traffic(0.9)
+    known = traffic_examples(0.9, 0.9)
+    known.layout.features[:, 0] = torch.tensor([0.6, 0.36])
+    batch = questions(start, either)
+    search = object_search(batch, known, either)
+    candidates = search._candidates(batch.start[0], batch.mask[0], torch.tensor(0))
+    margin = batch.target.margin(candidates.outputs[:1])
+    assert margin < 0
+    flips = either.decide(render(batch.form.unflatten(candidates.vectors)))[:, 0] < -4
+    assert flips[candidates.extent == LIGHT].any() and flips[candidates.extent == OBJECT].any()
+    vectors, solved = search.solve(1)
+    assert solved.all() and batch.form.changed(vectors, batch.start)[0].nonzero()[:, 0].tolist() == [2, 3]
+
+
+@pytest.mark.parametrize(("own", "extent", "blobs"), [(3, OBJECT, [2, 3]), (1, SURFACE, [1]), (0, LIGHT, [0])])
+def test_the_least_extent_that_flips_is_the_answer(own: int, extent: int, blobs: list[int]) -> None:
+    """The decision is about one column: that of the light, the road or the sky."""
+    about = dataclasses.replace(DRIVER, decide=lambda images: 10 * (images[:, 0, 0, own : own + 1] - 0.5))
+    start = traffic(0.9)
+    known = traffic_examples(0.1, 0.9)
+    known.layout.features[0, :3] = 0.9  # the sky, the road and the pole of one example are bright
+    batch = questions(start, about)
+    search = object_search(batch, known, about)
+    vectors, solved = search.solve(1)
+    changed = batch.form.changed(vectors, batch.start)[0].nonzero()[:, 0].tolist()
+    assert solved.all() and set(changed) <= {0, 1} | set(blobs) and own in changed
+    candidates = search._candidates(batch.start[0], batch.mask[0], torch.tensor(0))
+    place = (candidates.vectors == vectors).all(1).nonzero()[0]
+    assert candidates.extent[place] == extent
+    assert not candidates.amount[0] and candidates.amount[place] > 0
+
+
+def test_no_object_search_relights_before_several_objects_are_tried() -> None:
+    """Two vehicles are the cause: both disappear, although another sky would flip the decision, too."""
+    crowd = dataclasses.replace(
+        DRIVER, decide=lambda images: 10 * (images[:, 0, 0, 4:].amax(1, keepdim=True) - 0.3 - images[:, 0, 0, :1])
+    )
+    start = traffic(None, (True, True)).replace({})
+    start.features[:, 0] = 0.0
+    known = traffic_examples(None, None)
+    known.layout.features[:, 0] = 0.6
+    batch = questions(start, crowd)
+    vectors, solved = object_search(batch, known, crowd).solve(1)
+    after = batch.form.unflatten(vectors)
+    assert solved.all() and batch.form.changed(vectors, batch.start)[0].nonzero()[:, 0].tolist() == [4, 5]
+    assert (after.sizes[0, 4:] == ABSENT).all()

@@ -53,7 +53,11 @@ def splat(layout: BlobLayout, height: int, width: int, area: float = AREA) -> Te
 
 
 def composite(logits: Tensor) -> Tensor:
-    """Alpha-composite opacity logits (N,K,h,w) to score maps (N,K+1,h,w), background first."""
+    """Alpha-composite opacity logits (N,K,h,w) to score maps (N,K+1,h,w), background first.
+
+    >>> composite(torch.zeros(1, 2, 1, 1)).flatten()  # two blobs of opacity 1/2: the front one hides half of all others
+    tensor([0.2500, 0.2500, 0.5000])
+    """
     return cast(Tensor, _Composite.apply(logits))
 
 

@@ -15,7 +15,7 @@ from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.search import SearchOptions, search
 from blobex.counterfactual.target import AttributeTarget
 from blobex.counterfactual.verify import Counterfactuals
-from blobex.layout.blobs import KEYS, BlobLayout
+from blobex.layout.blobs import ABSENT, KEYS, BlobLayout
 from blobex.optim.network_callables import NetworkPair, Networks
 
 CHECKED = dataclasses.replace(PARAMS, disturbances=8)
@@ -120,6 +120,25 @@ def test_no_changed_blob_may_look_more_unusual() -> None:
     assert believable(vectors, images, problems, known, limits, 4).tolist() == [True, False, False, True, True]
     assert believable(vectors, images, problems, NETWORKS_X, limits, 4).all()  # nothing is known
     assert believable(vectors, images, problems, known, dataclasses.replace(limits, density=0.0), 4).all()
+
+
+def test_a_new_object_looks_usual_and_a_removed_one_like_nothing() -> None:
+    known = dataclasses.replace(NETWORKS_X, excess=unusual)
+    start = layouts(4).replace(
+        {"features": torch.full((4, BLOBS + 1, 5), 0.9), "sizes": torch.full((4, BLOBS + 1), 2.0)}
+    )
+    start.sizes[:2, 1] = ABSENT  # its appearance is unusual, but not seen
+    index = torch.arange(4)
+    target = AttributeTarget(torch.zeros_like(index), torch.ones(4, dtype=torch.bool))
+    allowed = build_masks(BLOBS, KEYS, None, background=True)
+    problems = Problems.of(render_x(start), start, index, target, allowed, PARAMS.lambda_key)
+    end = start.map(Tensor.clone)
+    end.sizes[:2, 1], end.sizes[2, 1] = 2.0, ABSENT
+    end.features[1, 1], end.features[2, 1], end.features[3, 1] = 0.4, 1.5, 0.8
+    vectors = problems.form.flatten(end)
+    limits = dataclasses.replace(PARAMS, density=1.0)
+    # new and unusual; new and usual; removed; as visible as before, and less unusual
+    assert believable(vectors, render_x(start), problems, known, limits, 4).tolist() == [False, True, True, True]
 
 
 def found(exact: Networks, start: BlobLayout, params: SearchParams) -> Counterfactuals:

@@ -241,7 +241,9 @@ def traffic_examples(*lights: float | None) -> ObjectExamples:
 def questions(start: BlobLayout, networks: Networks = DRIVER) -> Problems:
     batch = problems(start)
     outputs = networks.decide(networks.render(start))
-    return dataclasses.replace(batch, target=AttributeTarget(torch.zeros(len(start), dtype=torch.long), outputs[:, 0] <= 0))
+    return dataclasses.replace(
+        batch, target=AttributeTarget(torch.zeros(len(start), dtype=torch.long), outputs[:, 0] <= 0)
+    )
 
 
 def test_a_removed_light_takes_its_pole_along() -> None:
@@ -284,7 +286,9 @@ def plain_diverse(candidates: list[float], count: int) -> list[int]:
     """Choose the first number, then always the one farthest from those chosen."""
     chosen = [0]
     while len(chosen) < count:
-        distances = [min(abs(candidates[each] - candidates[other]) for other in chosen) for each in range(len(candidates))]
+        distances = [
+            min(abs(candidates[each] - candidates[other]) for other in chosen) for each in range(len(candidates))
+        ]
         chosen.append(distances.index(max(distances)))
     return chosen
 
@@ -303,7 +307,9 @@ def test_tried_examples_are_diverse() -> None:
 
 def test_removal_is_preferred_to_another_light_of_the_scene() -> None:
     """Another sky changes fewer pixels and flips as surely, but one object explains more."""
-    either = dataclasses.replace(DRIVER, decide=lambda images: 10 * (images[:, 0, 0, 3:4] - 3 * images[:, 0, 0, :1] + 0.1))
+    either = dataclasses.replace(
+        DRIVER, decide=lambda images: 10 * (images[:, 0, 0, 3:4] - 3 * images[:, 0, 0, :1] + 0.1)
+    )
     start = traffic(0.9)
     known = traffic_examples(0.9, 0.9)
     known.layout.features[:, 0] = torch.tensor([0.6, 0.36])

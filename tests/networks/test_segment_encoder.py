@@ -10,7 +10,7 @@ from blobex.config.training import Appearance
 from blobex.core.errors import BlobexError
 from blobex.layout.assign import assign_segments, fit_anchors
 from blobex.layout.blobs import BlobLayout
-from blobex.layout.splat import score_pyramid
+from blobex.layout.splat import splat
 from blobex.networks import weights
 from blobex.networks.blobgan import BlobGAN
 from blobex.networks.parser import Parser
@@ -65,22 +65,28 @@ def cell(height, centre, extent, points):
     return np.stack([np.interp(np.arange(height) / 16, places, each) for each in np.eye(points)])
 
 
+def unshuffled(image):
+    """Stack the pixels of blocks of 2x2, (12,h/2,w/2), with plain indices."""
+    return torch.stack(
+        [image[channel, row::2, column::2] for channel in range(3) for row in (0, 1) for column in (0, 1)]
+    )
+
+
 def test_code_against_a_plain_loop(encoder):
     image = torch.rand(1, 3, HEIGHT, 2 * HEIGHT, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    layout, fine = three_blobs(1), encoder.fine(image)
+    layout, fine = three_blobs(1), encoder.fine(unshuffled(image[0])[None])
     coarse, local = encoder.coarse(fine), encoder.local(fine)[0]
-    pyramid = score_pyramid(layout, encoder.canvas, HEIGHT // 4)
+    sharp = splat(layout, 16, 32, NETWORK.blob_area)  # at half the image's size
     radius = 3**0.5 * (0.004 + 1e-5) ** 0.5  # of a round blob of size 3
     rows, columns = cell(16, 0.5, radius, 3), cell(32, 2 * 0.85, radius, 3)
     parts = []
     for row in range(3):
         for column in range(3):
-            weight = torch.from_numpy(np.outer(rows[row], columns[column])).float() * pyramid[16][0, 2]
+            weight = torch.from_numpy(np.outer(rows[row], columns[column])).float() * sharp[0, 2]
             around, mass = mean(local, weight, 0.02)
             parts += [around, mass[None]]
-    for features in (fine, coarse):
-        scores = pyramid[features.shape[2]][0, 2]
-        parts.append(mean(features[0], scores, 1e-5 * scores.numel())[0])
+    for features, scores in ((fine, sharp), (coarse, torch.nn.functional.avg_pool2d(sharp, 2))):
+        parts.append(mean(features[0], scores[0, 2], 1e-5 * scores[0, 2].numel())[0])
     expected = encoder.code(torch.cat(parts)) + encoder.slot[2]
     torch.testing.assert_close(encoder.codes(image, layout)[0, 2], expected, rtol=1e-4, atol=1e-5)
 

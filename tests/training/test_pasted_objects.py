@@ -74,9 +74,9 @@ def same(first: PasteChoice, second: PasteChoice) -> bool:
 
 
 def test_choices_follow_from_the_seed(choices: list[PasteChoice]) -> None:
-    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    before = np.random.get_state()[1].copy()
     again = choose_pastes(IMAGES, MAPS, 0, 0)
-    assert all(map(same, choices, again)) and np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
+    assert all(map(same, choices, again)) and np.array_equal(before, np.random.get_state()[1])
     assert not all(map(same, choices, choose_pastes(IMAGES, MAPS, 0, 1)))
 
 

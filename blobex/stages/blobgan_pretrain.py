@@ -61,7 +61,19 @@ def main(params: Params, setup: str) -> None:
 
 def check(params: Params, setup: str) -> None:
     """Raise BlobexError if the network cannot be pretrained."""
-    network, slots = params.blobgan.network, sum(params.blobgan_pretrain.slots.values())
+    options, height = params.blobgan_pretrain, params.setup(setup).height
+    network, slots = params.blobgan.network, sum(options.slots.values())
+    if 2 ** (options.scales - 1) > height:
+        raise BlobexError(
+            f"blobgan_pretrain.scales is {options.scales}, but images of height {height} cannot be halved so often: "
+            "lower it"
+        )
+    shares = options.pasted.removed + options.pasted.inserted + options.pasted.kept
+    if shares > 1:
+        raise BlobexError(
+            f"the shares removed, inserted and kept of blobgan_pretrain.pasted are {shares:g} together: lower them to "
+            "1 or less"
+        )
     if slots != network.blobs:
         raise BlobexError(
             f"blobgan_pretrain.slots are {slots} but blobgan.network.blobs is {network.blobs}: make them as many"

@@ -29,6 +29,11 @@ def bucket(name: str, arguments: str, *words: str) -> Case:
     return typed(f"remote s3, {name}", f"blobex remote s3 {arguments}", *words)
 
 
+def untrained(folder: Path) -> None:
+    setting("blobgan.start", "scratch")(folder)
+    setting("blobgan.training.steps", 0)(folder)
+
+
 def broken_study(folder: Path) -> None:
     put("reports/sweep_encoder/rect/.study.lock", "")(folder)
     put("reports/sweep_encoder/rect/study.log", "no journal\n{}\n")(folder)
@@ -144,10 +149,28 @@ OTHERS = [
         harm=setting("blobgan_pretrain.slots.road", 9),
     ),
     typed(
+        "more scales than an image has",
+        "stage blobgan_pretrain rect",
+        "cannot be halved so often",
+        harm=setting("blobgan_pretrain.scales", 8),
+    ),
+    typed(
+        "more tasks than samples",
+        "stage blobgan_pretrain rect",
+        "lower them to 1 or less",
+        harm=setting("blobgan_pretrain.pasted.removed", 0.9),
+    ),
+    typed(
         "a first lesson without a flow",
         "stage blobgan_pretrain rect",
         "set blobgan.network.layout to flow",
         harm=setting("blobgan.network.layout", "mlp"),
+    ),
+    typed(
+        "no lesson at all",
+        "stage blobgan rect",
+        "set blobgan.training.steps to 1 or more",
+        harm=untrained,
     ),
     typed(
         "a flow from scratch",

@@ -23,11 +23,11 @@ from blobex.networks.perceptual import PerceptualDistance
 from blobex.scenes.render import render
 from blobex.scenes.sample import sample
 from blobex.tracking.tracker import NullTracker
-from blobex.training.blobgan_pretrain import PaintModule, painting_loss
 from blobex.training.decision import DecisionModule
 from blobex.training.encoder import EncoderModule, EncoderPretrainModule, LossNetworks, build_encoder
 from blobex.training.fit import EveryNSteps, fit
 from blobex.training.gan import GanModule
+from blobex.training.painting import PaintModule, painting_loss
 from blobex.training.parser import ParserModule, parser_batches
 from blobex.training.step_module import Batch, StepModule, sample_batches
 

@@ -87,7 +87,7 @@ class LayoutFlow(nn.Module):
     """Flow from pixel-normalised z (N,z_dim) to w (N,z_dim), the principal components of layouts.
 
     z is moved along a velocity field learned by flow matching (Lipman et al., ICLR 2023, equation 9, with straight
-    paths) in `blobex.training.blobgan_pretrain`. No gradient reaches z.
+    paths) in `blobex.training.layout_flow`. No gradient reaches z.
     """
 
     mean: Tensor

@@ -26,10 +26,11 @@ from blobex.stages import common
 from blobex.stages.painting import load_painting, load_painting_distance
 from blobex.tracking import runs as tracking
 from blobex.tracking.tracker import Tracker
-from blobex.training.blobgan_pretrain import PaintingData, painting_loss
 from blobex.training.checkpoints import mark_finished
 from blobex.training.fit import EveryNSteps, fit, resumed_run_id
 from blobex.training.gan import GanModule, Painting
+from blobex.training.painting import painting_loss
+from blobex.training.painting_data import PaintingData
 from blobex.training.step_module import Batch, sample_batches
 
 SAMPLES = 16  # images of the sample grid

@@ -19,10 +19,11 @@ from blobex.networks.parser import load_parser
 from blobex.stages import common
 from blobex.stages.painting import load_painting, load_painting_distance
 from blobex.tracking import runs as tracking
-from blobex.training import blobgan_pretrain as pretraining
-from blobex.training.blobgan_pretrain import SAMPLES, PaintingData, PaintModule
 from blobex.training.checkpoints import mark_finished
 from blobex.training.fit import fit, resumed_run_id
+from blobex.training.layout_flow import appearance_codes, layout_training
+from blobex.training.painting import SAMPLES, PaintModule, painting_measures, painting_samples
+from blobex.training.painting_data import PaintingData
 
 KIND = "blobgan_pretrain"
 
@@ -40,9 +41,9 @@ def main(params: Params, setup: str) -> None:
         batches = data.batches(options.training, seed)
         fit(painter, batches, options.training, single, states[0], tracker)
         painter.eval().to(device)
-        codes = pretraining.appearance_codes(painter, data)
+        codes = appearance_codes(painter, data)
         model = painter.cpu().model
-        layouts = pretraining.layout_training(painter, codes, data, options.layout, seed)
+        layouts = layout_training(painter, codes, data, options.layout, seed)
         fit(*layouts, options.layout, single, states[1], tracker)
         painter.to(device)
         examples = data.examples(codes, options.examples, seed)
@@ -52,9 +53,9 @@ def main(params: Params, setup: str) -> None:
         config = {"setup": setup, **model.config(), "slots": dict(options.slots)}
         count = min(options.examples, data.trained)
         weights.save(folder, KIND, config | {"examples": count}, whole)
-        samples = pretraining.painting_samples(painter, data.held_out)
+        samples = painting_samples(painter, data.held_out)
         tracker.log_image("samples", to_array(make_grid(samples, nrow=SAMPLES // 2)), 0)
-        common.write_metrics(folder, pretraining.painting_measures(painter, data.held_out), tracker)
+        common.write_metrics(folder, painting_measures(painter, data.held_out), tracker)
     for state in states:
         mark_finished(state, True)
 

@@ -15,8 +15,7 @@ from blobex.networks.parser import load_parser
 from blobex.networks.perceptual import PerceptualDistance, load_perceptual
 from blobex.perception.segment_reader import parse_labels
 from blobex.stages import common
-from blobex.training.blobgan_pretrain import PaintingData
-from blobex.training.pasted_objects import BlobSlots, PasteChoice, choose_pastes, paste_objects
+from blobex.training.painting_data import BlobSlots, PaintingData, PasteChoice, choose_pastes, paste_objects
 
 
 def load_painting(

@@ -18,9 +18,9 @@ from blobex.networks.blobgan import BlobGAN, from_config
 from blobex.networks.layout_network import LayoutFlow
 from blobex.networks.ops import pixel_norm
 from blobex.tracking.tracker import NullTracker
-from blobex.training.blobgan_pretrain import LayoutModule
 from blobex.training.fit import fit
 from blobex.training.gan import GanModule
+from blobex.training.layout_flow import LayoutModule
 
 RUN = Run(3, "cpu", 1, "float32", "pictures", tracking_uri="none", artifacts=None, s3_endpoint=None)
 BLOBS, FEATURES, STYLES = 3, 6, 5

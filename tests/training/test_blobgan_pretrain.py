@@ -16,10 +16,10 @@ from blobex.layout.assign import BlobEllipses, layout_from_ellipses
 from blobex.layout.blobs import ABSENT
 from blobex.layout.splat import splat
 from blobex.tracking.tracker import NullTracker
-from blobex.training.blobgan_pretrain import PaintingData, PaintModule, painting_loss
 from blobex.training.fit import fit
 from blobex.training.gan import GanModule
-from blobex.training.pasted_objects import PastedObjects
+from blobex.training.painting import PaintModule, painting_loss
+from blobex.training.painting_data import PaintingData, PastedObjects
 
 RUN = Run(3, "cpu", 1, "float32", "pictures", tracking_uri="none", artifacts=None, s3_endpoint=None)
 SETUP = ImageSize(16, 1)

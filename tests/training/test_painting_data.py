@@ -13,9 +13,9 @@ from blobex.layout.paste import LabelMaps, shifted
 from blobex.layout.segments import segment_from_mask
 from blobex.layout.splat import Canvas
 from blobex.scenes.labels import SEMANTIC
-from blobex.training.blobgan_pretrain import PaintingData
-from blobex.training.pasted_objects import (
+from blobex.training.painting_data import (
     BlobSlots,
+    PaintingData,
     PasteChoice,
     PastedObjects,
     choose_pastes,

@@ -1,4 +1,4 @@
-"""Pretraining of a BlobGAN: regression of images from the blobs of their segments ("painting"), then its layout flow.
+"""Training of the painter: regression of images from the blobs of their segments.
 
 A regression learns much faster than a GAN, and it ties every blob to one kind of object.
 """
@@ -6,32 +6,23 @@ A regression learns much faster than a GAN, and it ties every blob to one kind o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from blobex.config.data import ImageSize
-from blobex.config.training import BlobganPretrain, Network, Training
-from blobex.datasets.datamodule import batch_indices, checksum
+from blobex.config.training import BlobganPretrain, Network
 from blobex.datasets.images import to_float
-from blobex.layout.assign import BlobEllipses, layout_from_ellipses, with_appearance
+from blobex.layout.assign import layout_from_ellipses, with_appearance
 from blobex.layout.blobs import ABSENT, BlobLayout
 from blobex.networks.blobgan import BlobGAN
-from blobex.networks.layout_network import LayoutFlow
-from blobex.networks.ops import pixel_norm
-from blobex.networks.segment_encoder import SegmentEncoder, StoredExamples, build_segment_encoder
+from blobex.networks.segment_encoder import SegmentEncoder, build_segment_encoder
 from blobex.training.encoder import Perceptual
-from blobex.training.pasted_objects import PastedObjects
-from blobex.training.step_module import Batch, StepModule, in_batches, sample_batches
+from blobex.training.step_module import Batch, StepModule, in_batches
 
-PAINT_BETAS, LAYOUT_BETAS = (0.5, 0.99), (0.9, 0.99)
+BETAS = (0.5, 0.99)
 ENCODER_SHARE = 0.2  # learning rate of the encoder relative to that of the generator
-HELD_OUT = 512  # images that are only measured, or half of them if there are fewer
-MAX_FITTED = 20_000  # layouts of the principal component analysis, which are in memory at once
 SAMPLES = 16
 
 
@@ -63,7 +54,7 @@ class PaintModule(StepModule):
             {"params": self.model.generator.parameters(), "lr": rate},
             {"params": self.encoder.parameters(), "lr": rate * ENCODER_SHARE},
         ]
-        return torch.optim.Adam(groups, betas=PAINT_BETAS, eps=1e-6)
+        return torch.optim.Adam(groups, betas=BETAS, eps=1e-6)
 
     def training_step(self, batch: Batch, index: int) -> None:
         random = self.generator()
@@ -159,109 +150,6 @@ def _rows(chosen: Tensor, first: Tensor, second: Tensor) -> Tensor:
 
 def _where(chosen: Tensor, first: BlobLayout, second: BlobLayout) -> BlobLayout:
     return BlobLayout(**{key: _rows(chosen, tensor, getattr(second, key)) for key, tensor in first.items()})
-
-
-class LayoutModule(StepModule):
-    """Trains a layout flow by flow matching (Lipman et al., ICLR 2023, equation 14). Batches: w (N,z_dim).
-
-    Times are logit-normal, so most are near 1/2 (Esser et al., ICML 2024, section 3.1).
-    """
-
-    def __init__(self, flow: LayoutFlow, training: Training, seed: int) -> None:
-        super().__init__(training, seed, {"z_dim": flow.network.z_dim})
-        self.flow, self.rate = flow, training.learning_rate
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.flow.parameters(), lr=self.rate, betas=LAYOUT_BETAS)
-
-    def training_step(self, batch: Batch, index: int) -> None:
-        random = self.generator()
-
-        def loss(chunk: Batch) -> Tensor:
-            (w,) = chunk
-            noise = pixel_norm(torch.randn(w.shape, generator=random, device=self.device))
-            time = torch.randn(len(w), generator=random, device=self.device).sigmoid()
-            with torch.autocast(w.device.type, enabled=False):
-                velocity = self.flow.velocity(noise + (w - noise) * time[:, None], time)
-            error = F.mse_loss(velocity, w - noise)
-            self.record(velocity_error=error)
-            return error
-
-        self.descend(self.optimizers(), loss, batch)
-
-
-@dataclass(frozen=True)
-class PaintingData:
-    """Images with the ellipses of their blobs, and objects to paste into them; the last images are held out."""
-
-    images: Tensor  # N,3,H,W uint8
-    ellipses: BlobEllipses
-    pasted: PastedObjects
-
-    @property
-    def trained(self) -> int:
-        """Number of images that are trained on."""
-        return max(len(self.images) - HELD_OUT, (len(self.images) + 1) // 2)
-
-    def batch(self, numbers: Tensor) -> Batch:
-        """Return images `numbers` (n,), the same with the pasted object, the object's own image moved to its place,
-        mask and blobs of the object, and the ellipses (xs, ys, covs, sizes) without and with it.
-        """
-        composite, mask, moved = self.pasted.composite(self.images, numbers)
-        blobs = self.pasted.blobs[numbers]
-        ellipses = [*self.ellipses.tensors()[:4], *self.pasted.ellipses.tensors()[:4]]
-        return self.images[numbers], composite, moved, mask, blobs, *(tensor[numbers] for tensor in ellipses)
-
-    def batches(self, training: Training, seed: int) -> Callable[[int], Batch]:
-        """Return the function from a training step to its batch."""
-        size = training.batch_size * training.accumulate
-        return lambda step: self.batch(batch_indices(step, self.trained, size, seed))
-
-    @property
-    def held_out(self) -> Batch:
-        """All entries of `batch` of the held-out images."""
-        return self.batch(torch.arange(self.trained, len(self.images)))
-
-    def checksum(self) -> int:
-        """Return a checksum of everything that is trained on."""
-        pasted = self.pasted
-        tensors = (*self.ellipses.tensors(), *pasted.ellipses.tensors(), pasted.source, pasted.shift, pasted.mask)
-        return checksum(self.images, *tensors, pasted.blobs)
-
-    def examples(self, codes: Tensor, count: int, seed: int) -> StoredExamples:
-        """Return at most `count` random training images as stored examples."""
-        chosen = torch.randperm(self.trained, generator=torch.Generator().manual_seed(seed))[:count]
-        return StoredExamples.of(codes[chosen], *(tensor[chosen] for tensor in self.ellipses.tensors()))
-
-
-def appearance_codes(painter: PaintModule, data: PaintingData) -> Tensor:
-    """Return the appearance codes of the blobs of all images."""
-
-    def encode(*batch: Tensor) -> Tensor:
-        images, *ellipses = (tensor.to(painter.device) for tensor in batch)
-        return painter.encoder.codes(to_float(images), layout_from_ellipses(*ellipses)).cpu()
-
-    return in_batches(encode, data.images, *data.ellipses.tensors()[:4])
-
-
-def layout_training(
-    painter: PaintModule, codes: Tensor, data: PaintingData, training: Training, seed: int
-) -> tuple[LayoutModule, Callable[[int], Batch]]:
-    """Return the training of the layout flow on the layouts of the training images, and its batches."""
-    flow = cast(LayoutFlow, painter.model.layout_network)
-    ellipses = data.ellipses.tensors()
-    fitted = [tensor[: min(data.trained, MAX_FITTED)] for tensor in (codes, *ellipses)]
-    flow.fit(_layouts(painter, *fitted[:-1]), fitted[-1])
-    trained = [tensor[: data.trained] for tensor in (codes, *ellipses)]
-    w = in_batches(lambda *batch: flow.project(_layouts(painter, *batch[:-1]), batch[-1]), *trained)
-    module = LayoutModule(flow, training, seed)
-    module.depends_on(w=checksum(w))
-    return module, sample_batches((w,), data.trained, training, seed)
-
-
-@torch.no_grad()
-def _layouts(painter: PaintModule, codes: Tensor, *ellipses: Tensor) -> BlobLayout:
-    return with_appearance(layout_from_ellipses(*ellipses), *painter.encoder.appearance(codes))
 
 
 def painting_measures(painter: PaintModule, held_out: Batch) -> dict[str, float]:

@@ -13,7 +13,7 @@ from worlds.tiny_world import PARAMS
 from blobex.config.read import load_params
 from blobex.config.training import BlobganPretrain, Pasted
 from blobex.layout.blobs import ABSENT, BlobLayout
-from blobex.training.blobgan_pretrain import only_blobs, painting_loss, painting_measures, pixel_loss
+from blobex.training.painting import only_blobs, painting_loss, painting_measures, pixel_loss
 
 BLOBS, ROWS, WIDTH = 4, 16, 8
 OPTIONS = dataclasses.replace(

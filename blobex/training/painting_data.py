@@ -1,19 +1,24 @@
-"""Training pairs of the painter: images with an object of another image pasted in, and the same images without it."""
+"""Training data of the painter: images, their blobs, and the same images with an object of another image pasted in."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from blobex.config.training import Training
+from blobex.datasets.datamodule import batch_indices, checksum
 from blobex.layout.assign import BlobAnchors, BlobEllipses, assign_segments
 from blobex.layout.paste import LabelMaps, Paste, paste
 from blobex.layout.segments import segment_from_mask
 from blobex.layout.splat import Canvas
+from blobex.networks.segment_encoder import StoredExamples
+from blobex.training.step_module import Batch
 
+HELD_OUT = 512  # images that are only measured, or half of them if there are fewer
 CANDIDATES = 8  # images among which the one with the most similar colours gives the object
 
 
@@ -105,3 +110,47 @@ def paste_objects(choices: Sequence[PasteChoice], size: tuple[int, int], slots: 
         blobs=blobs,
         ellipses=ellipses,
     )
+
+
+@dataclass(frozen=True)
+class PaintingData:
+    """Images with the ellipses of their blobs, and objects to paste into them; the last images are held out."""
+
+    images: Tensor  # N,3,H,W uint8
+    ellipses: BlobEllipses
+    pasted: PastedObjects
+
+    @property
+    def trained(self) -> int:
+        """Number of images that are trained on."""
+        return max(len(self.images) - HELD_OUT, (len(self.images) + 1) // 2)
+
+    def batch(self, numbers: Tensor) -> Batch:
+        """Return images `numbers` (n,), the same with the pasted object, the object's own image moved to its place,
+        mask and blobs of the object, and the ellipses (xs, ys, covs, sizes) without and with it.
+        """
+        composite, mask, moved = self.pasted.composite(self.images, numbers)
+        blobs = self.pasted.blobs[numbers]
+        ellipses = [*self.ellipses.tensors()[:4], *self.pasted.ellipses.tensors()[:4]]
+        return self.images[numbers], composite, moved, mask, blobs, *(tensor[numbers] for tensor in ellipses)
+
+    def batches(self, training: Training, seed: int) -> Callable[[int], Batch]:
+        """Return the function from a training step to its batch."""
+        size = training.batch_size * training.accumulate
+        return lambda step: self.batch(batch_indices(step, self.trained, size, seed))
+
+    @property
+    def held_out(self) -> Batch:
+        """All entries of `batch` of the held-out images."""
+        return self.batch(torch.arange(self.trained, len(self.images)))
+
+    def checksum(self) -> int:
+        """Return a checksum of everything that is trained on."""
+        pasted = self.pasted
+        tensors = (*self.ellipses.tensors(), *pasted.ellipses.tensors(), pasted.source, pasted.shift, pasted.mask)
+        return checksum(self.images, *tensors, pasted.blobs)
+
+    def examples(self, codes: Tensor, count: int, seed: int) -> StoredExamples:
+        """Return at most `count` random training images as stored examples."""
+        chosen = torch.randperm(self.trained, generator=torch.Generator().manual_seed(seed))[:count]
+        return StoredExamples.of(codes[chosen], *(tensor[chosen] for tensor in self.ellipses.tensors()))

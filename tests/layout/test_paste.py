@@ -178,3 +178,22 @@ def test_choices_follow_from_the_seed() -> None:
         groups.add(first.masks[min(first.pasted)][0])
     assert groups == {"vehicle", "person"}  # any object of the image may be chosen
     assert not seeds(target, blank())
+
+
+class Recording(np.random.Generator):
+    """Generator that keeps the chances of the last choice."""
+
+    chances: np.ndarray
+
+    def choice(self, count: int, p: np.ndarray) -> int:
+        assert len(p) == count
+        self.chances = p
+        return super().choice(count, p=p)
+
+
+def test_the_chance_of_an_object_grows_with_its_height_and_width() -> None:
+    source = with_thing(blank(), "car", slice(20, 30), slice(24, 40))
+    source = with_thing(source, "person", slice(10, 20), slice(8, 12))
+    random = Recording(np.random.PCG64(0))
+    assert paste(blank(), source, random) is not None
+    np.testing.assert_allclose(random.chances, np.array([2.0, 1.0]) / 3)  # 10x16 and 10x4 pixels

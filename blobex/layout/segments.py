@@ -35,7 +35,7 @@ THINGS = {  # one segment per thing
 GROUPS = (*ROADS, *STUFF, *SINGLE, *THINGS)  # the sky has no group: the background renders it
 ROAD = SEMANTIC.index("road")
 RIDER, TWO_WHEELERS = "rider", ("bicycle", "motorcycle")
-TOUCHING = 2  # pixels between a rider and its vehicle, at most
+TOUCHING = 2  # pixels from a rider to its vehicle, at most
 
 
 @dataclass(frozen=True)

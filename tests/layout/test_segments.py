@@ -10,7 +10,7 @@ import torch
 from blobex.config.training import Group
 from blobex.layout.assign import FILLED, assign_segments, fit_anchors
 from blobex.layout.blobs import ABSENT, BlobLayout
-from blobex.layout.segments import GROUPS, Segment, extract_segments, segment_from_mask
+from blobex.layout.segments import GROUPS, Segment, extract_segments, segment_from_mask, segment_masks
 from blobex.layout.splat import Canvas, splat
 from blobex.scenes.labels import DRIVABLE, SEMANTIC
 from blobex.scenes.render import render
@@ -127,3 +127,43 @@ def test_a_car_ahead_is_where_the_scene_has_it():
         assert abs(segment.x - lane.x) < LANE_WIDTH / scene.things[ahead[0]].distance / 2
         checked += 1
     assert checked >= 3
+
+
+def boxes_of(*boxes):
+    """Semantic and thing maps of boxes: name, rows and columns of each."""
+    semantic, things = np.full((64, 64), SEMANTIC.index("sky")), np.zeros((64, 64), dtype=int)
+    for number, (name, rows, columns) in enumerate(boxes, start=1):
+        semantic[rows, columns], things[rows, columns] = SEMANTIC.index(name), number
+    return semantic, things
+
+
+RIDER = ("rider", slice(20, 30), slice(30, 34))
+
+
+@pytest.mark.parametrize(
+    ("others", "joined"),
+    [
+        ([("bicycle", slice(30, 36), slice(26, 40))], 0),
+        ([("motorcycle", slice(31, 38), slice(26, 40))], 0),  # one pixel lies between them
+        ([("bicycle", slice(32, 40), slice(26, 40))], None),
+        ([("car", slice(30, 36), slice(26, 40))], None),
+        ([("car", slice(30, 36), slice(20, 34)), ("bicycle", slice(18, 28), slice(34, 38))], 1),
+        ([("bicycle", slice(30, 36), slice(20, 31)), ("bicycle", slice(22, 30), slice(34, 40))], 1),  # touched most
+        ([], None),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_rider_is_part_of_the_two_wheeler_that_it_touches(others, joined, first):
+    boxes = [RIDER, *others] if first else [*others, RIDER]
+    semantic, things = boxes_of(*boxes)
+    masks = segment_masks(semantic, things, np.full_like(things, 2))
+    expected = [things == number for number, box in enumerate(boxes, start=1) if box is not RIDER or joined is None]
+    if joined is not None:
+        expected[joined] = expected[joined] | (things == boxes.index(RIDER) + 1)
+    assert [group for group, _ in masks] == ["vehicle"] * len(expected)
+    assert all(np.array_equal(mask, wanted) for (_, mask), wanted in zip(masks, expected, strict=True))
+
+
+def test_a_person_beside_a_bicycle_stays_alone():
+    semantic, things = boxes_of(("bicycle", slice(30, 36), slice(26, 40)), ("person", *RIDER[1:]))
+    assert [group for group, _ in segment_masks(semantic, things, np.full_like(things, 2))] == ["vehicle", "person"]

@@ -34,13 +34,20 @@ class Resume:
 
 @dataclass(frozen=True, config=SECTION)
 class Training:
-    steps: Int = Field(ge=0, le=10**8, description="optimiser steps; 0 with blobgan: the pretrained weights are kept")
+    steps: Int = Field(ge=1, le=10**8, description="optimiser steps")
     batch_size: Int = Field(ge=1, le=4096, description="samples of all devices together; see run.batches")
     accumulate: Int = Field(ge=1, le=1024, description="batches per optimiser step")
     learning_rate: Float = Field(ge=1e-8, le=1.0, description="initial learning rate")
     halve_every: Int = Field(ge=0, le=10**8, description="steps per halving of the learning rate; 0: none")
     checkpoint: Checkpoints = Field(description="checkpoints")
     resume: Resume = Field(description="how to resume an interrupted run")
+
+
+@dataclass(frozen=True, config=SECTION)
+class OptionalTraining(Training):
+    """Training that may be left out."""
+
+    steps: Int = Field(ge=0, le=10**8, description="optimiser steps; 0: the initial weights are kept")
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -148,7 +155,7 @@ class Blobgan:
 
     start: Literal["pretrained", "scratch"] = Field(description="weights of blobgan_pretrain, or random ones")
     network: Network = Field(description="architecture of generator and discriminator")
-    training: Training = Field(description="training of the BlobGAN")
+    training: OptionalTraining = Field(description="training of the BlobGAN")
     flips: Bool = Field(description="whether half of the discriminator's real images are mirrored")
     painting_weight: Weight = Field(description="weight of blobgan_pretrain's loss in the generator's loss; 0: none")
     r1_weight: Float = Field(ge=0, le=1e6, description="weight of the R1 penalty")

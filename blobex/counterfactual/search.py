@@ -169,7 +169,7 @@ class _Search:
 
     def without_unbelievable(self, result: Counterfactuals) -> Counterfactuals:
         """Put the start in the place of counterfactuals that are not believable."""
-        index = (~result.believable).nonzero()[:, 0]
+        index = (~result.believable & ~result.failed).nonzero()[:, 0]
         if not len(index):
             return result
         problems = self.repeated[index]

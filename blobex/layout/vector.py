@@ -88,7 +88,7 @@ class VectorForm:
         for key, tensor in self.unflatten(vector).items():
             total = tensor if tensor.ndim == 2 else tensor.flatten(2).sum(2)
             sums.append(total if key in BACKGROUND_KEYS else F.pad(total, (1, 0)))
-        return torch.stack(sums).sum(0)
+        return sum(sums[1:], sums[0])  # in this order for any number of rows
 
     def changed(self, vector: Tensor, start: Tensor) -> Tensor:
         """Mark the background and the blobs that differ between two vectors (N,D), (N,K+1) bool."""

@@ -30,7 +30,7 @@ from blobex.app.wire import WireLayout, WireQuestion, from_layout, short_name, t
 from blobex.cli import main as cli
 from blobex.config.read import load_params, parse
 from blobex.core.errors import BlobexError
-from blobex.counterfactual.compose import coverage
+from blobex.counterfactual.compose import LARGEST_ERROR, continued, coverage
 from blobex.datasets.images import to_array, to_float, to_tensor
 from blobex.explain.blob_listing import blob_names
 from blobex.explain.explainer import Explainer
@@ -138,9 +138,10 @@ def test_an_edit_is_pasted_into_the_photo(client: TestClient, scene: Json, photo
         only = torch.tensor([[False, False, True, False]])
         before, after = blobgan.scores(start), blobgan.scores(layout)
         gone = (before - after).clamp(min=0).sum(1, keepdim=True)  # all look as before, where they still are
-        wrong = to_float(to_tensor(photo)) - blobgan.render(start)
-        mask = coverage(before, after, only)
-        expected = (to_float(to_tensor(photo)) + mask * (change - gone * wrong)).clamp(-1, 1)[0]
+        query, mask = to_float(to_tensor(photo)), coverage(before, after, only)
+        error = continued((query - blobgan.render(layout)).clamp(-LARGEST_ERROR, LARGEST_ERROR), 1 - mask)
+        wrong = query - blobgan.render(start) - error
+        expected = (query + mask * (change - gone * wrong)).clamp(-1, 1)[0]
     assert np.abs(seen(drawn["picture"]).astype(int) - to_array(expected)).max() <= 1
     assert not np.array_equal(seen(drawn["picture"]), photo)
     owners = np.frombuffer(base64.b64decode(drawn["owners"]), "<i2").reshape(drawn["rows"], drawn["columns"])

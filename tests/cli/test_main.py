@@ -60,7 +60,7 @@ def test_explain_prints_and_writes(photos: Path) -> None:
     assert len(lines) == 4 * 2 * 2 + 1 + 1
     assert lines[0].startswith(f"{photos / 'photo_0.png'}  stop -> not stop  stop 1.00 -> 0.")
     assert lines[0].endswith("  flipped")
-    assert lines[1].startswith("  blob 4 ")  # the light
+    assert "blob 4 " in lines[1]  # the light
     assert lines[16].endswith("of 8 flipped")
     assert lines[17] == str(out / "snapshot_0.png")
     names = ["explanations.parquet", "pictures", "settings.json", "snapshot_0.png"]

@@ -30,6 +30,7 @@ from blobex.networks.blobgan import BlobGAN, load_blobgan
 from blobex.networks.code_density import CodeDensity
 from blobex.networks.decision import DecisionModel
 from blobex.networks.encoder import Encoder, load_encoder
+from blobex.networks.moment_encoder import MomentEncoder
 from blobex.networks.parser import Parser, load_parser
 from blobex.networks.perceptual import PerceptualDistance, load_perceptual
 from blobex.networks.segment_encoder import load_pretrained
@@ -158,7 +159,7 @@ def _object_examples(encoder: InitialEncoder, device: torch.device) -> ObjectExa
 
 def _appearance_excess(encoder: InitialEncoder, device: torch.device) -> Excess | None:
     """Return the excess of appearances over those of the example images that are stored with a segment encoder."""
-    if not isinstance(encoder, SegmentReader):
+    if not isinstance(encoder, SegmentReader) or isinstance(encoder.encoder, MomentEncoder):
         return None
     groups = [number for number, count in enumerate(encoder.slots.values()) for _ in range(count)]
     stored = encoder.examples

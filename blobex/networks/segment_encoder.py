@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import pydantic.dataclasses
 import torch
@@ -23,6 +23,7 @@ from blobex.layout.frames import interpolation, pool_maps
 from blobex.layout.splat import Canvas, score_pyramid
 from blobex.networks import weights
 from blobex.networks.blobgan import BlobGAN, from_config
+from blobex.networks.moment_encoder import MomentEncoder
 from blobex.networks.ops import at_least_float32
 
 STRIDE = 2  # pixels between two points of the body's finest level
@@ -120,6 +121,10 @@ class _Saved:
 
     slots: dict[Group, Annotated[Int, Field(ge=1, le=512)]]
     examples: Annotated[Int, Field(ge=1, le=10**5)]
+    code_dim: Annotated[Int, Field(ge=1, le=8192)] | None = None  # of a `MomentEncoder`; null: a `SegmentEncoder`
+
+
+AnyEncoder = SegmentEncoder | MomentEncoder
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,7 @@ class Pretrained:
     """Networks and examples of the stage blobgan_pretrain."""
 
     blobgan: BlobGAN
-    encoder: SegmentEncoder
+    encoder: AnyEncoder
     slots: dict[str, int]  # number of blobs per group of segments, from back to front
     examples: StoredExamples
 
@@ -147,8 +152,11 @@ def load_pretrained(folder: Path) -> Pretrained:
     slots = {str(group): count for group, count in saved.slots.items()}
     if sum(slots.values()) != blobgan.network.blobs:
         raise BlobexError(f"the config in {folder} is damaged: run `dvc repro {kind}` again")
-    encoder = build_segment_encoder(blobgan)
-    code_dim = blobgan.network.feature_dim + blobgan.network.style_dim
+    network, encoder = blobgan.network, cast(AnyEncoder, build_segment_encoder(blobgan))
+    code_dim = saved.code_dim or network.feature_dim + network.style_dim
+    if saved.code_dim is not None:
+        sizes = network.blobs, code_dim, network.feature_dim, network.style_dim
+        encoder = MomentEncoder(blobgan.generator.canvas, *sizes)
     examples = StoredExamples(saved.examples, blobgan.network.blobs, code_dim)
     whole = nn.ModuleDict({"blobgan": blobgan, "encoder": encoder, "examples": examples})
     weights.load_state(folder, kind, whole)

@@ -13,6 +13,7 @@ from blobex.layout.blobs import BlobLayout
 from blobex.layout.splat import splat
 from blobex.networks import weights
 from blobex.networks.blobgan import BlobGAN
+from blobex.networks.moment_encoder import MomentEncoder
 from blobex.networks.parser import Parser
 from blobex.networks.segment_encoder import Pretrained, StoredExamples, build_segment_encoder, load_pretrained
 from blobex.perception.segment_reader import SegmentReader, segments_of
@@ -157,3 +158,19 @@ def test_images_are_read_independently():
     expected = assign_segments(segments, slots, anchors, encoder.canvas)
     assert expected.present.any() and torch.equal(together.sizes[:, 1:], expected.sizes)
     assert torch.equal(together.xs, expected.xs) and torch.equal(together.covs, expected.covs)
+
+
+def test_weights_of_version_01_keep_their_encoder(tmp_path):
+    """Their codes are decoded by the encoder: features and styles have a root mean square of 1."""
+    blobgan = BlobGAN(NETWORK, HEIGHT, 2)
+    encoder = MomentEncoder(blobgan.generator.canvas, NETWORK.blobs, 5, NETWORK.feature_dim, NETWORK.style_dim)
+    parts = {"blobgan": blobgan, "encoder": encoder, "examples": StoredExamples(2, NETWORK.blobs, 5)}
+    config = {**blobgan.config(), "slots": {"vehicle": NETWORK.blobs}, "examples": 2, "code_dim": 5}
+    weights.save(tmp_path, "blobgan_pretrain", config, nn.ModuleDict(parts))
+    loaded = load_pretrained(tmp_path).encoder
+    images = torch.rand(2, 3, HEIGHT, 2 * HEIGHT, generator=torch.Generator().manual_seed(0))
+    codes = loaded.codes(images, three_blobs())
+    assert codes.shape == (2, NETWORK.blobs + 1, 5)
+    assert torch.equal(codes, encoder.codes(images, three_blobs()))
+    for part in loaded.appearance(codes):
+        assert torch.allclose(part.square().mean(-1), torch.ones(2, NETWORK.blobs + 1), atol=1e-3)

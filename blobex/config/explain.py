@@ -61,6 +61,7 @@ class SearchParams:
     disturbances: Int = Field(
         ge=0, le=64, description="disturbed copies of a counterfactual that must be decided like it; 0: none"
     )
+    nameable: Bool = Field(description="whether the parser, where there is one, must see what a change changed")
     margin: Float = Field(ge=0, le=100, description="logits beyond the decision boundary that count as a flip")
     patience: Int = Field(ge=0, le=10**5, description="steps without a nearer flip before the search stops")
     retries: Int = Field(ge=0, le=4, description="further searches without a flip, each 8 times as fast")

@@ -1,4 +1,4 @@
-"""Believability of counterfactuals: usual appearances, and decisions that small disturbances do not undo.
+"""Believability of counterfactuals: visible changes, usual appearances, and decisions that disturbances do not undo.
 
 Changes that flip a decision by a texture which nobody would notice are adversarial examples. They are fragile: noise or
 a shift by a pixel undoes them (Athalye et al., ICML 2018), which a changed object survives.
@@ -30,8 +30,9 @@ def believable(
 ) -> Tensor:
     """Return bool (P,): true where layout vectors (P,D) with composed images (P,3,H,W) are believable.
 
-    With `limits.density`, no changed blob may look more unusual than before, or than usual if it is new. All of
-    `limits.disturbances` disturbed copies of the image must reach the target.
+    With `limits.nameable`, the parser must see what changed. With `limits.density`, no changed blob may look more
+    unusual than before, or than usual if it is new. All of `limits.disturbances` disturbed copies of the image must
+    reach the target.
     """
     result = torch.ones(len(vectors), dtype=torch.bool, device=vectors.device)
     if limits is None:
@@ -41,6 +42,10 @@ def believable(
         start, end = (problems.form.unflatten(part) for part in (problems.start, vectors))
         before = torch.where(visible(start), networks.excess(start), 0)  # an absent blob looks like nothing
         result &= ~(changed & visible(end) & (networks.excess(end) > before + TOLERANCE)).any(1)
+    if limits.nameable and networks.nameable is not None:
+        nameable, queries = networks.nameable, problems.queries[problems.image_index]
+        seen = in_batches(lambda *parts: {"seen": nameable(*parts)}, batch_size, queries, images)["seen"]
+        result &= seen.to(result.device)
     for number in range(limits.disturbances):
 
         def decide(part: Tensor, number: int = number) -> State:

@@ -14,6 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from blobex.counterfactual.believability import believable
 from blobex.counterfactual.problems import Problems, SearchContext
 from blobex.layout.blobs import ABSENT, BlobLayout
 from blobex.optim.batching import State, in_batches
@@ -26,7 +27,9 @@ CONFIDENT = 0.9  # of the highest margin among the candidates: least margin of a
 AS_CONFIDENT = 0.5  # of the query's own margin: least margin of an accepted change
 LEAST_MARGIN = 1e-3
 OBJECT, SURFACE, LIGHT = range(3)  # extents of a change
-SIMILAR_LIGHT = 24  # examples among which a blob's new appearance is looked up
+REFUSED = 8  # changes that are not believable before the next extent is tried
+SIMILAR_LIGHT = 24  # examples with the most similar light, among which new objects and appearances are looked up
+SIMILAR_GROUND = 12  # the same for the ground, which is large, so that its light must fit better
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class _Candidates:
 
     vectors: Tensor  # C,D
     outputs: Tensor  # C,...: of the model
+    images: Tensor  # C,3,H,W
     amount: Tensor  # C: mean change of pixels
     objects: Tensor  # C,U bool: changed objects
     extent: Tensor  # C: OBJECT, SURFACE or LIGHT
@@ -126,6 +130,7 @@ class ObjectSearch:
         return _Candidates(
             vectors=changes,
             outputs=outputs,
+            images=images,
             amount=(images - images[0]).abs().flatten(1).mean(1),
             objects=(blobs @ self.examples.objects.T.float()) > 0,
             extent=torch.cat([torch.zeros(1), extent]).to(start.device),
@@ -134,18 +139,28 @@ class ObjectSearch:
     def _choose(self, row: int, candidates: _Candidates, count: int) -> Tensor:
         """Return at most `count` layout vectors that solve problem `row`, those of the least extent first."""
         margin = self.problems.target[torch.full((len(candidates.vectors),), row)].margin(candidates.outputs)
-        found, objects = list[Tensor](), candidates.objects
-        allowed = candidates.amount > 0
+        found, allowed = list[Tensor](), candidates.amount > 0
         for extent in (OBJECT, SURFACE, LIGHT):
             if extent == LIGHT and count == 1 and not found:
-                several = self._eliminate(row, self.problems.start[row], self.problems.mask[row])
-                found += list(several)
-            eligible = allowed & (candidates.extent == extent)
-            chosen = _smallest(margin, candidates.amount, objects, eligible, count - len(found))
-            found += list(candidates.vectors[chosen])
-            if len(chosen):
-                allowed = allowed & ~(objects[:, None] & objects[chosen][None]).any(2).any(1)
+                found += list(self._eliminate(row, self.problems.start[row], self.problems.mask[row]))
+            eligible, refused = allowed & (candidates.extent == extent), 0
+            while len(found) < count and refused < REFUSED:
+                number = _smallest(margin, candidates.amount, eligible)
+                if number is None:
+                    break
+                if self._sound(row, candidates.vectors[number], candidates.images[number]):
+                    found.append(candidates.vectors[number])
+                    other = ~(candidates.objects & candidates.objects[number]).any(1)
+                    allowed, eligible = allowed & other, eligible & other
+                else:
+                    refused += 1
+                    eligible[number] = False
         return torch.stack(found) if found else candidates.vectors[:0]
+
+    def _sound(self, row: int, vector: Tensor, image: Tensor) -> bool:
+        """Return whether a layout vector (D,) with its image (3,H,W) is a believable answer to problem `row`."""
+        problems, networks = self.problems[torch.tensor([row])], self.context.composer.networks
+        return bool(believable(vector[None], image[None], problems, networks, self.context.params, batch_size=1))
 
     def _object_changes(self, start: Tensor, mask: Tensor) -> Tensor:
         """Return (C,D): the layout `start` (D,) with an object removed, added, exchanged or in another appearance."""
@@ -190,7 +205,9 @@ class ObjectSearch:
         Of those with the most similar light, the first is the nearest; each next differs most in the appearance of the
         blobs from those before it, so that a red and a green light are both among them.
         """
-        having = nearest[(self.examples.present[nearest] & blobs).any(1)][:SIMILAR_LIGHT]
+        having = nearest[(self.examples.present[nearest] & blobs).any(1)][
+            : SIMILAR_GROUND if (blobs & self._ground).any() else SIMILAR_LIGHT
+        ]
         if not len(having):
             return having
         own = blobs[self._owners] & self._appearance
@@ -255,7 +272,9 @@ class ObjectSearch:
             vectors = torch.where(restorable[:, None], restored, vectors)
         distance = ((vectors - start).abs() * self.problems.price).sum(1)
         cost = self.problems.form.changed(vectors, same).sum(1) + distance / (1 + distance)  # distance breaks ties
-        return vectors[torch.where(flips, cost, torch.inf).argmin()][None][: int(flips.any())]
+        best = vectors[torch.where(flips, cost, torch.inf).argmin()]
+        images, _ = self._evaluate(best[None], start, self.problems.image_index[row])
+        return best[None][: int(flips.any() and self._sound(row, best, images[0]))]
 
     def _nearest_light(self, start: Tensor) -> Tensor:
         """Return the numbers of the examples (E,), those with a background like that of `start` (D,) first."""
@@ -308,17 +327,12 @@ def _least_margin(margin: Tensor, margin_before: Tensor) -> Tensor:
     return torch.maximum(CONFIDENT * margin, -AS_CONFIDENT * margin_before).clamp(min=LEAST_MARGIN)
 
 
-def _smallest(margin: Tensor, amount: Tensor, objects: Tensor, eligible: Tensor, count: int) -> Tensor:
-    """Return the numbers of at most `count` confident changes of different objects, the smallest first.
+def _smallest(margin: Tensor, amount: Tensor, eligible: Tensor) -> int | None:
+    """Return the number of the `eligible`, bool (C,), confident change of the fewest pixels; None if there is none.
 
-    The first margin (C,) is that of the unchanged layout. `amount` (C,) is the change of pixels, `objects` (C,U) and
-    `eligible` (C,) are bool.
+    The first margin (C,) is that of the unchanged layout; `amount` (C,) is the change of pixels.
     """
-    chosen = list[Tensor]()
-    while len(chosen) < count and eligible.any():
-        flips = eligible & (margin >= _least_margin(margin[eligible].amax(), margin[0]))
-        if not flips.any():
-            break
-        chosen.append(torch.where(flips, amount, torch.inf).argmin())
-        eligible = eligible & ~(objects & objects[chosen[-1]]).any(1)
-    return torch.stack(chosen) if chosen else torch.zeros(0, dtype=torch.long, device=margin.device)
+    if not eligible.any():
+        return None
+    flips = eligible & (margin >= _least_margin(margin[eligible].amax(), margin[0]))
+    return int(torch.where(flips, amount, torch.inf).argmin()) if flips.any() else None

@@ -23,18 +23,17 @@ from blobex.counterfactual.whole_objects import ObjectExamples, objects_of, surf
 from blobex.decisions.decision import Decision
 from blobex.decisions.load import Model, load
 from blobex.decisions.source import from_callable
+from blobex.explain.plausibility import appearance_excess, sees_change
 from blobex.layout.assign import layout_from_ellipses, with_appearance
 from blobex.layout.splat import splat_by_solver
 from blobex.networks import weights
 from blobex.networks.blobgan import BlobGAN, load_blobgan
-from blobex.networks.code_density import CodeDensity
 from blobex.networks.decision import DecisionModel
 from blobex.networks.encoder import Encoder, load_encoder
-from blobex.networks.moment_encoder import MomentEncoder
 from blobex.networks.parser import Parser, load_parser
 from blobex.networks.perceptual import PerceptualDistance, load_perceptual
 from blobex.networks.segment_encoder import load_pretrained
-from blobex.optim.network_callables import Encode, Excess, Networks, Perceptual
+from blobex.optim.network_callables import Encode, Networks, Perceptual
 from blobex.perception.segment_reader import SegmentReader
 from blobex.tracking.store import load_model
 
@@ -72,14 +71,15 @@ def load_networks(
     hashes = {key: state_hash([net]) for key, net in zip(("blobgan", "encoder", "perceptual"), networks, strict=True)}
     hashes["decision"] = state_hash(model.modules)
     blobs, parser = blobgan.network.blobs, load_parser_if_present(models / "parser" / setup, size, device)
-    examples, excess = _object_examples(encoder, device), _appearance_excess(encoder, device)
+    examples = _object_examples(encoder, device)
+    excess, nameable = appearance_excess(encoder, device), None if parser is None else sees_change(parser)
     if params.search.mode == "published":
         exact = assemble_published(*networks, model)
         return LoadedNetworks(model, exact, exact, blobs, hashes, parser, None)
-    exact = quick = dataclasses.replace(assemble(*networks, model), excess=excess)
+    exact = quick = dataclasses.replace(assemble(*networks, model), excess=excess, nameable=nameable)
     blobgan.generator.fold(torch.float32)
     if resolve_precision(params.run.precision, device) != "float32":
-        quick = dataclasses.replace(assemble_bfloat16(*networks, model, device.type), excess=excess)
+        quick = dataclasses.replace(assemble_bfloat16(*networks, model, device.type), excess=excess, nameable=nameable)
     return LoadedNetworks(model, exact, quick, blobs, hashes, parser, examples)
 
 
@@ -155,17 +155,6 @@ def _object_examples(encoder: InitialEncoder, device: torch.device) -> ObjectExa
     layout = with_appearance(ellipses, *encoder.encoder.appearance(stored.codes))
     present = F.pad(stored.present, (1, 0), value=True)
     return ObjectExamples(layout, present, objects_of(encoder.slots), surfaces_of(encoder.slots)).to(device)
-
-
-def _appearance_excess(encoder: InitialEncoder, device: torch.device) -> Excess | None:
-    """Return the excess of appearances over those of the example images that are stored with a segment encoder."""
-    if not isinstance(encoder, SegmentReader) or isinstance(encoder.encoder, MomentEncoder):
-        return None
-    groups = [number for number, count in enumerate(encoder.slots.values()) for _ in range(count)]
-    stored = encoder.examples
-    present = F.pad(stored.present, (1, 0), value=True)
-    density = CodeDensity.fit(stored.codes.float(), present, [-1, *groups]).to(device)
-    return lambda layout: density.excess(torch.cat([layout.features, layout.spatial_style], dim=2))
 
 
 def _to_device(network: Module, device: torch.device) -> Module:

@@ -202,3 +202,22 @@ def test_unbelievable_rows_leave_the_others_alone() -> None:
         for number in range(4):
             outputs = decide(disturb(result.image[[row]], number))
             assert target[torch.tensor([row])].margin(outputs) > 0
+
+
+def test_what_the_parser_does_not_see_is_not_believable() -> None:
+    """A parser that sees changes of more than 0.2; the second image changes by more, the third by less."""
+
+    def sees(before: Tensor, after: Tensor) -> Tensor:
+        return (after - before).abs().flatten(1).amax(1) > 0.2
+
+    queries = smooth(3)
+    images = queries + torch.tensor([0.0, 0.3, 0.1])[:, None, None, None]
+    decision = networks(decision=lambda images: 0 * images.mean((2, 3)) + 1)
+    problems = problems_of(queries, decision)
+    for wanted, nameable, expected in (
+        (True, sees, [False, True, False]),
+        (False, sees, [True] * 3),
+        (True, None, [True] * 3),
+    ):
+        limits, known = dataclasses.replace(PARAMS, nameable=wanted), dataclasses.replace(decision, nameable=nameable)
+        assert believable(problems.start, images, problems, known, limits, 2).tolist() == expected

@@ -48,6 +48,7 @@ EXPLAIN = SearchParams(
     lambda_prox=0.0,
     density=0.0,
     disturbances=0,
+    nameable=False,
     margin=0.0,
     patience=0,
     retries=0,

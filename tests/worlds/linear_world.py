@@ -25,6 +25,7 @@ PARAMS = SearchParams(
     lambda_prox=0.0,
     density=0.0,
     disturbances=0,
+    nameable=False,
     margin=0.1,
     patience=5,
     retries=0,

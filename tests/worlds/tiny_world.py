@@ -30,7 +30,14 @@ def tiny_params(steps: int = 40) -> Params:
     weights = {"perceptual": 1.0, "l2": 0.1, "decision": 1.0, "blobs": 0.0, "density": 0.0}
     invert = InversionParams(steps=10, decision_steps=10, learning_rate=0.25, size_lr_multiplier=2.0, **weights)
     # The smallest change of a light of few pixels is undone by a shift: no disturbances.
-    search = {"steps": steps, "learning_rate": 0.03, "lambda_prox": 0.01, "retries": 0, "disturbances": 0}
+    search = {
+        "steps": steps,
+        "learning_rate": 0.03,
+        "lambda_prox": 0.01,
+        "retries": 0,
+        "disturbances": 0,
+        "nameable": False,
+    }
     explain = dataclasses.replace(params.explain.rect, **search)
     return dataclasses.replace(
         params,

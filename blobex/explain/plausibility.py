@@ -1,0 +1,40 @@
+"""What the search asks about a change: how usual its appearances are, and whether a sentence can name it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blobex.datasets.images import to_float, to_uint8
+from blobex.networks.code_density import CodeDensity
+from blobex.networks.moment_encoder import MomentEncoder
+from blobex.networks.parser import Parser
+from blobex.optim.network_callables import Excess, Nameable
+from blobex.perception.objects import read_scenes
+from blobex.perception.segment_reader import SegmentReader
+from blobex.perception.sentences import differences
+
+
+def appearance_excess(encoder: nn.Module, device: torch.device) -> Excess | None:
+    """Return the excess of appearances over those of the example images that are stored with a segment encoder."""
+    if not isinstance(encoder, SegmentReader) or isinstance(encoder.encoder, MomentEncoder):
+        return None
+    groups = [number for number, count in enumerate(encoder.slots.values()) for _ in range(count)]
+    stored = encoder.examples
+    present = F.pad(stored.present, (1, 0), value=True)
+    density = CodeDensity.fit(stored.codes.float(), present, [-1, *groups]).to(device)
+    return lambda layout: density.excess(torch.cat([layout.features, layout.spatial_style], dim=2))
+
+
+def sees_change(parser: Parser) -> Nameable:
+    """Return whether the parser sees a difference between images before and after, which a sentence can name."""
+
+    def nameable(before: Tensor, after: Tensor) -> Tensor:
+        images = to_uint8(torch.cat([before, after]))
+        with torch.no_grad():
+            readings = read_scenes(parser(to_float(images)).to("cpu"), images.cpu())
+        pairs = zip(readings[: len(before)], readings[len(before) :], strict=True)
+        return torch.tensor([bool(differences(*pair)) for pair in pairs])
+
+    return nameable

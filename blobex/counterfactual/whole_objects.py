@@ -205,9 +205,8 @@ class ObjectSearch:
         Of those with the most similar light, the first is the nearest; each next differs most in the appearance of the
         blobs from those before it, so that a red and a green light are both among them.
         """
-        having = nearest[(self.examples.present[nearest] & blobs).any(1)][
-            : SIMILAR_GROUND if (blobs & self._ground).any() else SIMILAR_LIGHT
-        ]
+        pool = SIMILAR_GROUND if (blobs & self._ground).any() else SIMILAR_LIGHT
+        having = nearest[(self.examples.present[nearest] & blobs).any(1)][:pool]
         if not len(having):
             return having
         own = blobs[self._owners] & self._appearance

@@ -43,7 +43,8 @@ def search(
 ) -> Counterfactuals:
     """Search counterfactuals of P problems; no result depends on the other problems.
 
-    1. Where whole objects of `examples` solve a problem, they are the counterfactual (`ObjectSearch`).
+    1. Where whole objects of `examples` solve a problem, they are the counterfactual (`ObjectSearch`). If they are
+       fewer than `options.count`, the others are the start: what remains would need a texture.
     2. Else Adam minimises target loss + lambda_prox * distance (`find_flips`).
     3. If few blobs are wanted, as many as possible are restored (`eliminate_blobs`).
     4. The change is pruned and moved towards the start (`Shrinker`).
@@ -66,11 +67,13 @@ def search(
         BlobexError: The decision model's outputs have no gradient.
     """
     run = _Search.of(problems, networks, params, batch_size, options)
-    wanted = torch.ones(len(problems), dtype=torch.bool) if skip is None else ~skip.cpu()
-    candidates, index = _Candidates.same(run.repeated.start), wanted.nonzero()[:, 0]
+    searched = torch.ones(len(problems), dtype=torch.bool) if skip is None else ~skip.cpu()
+    wanted = searched * options.count  # flips of each problem
+    candidates, index = _Candidates.same(run.repeated.start), searched.nonzero()[:, 0]
     if len(index) and examples is not None and params.examples:
         found, solved = run.exchange_objects(index, examples)
-        candidates, index = candidates.replaced(run.rows(index[solved]), found), index[~solved]
+        candidates, wanted[index[solved]] = candidates.replaced(run.rows(index[solved]), found), 1
+        index = index[~solved]
     if len(index):
         candidates = candidates.replaced(run.rows(index), run.follow_gradients(index))
     result = run.verify(candidates, run.repeated)
@@ -156,10 +159,10 @@ class _Search:
         return result
 
     def retry(self, result: Counterfactuals, wanted: Tensor) -> Counterfactuals:
-        """Search the `wanted` problems, bool (P,), that do not flip again; keep results with more flips."""
+        """Search problems with fewer than `wanted` (P,) flips again; keep results with more flips."""
         count = self.assignment.count
         flips = result.flipped.unflatten(0, (-1, count)).sum(1).cpu()
-        index = (wanted & (flips < count)).nonzero()[:, 0]
+        index = (flips < wanted).nonzero()[:, 0]
         if not len(index):
             return result
         rows = self.rows(index)

@@ -100,8 +100,8 @@ class ObjectSearch:
 
         They are the confident changes of one object that change the fewest pixels, each of another object; if there
         are too few, changes of one surface, and last of the light of the whole scene. For a count of 1, several
-        objects change before the light does. Returns layout vectors (P*count,D), and bool (P,): true where all vectors
-        of a problem flip confidently.
+        objects change before the light does. Returns layout vectors (P*count,D), and bool (P,): true where one of a
+        problem's vectors or more flip confidently; those beyond are the start.
         """
         vectors = self.problems.start.repeat_interleave(count, 0)
         solved = torch.zeros(len(self.problems), dtype=torch.bool)
@@ -111,8 +111,7 @@ class ObjectSearch:
             candidates = self._candidates(start, mask, image)
             for row in rows.tolist():
                 found = self._choose(row, candidates, count)
-                if len(found) == count:
-                    vectors[row * count : (row + 1) * count], solved[row] = found, True
+                vectors[row * count : row * count + len(found)], solved[row] = found, len(found) > 0
         return vectors, solved
 
     def _candidates(self, start: Tensor, mask: Tensor, image: Tensor) -> _Candidates:

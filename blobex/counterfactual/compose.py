@@ -13,6 +13,7 @@ from blobex.layout.vector import VectorForm
 from blobex.optim.batching import in_batches
 from blobex.optim.network_callables import Networks
 
+WIDENED = 64  # an image's height / the pixels by which a changed region is widened
 BLOCK = 4.0  # a block is trusted in full if this many times its known share is 1 or more
 LARGEST_ERROR = 0.2  # of a pixel in [-1,1] that continues into the changed region
 FAINT, SOLID = 0.05, 0.5  # coverage up to which the query stays as it is, and from which the change shows in full
@@ -36,7 +37,7 @@ class Composer:
     coverage M is how much the changed blobs paint before or after; where it is 0 the query's pixels keep their bits.
     The lost content L is how much of a pixel no longer shows what it did. The inversion's error x - G(b) is part of
     what is seen there and disappears with it, so that a removed object leaves no ghost. Instead, the error E of the
-    surroundings, x - G(b') where M is 0, continues smoothly, so that the change has no seam.
+    surroundings, x - G(b') where M is 0, continues smoothly, so that the change has no seam. M and L are widened.
     """
 
     networks: Networks
@@ -70,6 +71,7 @@ class Composer:
             scores, scores_after = self.base.scores[image_index], self.networks.scores(layout)
             mask = coverage(scores, scores_after, blobs)
             lost = lost_content(scores, scores_after, self.base.appearance[image_index], _appearance(layout))
+            mask, lost = widened(mask), widened(lost)
             error = continued((query - rendered).clamp(-LARGEST_ERROR, LARGEST_ERROR), (1 - mask).to(query.dtype))
         change = mask * (rendered - before - lost * (query - before - error))
         return torch.where(mask > 0, (query + change).clamp(-1, 1), query)
@@ -102,6 +104,16 @@ def lost_content(before: Tensor, after: Tensor, appearance_before: Tensor, appea
     kept = (1 - torch.linalg.vector_norm(appearance_after - appearance_before, dim=2) / length).clamp(min=0)
     remaining = torch.minimum(before, after) * kept[:, :, None, None].to(before.dtype)
     return (before - remaining).sum(1, keepdim=True)
+
+
+def widened(values: Tensor) -> Tensor:
+    """Return the largest value (N,1,H,W) around each pixel, within H/64 pixels: score maps end before objects do.
+
+    >>> widened(torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0]).repeat(64, 1)[None, None])[0, 0, 0]
+    tensor([0., 1., 1., 1., 0.])
+    """
+    reach = round(values.shape[2] / WIDENED)
+    return F.max_pool2d(values, 2 * reach + 1, stride=1, padding=reach)
 
 
 def continued(values: Tensor, known: Tensor) -> Tensor:

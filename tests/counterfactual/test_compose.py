@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch import Tensor
 from worlds.tiny_world import (
     BLOBS,
@@ -18,7 +19,16 @@ from worlds.tiny_world import (
     tiny_params,
 )
 
-from blobex.counterfactual.compose import FAINT, LARGEST_ERROR, SOLID, Composer, continued, coverage, lost_content
+from blobex.counterfactual.compose import (
+    FAINT,
+    LARGEST_ERROR,
+    SOLID,
+    Composer,
+    continued,
+    coverage,
+    lost_content,
+    widened,
+)
 from blobex.counterfactual.masks import build_masks
 from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.search import SearchOptions, search
@@ -258,3 +268,11 @@ def test_explanations_evaluate_the_composed_image() -> None:
     for record in tiny.explain(images, Request(["stop"], compose="full", blobs=[4])):
         assert record.compose == "full" and (record.counterfactual != record.query).any(2).mean() > 0.9
         assert record.score_full == record.score_after and record.flipped == record.flipped_full
+
+
+@pytest.mark.parametrize(("height", "reach"), [(16, 0), (64, 1), (128, 2)])
+def test_changed_regions_are_widened_as_by_a_dilation(height: int, reach: int) -> None:
+    values = torch.rand(2, 1, height, 2 * height, generator=torch.Generator().manual_seed(height))
+    side = 2 * reach + 1
+    expected = [ndimage.grey_dilation(image[0].numpy(), size=(side, side), mode="nearest") for image in values]
+    assert np.array_equal(widened(values)[:, 0].numpy(), np.stack(expected))

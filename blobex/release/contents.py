@@ -25,6 +25,7 @@ NETWORKS = {
     "blobgan": "BlobGAN: layout network, generator and discriminator",
     "encoder_pretrain": "encoder after training on generated images",
     "encoder": "encoder after training on generated and real images",
+    "witness": "second decision model and parser, which only measure explanations",
 }
 REPORTS = ("invert", "explain", "evaluate", "truth")
 

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 import blobex
 from blobex.config.params import Params
 from blobex.config.read import flatten
+from blobex.config.training import Training, WitnessParams
 from blobex.core.files import read_json
 from blobex.datasets.manifest import manifest_path
 from blobex.release.contents import NETWORKS, Contents, Part
@@ -53,10 +54,18 @@ def card(name: str, params: Params, contents: Contents, origin: Origin, checksum
         params=params,
         data=_data(params.data.root),
         data_file=manifest_path(params.data.root).name,
-        trainings=[(part, getattr(sections, part.stage).training) for part in trained],
+        trainings=[pair for part in trained for pair in _trainings(part, getattr(sections, part.stage))],
         measures={part.name: measure_rows(part.measures()) for part in contents.parts},
         checksums=checksums,
     )
+
+
+def _trainings(part: Part, section: Any) -> list[tuple[str, Training]]:
+    """Return name and parameters of the trainings of a network; a witness has two."""
+    if isinstance(section, WitnessParams):
+        networks = {"decision": section.decision.training, "reading": section.reading.training}
+        return [(f"{part.stage}.{name}.training", training) for name, training in networks.items()]
+    return [(f"{part.stage}.training {part.variant}".strip(), section.training)]
 
 
 def listed_checksums(text: str) -> dict[str, str]:

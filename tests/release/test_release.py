@@ -143,10 +143,13 @@ def test_card_holds_trainings_and_data(example):
     card, tree = (example / "README.md").read_text(), yaml.safe_load((example / "params.yaml").read_text())
     listed = {cells[0]: cells[1:4] for cells in table_rows(card, "Training")[2:]}
     trainings = {"parser.training", "decision.training plain", "decision.training biased", "blobgan.training"}
+    trainings |= {"witness.decision.training", "witness.reading.training"}
     assert set(listed) == trainings | {"encoder_pretrain.training", "encoder.training"}
     assert tree["run"]["batches"] == "pixels" and tree["setups"]["rect"]["aspect_ratio"] == 2
     for name, cells in listed.items():
-        training = tree[name.split(".")[0]]["training"]
+        training = tree
+        for key in name.split(" ")[0].split("."):
+            training = training[key]
         batch = training["batch_size"] // 2 * training["accumulate"]
         assert [float(cell) for cell in cells] == [training["steps"], batch, training["learning_rate"]]
     assert ["files", "4321"] in table_rows(card, "Data") and ["scenes.seed", "77"] in table_rows(card, "Data")

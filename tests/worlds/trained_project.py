@@ -13,6 +13,7 @@ MEASURES = {
     "parser/rect": {"semantic_iou": 0.3125, "box_ap50": 0.46053},
     "decision/rect/plain": {"accuracy": 0.929, "f1": 0.8765},
     "decision/rect/biased": {"accuracy": 0.91},
+    "witness/rect": {"accuracy_lowest": 0.985},
 }
 EVALUATE = {"flip_rate": 0.75, "flip_rate_low": 0.5, "flip_rate_high": 0.875, "flip_rate_count": 16, "fd_parser": 2.5}
 BLOBGAN = "models/blobgan/rect/weights.safetensors"
@@ -34,6 +35,7 @@ STAGES = {
     "blobgan@rect": stage("models/blobgan/rect", ["blobgan"]),
     "encoder_pretrain@rect": stage("models/encoder_pretrain/rect", ["encoder_pretrain"], [BLOBGAN]),
     "encoder@rect": stage("models/encoder/rect", ["encoder"], [BLOBGAN]),
+    "witness@rect": stage("models/witness/rect", ["witness"], ["data/scenes.json"]),
     "evaluate@rect": stage("reports/evaluate/rect", ["evaluate"], [BLOBGAN]),
 }
 

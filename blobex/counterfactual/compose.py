@@ -17,6 +17,7 @@ WIDENED = 64  # an image's height / the pixels by which a changed region is wide
 BLOCK = 4.0  # a block is trusted in full if this many times its known share is 1 or more
 LARGEST_ERROR = 0.2  # of a pixel in [-1,1] that continues into the changed region
 FAINT, SOLID = 0.05, 0.5  # coverage up to which the query stays as it is, and from which the change shows in full
+UNSEEN, SEEN = 0.04, 0.12  # the same for differences between renderings, means over the channels of pixels in [-1,1]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class QueryRenderings:
     rendered: Tensor  # N,3,H,W
     scores: Tensor  # N,K+1,H,W: score maps
     appearance: Tensor  # N,K+1,L: features and styles
+    segments: Tensor | None = None  # N,K+1,H,W bool: pixels of the segment of each blob; None: unknown
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,10 @@ class Composer:
     The lost content L is how much of a pixel no longer shows what it did. The inversion's error x - G(b) is part of
     what is seen there and disappears with it, so that a removed object leaves no ghost. Instead, the error E of the
     surroundings, x - G(b') where M is 0, continues smoothly, so that the change has no seam. M and L are widened.
+
+    Scores are vague: a blob also paints some of what surrounds its object, and not all of the object. If the segments
+    of the queries are known, M and L are 1 on those that disappear, and elsewhere only as large as G(b') - G(b) is
+    visible.
     """
 
     networks: Networks
@@ -55,7 +61,10 @@ class Composer:
             rendered, scores = networks.render(layout), networks.scores(layout)
             return {"rendered": rendered, "scores": scores, "appearance": _appearance(layout)}
 
-        return cls(networks, form, QueryRenderings(queries, **in_batches(render, batch_size, form.flatten(layout))))
+        rendered, segments = in_batches(render, batch_size, form.flatten(layout)), networks.segments
+        if segments is not None:
+            rendered |= in_batches(lambda images: {"segments": segments(images)}, batch_size, queries)
+        return cls(networks, form, QueryRenderings(queries, **rendered))
 
     def compose(self, vector: Tensor, image_index: Tensor, blobs: Tensor) -> Tensor:
         """Compute the images (R,3,H,W) of layout vectors (R,D) of the queries `image_index` (R,).
@@ -70,8 +79,12 @@ class Composer:
         with torch.no_grad():
             scores, scores_after = self.base.scores[image_index], self.networks.scores(layout)
             mask = coverage(scores, scores_after, blobs)
-            lost = lost_content(scores, scores_after, self.base.appearance[image_index], _appearance(layout))
-            mask, lost = widened(mask), widened(lost)
+            kept = kept_appearance(self.base.appearance[image_index], _appearance(layout))
+            mask, lost = widened(mask), widened(lost_content(scores, scores_after, kept))
+            if self.base.segments is not None:
+                seen = visible(rendered - before)
+                gone = widened(vanished(self.base.segments[image_index], scores, scores_after, kept))
+                mask, lost = torch.maximum(mask * seen, gone), torch.maximum(lost * seen, gone)
             error = continued((query - rendered).clamp(-LARGEST_ERROR, LARGEST_ERROR), (1 - mask).to(query.dtype))
         change = mask * (rendered - before - lost * (query - before - error))
         return torch.where(mask > 0, (query + change).clamp(-1, 1), query)
@@ -88,22 +101,56 @@ def coverage(before: Tensor, after: Tensor, blobs: Tensor) -> Tensor:
     return ((share - FAINT) / (SOLID - FAINT)).clamp(0, 1)
 
 
-def lost_content(before: Tensor, after: Tensor, appearance_before: Tensor, appearance_after: Tensor) -> Tensor:
+def kept_appearance(before: Tensor, after: Tensor) -> Tensor:
+    """Return how much of its appearance (N,K+1,L) each blob keeps, (N,K+1) in [0,1].
+
+    A blob whose appearance l becomes l' keeps 1 - |l' - l| / |l|, at least nothing.
+
+    >>> [round(kept_appearance(torch.ones(1, 1, 4), factor * torch.ones(1, 1, 4)).item(), 4) for factor in (1.5, 3.0)]
+    [0.5, 0.0]
+    """
+    length = torch.linalg.vector_norm(before, dim=2).clamp(min=torch.finfo(before.dtype).tiny)
+    return (1 - torch.linalg.vector_norm(after - before, dim=2) / length).clamp(min=0)
+
+
+def lost_content(before: Tensor, after: Tensor, kept: Tensor) -> Tensor:
     """Compute how much of each pixel, (N,1,H,W) in [0,1], no longer shows what it did.
 
-    A blob whose appearance l becomes l' keeps 1 - |l' - l| / |l| of its content, at least none. Score maps are
-    (N,K+1,H,W), appearances (N,K+1,L).
+    Score maps are (N,K+1,H,W); `kept` (N,K+1) is how much of its appearance each blob keeps.
 
     >>> before = torch.tensor([0.6, 0.4])[None, :, None, None]
     >>> after = torch.tensor([1.0, 0.0])[None, :, None, None]  # the blob disappears, the background stays
-    >>> appearance = torch.ones(1, 2, 4)
-    >>> [round(lost_content(before, after, appearance, factor * appearance).item(), 4) for factor in (1.0, 1.5, 3.0)]
+    >>> [round(lost_content(before, after, torch.full((1, 2), kept)).item(), 4) for kept in (1.0, 0.5, 0.0)]
     [0.4, 0.7, 1.0]
     """
-    length = torch.linalg.vector_norm(appearance_before, dim=2).clamp(min=torch.finfo(appearance_before.dtype).tiny)
-    kept = (1 - torch.linalg.vector_norm(appearance_after - appearance_before, dim=2) / length).clamp(min=0)
     remaining = torch.minimum(before, after) * kept[:, :, None, None].to(before.dtype)
     return (before - remaining).sum(1, keepdim=True)
+
+
+def vanished(segments: Tensor, before: Tensor, after: Tensor, kept: Tensor) -> Tensor:
+    """Compute how much of each pixel, (N,1,H,W) in [0,1], belongs to a segment that disappears or looks different.
+
+    A blob keeps the share `kept` (N,K+1) of its appearance, where its score maps (N,K+1,H,W) overlap; `segments`
+    (N,K+1,H,W) bool are the pixels of the blobs in the query.
+
+    >>> segments = torch.tensor([False, True]).expand(2, 2).T[None, :, None]  # the blob's segment is the image
+    >>> before = torch.tensor([[1.0, 0.5], [0.0, 0.5]])[None, :, None]  # which the blob paints half of one pixel of
+    >>> vanished(segments, before, torch.tensor([1.0, 0.0])[None, :, None, None].expand_as(before), torch.ones(1, 2))
+    tensor([[[[1., 1.]]]])
+    """
+    total = before.sum((2, 3)).clamp(min=torch.finfo(before.dtype).tiny)
+    stays = kept * torch.minimum(before, after).sum((2, 3)) / total
+    return (segments * (1 - stays)[:, :, None, None]).amax(1, keepdim=True)
+
+
+def visible(difference: Tensor) -> Tensor:
+    """Return how visible a difference (N,3,H,W) between renderings is around each pixel, (N,1,H,W) in [0,1].
+
+    >>> visible(torch.tensor([0.0, 0.0, 0.0, 0.08]).repeat(1, 3, 64, 1))[0, 0, 0]
+    tensor([0.0000, 0.5000, 0.5000, 0.5000])
+    """
+    mean = difference.abs().mean(1, keepdim=True)
+    return ((widened(widened(mean)) - UNSEEN) / (SEEN - UNSEEN)).clamp(0, 1)
 
 
 def widened(values: Tensor) -> Tensor:

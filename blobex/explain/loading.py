@@ -72,14 +72,19 @@ def load_networks(
     hashes["decision"] = state_hash(model.modules)
     blobs, parser = blobgan.network.blobs, load_parser_if_present(models / "parser" / setup, size, device)
     examples = _object_examples(encoder, device)
-    excess, nameable = appearance_excess(encoder, device), None if parser is None else sees_change(parser)
+    complete = partial(
+        dataclasses.replace,
+        excess=appearance_excess(encoder, device),
+        nameable=None if parser is None else sees_change(parser),
+        segments=encoder.segment_maps if isinstance(encoder, SegmentReader) else None,
+    )
     if params.search.mode == "published":
         exact = assemble_published(*networks, model)
         return LoadedNetworks(model, exact, exact, blobs, hashes, parser, None)
-    exact = quick = dataclasses.replace(assemble(*networks, model), excess=excess, nameable=nameable)
+    exact = quick = complete(assemble(*networks, model))
     blobgan.generator.fold(torch.float32)
     if resolve_precision(params.run.precision, device) != "float32":
-        quick = dataclasses.replace(assemble_bfloat16(*networks, model, device.type), excess=excess, nameable=nameable)
+        quick = complete(assemble_bfloat16(*networks, model, device.type))
     return LoadedNetworks(model, exact, quick, blobs, hashes, parser, examples)
 
 

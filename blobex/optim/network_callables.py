@@ -16,6 +16,7 @@ Encode = Callable[[Tensor], BlobLayout]  # from images (N,3,H,W) in [-1,1]
 Decide = Callable[[Tensor], Tensor]  # from images (N,3,H,W) to outputs (N,A) or (N,A,H,W)
 Features = Callable[[Tensor], Tensor]  # from images (N,3,H,W) to (N,D)
 Excess = Callable[[BlobLayout], Tensor]  # (N,K+1): unusualness of the appearances, background first; 0: usual
+Segments = Callable[[Tensor], Tensor]  # from images (N,3,H,W) to bool (N,K+1,H,W): pixels of the segment of each blob
 Nameable = Callable[[Tensor, Tensor], Tensor]  # from images before and after (N,3,H,W) to bool (N,)
 
 
@@ -41,6 +42,7 @@ class Networks:
     perceptual: Perceptual
     excess: Excess | None = None  # None: nothing is known about usual appearances
     nameable: Nameable | None = None  # whether a parser sees a difference; None: there is no parser
+    segments: Segments | None = None  # None: blobs do not stand for segments
 
 
 @dataclass(frozen=True)

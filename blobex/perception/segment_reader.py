@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from blobex.datasets.images import to_float
-from blobex.layout.assign import assign_segments, layout_from_ellipses, with_appearance
+from blobex.layout.assign import BlobEllipses, assign_segments, layout_from_ellipses, with_appearance
 from blobex.layout.blobs import BlobLayout
 from blobex.layout.paste import LabelMaps
-from blobex.layout.segments import Segment, extract_segments
+from blobex.layout.segments import Segment, extract_segments, segment_from_mask
 from blobex.networks.parser import Parser, ParserOutput, panoptic
 from blobex.networks.segment_encoder import Pretrained
 
@@ -50,7 +50,19 @@ class SegmentReader(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> BlobLayout:
         images = images.contiguous(memory_format=torch.channels_last)
-        segments = segments_of(self.parser(images))
-        assignment = assign_segments(segments, self.slots, self.encoder.anchors, self.encoder.canvas)
+        assignment = self._assign(segments_of(self.parser(images)))
         layout = layout_from_ellipses(*(tensor.to(images.device) for tensor in assignment.tensors()[:4]))
         return with_appearance(layout, *self.encoder.appearance(self.encoder.codes(images, layout)))
+
+    @torch.no_grad()
+    def segment_maps(self, images: Tensor) -> Tensor:
+        """Return the pixels of each blob's segment, bool (N,K+1,height,width); the background has none."""
+        masks = [maps.masks() for maps in label_maps(self.parser(images.contiguous(memory_format=torch.channels_last)))]
+        numbers = self._assign([[segment_from_mask(*each) for each in image] for image in masks]).segment
+        result = torch.zeros(len(images), numbers.shape[1] + 1, *images.shape[2:], dtype=torch.bool)
+        for image, blob in (numbers >= 0).nonzero().tolist():
+            result[image, blob + 1] = torch.from_numpy(masks[image][numbers[image, blob]][1])
+        return result.to(images.device)
+
+    def _assign(self, segments: Sequence[Sequence[Segment]]) -> BlobEllipses:
+        return assign_segments(segments, self.slots, self.encoder.anchors, self.encoder.canvas)

@@ -26,6 +26,7 @@ from blobex.counterfactual.compose import (
     Composer,
     continued,
     coverage,
+    kept_appearance,
     lost_content,
     widened,
 )
@@ -198,10 +199,54 @@ def test_a_hole_between_two_levels_is_filled_smoothly() -> None:
 def test_lost_content_is_between_0_and_1() -> None:
     before, after = scores(scenes(3)), scores(scenes(6))[3:]
     appearance = torch.randn(2, 3, BLOBS + 1, 5, generator=torch.Generator().manual_seed(0))
-    lost = lost_content(before, after, appearance[0], appearance[1])
+    lost = lost_content(before, after, kept_appearance(appearance[0], appearance[1]))
     assert lost.min() >= 0 and lost.max() <= 1 + 1e-6
-    assert torch.equal(lost_content(before, before, appearance[0], appearance[0]), torch.zeros_like(lost))
-    torch.testing.assert_close(lost_content(before, after, appearance[0], -appearance[0]), torch.ones_like(lost))
+    kept = kept_appearance(appearance[0], appearance[0])
+    assert torch.equal(lost_content(before, before, kept), torch.zeros_like(lost))
+    kept = kept_appearance(appearance[0], -appearance[0])
+    torch.testing.assert_close(lost_content(before, after, kept), torch.ones_like(lost))
+
+
+def with_segments(segments: Tensor) -> Networks:
+    return dataclasses.replace(painted_networks(), segments=lambda images: segments[: len(images)])
+
+
+def test_a_removed_segment_disappears_where_its_blob_hardly_paints() -> None:
+    """The head of a rider is part of the segment, but no part of the ellipse."""
+    start, form = scenes(2), VectorForm.of(scenes(2))
+    sizes = start.sizes.clone()
+    sizes[:, 2] = ABSENT  # a car
+    after = start.replace({"sizes": sizes})
+    blobs = form.changed(form.flatten(after), form.flatten(start))
+    unpainted = scores(start)[:, 2:3] < FAINT / 100
+    head = torch.zeros_like(unpainted)
+    head[:, :, 2:8, 50:58] = True
+    assert (unpainted | ~head).all()
+    images = torch.where(head, 1.0, queries())
+    segments = torch.zeros(2, BLOBS + 1, HEIGHT, WIDTH, dtype=torch.bool)
+    segments[:, 2] = head[:, 0] | (scores(start)[:, 2] > SOLID)
+    made = Composer.over_queries(images, start, with_segments(segments), 4).compose(
+        form.flatten(after), torch.arange(2), blobs
+    )
+    assert torch.equal(Composer.over_queries(images, start, painted_networks(), 4).compose(
+        form.flatten(after), torch.arange(2), blobs
+    )[head.expand_as(images)], images[head.expand_as(images)])  # fmt: skip
+    assert ((made - render(after)).abs() <= LARGEST_ERROR + 1e-6)[head.expand_as(made)].all()
+    far = widened(widened(segments[:, 2:3].float() + scores(start)[:, 2:3])) < FAINT / 2
+    assert far.any() and torch.equal(made[far.expand_as(made)], images[far.expand_as(made)])
+
+
+def test_a_query_stays_where_no_change_is_visible() -> None:
+    """A blob with another style that renders the same colour replaces nothing: a cloud behind a pole stays."""
+    start, images, form = scenes(2), queries(), VectorForm.of(scenes(2))
+    styles = start.spatial_style.clone()
+    styles[:, 3] += 9.0
+    vector = form.flatten(start.replace({"spatial_style": styles}))
+    blobs = form.changed(vector, form.flatten(start))
+    nothing = torch.zeros(2, BLOBS + 1, HEIGHT, WIDTH, dtype=torch.bool)
+    composers = [Composer.over_queries(images, start, each, 4) for each in (painted_networks(), with_segments(nothing))]
+    vague, exact = (composer.compose(vector, torch.arange(2), blobs) for composer in composers)
+    assert torch.equal(exact, images) and not torch.equal(vague, images)
 
 
 def test_without_queries_the_image_is_the_rendering() -> None:

@@ -82,7 +82,7 @@ class _Candidates:
     vectors: Tensor  # C,D
     outputs: Tensor  # C,...: of the model
     images: Tensor  # C,3,H,W
-    amount: Tensor  # C: mean change of pixels
+    amount: Tensor  # C: mean change of pixels, times 2 for exchanged objects
     objects: Tensor  # C,U bool: changed objects
     extent: Tensor  # C: OBJECT, SURFACE or LIGHT
 
@@ -130,10 +130,19 @@ class ObjectSearch:
             vectors=changes,
             outputs=outputs,
             images=images,
-            amount=(images - images[0]).abs().flatten(1).mean(1),
+            amount=(images - images[0]).abs().flatten(1).mean(1) * self._acts(changes, start),
             objects=(blobs @ self.examples.objects.T.float()) > 0,
             extent=torch.cat([torch.zeros(1), extent]).to(start.device),
         )
+
+    def _acts(self, changes: Tensor, start: Tensor) -> Tensor:
+        """Return (C,): 2 for changes (C,D) of `start` (D,) that exchange an object, a removal and an insertion; else 1.
+
+        A simple removal is easier to see than an object that also becomes another one elsewhere.
+        """
+        place = ~self._appearance & ~self._sizes
+        moved = self.problems.form.by_blob(((changes != start) & place).float()) > 0
+        return 1.0 + (moved & self._present(start)).any(1)
 
     def _choose(self, row: int, candidates: _Candidates, count: int) -> Tensor:
         """Return at most `count` layout vectors that solve problem `row`, those of the least extent first."""
@@ -163,40 +172,48 @@ class ObjectSearch:
 
     def _object_changes(self, start: Tensor, mask: Tensor) -> Tensor:
         """Return (C,D): the layout `start` (D,) with an object removed, added, exchanged or in another appearance."""
-        form, examples, changes = self.problems.form, self.examples, []
+        changes = [start[None][:0]]
         nearest, present = self._nearest_light(start), self._present(start)
-        for blobs in examples.objects[1:]:
+        for blobs in self.examples.objects[1:]:
             if (blobs & self._ground).any():
                 continue
-            own, having = blobs[self._owners], self._different(nearest, blobs)
-            others = form.flatten(examples.layout[having])
+            own = blobs[self._owners]
             if (present & blobs).any():
-                both = (examples.present[having] & present & blobs)[:, self._owners]
-                changes.append(torch.where(both & self._appearance & mask, others, start))
+                parts = torch.diag(blobs)[blobs] if blobs.sum() > 1 else blobs[None][:0]  # a light without its pole
+                changes += [self._repainted(start, mask, nearest, part) for part in (*parts, blobs)]
                 changes.append(torch.where(own & self._sizes & mask, start.clamp(max=ABSENT), start)[None])
+            others = self.problems.form.flatten(self.examples.layout[self._different(nearest, blobs)])
             changes.append(torch.where(own & mask, others, start))
-        return torch.cat(changes) if changes else start[None][:0]
+        return torch.cat(changes)
+
+    def _repainted(self, start: Tensor, mask: Tensor, nearest: Tensor, blobs: Tensor) -> Tensor:
+        """Return (C,D): the layout `start` (D,) with the appearance that `blobs` (K+1,) bool have in examples."""
+        having = self._different(nearest, blobs)
+        both = (self.examples.present[having] & self._present(start) & blobs)[:, self._owners]
+        others = self.problems.form.flatten(self.examples.layout[having])
+        return torch.where(both & self._appearance & mask, others, start)
 
     def _surface_changes(self, start: Tensor, mask: Tensor) -> Tensor:
         """Return (C,D): the layout `start` (D,) with a surface, or the whole ground, of an example."""
-        form, examples = self.problems.form, self.examples
-        nearest, changes = self._nearest_light(start), []
-        for surface in examples.surfaces[~examples.surfaces[:, 0]]:
-            having = self._different(nearest, surface)
-            visible = (examples.present[having] & surface)[:, self._owners]
-            others = form.flatten(examples.layout[having])
-            changes.append(torch.where(visible & self._appearance & mask, others, start))
-        for blobs in examples.objects[1:][(examples.objects[1:] & self._ground).any(1)]:
-            others = form.flatten(examples.layout[self._different(nearest, blobs)])
+        nearest, changes = self._nearest_light(start), [start[None][:0]]
+        changes += [self._repainted(start, mask, nearest, surface) for surface in self._grounds]
+        for blobs in self.examples.objects[1:][(self.examples.objects[1:] & self._ground).any(1)]:
+            others = self.problems.form.flatten(self.examples.layout[self._different(nearest, blobs)])
             changes.append(torch.where(blobs[self._owners] & mask, others, start))
-        return torch.cat(changes) if changes else start[None][:0]
+        return torch.cat(changes)
 
     def _light_changes(self, start: Tensor, mask: Tensor) -> Tensor:
-        """Return (C,D): the layout `start` (D,) with the sky, or the whole scene, in the light of an example."""
-        lights, changes = self._relight(start, self._nearest_light(start)), []
-        for surface in self.examples.surfaces[self.examples.surfaces[:, 0]]:
-            changes.append(torch.where(surface[self._owners] & self._appearance & mask, lights, start))
-        return torch.cat(changes) if changes else start[None][:0]
+        """Return (C,D): the layout `start` (D,) with the sky, or the whole scene, in the light of an example.
+
+        There are none if the background must keep its appearance: a street at noon under a night sky is none.
+        """
+        background = (self._owners == 0) & self._appearance
+        if not mask[background].any():
+            return start[None][:0]
+        lights = self._relight(start, self._nearest_light(start))
+        surfaces = self.examples.surfaces[self.examples.surfaces[:, 0]]
+        changes = [torch.where(surface[self._owners] & self._appearance & mask, lights, start) for surface in surfaces]
+        return torch.cat([start[None][:0], *changes])
 
     def _different(self, nearest: Tensor, blobs: Tensor) -> Tensor:
         """Return at most `params.examples` numbers of examples that have one of `blobs` (K+1,) bool.
@@ -246,18 +263,18 @@ class ObjectSearch:
     def _eliminate(self, row: int, start: Tensor, mask: Tensor) -> Tensor:
         """Return (1,D): the confident flip of problem `row` with the fewest changed blobs; (0,D) if there is none.
 
-        All objects are removed, with the ground as it is, in the appearance of an example, or as in an example. Then
-        they are restored one by one, those that changed most first, as long as the flip stays confident.
+        All objects are removed, with the ground as it is, with one or all of its surfaces in the appearance of an
+        example, or as in an example. Then they are restored one by one, those that changed most first, as long as the
+        flip stays confident.
         """
         objects = self.examples.objects
         removable = objects.any(0) & ~self._ground
         removable[0] = False
         empty = torch.where(removable[self._owners] & self._sizes & mask, start.clamp(max=ABSENT), start)[None]
-        having = self._different(self._nearest_light(start), self._ground)
-        others = self.problems.form.flatten(self.examples.layout[having])
-        both = (self.examples.present[having] & self._present(start) & self._ground)[:, self._owners]
-        painted = torch.where(both & self._appearance & mask, others, empty)
-        vectors = torch.cat([empty, painted, torch.where(self._ground[self._owners] & mask, others, empty)])
+        nearest = self._nearest_light(start)
+        painted = [self._repainted(empty[0], mask, nearest, surface) for surface in (*self._grounds, self._ground)]
+        others = self.problems.form.flatten(self.examples.layout[self._different(nearest, self._ground)])
+        vectors = torch.cat([empty, *painted, torch.where(self._ground[self._owners] & mask, others, empty)])
         rows, same = torch.full((len(vectors),), row), start.expand_as(vectors)
         margin = self._margins(vectors, rows)
         least = _least_margin(margin, self._margins(same[:1], rows[:1]))
@@ -302,12 +319,15 @@ class ObjectSearch:
     def _owners(self) -> Tensor:
         return self.problems.form.owners().to(self.problems.layouts.device)
 
-    @cached_property
+    @property
+    def _grounds(self) -> Tensor:
+        """(G,K+1) bool: surfaces of the ground."""
+        return self.examples.surfaces[~self.examples.surfaces[:, 0]]
+
+    @property
     def _ground(self) -> Tensor:
         """(K+1,) bool: blobs of the ground."""
-        grounds = self.examples.surfaces[~self.examples.surfaces[:, 0]]
-        none = torch.zeros_like(self.examples.objects[0])
-        return grounds.any(0) if len(grounds) else none
+        return self._grounds.any(0)
 
     @cached_property
     def _sizes(self) -> Tensor:

@@ -358,3 +358,42 @@ def test_no_object_search_relights_before_several_objects_are_tried() -> None:
     after = batch.form.unflatten(vectors)
     assert solved.all() and batch.form.changed(vectors, batch.start)[0].nonzero()[:, 0].tolist() == [4, 5]
     assert (after.sizes[0, 4:] == ABSENT).all()
+
+
+def test_a_light_changes_its_colour_without_its_pole() -> None:
+    """The pole of the example looks different, but nothing has to be seen of it."""
+    start = traffic(COLOURS["red"])
+    known = traffic_examples(COLOURS["green"], COLOURS["red"])
+    known.layout.features[0, 2] = 0.9
+    batch = questions(start)
+    batch = dataclasses.replace(batch, mask=batch.form.mask(build_masks(BLOBS, KEYS[4:], None, background=True)))
+    vectors, solved = object_search(batch, known, DRIVER).solve(1)
+    assert solved.all() and batch.form.changed(vectors, batch.start)[0].nonzero()[:, 0].tolist() == [3]
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_the_scene_has_another_light_only_with_its_sky(background: bool) -> None:
+    batch, known = questions(traffic(None)), traffic_examples(0.1, 0.9)
+    known.layout.features[:, 0] = 0.9
+    batch = dataclasses.replace(batch, mask=batch.form.mask(build_masks(BLOBS, KEYS[4:], None, background=background)))
+    search = object_search(batch, known, DRIVER)
+    candidates = search._candidates(batch.start[0], batch.mask[0], torch.tensor(0))
+    assert bool((candidates.extent == LIGHT).any()) == background
+
+
+def test_an_exchange_counts_as_a_removal_and_an_insertion() -> None:
+    start = traffic(None, (True, False))
+    known = dataclasses.replace(
+        traffic_examples(None),
+        layout=traffic(None, (True, True)),
+        present=torch.tensor([[True, True, False, False, True, True]]),
+    )
+    known.layout.xs[:] = 0.25  # all vehicles of the example are elsewhere
+    batch = questions(start)
+    changes = object_search(batch, known, DRIVER)._object_changes(batch.start[0], batch.mask[0])
+    acts = object_search(batch, known, DRIVER)._acts(changes, batch.start[0])
+    after = batch.form.unflatten(changes)
+    for change in range(len(changes)):
+        exchanged = bool(after.xs[change, 3] != start.xs[0, 3]) and bool(after.sizes[change, 4] > 0)
+        assert acts[change] == (2.0 if exchanged else 1.0)
+    assert set(acts.tolist()) == {1.0, 2.0}

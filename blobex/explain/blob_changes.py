@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from blobex.layout.blobs import BACKGROUND_KEYS, KEYS, BlobLayout
 VISIBLE = 0.002  # least share of the image of a visible blob
 MOVED = 0.02  # least shift, in image widths or heights
 GREW = 1.25  # least ratio of areas
+MOST = 0.5  # least share of the image whose blobs change their appearance, for a repaint of the scene
 APPEARANCE_KEYS = ("features", "spatial_style")
 
 
@@ -37,7 +39,7 @@ class BlobChange:
     def words(self) -> str:
         """The change in words, such as "blob 3 moved left by 0.08, changed its shape"."""
         shape = "changed its shape" if "covs" in self.keys else ""
-        appearance = "changed its look" if set(APPEARANCE_KEYS) & set(self.keys) else ""
+        appearance = "changed its appearance" if _repainted(self) else ""
         parts = [part for part in (self._shift(), self._growth(), shape, appearance) if part]
         return f"{self.name} {', '.join(parts) if parts else 'hardly changed'}"
 
@@ -79,6 +81,16 @@ def blob_changes(before: BlobLayout, after: BlobLayout, areas_before: Tensor, ar
             centres, blob = (*_centre(before, entry), *_centre(after, entry)), entry - 1 if entry else None
             changes.append(BlobChange(blob, keys, *centres, float(areas_before[entry]), float(areas_after[entry])))
     return changes
+
+
+def repaints_scene(changes: Sequence[BlobChange]) -> bool:
+    """Return whether blobs that stay but change their appearance paint most of the image."""
+    repainted = [min(change.area_before, change.area_after) for change in changes if _repainted(change)]
+    return sum(repainted) >= MOST
+
+
+def _repainted(change: BlobChange) -> bool:
+    return bool(set(APPEARANCE_KEYS) & set(change.keys))
 
 
 def _centre(layout: BlobLayout, entry: int) -> tuple[float | None, float | None]:

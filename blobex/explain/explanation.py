@@ -17,7 +17,7 @@ from blobex.counterfactual.problems import change
 from blobex.counterfactual.questions import Questions
 from blobex.counterfactual.verify import Counterfactuals
 from blobex.datasets.images import to_array
-from blobex.explain.blob_changes import BlobChange, blob_changes
+from blobex.explain.blob_changes import BlobChange, blob_changes, repaints_scene
 from blobex.explain.input_images import InvertedImages
 from blobex.inversion.inversion import Inversion
 from blobex.layout.blobs import KEYS, BlobLayout
@@ -26,6 +26,7 @@ from blobex.perception.sentences import differences, sentence
 
 Record = TypeVar("Record", Inversion, Counterfactuals)
 MAX_BLOBS_IN_WORDS = 4
+REPAINTED = "last resort, the whole scene repainted: "
 Read = Callable[[Sequence[np.ndarray]], list[SceneReading]]  # images, uint8 (H,W,3)
 COLUMNS = (  # of the table
     (pa.string(), "image setup attribute"),
@@ -177,12 +178,19 @@ def build_explanations(
 
 
 def add_sentences(records: Sequence[Explanation], read: Read) -> list[Explanation]:
-    """Add `sentence` and `objects`: what `read` sees changed since the query or, if rendered, the reconstruction."""
+    """Add `sentence` and `objects`: what `read` sees changed since the query or, if rendered, the reconstruction.
+
+    The sentence says so if the whole scene was repainted: the search does this only if no change of objects flips.
+    """
     before = read([record.query if record.compose == "photo" else record.reconstruction for record in records])
     after = read([record.counterfactual for record in records])
     changes = [differences(*pair) for pair in zip(before, after, strict=True)]
     objects = [tuple(change.as_dict() for change in found) for found in changes]
-    rows = zip(records, map(sentence, changes), objects, strict=True)
+    texts = [
+        REPAINTED * repaints_scene(record.blobs) + sentence(found)
+        for record, found in zip(records, changes, strict=True)
+    ]
+    rows = zip(records, texts, objects, strict=True)
     return [dataclasses.replace(record, sentence=text, objects=things) for record, text, things in rows]
 
 

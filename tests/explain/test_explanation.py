@@ -17,14 +17,17 @@ from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.questions import Questions, build_questions
 from blobex.counterfactual.search import search
 from blobex.counterfactual.verify import Counterfactuals
-from blobex.explain.explanation import Explanation, GateResult, build_explanations
+from blobex.explain.blob_changes import BlobChange
+from blobex.explain.explanation import Explanation, GateResult, add_sentences, build_explanations
 from blobex.explain.input_images import InvertedImages
 from blobex.explain.overviews import read_table, write_metadata, write_table
 from blobex.inversion.inversion import Inversion
 from blobex.inversion.invert import invert
 from blobex.layout.blobs import KEYS, BlobLayout
 from blobex.layout.splat import splat
+from blobex.networks.parser import Detections
 from blobex.optim.network_callables import NetworkPair, Networks
+from blobex.perception.objects import read_scene
 
 BLOBS = 2
 NAMES = ["a.png", "b.png", "c.png"]
@@ -127,6 +130,22 @@ def test_verdicts(records: list[Explanation]) -> None:
     assert dataclasses.replace(records[1], believable=False, failed=True).verdict == "failed"
     assert dataclasses.replace(records[1], believable=False, skipped=True).verdict == "skipped"
     assert dataclasses.replace(records[1], skipped=True).verdict == "skipped"
+
+
+def test_repaints_of_the_whole_scene_are_marked(records: list[Explanation]) -> None:
+    """A new appearance of blobs that paint half of the image is a last resort; large objects that appear are none."""
+
+    nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long())
+    empty = read_scene(nothing, *np.zeros((2, 64, 128), int), np.zeros((64, 128, 3), np.uint8))
+
+    def told(*changes: tuple[float, float, str]) -> str:
+        blobs = tuple(BlobChange(0, (key,), 0.5, 0.5, 0.5, 0.5, *areas) for *areas, key in changes)
+        record = dataclasses.replace(records[0], blobs=blobs)
+        return add_sentences([record], lambda images: [empty] * len(images))[0].sentence
+
+    assert told((0.3, 0.3, "features"), (0.25, 0.2, "spatial_style")).startswith("last resort, the whole scene")
+    assert not told((0.3, 0.3, "features"), (0.25, 0.1, "spatial_style")).startswith("last resort")
+    assert not told((0.0, 0.9, "features"), (0.9, 0.9, "xs")).startswith("last resort")
 
 
 def test_metadata_has_the_published_keys(tmp_path: Path, solved: Solved, records: list[Explanation]) -> None:

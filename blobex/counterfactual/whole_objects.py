@@ -263,13 +263,12 @@ class ObjectSearch:
     def _eliminate(self, row: int, start: Tensor, mask: Tensor) -> Tensor:
         """Return (1,D): the confident flip of problem `row` with the fewest changed blobs; (0,D) if there is none.
 
-        All objects are removed, with the ground as it is, with one or all of its surfaces in the appearance of an
-        example, or as in an example. Then they are restored one by one, those that changed most first, as long as the
-        flip stays confident.
+        All objects but the scenery are removed, with the ground as it is, with one or all of its surfaces in the
+        appearance of an example, or as in an example. Then they are restored one by one, those that changed most first,
+        as long as the flip stays confident.
         """
         objects = self.examples.objects
-        removable = objects.any(0) & ~self._ground
-        removable[0] = False
+        removable = objects.any(0) & ~self.examples.surfaces.any(0)
         empty = torch.where(removable[self._owners] & self._sizes & mask, start.clamp(max=ABSENT), start)[None]
         nearest = self._nearest_light(start)
         painted = [self._repainted(empty[0], mask, nearest, surface) for surface in (*self._grounds, self._ground)]

@@ -397,3 +397,18 @@ def test_an_exchange_counts_as_a_removal_and_an_insertion() -> None:
         exchanged = bool(after.xs[change, 3] != start.xs[0, 3]) and bool(after.sizes[change, 4] > 0)
         assert acts[change] == (2.0 if exchanged else 1.0)
     assert set(acts.tolist()) == {1.0, 2.0}
+
+
+def test_several_removed_objects_leave_the_scenery() -> None:
+    """Without the building the flip would be surer, but what stands behind a building is unknown."""
+    slots = {"road": 1, "building": 1, "vehicle": 3}
+    crowd = dataclasses.replace(
+        DRIVER, decide=lambda images: 10 * (images[:, 0, 0, 4:].amax(1, keepdim=True) + images[:, 0, 0, 2:3] - 0.45)
+    )
+    start = layouts(torch.tensor([[0.2, 0.3, 0.2, 0.5, 0.5, 0.5]]), torch.tensor([[True, True, False, True, True]]))
+    known = traffic_examples(None, None)
+    known = dataclasses.replace(known, objects=objects_of(slots), surfaces=surfaces_of(slots))
+    known = dataclasses.replace(known, layout=start, present=torch.tensor([[True, True, True, False, False, False]]))
+    batch = questions(start, crowd)
+    vectors, solved = object_search(batch, known, crowd).solve(1)
+    assert solved.all() and batch.form.changed(vectors, batch.start)[0].nonzero()[:, 0].tolist() == [4, 5]

@@ -14,6 +14,7 @@ from blobex.optim.batching import in_batches
 from blobex.optim.network_callables import Networks
 
 WIDENED = 64  # an image's height / the pixels by which a changed region is widened
+NEAR = 20  # an image's height / the pixels around a segment up to which its blob covers anything
 BLOCK = 4.0  # a block is trusted in full if this many times its known share is 1 or more
 LARGEST_ERROR = 0.2  # of a pixel in [-1,1] that continues into the changed region
 FAINT, SOLID = 0.05, 0.5  # coverage up to which the query stays as it is, and from which the change shows in full
@@ -43,7 +44,7 @@ class Composer:
 
     Scores are vague: a blob also paints some of what surrounds its object, and not all of the object. If the segments
     of the queries are known, M and L are 1 on those that disappear, and elsewhere only as large as G(b') - G(b) is
-    visible.
+    visible; what a blob paints before the change counts only near its segment.
     """
 
     networks: Networks
@@ -78,12 +79,14 @@ class Composer:
         query, before = self.base.queries[image_index], self.base.rendered[image_index]
         with torch.no_grad():
             scores, scores_after = self.base.scores[image_index], self.networks.scores(layout)
-            mask = coverage(scores, scores_after, blobs)
             kept = kept_appearance(self.base.appearance[image_index], _appearance(layout))
-            mask, lost = widened(mask), widened(lost_content(scores, scores_after, kept))
-            if self.base.segments is not None:
-                seen = visible(rendered - before)
-                gone = widened(vanished(self.base.segments[image_index], scores, scores_after, kept))
+            lost = widened(lost_content(scores, scores_after, kept))
+            if self.base.segments is None:
+                mask = widened(coverage(scores, scores_after, blobs))
+            else:
+                segments, seen = self.base.segments[image_index], visible(rendered - before)
+                gone = widened(vanished(segments, scores, scores_after, kept))
+                mask = widened(coverage(scores * near(segments), scores_after, blobs))
                 mask, lost = torch.maximum(mask * seen, gone), torch.maximum(lost * seen, gone)
             error = continued((query - rendered).clamp(-LARGEST_ERROR, LARGEST_ERROR), (1 - mask).to(query.dtype))
         change = mask * (rendered - before - lost * (query - before - error))
@@ -161,6 +164,16 @@ def widened(values: Tensor) -> Tensor:
     """
     reach = round(values.shape[2] / WIDENED)
     return F.max_pool2d(values, 2 * reach + 1, stride=1, padding=reach)
+
+
+def near(segments: Tensor) -> Tensor:
+    """Return which pixels, (N,K+1,H,W) as 0 or 1, are at most H/20 pixels from a segment (N,K+1,H,W) bool.
+
+    >>> near(torch.eye(20, dtype=torch.bool)[:1].repeat(20, 1)[None, None])[0, 0, 0, :3]
+    tensor([1., 1., 0.])
+    """
+    reach = round(segments.shape[2] / NEAR)
+    return F.max_pool2d(segments.float(), 2 * reach + 1, stride=1, padding=reach)
 
 
 def continued(values: Tensor, known: Tensor) -> Tensor:

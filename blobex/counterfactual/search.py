@@ -13,9 +13,10 @@ from blobex.config.explain import SearchParams
 from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.flips import Shrinker, eliminate_blobs, find_flips
 from blobex.counterfactual.gradient_search import BlobAssignment
+from blobex.counterfactual.object_examples import ObjectExamples
 from blobex.counterfactual.problems import Problems, SearchContext
 from blobex.counterfactual.verify import Counterfactuals, verify
-from blobex.counterfactual.whole_objects import ObjectExamples, ObjectSearch
+from blobex.counterfactual.whole_objects import ObjectSearch
 from blobex.optim.batching import float32_batch_size
 from blobex.optim.network_callables import NetworkPair
 

@@ -7,7 +7,6 @@ needs removed come back.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,64 +14,20 @@ import torch
 from torch import Tensor
 
 from blobex.counterfactual.believability import believable
+from blobex.counterfactual.object_examples import ObjectExamples
 from blobex.counterfactual.problems import Problems, SearchContext
-from blobex.layout.blobs import ABSENT, BlobLayout
+from blobex.layout.blobs import ABSENT
 from blobex.optim.batching import State, in_batches
 
-GROUND = ("road", "verge", "side_lane", "lane")  # groups that form one object: lanes make no sense without a road
-SIGNAL = ("pole", "sign", "light")  # groups that form one object: signs and lights stand on poles
-SCENERY = (*GROUND, "building", "vegetation")  # groups whose colours change with daylight and weather
 APPEARANCE = {"features": 1.0, "spatial_style": 1.0}
-CONFIDENT = 0.9  # of the highest margin among the candidates: least margin of an accepted change
+CONFIDENT = 0.7  # of the highest margin among the candidates: least margin of an accepted change
+CLEAR = 0.9  # the same for objects that are added: a vague one is decided with less confidence
 AS_CONFIDENT = 0.5  # of the query's own margin: least margin of an accepted change
 LEAST_MARGIN = 1e-3
 OBJECT, SURFACE, LIGHT = range(3)  # extents of a change
 REFUSED = 8  # changes that are not believable before the next extent is tried
 SIMILAR_LIGHT = 24  # examples with the most similar light, among which new objects and appearances are looked up
 SIMILAR_GROUND = 12  # the same for the ground, which is large, so that its light must fit better
-
-
-@dataclass(frozen=True)
-class ObjectExamples:
-    """E real images as layouts of K blobs, and the objects and surfaces that the blobs form."""
-
-    layout: BlobLayout
-    present: Tensor  # E,K+1 bool: visible blobs of each image; the background always is
-    objects: Tensor  # U,K+1 bool: blobs of each object, the background first; a blob belongs to one object
-    surfaces: Tensor  # V,K+1 bool: blobs that change their appearance together; surfaces may overlap
-
-    def to(self, device: torch.device) -> ObjectExamples:
-        masks = (mask.to(device) for mask in (self.present, self.objects, self.surfaces))
-        return ObjectExamples(self.layout.to(device), *masks)
-
-
-def objects_of(slots: Mapping[str, int]) -> Tensor:
-    """Return the objects (U,K+1) bool of blobs in groups: the background, the ground, signals, every other blob alone.
-
-    >>> objects_of({"road": 1, "lane": 1, "pole": 1, "light": 1, "vehicle": 1}).int().tolist()
-    [[1, 0, 0, 0, 0, 0], [0, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 0], [0, 0, 0, 0, 0, 1]]
-    """
-    groups = ["", *(group for group, count in slots.items() for _ in range(count))]
-    joined = [[group in kind for group in groups] for kind in (GROUND, SIGNAL)]
-    single = [
-        [place == blob for place in range(len(groups))]
-        for blob, group in enumerate(groups)
-        if blob and group not in (*GROUND, *SIGNAL)
-    ]
-    background = [group == "" for group in groups]
-    return torch.tensor([background, *(blobs for blobs in joined if any(blobs)), *single])
-
-
-def surfaces_of(slots: Mapping[str, int]) -> Tensor:
-    """Return the surfaces (V,K+1) bool: the background, each ground group, and all scenery with the background.
-
-    >>> surfaces_of({"road": 2, "lane": 1, "vehicle": 1}).int().tolist()
-    [[1, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 0], [1, 1, 1, 1, 0]]
-    """
-    groups = ["background", *(group for group, count in slots.items() for _ in range(count))]
-    present_ground = [(group,) for group in GROUND if slots.get(group)]
-    surfaces = [("background",), *present_ground, ("background", *SCENERY)]
-    return torch.tensor([[group in surface for group in groups] for surface in surfaces])
 
 
 @dataclass(frozen=True)
@@ -83,6 +38,7 @@ class _Candidates:
     outputs: Tensor  # C,...: of the model
     images: Tensor  # C,3,H,W
     amount: Tensor  # C: mean change of pixels, times 2 for exchanged objects
+    share: Tensor  # C: CLEAR if an object is added or exchanged, else CONFIDENT
     objects: Tensor  # C,U bool: changed objects
     extent: Tensor  # C: OBJECT, SURFACE or LIGHT
 
@@ -126,23 +82,30 @@ class ObjectSearch:
         images, outputs = self._evaluate(changes, start, image)
         blobs = self.problems.form.changed(changes, start.expand_as(changes)).float()
         extent = torch.cat([torch.full((len(part),), place) for place, part in enumerate(changed)])
+        exchanged = self._exchanged(changes, start)
         return _Candidates(
             vectors=changes,
             outputs=outputs,
             images=images,
-            amount=(images - images[0]).abs().flatten(1).mean(1) * self._acts(changes, start),
+            amount=(images - images[0]).abs().flatten(1).mean(1) * (1 + exchanged.float()),
+            share=torch.where(exchanged | self._adds(changes, start), CLEAR, CONFIDENT),
             objects=(blobs @ self.examples.objects.T.float()) > 0,
             extent=torch.cat([torch.zeros(1), extent]).to(start.device),
         )
 
-    def _acts(self, changes: Tensor, start: Tensor) -> Tensor:
-        """Return (C,): 2 for changes (C,D) of `start` (D,) that exchange an object, a removal and an insertion; else 1.
+    def _exchanged(self, changes: Tensor, start: Tensor) -> Tensor:
+        """Return bool (C,): true for changes (C,D) of `start` (D,) that put an object in the place of another.
 
-        A simple removal is easier to see than an object that also becomes another one elsewhere.
+        Such a change is a removal and an insertion; a simple one is easier to see.
         """
         place = ~self._appearance & ~self._sizes
         moved = self.problems.form.by_blob(((changes != start) & place).float()) > 0
-        return 1.0 + (moved & self._present(start)).any(1)
+        return (moved & self._present(start)).any(1)
+
+    def _adds(self, changes: Tensor, start: Tensor) -> Tensor:
+        """Return bool (C,): true for changes (C,D) of `start` (D,) that show a blob which is absent there."""
+        sizes = self.problems.form.unflatten(changes).sizes > ABSENT / 2
+        return (sizes & ~self._present(start))[:, 1:].any(1)
 
     def _choose(self, row: int, candidates: _Candidates, count: int) -> Tensor:
         """Return at most `count` layout vectors that solve problem `row`, those of the least extent first."""
@@ -153,7 +116,7 @@ class ObjectSearch:
                 found += list(self._eliminate(row, self.problems.start[row], self.problems.mask[row]))
             eligible, refused = allowed & (candidates.extent == extent), 0
             while len(found) < count and refused < REFUSED:
-                number = _smallest(margin, candidates.amount, eligible)
+                number = _smallest(margin, candidates, eligible)
                 if number is None:
                     break
                 if self._sound(row, candidates.vectors[number], candidates.images[number]):
@@ -184,7 +147,23 @@ class ObjectSearch:
                 changes.append(torch.where(own & self._sizes & mask, start.clamp(max=ABSENT), start)[None])
             others = self.problems.form.flatten(self.examples.layout[self._different(nearest, blobs)])
             changes.append(torch.where(own & mask, others, start))
+            changes.append(self._added(start, mask, blobs, others))
         return torch.cat(changes)
+
+    def _added(self, start: Tensor, mask: Tensor, blobs: Tensor, others: Tensor) -> Tensor:
+        """Return (C,D): the layout `start` (D,) with the object `blobs` (K+1,) bool of layouts `others` (C,D) as well.
+
+        If its blob is taken, the nearest free one of the group shows it; there is no change without one.
+        """
+        groups, present = self.examples.groups, self._present(start)
+        free = ((groups == groups[blobs][0]) & ~present).nonzero()[:, 0]
+        if blobs.sum() > 1 or not (present & blobs).any() or not len(free):
+            return others[:0]
+        blob = blobs.nonzero()[0, 0]
+        into = self._owners == free[(free - blob).abs().argmin()]
+        changes = start.repeat(len(others), 1)
+        changes[:, into] = torch.where(mask[into], others[:, self._owners == blob], start[into])
+        return changes
 
     def _repainted(self, start: Tensor, mask: Tensor, nearest: Tensor, blobs: Tensor) -> Tensor:
         """Return (C,D): the layout `start` (D,) with the appearance that `blobs` (K+1,) bool have in examples."""
@@ -267,13 +246,20 @@ class ObjectSearch:
         appearance of an example, or as in an example. Then they are restored one by one, those that changed most first,
         as long as the flip stays confident.
         """
-        objects = self.examples.objects
+        objects, nearest = self.examples.objects, self._nearest_light(start)
         removable = objects.any(0) & ~self.examples.surfaces.any(0)
-        empty = torch.where(removable[self._owners] & self._sizes & mask, start.clamp(max=ABSENT), start)[None]
-        nearest = self._nearest_light(start)
+
+        def emptied(layouts: Tensor, blobs: Tensor) -> Tensor:
+            return torch.where(blobs[self._owners] & self._sizes & mask, layouts.clamp(max=ABSENT), layouts)
+
+        empty = emptied(start[None], removable)
         painted = [self._repainted(empty[0], mask, nearest, surface) for surface in (*self._grounds, self._ground)]
         others = self.problems.form.flatten(self.examples.layout[self._different(nearest, self._ground)])
-        vectors = torch.cat([empty, *painted, torch.where(self._ground[self._owners] & mask, others, empty)])
+        painted.append(torch.where(self._ground[self._owners] & mask, others, empty))
+        for blobs in objects[(objects & removable).sum(1) > 1]:  # a light turns green instead of being removed
+            for part in torch.diag(blobs & self._present(start))[blobs]:
+                painted.append(emptied(self._repainted(start, mask, nearest, part), removable & ~blobs))
+        vectors = torch.cat([empty, *painted])
         rows, same = torch.full((len(vectors),), row), start.expand_as(vectors)
         margin = self._margins(vectors, rows)
         least = _least_margin(margin, self._margins(same[:1], rows[:1]))
@@ -286,9 +272,12 @@ class ObjectSearch:
             vectors = torch.where(restorable[:, None], restored, vectors)
         distance = ((vectors - start).abs() * self.problems.price).sum(1)
         cost = self.problems.form.changed(vectors, same).sum(1) + distance / (1 + distance)  # distance breaks ties
-        best = vectors[torch.where(flips, cost, torch.inf).argmin()]
-        images, _ = self._evaluate(best[None], start, self.problems.image_index[row])
-        return best[None][: int(flips.any() and self._sound(row, best, images[0]))]
+        ordered = torch.where(flips, cost, torch.inf).argsort(stable=True)[: min(REFUSED, int(flips.sum()))]
+        images, _ = self._evaluate(vectors[ordered], start, self.problems.image_index[row])
+        for vector, image in zip(vectors[ordered], images, strict=True):
+            if self._sound(row, vector, image):
+                return vector[None]
+        return vectors[:0]
 
     def _nearest_light(self, start: Tensor) -> Tensor:
         """Return the numbers of the examples (E,), those with a background like that of `start` (D,) first."""
@@ -339,17 +328,17 @@ class ObjectSearch:
         return self.problems.form.spread(APPEARANCE).to(self.problems.layouts.device) > 0
 
 
-def _least_margin(margin: Tensor, margin_before: Tensor) -> Tensor:
+def _least_margin(margin: Tensor, margin_before: Tensor, share: Tensor | float = CONFIDENT) -> Tensor:
     """Return the least margin that is confident, given those of the candidates and of the query."""
-    return torch.maximum(CONFIDENT * margin, -AS_CONFIDENT * margin_before).clamp(min=LEAST_MARGIN)
+    return torch.maximum(share * margin, -AS_CONFIDENT * margin_before).clamp(min=LEAST_MARGIN)
 
 
-def _smallest(margin: Tensor, amount: Tensor, eligible: Tensor) -> int | None:
+def _smallest(margin: Tensor, candidates: _Candidates, eligible: Tensor) -> int | None:
     """Return the number of the `eligible`, bool (C,), confident change of the fewest pixels; None if there is none.
 
-    The first margin (C,) is that of the unchanged layout; `amount` (C,) is the change of pixels.
+    The first margin (C,) is that of the unchanged layout.
     """
     if not eligible.any():
         return None
-    flips = eligible & (margin >= _least_margin(margin[eligible].amax(), margin[0]))
-    return int(torch.where(flips, amount, torch.inf).argmin()) if flips.any() else None
+    flips = eligible & (margin >= _least_margin(margin[eligible].amax(), margin[0], candidates.share))
+    return int(torch.where(flips, candidates.amount, torch.inf).argmin()) if flips.any() else None

@@ -24,12 +24,12 @@ from blobex.config.value_types import Shape
 from blobex.core.device import ALONE, Ranks, batch_pixels, keep_freed_memory, resolve_device
 from blobex.core.errors import BlobexError
 from blobex.counterfactual.masks import check_mask_rows
+from blobex.counterfactual.object_examples import ObjectExamples
 from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.published import LAMBDA_KEY, search_published
 from blobex.counterfactual.questions import Questions, build_questions, check_region
 from blobex.counterfactual.search import SearchOptions, search
 from blobex.counterfactual.verify import Counterfactuals
-from blobex.counterfactual.whole_objects import ObjectExamples
 from blobex.datasets.images import to_float, to_tensor
 from blobex.decisions.decision import Decision, frozen_eval, output_index
 from blobex.decisions.load import Model

@@ -19,7 +19,7 @@ from blobex.config.data import ImageSize
 from blobex.config.params import Params
 from blobex.core.device import resolve_precision
 from blobex.core.errors import BlobexError
-from blobex.counterfactual.whole_objects import ObjectExamples, objects_of, surfaces_of
+from blobex.counterfactual.object_examples import ObjectExamples, groups_of, objects_of, surfaces_of
 from blobex.decisions.decision import Decision
 from blobex.decisions.load import Model, load
 from blobex.decisions.source import from_callable
@@ -142,7 +142,7 @@ def _load_initial_encoder(models: Path, setup: str, kind: str, blobgan: BlobGAN)
             raise BlobexError(f"the BlobGAN in {generator} was not trained on segments: set invert.start to encoder")
         pretrained = load_pretrained(folder)
         encoder = SegmentReader(load_parser(models / "parser" / setup), pretrained)
-        fits = pretrained.blobgan.network == blobgan.network
+        fits = pretrained.network == blobgan.network
     else:
         encoder = load_encoder(folder, kind)
         fits = encoder.config["w_size"] == blobgan.layout_network.w_size(encoder.mlp_idx)
@@ -159,7 +159,8 @@ def _object_examples(encoder: InitialEncoder, device: torch.device) -> ObjectExa
     ellipses = layout_from_ellipses(stored.xs, stored.ys, stored.covs, stored.sizes)
     layout = with_appearance(ellipses, *encoder.encoder.appearance(stored.codes))
     present = F.pad(stored.present, (1, 0), value=True)
-    return ObjectExamples(layout, present, objects_of(encoder.slots), surfaces_of(encoder.slots)).to(device)
+    slots = encoder.slots
+    return ObjectExamples(layout, present, objects_of(slots), surfaces_of(slots), groups_of(slots)).to(device)
 
 
 def _to_device(network: Module, device: torch.device) -> Module:

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from blobex.datasets.images import to_float, to_uint8
 from blobex.networks.code_density import CodeDensity
-from blobex.networks.moment_encoder import MomentEncoder
 from blobex.networks.parser import Parser
 from blobex.optim.network_callables import Excess, Nameable
 from blobex.perception.objects import read_scenes
@@ -18,7 +17,7 @@ from blobex.perception.sentences import differences
 
 def appearance_excess(encoder: nn.Module, device: torch.device) -> Excess | None:
     """Return the excess of appearances over those of the example images that are stored with a segment encoder."""
-    if not isinstance(encoder, SegmentReader) or isinstance(encoder.encoder, MomentEncoder):
+    if not isinstance(encoder, SegmentReader):
         return None
     groups = [number for number, count in enumerate(encoder.slots.values()) for _ in range(count)]
     stored = encoder.examples

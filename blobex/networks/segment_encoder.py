@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import pydantic.dataclasses
 import torch
@@ -22,14 +22,15 @@ from blobex.layout.blobs import BlobLayout
 from blobex.layout.frames import interpolation, pool_maps
 from blobex.layout.splat import Canvas, score_pyramid
 from blobex.networks import weights
-from blobex.networks.blobgan import BlobGAN, from_config
-from blobex.networks.moment_encoder import MomentEncoder
+from blobex.networks.blobgan import BlobGAN, from_config, load_blobgan
 from blobex.networks.ops import at_least_float32
 
 STRIDE = 2  # pixels between two points of the body's finest level
 WIDTHS = (48, 96)  # channels of the body's levels, the finest first
 LOCAL = 16  # channels that are averaged around each point of a grid
 MIN_MASS = 0.02  # pixels; the features around a point fade to zero where the blob covers less
+KIND = "blobgan_pretrain"
+BLOBGAN = "blobgan"  # folder of the BlobGAN, in that of the pretrained networks
 MIN_SCORE = 1e-5  # share of the image; the features of a blob with a smaller total score fade to zero
 
 
@@ -121,18 +122,14 @@ class _Saved:
 
     slots: dict[Group, Annotated[Int, Field(ge=1, le=512)]]
     examples: Annotated[Int, Field(ge=1, le=10**5)]
-    code_dim: Annotated[Int, Field(ge=1, le=8192)] | None = None  # of a `MomentEncoder`; null: a `SegmentEncoder`
-
-
-AnyEncoder = SegmentEncoder | MomentEncoder
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Networks and examples of the stage blobgan_pretrain."""
+    """Encoder and examples of the stage blobgan_pretrain."""
 
-    blobgan: BlobGAN
-    encoder: AnyEncoder
+    network: Network  # of the BlobGAN
+    encoder: SegmentEncoder
     slots: dict[str, int]  # number of blobs per group of segments, from back to front
     examples: StoredExamples
 
@@ -142,26 +139,34 @@ def build_segment_encoder(blobgan: BlobGAN) -> SegmentEncoder:
     return SegmentEncoder(blobgan.generator.canvas, blobgan.network)
 
 
+def save_pretrained(folder: Path, setup: str, blobgan: BlobGAN, pretrained: Pretrained) -> None:
+    """Save the networks of blobgan_pretrain; the BlobGAN has a folder of its own, as that of the stage blobgan."""
+    config, examples = {"setup": setup, **blobgan.config()}, pretrained.examples
+    weights.save(folder / BLOBGAN, "blobgan", config | {"start": "pretrained"}, blobgan)
+    config |= {"slots": dict(pretrained.slots), "examples": len(examples.xs)}
+    weights.save(folder, KIND, config, nn.ModuleDict({"encoder": pretrained.encoder, "examples": examples}))
+
+
 def load_pretrained(folder: Path) -> Pretrained:
-    """Load the networks saved by blobgan_pretrain, frozen; raise BlobexError if there are none."""
-    kind = "blobgan_pretrain"
-    config = weights.read_config(folder, kind)
-    with weights.config_errors(folder, kind):
+    """Load the encoder and examples saved by blobgan_pretrain, frozen; raise BlobexError if there are none."""
+    config = weights.read_config(folder, KIND)
+    with weights.config_errors(folder, KIND):
         saved = parse(_Saved, {field.name: config.get(field.name) for field in dataclasses.fields(_Saved)})
         blobgan = from_config(config)
-    slots = {str(group): count for group, count in saved.slots.items()}
-    if sum(slots.values()) != blobgan.network.blobs:
-        raise BlobexError(f"the config in {folder} is damaged: run `dvc repro {kind}` again")
-    network, encoder = blobgan.network, cast(AnyEncoder, build_segment_encoder(blobgan))
-    code_dim = saved.code_dim or network.feature_dim + network.style_dim
-    if saved.code_dim is not None:
-        sizes = network.blobs, code_dim, network.feature_dim, network.style_dim
-        encoder = MomentEncoder(blobgan.generator.canvas, *sizes)
-    examples = StoredExamples(saved.examples, blobgan.network.blobs, code_dim)
-    whole = nn.ModuleDict({"blobgan": blobgan, "encoder": encoder, "examples": examples})
-    weights.load_state(folder, kind, whole)
+    slots, network = {str(group): count for group, count in saved.slots.items()}, blobgan.network
+    if sum(slots.values()) != network.blobs:
+        raise BlobexError(f"the config in {folder} is damaged: run `dvc repro {KIND}` again")
+    encoder = build_segment_encoder(blobgan)
+    examples = StoredExamples(saved.examples, network.blobs, network.feature_dim + network.style_dim)
+    whole = nn.ModuleDict({"encoder": encoder, "examples": examples})
+    weights.load_state(folder, KIND, whole)
     whole.eval().requires_grad_(False)
-    return Pretrained(blobgan, encoder, slots, examples)
+    return Pretrained(network, encoder, slots, examples)
+
+
+def load_pretrained_blobgan(folder: Path) -> BlobGAN:
+    """Load the BlobGAN saved by blobgan_pretrain, frozen; raise BlobexError if there is none."""
+    return load_blobgan(folder / BLOBGAN)
 
 
 def _layer(inputs: int, outputs: int, stride: int) -> list[nn.Module]:

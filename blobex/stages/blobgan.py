@@ -21,7 +21,7 @@ from blobex.datasets.manifest import manifest_path
 from blobex.metrics.frechet import frechet_distance, frechet_name, load_features, load_statistics, statistics
 from blobex.networks import weights
 from blobex.networks.blobgan import BlobGAN, sample_images
-from blobex.networks.segment_encoder import load_pretrained
+from blobex.networks.segment_encoder import KIND, load_pretrained, load_pretrained_blobgan
 from blobex.stages import common
 from blobex.stages.painting import load_painting, load_painting_distance
 from blobex.tracking import runs as tracking
@@ -40,7 +40,7 @@ def main(params: Params, setup: str) -> None:
     """Train on the training images, log sample grids and save the moving average."""
     folder = common.MODELS / "blobgan" / setup
     if not params.blobgan.training.steps:
-        save_pretrained(params, setup, folder)
+        keep_pretrained(params, setup, folder)
         return
     training, device = params.blobgan.training, resolve_device(params.run.device)
     data = load_data(params, setup, device)
@@ -67,12 +67,12 @@ def main(params: Params, setup: str) -> None:
     mark_finished(common.checkpoints(folder), True)
 
 
-def save_pretrained(params: Params, setup: str, folder: Path) -> None:
+def keep_pretrained(params: Params, setup: str, folder: Path) -> None:
     """Save the pretrained BlobGAN as the trained one, if there are no adversarial steps."""
     if params.blobgan.start != "pretrained":
         raise BlobexError("from scratch the BlobGAN needs adversarial steps: set blobgan.training.steps to 1 or more")
     with tracking.run(params, "blobgan", setup, manifest_path(params.data.root), None) as tracker:
-        model = load_pretrained(common.MODELS / "blobgan_pretrain" / setup).blobgan
+        model = load_pretrained_blobgan(common.MODELS / KIND / setup)
         log_samples(tracker, 0, model)
         save(params, setup, folder, model, tracker)
 
@@ -80,7 +80,7 @@ def save_pretrained(params: Params, setup: str, folder: Path) -> None:
 def save(params: Params, setup: str, folder: Path, model: BlobGAN, tracker: Tracker) -> None:
     """Save the generator, its config and metrics."""
     training = params.blobgan.training
-    weights.save(folder, "blobgan", {"setup": setup, "start": params.blobgan.start, **model.config()}, model)
+    weights.save(folder, "blobgan", {"setup": setup, **model.config(), "start": params.blobgan.start}, model)
     images_seen = training.steps * training.batch_size * training.accumulate
     common.write_metrics(folder, {"images_seen": images_seen}, tracker)
 
@@ -102,7 +102,7 @@ def load_data(params: Params, setup: str, device: torch.device) -> PaintingData 
     """Load the training images and, for the painting loss, their blobs."""
     if params.blobgan.start == "scratch" or not params.blobgan.painting_weight:
         return _Images(load_images(params, setup, "train"))
-    encoder = load_pretrained(common.MODELS / "blobgan_pretrain" / setup).encoder
+    encoder = load_pretrained(common.MODELS / KIND / setup).encoder
     return load_painting(params, setup, device, encoder.canvas, encoder.anchors)[0]
 
 
@@ -112,12 +112,10 @@ def build(params: Params, setup: str, data: PaintingData | _Images, device: torc
     painting: Painting | None = None
     if params.blobgan.start == "scratch" and params.blobgan.network.layout == "flow":
         raise BlobexError("from scratch no flow can be fitted: set blobgan.network.layout to mlp")
-    pretrained = None
-    if params.blobgan.start == "pretrained":
-        pretrained = load_pretrained(common.MODELS / "blobgan_pretrain" / setup)
+    folder = common.MODELS / KIND / setup if params.blobgan.start == "pretrained" else None
     perceptual = None
-    if pretrained is not None and params.blobgan.painting_weight:
-        perceptual, encoder = load_painting_distance(params, setup, device), pretrained.encoder.to(device)
+    if folder is not None and params.blobgan.painting_weight:
+        perceptual, encoder = load_painting_distance(params, setup, device), load_pretrained(folder).encoder.to(device)
 
         def painting(model: BlobGAN, batch: Batch, random: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
             return painting_loss(model, encoder, perceptual, params.blobgan_pretrain, batch, random)
@@ -126,8 +124,8 @@ def build(params: Params, setup: str, data: PaintingData | _Images, device: torc
     module.depends_on(data=data.checksum())
     if perceptual is not None:
         module.depends_on(perceptual=checksum(*perceptual.state_dict().values()))
-    if pretrained is not None:
-        module.start_from(pretrained.blobgan)
+    if folder is not None:
+        module.start_from(load_pretrained_blobgan(folder))
     return module
 
 

@@ -16,6 +16,7 @@ from blobex.datasets.images import to_array
 from blobex.datasets.manifest import manifest_path
 from blobex.networks import weights
 from blobex.networks.parser import load_parser
+from blobex.networks.segment_encoder import KIND, Pretrained, save_pretrained
 from blobex.stages import common
 from blobex.stages.painting import load_painting, load_painting_distance
 from blobex.tracking import runs as tracking
@@ -24,8 +25,6 @@ from blobex.training.fit import fit, resumed_run_id
 from blobex.training.layout_flow import appearance_codes, layout_training
 from blobex.training.painting import SAMPLES, PaintModule, painting_measures, painting_samples
 from blobex.training.painting_data import PaintingData
-
-KIND = "blobgan_pretrain"
 
 
 def main(params: Params, setup: str) -> None:
@@ -49,10 +48,9 @@ def main(params: Params, setup: str) -> None:
         examples = data.examples(codes, options.examples, seed)
         weights.shorten(nn.ModuleList([model, painter.encoder, examples]))
         model.compute_mean_w(params.blobgan.mean_latent_samples, torch.Generator().manual_seed(seed))
-        whole = nn.ModuleDict({"blobgan": model, "encoder": painter.encoder, "examples": examples})
-        config = {"setup": setup, **model.config(), "slots": dict(options.slots)}
-        count = min(options.examples, data.trained)
-        weights.save(folder, KIND, config | {"examples": count}, whole)
+        slots = {str(group): count for group, count in options.slots.items()}
+        pretrained = Pretrained(model.network, painter.encoder, slots, examples)
+        save_pretrained(folder, setup, model, pretrained)
         samples = painting_samples(painter, data.held_out)
         tracker.log_image("samples", to_array(make_grid(samples, nrow=SAMPLES // 2)), 0)
         common.write_metrics(folder, painting_measures(painter, data.held_out), tracker)

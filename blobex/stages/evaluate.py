@@ -28,7 +28,7 @@ from blobex.metrics.witness_networks import Witnesses, load_witnesses, reader
 from blobex.networks.blobgan import BlobGAN, load_blobgan, sample_images
 from blobex.networks.parser import load_parser
 from blobex.networks.perceptual import load_perceptual, perceptual_name
-from blobex.networks.segment_encoder import load_pretrained
+from blobex.networks.segment_encoder import load_pretrained, load_pretrained_blobgan
 from blobex.perception.segment_reader import SegmentReader
 from blobex.scenes.rules import RULES
 from blobex.stages import common
@@ -83,10 +83,10 @@ def witness_measures(params: Params, setup: str, loaded: Witnesses) -> dict[str,
     are compared with as many held-out images.
     """
     options, device, seed = params.evaluate, resolve_device(params.run.device), params.run.seed
-    pretrained = load_pretrained(common.MODELS / "blobgan_pretrain" / setup)
+    folder = common.MODELS / "blobgan_pretrain" / setup
     blobgan = load_blobgan(common.MODELS / "blobgan" / setup).to(device)
-    segments = SegmentReader(load_parser(common.MODELS / "parser" / setup), pretrained).to(device)
-    painters = {"": pretrained.blobgan.to(device), "blobgan_": blobgan}
+    segments = SegmentReader(load_parser(common.MODELS / "parser" / setup), load_pretrained(folder)).to(device)
+    painters = {"": load_pretrained_blobgan(folder).to(device), "blobgan_": blobgan}
     images = load_images(params, setup, "val")[: options.generated_images]
     _, queries, inversion = load_inversion(common.inversions(setup))
     measures, painted = dict[str, float](), dict[str, Tensor]()

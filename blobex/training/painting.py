@@ -17,7 +17,7 @@ from blobex.datasets.images import to_float
 from blobex.layout.assign import layout_from_ellipses, with_appearance
 from blobex.layout.blobs import ABSENT, BlobLayout
 from blobex.networks.blobgan import BlobGAN
-from blobex.networks.segment_encoder import AnyEncoder, build_segment_encoder
+from blobex.networks.segment_encoder import SegmentEncoder, build_segment_encoder
 from blobex.training.encoder import Perceptual
 from blobex.training.step_module import Batch, StepModule, in_batches
 
@@ -74,7 +74,7 @@ class PaintModule(StepModule):
 
 def painting_loss(
     model: BlobGAN,
-    encoder: AnyEncoder,
+    encoder: SegmentEncoder,
     perceptual: Perceptual | None,
     params: BlobganPretrain,
     batch: Batch,

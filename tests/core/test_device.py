@@ -5,7 +5,7 @@ import torch
 from worlds.second_device import CUDA, SecondDevice
 from worlds.tiny_world import BLOBS, HEIGHT, PLAIN, WIDTH, MeanAbsolute, scenes, tiny_params
 
-from blobex.counterfactual.whole_objects import ObjectExamples, objects_of, surfaces_of
+from blobex.counterfactual.object_examples import ObjectExamples, groups_of, objects_of, surfaces_of
 from blobex.datasets.images import to_array
 from blobex.explain.explainer import Explainer
 from blobex.explain.request import Output, Request
@@ -35,7 +35,7 @@ def explainer(steps: int, examples: bool) -> Explainer:
 
     networks = Networks(render, scores, encode, PLAIN.logits, PLAIN.features, MeanAbsolute())
     shown = torch.ones(6, sum(SLOTS.values()) + 1, dtype=torch.bool)
-    others = ObjectExamples(scenes(6, seed=3), shown, objects_of(SLOTS), surfaces_of(SLOTS)).to(CUDA)
+    others = ObjectExamples(scenes(6, seed=3), shown, objects_of(SLOTS), surfaces_of(SLOTS), groups_of(SLOTS)).to(CUDA)
     tried = others if examples else None
     return Explainer("rect", tiny_params(steps), CUDA, PLAIN, networks, networks, BLOBS, examples=tried)
 

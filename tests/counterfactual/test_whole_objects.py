@@ -9,20 +9,19 @@ from worlds.linear_world import PARAMS, MeanAbsolute
 
 from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.masks import build_masks
+from blobex.counterfactual.object_examples import ObjectExamples, groups_of, objects_of, surfaces_of
 from blobex.counterfactual.problems import Problems, SearchContext
 from blobex.counterfactual.search import search
 from blobex.counterfactual.target import AttributeTarget
 from blobex.counterfactual.whole_objects import (
     AS_CONFIDENT,
+    CLEAR,
     CONFIDENT,
     LEAST_MARGIN,
     LIGHT,
     OBJECT,
     SURFACE,
-    ObjectExamples,
     ObjectSearch,
-    objects_of,
-    surfaces_of,
 )
 from blobex.layout.blobs import ABSENT, KEYS, BlobLayout, concatenate
 from blobex.layout.splat import splat
@@ -66,7 +65,7 @@ def examples(seed: int, count: int = 6, share: float = 0.7) -> ObjectExamples:
     present = torch.rand(count, BLOBS, generator=random) < share
     layout = layouts(torch.rand(count, BLOBS + 1, generator=random), present)
     present = torch.cat([torch.ones(count, 1, dtype=torch.bool), present], 1)
-    return ObjectExamples(layout, present, objects_of(SLOTS), surfaces_of(SLOTS))
+    return ObjectExamples(layout, present, objects_of(SLOTS), surfaces_of(SLOTS), groups_of(SLOTS))
 
 
 def problems(start: BlobLayout, allowed: dict[str, Tensor] | None = None) -> Problems:
@@ -87,10 +86,24 @@ def solve(batch: Problems, known: ObjectExamples, count: int = 1) -> tuple[Tenso
     return object_search(batch, known).solve(count)
 
 
-def evaluate(change: BlobLayout, start: BlobLayout, before: float) -> tuple[float, float]:
-    """Return the margin of a change, and its mean change of pixels."""
+def evaluate(change: BlobLayout, start: BlobLayout, before: float) -> tuple[float, float, float]:
+    """Return the margin of a change, its mean change of pixels, and the share of the best margin that it needs."""
     margin = float(decide(render(change))[0, 0]) * (-1 if before > 0 else 1)
-    return margin, float((render(change) - render(start)).abs().mean())
+    adds = bool(((change.sizes > 0) & (start.sizes <= 0))[:, 1:].any())
+    return margin, float((render(change) - render(start)).abs().mean()), CLEAR if adds else CONFIDENT
+
+
+def beside(start: BlobLayout, other: BlobLayout, blob: int) -> list[BlobLayout]:
+    """Return the layout with the vehicle `blob` of another, if its blob is taken: in the nearest free one."""
+    vehicles = [3, 4, 5]
+    free = [each for each in vehicles if float(start.sizes[0, each]) <= 0]
+    if blob not in vehicles or blob in free or not free:
+        return []
+    into = min(free, key=lambda each: abs(each - blob))
+    change = {key: getattr(start, key).clone() for key in ("sizes", *KEYS[4:])}
+    for key in change:
+        change[key][0, into] = getattr(other, key)[0, blob]
+    return [start.replace(change)]
 
 
 def plain_single(start: BlobLayout, known: ObjectExamples) -> float | None:
@@ -112,6 +125,7 @@ def plain_single(start: BlobLayout, known: ObjectExamples) -> float | None:
                 changes.append(start.replace(appearance))
             if entries[0] > 0:
                 changes.append(start.replace(appearance | {"sizes": sizes}))
+                changes += beside(start, other, entries[0])
         found += [evaluate(change, start, before) for change in changes]
     for number in range(len(known.layout)):
         for entries in ([0], [1], [2], [0, 1, 2]):  # the background, the road, the lane, all of them
@@ -123,9 +137,9 @@ def plain_single(start: BlobLayout, known: ObjectExamples) -> float | None:
                 for key in appearance if having else ():
                     appearance[key][0, entry] = getattr(known.layout, key)[having[0], entry]
             found.append(evaluate(start.replace(appearance), start, before))
-    surest = max(margin for margin, amount in found if amount > 0)
-    least = max(CONFIDENT * surest, AS_CONFIDENT * abs(before), LEAST_MARGIN)
-    sure = [amount for margin, amount in found if margin >= least and amount > 0]
+    surest = max(margin for margin, amount, _ in found if amount > 0)
+    least = max(AS_CONFIDENT * abs(before), LEAST_MARGIN)
+    sure = [amount for margin, amount, share in found if margin >= max(least, share * surest) and amount > 0]
     return min(sure) if sure else None
 
 
@@ -166,17 +180,15 @@ def test_irrelevant_blobs_solve_nothing() -> None:
 
 
 def test_the_ground_is_one_object() -> None:
-    """The decision is about the lane, but the road comes with it from the example."""
+    """If the lane is exchanged, the road comes with it from the same example."""
     start = layouts(torch.tensor([[0.2, 0.3, 0.9, 0.1, 0.1, 0.6]]))
-    lane = dataclasses.replace(NETWORKS, decide=lambda images: 10 * (images[:, 0, 0, 2:3] - 0.5))
-    batch = dataclasses.replace(problems(start), target=AttributeTarget(torch.tensor([0]), torch.tensor([False])))
-    known = dataclasses.replace(examples(3), surfaces=torch.zeros(0, BLOBS + 1, dtype=torch.bool))
-    vectors, solved = object_search(batch, known, lane).solve(1)
-    assert solved.all()
-    assert batch.form.changed(vectors, batch.start)[0].nonzero()[:, 0].tolist() == [1, 2]
-    after = batch.form.unflatten(vectors)
-    taken = [torch.equal(after.features[0, 1:3], known.layout.features[number, 1:3]) for number in range(6)]
-    assert sum(taken) == 1
+    batch, known = problems(start), examples(3)
+    changes = object_search(batch, known)._surface_changes(batch.start[0], batch.mask[0])
+    after = batch.form.unflatten(changes)
+    whole = (after.sizes[:, 1:3] != start.sizes[:, 1:3]).any(1)  # an appearance alone has no size
+    assert whole.any()
+    pairs = [row.tolist() for row in known.layout.features[:, 1:3, 0]]
+    assert all(row.tolist() in pairs for row in after.features[whole, 1:3, 0])
 
 
 def test_a_surface_changes_its_appearance_only() -> None:
@@ -207,7 +219,9 @@ def test_counterfactuals_of_one_problem_change_different_objects() -> None:
 def test_search_uses_objects_first_and_gradients_for_the_rest() -> None:
     start = layouts(torch.tensor([[0.2, 0.3, 0.4, 0.9, 0.1, 0.6], [0.2, 0.3, 0.4, 0.1, 0.2, 0.6]]))
     dark = layouts(torch.full((3, BLOBS + 1), 0.05))  # no example is bright
-    known = ObjectExamples(dark, torch.ones(3, BLOBS + 1, dtype=torch.bool), objects_of(SLOTS), surfaces_of(SLOTS))
+    known = ObjectExamples(
+        dark, torch.ones(3, BLOBS + 1, dtype=torch.bool), objects_of(SLOTS), surfaces_of(SLOTS), groups_of(SLOTS)
+    )
     batch = problems(start)
     params = dataclasses.replace(PARAMS, examples=3, learning_rate=0.05)
     found = search(batch, NetworkPair(NETWORKS, NETWORKS), params, 4, examples=known)
@@ -237,7 +251,7 @@ DRIVER = dataclasses.replace(NETWORKS, decide=stop)
 def traffic_examples(*lights: float | None) -> ObjectExamples:
     layout = concatenate([traffic(light) for light in lights])
     present = torch.cat([torch.ones(len(lights), 1, dtype=torch.bool), layout.sizes[:, 1:] > 0], 1)
-    return ObjectExamples(layout, present, objects_of(TRAFFIC), surfaces_of(TRAFFIC))
+    return ObjectExamples(layout, present, objects_of(TRAFFIC), surfaces_of(TRAFFIC), groups_of(TRAFFIC))
 
 
 def questions(start: BlobLayout, networks: Networks = DRIVER) -> Problems:
@@ -381,22 +395,55 @@ def test_the_scene_has_another_light_only_with_its_sky(background: bool) -> None
     assert bool((candidates.extent == LIGHT).any()) == background
 
 
-def test_an_exchange_counts_as_a_removal_and_an_insertion() -> None:
-    start = traffic(None, (True, False))
+def crowded(place: float) -> tuple[Problems, ObjectExamples]:
+    """Return a question about a road with one vehicle, and an example with two vehicles at `place`."""
     known = dataclasses.replace(
         traffic_examples(None),
         layout=traffic(None, (True, True)),
         present=torch.tensor([[True, True, False, False, True, True]]),
     )
-    known.layout.xs[:] = 0.25  # all vehicles of the example are elsewhere
-    batch = questions(start)
-    changes = object_search(batch, known, DRIVER)._object_changes(batch.start[0], batch.mask[0])
-    acts = object_search(batch, known, DRIVER)._acts(changes, batch.start[0])
+    known.layout.xs[:] = place
+    return questions(traffic(None, (True, False))), known
+
+
+def test_an_exchange_counts_as_a_removal_and_an_insertion() -> None:
+    batch, known = crowded(0.25)
+    search, start = object_search(batch, known, DRIVER), batch.form.unflatten(batch.start)
+    changes = search._object_changes(batch.start[0], batch.mask[0])
     after = batch.form.unflatten(changes)
-    for change in range(len(changes)):
-        exchanged = bool(after.xs[change, 3] != start.xs[0, 3]) and bool(after.sizes[change, 4] > 0)
-        assert acts[change] == (2.0 if exchanged else 1.0)
-    assert set(acts.tolist()) == {1.0, 2.0}
+    exchanged = (after.xs[:, 3] != start.xs[0, 3]) & (after.sizes[:, 4] > 0)
+    assert torch.equal(search._exchanged(changes, batch.start[0]), exchanged) and exchanged.any()
+    adds = (after.sizes[:, 5] > 0) & (start.sizes[0, 5] <= 0)
+    assert torch.equal(search._adds(changes, batch.start[0]), adds) and adds.any()
+    candidates = search._candidates(batch.start[0], batch.mask[0], torch.tensor(0))
+    assert candidates.share.unique().tolist() == pytest.approx([CONFIDENT, CLEAR])
+
+
+def test_an_object_is_added_beside_the_one_whose_blob_it_has() -> None:
+    """The second vehicle takes a free blob, so that the first stays."""
+    batch, known = crowded(0.25)
+    changes = object_search(batch, known, DRIVER)._object_changes(batch.start[0], batch.mask[0])
+    after, start = batch.form.unflatten(changes), batch.form.unflatten(batch.start)
+    first = (after.xs[:, 3] == start.xs[0, 3]) & (after.sizes[:, 4] > 0)
+    both = first & (after.xs[:, 4] == 0.25) & (after.sizes[:, 5] > 0)
+    assert both.sum() == 2  # either vehicle of the example
+    full = questions(traffic(None, (True, True)))
+    changes = object_search(full, known, DRIVER)._object_changes(full.start[0], full.mask[0])
+    sizes = full.form.unflatten(changes).sizes
+    assert ((sizes[:, 4:] > 0).sum(1) <= 2).all()  # no blob is free
+
+
+def test_where_several_causes_refuse_a_light_turns_green() -> None:
+    """A red light and a vehicle: the light keeps its pole and its place."""
+    both = dataclasses.replace(
+        DRIVER, decide=lambda images: 10 * (torch.maximum(images[:, 0, 0, 3:4], images[:, 0, 0, 4:5]) - 0.45)
+    )
+    start = traffic(COLOURS["red"], (True, False))
+    batch = questions(start, both)
+    vectors, solved = object_search(batch, traffic_examples(COLOURS["green"], COLOURS["red"]), both).solve(1)
+    after = batch.form.unflatten(vectors)
+    assert solved.all() and batch.form.changed(vectors, batch.start)[0].nonzero()[:, 0].tolist() == [3, 4]
+    assert (after.sizes[0, 2:4] > 0).all() and after.features[0, 3, 0] == pytest.approx(COLOURS["green"])
 
 
 def test_several_removed_objects_leave_the_scenery() -> None:

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from worlds.tiny_networks import randomise, tiny_network
 
 from blobex.config.training import Appearance
@@ -13,9 +12,15 @@ from blobex.layout.blobs import BlobLayout
 from blobex.layout.splat import splat
 from blobex.networks import weights
 from blobex.networks.blobgan import BlobGAN
-from blobex.networks.moment_encoder import MomentEncoder
 from blobex.networks.parser import Parser
-from blobex.networks.segment_encoder import Pretrained, StoredExamples, build_segment_encoder, load_pretrained
+from blobex.networks.segment_encoder import (
+    Pretrained,
+    StoredExamples,
+    build_segment_encoder,
+    load_pretrained,
+    load_pretrained_blobgan,
+    save_pretrained,
+)
 from blobex.perception.segment_reader import SegmentReader, segments_of
 
 HEIGHT = 32
@@ -119,14 +124,16 @@ def some_examples(encoder):
 def test_saved_and_loaded(tmp_path, encoder):
     blobgan = BlobGAN(NETWORK, HEIGHT, 2)
     examples = some_examples(encoder)
-    config = {**blobgan.config(), "slots": {"lane": 1, "vehicle": 2}, "examples": 2}
-    whole = nn.ModuleDict({"blobgan": blobgan, "encoder": encoder, "examples": examples})
-    weights.save(tmp_path, "blobgan_pretrain", config, whole)
-    loaded = load_pretrained(tmp_path)
+    pretrained = Pretrained(NETWORK, encoder, {"lane": 1, "vehicle": 2}, examples)
+    save_pretrained(tmp_path, "rect", blobgan, pretrained)
+    loaded, renderer = load_pretrained(tmp_path), load_pretrained_blobgan(tmp_path)
     assert all(map(torch.equal, loaded.examples.state_dict().values(), examples.state_dict().values()))
     image = torch.zeros(2, 3, HEIGHT, 2 * HEIGHT)
     assert torch.equal(loaded.encoder.codes(image, three_blobs()), encoder.codes(image, three_blobs()))
-    assert loaded.slots == {"lane": 1, "vehicle": 2} and loaded.blobgan.config() == blobgan.config()
+    assert loaded.slots == {"lane": 1, "vehicle": 2} and loaded.network == NETWORK
+    assert all(map(torch.equal, renderer.state_dict().values(), blobgan.state_dict().values()))
+    with pytest.raises(BlobexError, match="no blobgan weights"):
+        load_pretrained_blobgan(tmp_path / "none")
 
 
 def test_error_for_a_damaged_config(tmp_path, encoder):
@@ -150,7 +157,7 @@ def test_images_are_read_independently():
     assert len(slots) == NETWORK.blobs
     anchors = fit_anchors(segments, slots, encoder.canvas)
     encoder.set_anchors(anchors)
-    reader = SegmentReader(parser, Pretrained(blobgan, encoder, slots, StoredExamples(2, NETWORK.blobs, CODE_DIM)))
+    reader = SegmentReader(parser, Pretrained(NETWORK, encoder, slots, StoredExamples(2, NETWORK.blobs, CODE_DIM)))
     together = reader(images)
     alone = reader(images[4:5])
     for key, tensor in together.items():
@@ -158,19 +165,11 @@ def test_images_are_read_independently():
     expected = assign_segments(segments, slots, anchors, encoder.canvas)
     assert expected.present.any() and torch.equal(together.sizes[:, 1:], expected.sizes)
     assert torch.equal(together.xs, expected.xs) and torch.equal(together.covs, expected.covs)
-
-
-def test_weights_of_version_01_keep_their_encoder(tmp_path):
-    """Their codes are decoded by the encoder: features and styles have a root mean square of 1."""
-    blobgan = BlobGAN(NETWORK, HEIGHT, 2)
-    encoder = MomentEncoder(blobgan.generator.canvas, NETWORK.blobs, 5, NETWORK.feature_dim, NETWORK.style_dim)
-    parts = {"blobgan": blobgan, "encoder": encoder, "examples": StoredExamples(2, NETWORK.blobs, 5)}
-    config = {**blobgan.config(), "slots": {"vehicle": NETWORK.blobs}, "examples": 2, "code_dim": 5}
-    weights.save(tmp_path, "blobgan_pretrain", config, nn.ModuleDict(parts))
-    loaded = load_pretrained(tmp_path).encoder
-    images = torch.rand(2, 3, HEIGHT, 2 * HEIGHT, generator=torch.Generator().manual_seed(0))
-    codes = loaded.codes(images, three_blobs())
-    assert codes.shape == (2, NETWORK.blobs + 1, 5)
-    assert torch.equal(codes, encoder.codes(images, three_blobs()))
-    for part in loaded.appearance(codes):
-        assert torch.allclose(part.square().mean(-1), torch.ones(2, NETWORK.blobs + 1), atol=1e-3)
+    maps = reader.segment_maps(images)
+    assert maps.shape == (len(images), NETWORK.blobs + 1, *images.shape[2:]) and not maps[:, 0].any()
+    assert torch.equal(maps[:, 1:].flatten(2).any(2), expected.present)
+    assert torch.equal(reader.segment_maps(images[4:5]), maps[4:5])
+    for image, blob in expected.present.nonzero().tolist():  # the centre of a blob is the mean of its pixels
+        rows, columns = maps[image, blob + 1].nonzero().double().T
+        assert float(rows.mean()) / HEIGHT == pytest.approx(float(expected.ys[image, blob]), abs=1e-5)
+        assert float(columns.mean()) / images.shape[3] == pytest.approx(float(expected.xs[image, blob]), abs=1e-5)

@@ -270,6 +270,8 @@ class ObjectSearch:
             restored = torch.where(objects[blobs][:, self._owners], same, vectors)
             restorable = flips & (self._margins(restored, rows) >= least)
             vectors = torch.where(restorable[:, None], restored, vectors)
+        if not flips.any():
+            return vectors[:0]
         distance = ((vectors - start).abs() * self.problems.price).sum(1)
         cost = self.problems.form.changed(vectors, same).sum(1) + distance / (1 + distance)  # distance breaks ties
         ordered = torch.where(flips, cost, torch.inf).argsort(stable=True)[: min(REFUSED, int(flips.sum()))]

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from blobex.config.params import Params
 from blobex.config.read import load_params
 from blobex.config.value_types import Shape
+from blobex.core.code_state import code_digest
 from blobex.core.device import ALONE, Ranks, batch_pixels, keep_freed_memory, resolve_device
 from blobex.core.errors import BlobexError
 from blobex.counterfactual.masks import check_mask_rows
@@ -309,6 +310,7 @@ class Explainer:
             "perceptual": params["data"]["perceptual"],
             "device": self.device.type,
             "gif": gif,
+            "code": code_digest(Path(__file__)),
         }
 
     @property

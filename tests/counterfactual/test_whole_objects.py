@@ -459,3 +459,17 @@ def test_several_removed_objects_leave_the_scenery() -> None:
     batch = questions(start, crowd)
     vectors, solved = object_search(batch, known, crowd).solve(1)
     assert solved.all() and batch.form.changed(vectors, batch.start)[0].nonzero()[:, 0].tolist() == [4, 5]
+
+
+def test_nothing_is_rendered_where_no_removal_flips() -> None:
+    """Networks need at least one row."""
+    rows = list[int]()
+
+    def counted(layout: BlobLayout) -> Tensor:
+        rows.append(len(layout))
+        return render(layout)
+
+    never = dataclasses.replace(DRIVER, render=counted, decide=lambda images: images[:, 0, 0, 3:4] * 0 + 1)
+    batch = questions(traffic(COLOURS["red"], (True, True)), never)
+    _, solved = object_search(batch, traffic_examples(COLOURS["red"], None), never).solve(1)
+    assert not solved.any() and min(rows) > 0

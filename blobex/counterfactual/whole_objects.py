@@ -20,8 +20,8 @@ from blobex.layout.blobs import ABSENT
 from blobex.optim.batching import State, in_batches
 
 APPEARANCE = {"features": 1.0, "spatial_style": 1.0}
-CONFIDENT = 0.7  # of the highest margin among the candidates: least margin of an accepted change
-CLEAR = 0.9  # the same for objects that are added: a vague one is decided with less confidence
+CONFIDENT = 0.9  # of the highest margin among the candidates: least margin of an accepted change
+SIMPLE = 0.7  # the same for a single object that disappears or looks different, which is easy to see
 AS_CONFIDENT = 0.5  # of the query's own margin: least margin of an accepted change
 LEAST_MARGIN = 1e-3
 OBJECT, SURFACE, LIGHT = range(3)  # extents of a change
@@ -38,7 +38,7 @@ class _Candidates:
     outputs: Tensor  # C,...: of the model
     images: Tensor  # C,3,H,W
     amount: Tensor  # C: mean change of pixels, times 2 for exchanged objects
-    share: Tensor  # C: CLEAR if an object is added or exchanged, else CONFIDENT
+    share: Tensor  # C: SIMPLE if an object disappears or looks different, else CONFIDENT
     objects: Tensor  # C,U bool: changed objects
     extent: Tensor  # C: OBJECT, SURFACE or LIGHT
 
@@ -81,16 +81,17 @@ class ObjectSearch:
         changes = torch.cat([start[None], *changed])
         images, outputs = self._evaluate(changes, start, image)
         blobs = self.problems.form.changed(changes, start.expand_as(changes)).float()
-        extent = torch.cat([torch.full((len(part),), place) for place, part in enumerate(changed)])
-        exchanged = self._exchanged(changes, start)
+        extents = [torch.full((len(part),), place) for place, part in enumerate(changed)]
+        extent, exchanged = torch.cat([torch.zeros(1), *extents]).to(start.device), self._exchanged(changes, start)
+        simple = (extent == OBJECT) & ~exchanged & ~self._adds(changes, start)
         return _Candidates(
             vectors=changes,
             outputs=outputs,
             images=images,
             amount=(images - images[0]).abs().flatten(1).mean(1) * (1 + exchanged.float()),
-            share=torch.where(exchanged | self._adds(changes, start), CLEAR, CONFIDENT),
+            share=torch.where(simple, SIMPLE, CONFIDENT),
             objects=(blobs @ self.examples.objects.T.float()) > 0,
-            extent=torch.cat([torch.zeros(1), extent]).to(start.device),
+            extent=extent,
         )
 
     def _exchanged(self, changes: Tensor, start: Tensor) -> Tensor:

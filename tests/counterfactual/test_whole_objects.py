@@ -15,11 +15,11 @@ from blobex.counterfactual.search import search
 from blobex.counterfactual.target import AttributeTarget
 from blobex.counterfactual.whole_objects import (
     AS_CONFIDENT,
-    CLEAR,
     CONFIDENT,
     LEAST_MARGIN,
     LIGHT,
     OBJECT,
+    SIMPLE,
     SURFACE,
     ObjectSearch,
 )
@@ -90,7 +90,7 @@ def evaluate(change: BlobLayout, start: BlobLayout, before: float) -> tuple[floa
     """Return the margin of a change, its mean change of pixels, and the share of the best margin that it needs."""
     margin = float(decide(render(change))[0, 0]) * (-1 if before > 0 else 1)
     adds = bool(((change.sizes > 0) & (start.sizes <= 0))[:, 1:].any())
-    return margin, float((render(change) - render(start)).abs().mean()), CLEAR if adds else CONFIDENT
+    return margin, float((render(change) - render(start)).abs().mean()), CONFIDENT if adds else SIMPLE
 
 
 def beside(start: BlobLayout, other: BlobLayout, blob: int) -> list[BlobLayout]:
@@ -136,7 +136,7 @@ def plain_single(start: BlobLayout, known: ObjectExamples) -> float | None:
                 having = [other for other in (alike if entries[0] == 0 else [number]) if known.present[other, entry]]
                 for key in appearance if having else ():
                     appearance[key][0, entry] = getattr(known.layout, key)[having[0], entry]
-            found.append(evaluate(start.replace(appearance), start, before))
+            found.append((*evaluate(start.replace(appearance), start, before)[:2], CONFIDENT))
     surest = max(margin for margin, amount, _ in found if amount > 0)
     least = max(AS_CONFIDENT * abs(before), LEAST_MARGIN)
     sure = [amount for margin, amount, share in found if margin >= max(least, share * surest) and amount > 0]
@@ -416,7 +416,7 @@ def test_an_exchange_counts_as_a_removal_and_an_insertion() -> None:
     adds = (after.sizes[:, 5] > 0) & (start.sizes[0, 5] <= 0)
     assert torch.equal(search._adds(changes, batch.start[0]), adds) and adds.any()
     candidates = search._candidates(batch.start[0], batch.mask[0], torch.tensor(0))
-    assert candidates.share.unique().tolist() == pytest.approx([CONFIDENT, CLEAR])
+    assert candidates.share.unique().tolist() == pytest.approx([SIMPLE, CONFIDENT])
 
 
 def test_an_object_is_added_beside_the_one_whose_blob_it_has() -> None:

@@ -14,6 +14,7 @@ from blobex.config.params import Params
 from blobex.core.errors import BlobexError
 from blobex.core.files import read_json
 from blobex.networks.import_weights import PROVENANCE
+from blobex.networks.segment_encoder import BLOBGAN, KIND
 from blobex.networks.weights import CONFIG, WEIGHTS
 from blobex.tracking.versions import stage_changes
 
@@ -21,8 +22,8 @@ METRICS = "metrics.json"
 NETWORKS = {
     "parser": "scene parser: boxes, semantic, panoptic and drivable maps",
     "decision": "decision model; variants other than plain have a planted shortcut",
-    "blobgan_pretrain": "BlobGAN after pretraining on segments",
-    "blobgan": "BlobGAN: layout network, generator and discriminator",
+    "blobgan_pretrain": "BlobGAN after pretraining on segments, encoder of segments, example images",
+    "blobgan": "BlobGAN: layout network and generator",
     "encoder_pretrain": "encoder after training on generated images",
     "encoder": "encoder after training on generated and real images",
     "witness": "second decision model and parser, which only measure explanations",
@@ -56,7 +57,10 @@ class Part:
 
     @property
     def outputs(self) -> list[Path]:
-        return [self.folder / name for name in ((CONFIG, WEIGHTS) if self.is_network else ()) + (METRICS,)]
+        networks = [self.folder] if self.is_network else []
+        if self.stage == KIND:
+            networks.insert(0, self.folder / BLOBGAN)
+        return [folder / name for folder in networks for name in (CONFIG, WEIGHTS)] + [self.folder / METRICS]
 
     @property
     def files(self) -> list[Path]:

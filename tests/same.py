@@ -132,15 +132,22 @@ def run(clone: Path, *command: str) -> None:
 
 
 def hashes(clone: Path, *folders: str) -> dict[str, str]:
-    """SHA-256 of each file in some folders."""
+    """SHA-256 of each file in some folders, of settings without the hash of the code."""
     files = (path for folder in folders for path in sorted((clone / folder).rglob("*")) if path.is_file())
     names = {path.relative_to(clone): path for path in files}
     skipped = {"store", "checkpoints", "cache"}
     return {
-        str(name): hashlib.sha256(path.read_bytes()).hexdigest()
+        str(name): hashlib.sha256(content(path)).hexdigest()
         for name, path in names.items()
         if not skipped & set(name.parts)
     }
+
+
+def content(path: Path) -> bytes:
+    if path.name != "settings.json":
+        return path.read_bytes()
+    settings = json.loads(path.read_text())
+    return json.dumps({name: value for name, value in settings.items() if name != "code"}).encode()
 
 
 if __name__ == "__main__":

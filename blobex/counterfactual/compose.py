@@ -14,7 +14,7 @@ from blobex.optim.batching import in_batches
 from blobex.optim.network_callables import Networks
 
 WIDENED = 64  # an image's height / the pixels by which a changed region is widened
-NEAR = 20  # an image's height / the pixels around a segment up to which its blob covers anything
+NEAR = 20  # the same around a segment, beyond which its blob covers nothing before the change
 BLOCK = 4.0  # a block is trusted in full if this many times its known share is 1 or more
 LARGEST_ERROR = 0.2  # of a pixel in [-1,1] that continues into the changed region
 FAINT, SOLID = 0.05, 0.5  # coverage up to which the query stays as it is, and from which the change shows in full
@@ -30,6 +30,7 @@ class QueryRenderings:
     scores: Tensor  # N,K+1,H,W: score maps
     appearance: Tensor  # N,K+1,L: features and styles
     segments: Tensor | None = None  # N,K+1,H,W bool: pixels of the segment of each blob; None: unknown
+    near: Tensor | None = None  # N,K+1,H,W: score maps near these segments, 0 elsewhere
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ class Composer:
 
         rendered, segments = in_batches(render, batch_size, form.flatten(layout)), networks.segments
         if segments is not None:
-            rendered |= in_batches(lambda images: {"segments": segments(images)}, batch_size, queries)
+            found = in_batches(lambda images: {"segments": segments(images)}, batch_size, queries)["segments"]
+            rendered |= {"segments": found, "near": rendered["scores"] * widened(found.float(), NEAR)}
         return cls(networks, form, QueryRenderings(queries, **rendered))
 
     def compose(self, vector: Tensor, image_index: Tensor, blobs: Tensor) -> Tensor:
@@ -81,12 +83,11 @@ class Composer:
             scores, scores_after = self.base.scores[image_index], self.networks.scores(layout)
             kept = kept_appearance(self.base.appearance[image_index], _appearance(layout))
             lost = widened(lost_content(scores, scores_after, kept))
-            if self.base.segments is None:
-                mask = widened(coverage(scores, scores_after, blobs))
-            else:
-                segments, seen = self.base.segments[image_index], visible(rendered - before)
-                gone = widened(vanished(segments, scores, scores_after, kept))
-                mask = widened(coverage(scores * near(segments), scores_after, blobs))
+            painted = scores if self.base.near is None else self.base.near[image_index]
+            mask = widened(coverage(painted, scores_after, blobs))
+            if self.base.segments is not None:
+                gone = widened(vanished(self.base.segments[image_index], scores, scores_after, kept))
+                seen = visible(rendered - before)
                 mask, lost = torch.maximum(mask * seen, gone), torch.maximum(lost * seen, gone)
             error = continued((query - rendered).clamp(-LARGEST_ERROR, LARGEST_ERROR), (1 - mask).to(query.dtype))
         change = mask * (rendered - before - lost * (query - before - error))
@@ -156,24 +157,14 @@ def visible(difference: Tensor) -> Tensor:
     return ((widened(widened(mean)) - UNSEEN) / (SEEN - UNSEEN)).clamp(0, 1)
 
 
-def widened(values: Tensor) -> Tensor:
-    """Return the largest value (N,1,H,W) around each pixel, within H/64 pixels: score maps end before objects do.
+def widened(values: Tensor, share: int = WIDENED) -> Tensor:
+    """Return the largest value (N,C,H,W) around each pixel, within H/share pixels: score maps end before objects do.
 
     >>> widened(torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0]).repeat(64, 1)[None, None])[0, 0, 0]
     tensor([0., 1., 1., 1., 0.])
     """
-    reach = round(values.shape[2] / WIDENED)
+    reach = round(values.shape[2] / share)
     return F.max_pool2d(values, 2 * reach + 1, stride=1, padding=reach)
-
-
-def near(segments: Tensor) -> Tensor:
-    """Return which pixels, (N,K+1,H,W) as 0 or 1, are at most H/20 pixels from a segment (N,K+1,H,W) bool.
-
-    >>> near(torch.eye(20, dtype=torch.bool)[:1].repeat(20, 1)[None, None])[0, 0, 0, :3]
-    tensor([1., 1., 0.])
-    """
-    reach = round(segments.shape[2] / NEAR)
-    return F.max_pool2d(segments.float(), 2 * reach + 1, stride=1, padding=reach)
 
 
 def continued(values: Tensor, known: Tensor) -> Tensor:

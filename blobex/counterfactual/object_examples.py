@@ -26,8 +26,7 @@ class ObjectExamples:
     groups: Tensor  # K+1 int64: number of the group of each blob, which may take each other's objects; -1: background
 
     def to(self, device: torch.device) -> ObjectExamples:
-        masks = (mask.to(device) for mask in (self.present, self.objects, self.surfaces, self.groups))
-        return ObjectExamples(self.layout.to(device), *masks)
+        return ObjectExamples(*(part.to(device) for part in vars(self).values()))
 
 
 def objects_of(slots: Mapping[str, int]) -> Tensor:

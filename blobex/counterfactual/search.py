@@ -118,7 +118,10 @@ class _Search:
         layout, exact_batch_size = form.unflatten(problems.layouts), float32_batch_size(batch_size, queries.device)
         if options.over_query:
             quick = Composer.over_queries(queries, layout, networks.quick, batch_size)
-            exact = Composer.over_queries(queries, layout, networks.exact, exact_batch_size)
+            if networks.exact is networks.quick:
+                exact = quick
+            else:
+                exact = Composer.over_queries(queries, layout, networks.exact, exact_batch_size)
         else:
             quick, exact = Composer(networks.quick, form), Composer(networks.exact, form)
         assignment = BlobAssignment(options.count, form, options.seed)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blobex.counterfactual.object_examples import groups_of
 from blobex.datasets.images import to_float, to_uint8
 from blobex.networks.code_density import CodeDensity
 from blobex.networks.parser import Parser
@@ -19,10 +20,9 @@ def appearance_excess(encoder: nn.Module, device: torch.device) -> Excess | None
     """Return the excess of appearances over those of the example images that are stored with a segment encoder."""
     if not isinstance(encoder, SegmentReader):
         return None
-    groups = [number for number, count in enumerate(encoder.slots.values()) for _ in range(count)]
     stored = encoder.examples
     present = F.pad(stored.present, (1, 0), value=True)
-    density = CodeDensity.fit(stored.codes.float(), present, [-1, *groups]).to(device)
+    density = CodeDensity.fit(stored.codes.float(), present, groups_of(encoder.slots).tolist()).to(device)
     return lambda layout: density.excess(torch.cat([layout.features, layout.spatial_style], dim=2))
 
 

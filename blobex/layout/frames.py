@@ -65,8 +65,9 @@ def splat_maps(maps: Tensor, scores: Tensor, weights: Interpolation) -> Tensor:
     A map's first axis of points runs down, the second to the right.
     """
     batch, blobs, grid, height = weights.rows.shape
+    channels = maps.shape[4]
     lines = weights.rows.transpose(2, 3) @ maps.flatten(3)  # N,K+1,h,G*C
-    lines = lines.unflatten(3, (grid, -1)).permute(0, 2, 1, 3, 4).reshape(batch * height, blobs * grid, -1)
+    lines = lines.unflatten(3, (grid, channels)).permute(0, 2, 1, 3, 4).reshape(batch * height, blobs * grid, channels)
     summed = torch.bmm(_weighted_columns(scores, weights).flatten(0, 1), lines)
     return summed.unflatten(0, (batch, height)).permute(0, 3, 1, 2)
 

@@ -22,7 +22,9 @@ from worlds.tiny_world import (
 from blobex.counterfactual.compose import (
     FAINT,
     LARGEST_ERROR,
+    NEAR,
     SOLID,
+    WIDENED,
     Composer,
     continued,
     coverage,
@@ -225,13 +227,13 @@ def test_a_removed_segment_disappears_where_its_blob_hardly_paints() -> None:
     images = torch.where(head, 1.0, queries())
     segments = torch.zeros(2, BLOBS + 1, HEIGHT, WIDTH, dtype=torch.bool)
     segments[:, 2] = head[:, 0] | (scores(start)[:, 2] > SOLID)
-    made = Composer.over_queries(images, start, with_segments(segments), 4).compose(
-        form.flatten(after), torch.arange(2), blobs
-    )
-    assert torch.equal(Composer.over_queries(images, start, painted_networks(), 4).compose(
-        form.flatten(after), torch.arange(2), blobs
-    )[head.expand_as(images)], images[head.expand_as(images)])  # fmt: skip
-    assert ((made - render(after)).abs() <= LARGEST_ERROR + 1e-6)[head.expand_as(made)].all()
+    vector, head = form.flatten(after), head.expand_as(images)
+    composers = [
+        Composer.over_queries(images, start, each, 4) for each in (painted_networks(), with_segments(segments))
+    ]
+    vague, made = (composer.compose(vector, torch.arange(2), blobs) for composer in composers)
+    assert torch.equal(vague[head], images[head])
+    assert ((made - render(after)).abs() <= LARGEST_ERROR + 1e-6)[head].all()
     far = widened(widened(segments[:, 2:3].float() + scores(start)[:, 2:3])) < FAINT / 2
     assert far.any() and torch.equal(made[far.expand_as(made)], images[far.expand_as(made)])
 
@@ -247,6 +249,34 @@ def test_a_query_stays_where_no_change_is_visible() -> None:
     composers = [Composer.over_queries(images, start, each, 4) for each in (painted_networks(), with_segments(nothing))]
     vague, exact = (composer.compose(vector, torch.arange(2), blobs) for composer in composers)
     assert torch.equal(exact, images) and not torch.equal(vague, images)
+
+
+def test_a_removed_object_changes_only_what_is_near_its_segment() -> None:
+    """The ellipse of a bent pole covers the sky inside the bend."""
+    start, after, blobs = covered_by_one()
+    segments = torch.zeros(2, BLOBS + 1, HEIGHT, WIDTH, dtype=torch.bool)
+    segments[:, 1, :, :2] = True
+    images = queries()
+    composer = Composer.over_queries(images, start, with_segments(segments), 4)
+    made = composer.compose(VectorForm.of(start).flatten(after), torch.arange(2), blobs)
+    assert (scores(start)[:, 1] > SOLID)[:, :, 10:30].any()
+    reach = 2 + round(HEIGHT / NEAR) + round(HEIGHT / WIDENED)
+    assert torch.equal(made[..., reach:], images[..., reach:]) and not torch.equal(made, images)
+
+
+def test_equal_networks_render_the_queries_once() -> None:
+    rows = list[int]()
+
+    def counted(images: Tensor) -> Tensor:
+        rows.append(len(images))
+        return torch.zeros(len(images), BLOBS + 1, HEIGHT, WIDTH, dtype=torch.bool)
+
+    networks, index = dataclasses.replace(painted_networks(), segments=counted), torch.arange(4)
+    target = AttributeTarget(torch.ones_like(index), networks.decide(queries(4))[:, 1] <= 0)
+    allowed, params = build_masks(BLOBS, KEYS, None, background=True), tiny_params(steps=2).explain.rect
+    problems = Problems.of(queries(4), scenes(4), index, target, allowed, params.lambda_key)
+    search(problems, NetworkPair(networks, networks), params, 4, SearchOptions(over_query=True))
+    assert rows == [4]
 
 
 def test_without_queries_the_image_is_the_rendering() -> None:

@@ -142,6 +142,14 @@ def test_results_of_other_settings_are_kept_without_replace(tmp_path: Path) -> N
     )
 
 
+def test_results_of_other_code_are_not_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipeline keeps the folder when its code changes."""
+    explainer().explain(road_images(1), Request(["stop"]), tmp_path / "out")
+    monkeypatch.setattr("blobex.explain.explainer.code_digest", lambda start: "other")
+    with pytest.raises(BlobexError, match=r"results of other settings \(code was "):
+        explainer().explain(road_images(1), Request(["stop"]), tmp_path / "out")
+
+
 def test_only_changed_entries_of_counterfactuals_are_stored(tmp_path: Path) -> None:
     records = explainer().explain(road_images(1), Request(["stop", "left"], keys=["xs"]), tmp_path / "out")
     tensors = load_file(tmp_path / "out" / "pictures" / "0000_array_0" / "blobs.safetensors")

@@ -84,6 +84,11 @@ def test_splatted_maps_are_the_weighted_sum_of_interpolated_ones(layout: BlobLay
     torch.testing.assert_close(splat_maps(maps, scores, weights), expected)
 
 
+def test_no_rows_have_no_maps(layout: BlobLayout) -> None:
+    none, maps = layout[:0], maps_of(layout, 5, 3)[:0]
+    assert splat_maps(maps, splat(none, 16, 32), interpolation(none, CANVAS, 16, 5)).shape == (0, 3, 16, 32)
+
+
 def test_pooled_constant_is_the_constant_times_the_mass(layout: BlobLayout) -> None:
     scores, weights = splat(layout, 16, 32), interpolation(layout, CANVAS, 16, 3)
     colour = torch.tensor([0.3, -2.0], dtype=torch.float64)

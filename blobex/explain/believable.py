@@ -5,7 +5,7 @@ Witnesses are given as callables: no module that searches may load them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor
 from blobex.core.errors import BlobexError
 from blobex.datasets.images import to_float, to_tensor
 from blobex.explain.explanation import Explanation, Read
-from blobex.metrics.interval import ValuesOfImages, flat
+from blobex.explain.measures import flip_rate
+from blobex.metrics.interval import ValuesOfImages, flat_intervals
 from blobex.metrics.true_counterfactual import TrueCounterfactual, nearest, true_counterfactuals, true_distance
 from blobex.metrics.witness import legible_added, legible_objects, legible_removed, shared_flips
 from blobex.perception.sentences import ObjectChange, differences
@@ -24,11 +25,6 @@ from blobex.scenes.write import scene_of
 
 Decide = Callable[[Tensor], Tensor]  # images (N,3,H,W) in [-1,1] to logits (N,4) of `rules.ACTIONS`
 BATCH = 16
-
-
-def image_intervals(values: Mapping[str, ValuesOfImages], seed: int) -> dict[str, float]:
-    """Return each measure with the ends of its interval (`_low`, `_high`) and its `_count`, as those of one image."""
-    return flat({name: measure.interval(seed) for name, measure in values.items() if measure.values})
 
 
 @dataclass(frozen=True)
@@ -44,11 +40,10 @@ def believable_measures(
     records: Sequence[Explanation], views: Views, rule: Rule, height: int, seed: int
 ) -> dict[str, float]:
     """Return all measures, and `flip_rate`, with intervals; scenes are rendered at `height` rows."""
-    flipped = [float(record.flipped) for record in records]
-    values = {"flip_rate": ValuesOfImages(True, flipped, [record.image for record in records])}
+    values = {"flip_rate": flip_rate(records)}
     values |= {} if views.decide is None else flip_values(records, views.decide)
     values |= legible_values(records, views.parse, views.witness) | true_values(records, rule, height)
-    return image_intervals(values, seed)
+    return flat_intervals(values, seed)
 
 
 def flip_values(records: Sequence[Explanation], decide: Decide) -> dict[str, ValuesOfImages]:
@@ -83,8 +78,7 @@ def legible_values(records: Sequence[Explanation], parse: Read, witness: Read) -
         removed = legible_removed(changes, seen[0][row], seen[1][row])
         known = legible_objects(parsed[0][row], seen[0][row]) if rows[record.image] == row else []
         for measure, each in zip(values.values(), (added, removed, known), strict=True):
-            measure.values.extend(map(float, each))
-            measure.images.extend([record.image] * len(each))
+            measure.extend(record.image, [float(value) for value in each])
     return values
 
 

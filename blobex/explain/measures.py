@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -13,21 +13,16 @@ from blobex.decisions.decision import Decision, frozen_eval
 from blobex.explain.explanation import Explanation
 from blobex.metrics import counterfactuals as metrics
 from blobex.metrics.feature_sets import split_frechet
-from blobex.metrics.interval import flat, interval
+from blobex.metrics.interval import ValuesOfImages
 
 Features = Callable[[Tensor], Tensor]  # images (N,3,H,W) in [-1,1] to features (N,D)
 Distance = Callable[[Tensor, Tensor], Tensor]  # two batches of images (N,3,H,W) to distances (N,)
 BATCH = 16
 
 
-def with_intervals(values: Mapping[str, Sequence[float]], seed: int) -> dict[str, float]:
-    """Return each measure's mean, the ends of its bootstrap interval (`_low`, `_high`) and its `_count`."""
-    return flat({name: interval(samples, seed) for name, samples in values.items() if len(samples)})
-
-
 def explanation_values(
     records: Sequence[Explanation], distance: str, decision: Decision, features: Features, similarity_name: str
-) -> dict[str, list[float]]:
+) -> dict[str, ValuesOfImages]:
     """Compute one value per explanation and measure: flips of all, the others of those that did not fail.
 
     Args:
@@ -37,9 +32,8 @@ def explanation_values(
     if not records:
         raise BlobexError("there are no explanations to measure: run `dvc repro explain` first")
     sound = [record for record in records if not record.failed]
+    by_change = [float(record.verdict == "flipped" and not record.gate) for record in records]
     values = {
-        "flip_rate": [float(record.flipped) for record in records],
-        "flipped_by_change": [float(record.verdict == "flipped" and not record.gate) for record in records],
         distance: [record.perceptual for record in sound],
         "changed_blobs": [float(len(record.blobs)) for record in sound],
     }
@@ -48,7 +42,17 @@ def explanation_values(
         values[similarity_name] = metrics.similarity(queries, counterfactuals, features, BATCH).tolist()
         if decision.kind == "attributes":
             values["cout"] = _couts(sound, queries, counterfactuals, decision)
-    return values
+    names = [record.image for record in sound]
+    return {
+        "flip_rate": flip_rate(records),
+        "flipped_by_change": ValuesOfImages(True, by_change, [record.image for record in records]),
+        **{name: ValuesOfImages(False, numbers, names) for name, numbers in values.items()},
+    }
+
+
+def flip_rate(records: Sequence[Explanation]) -> ValuesOfImages:
+    """Return which explanations flip the decision."""
+    return ValuesOfImages(True, [float(record.flipped) for record in records], [record.image for record in records])
 
 
 def split_distance(records: Sequence[Explanation], features: Features, seed: int) -> float:
@@ -63,16 +67,18 @@ def split_distance(records: Sequence[Explanation], features: Features, seed: int
     return sum(distances) / len(distances) if distances else float("nan")
 
 
-def diversity(records: Sequence[Explanation], distance: Distance) -> dict[str, list[float]]:
+def diversity(records: Sequence[Explanation], distance: Distance) -> dict[str, ValuesOfImages]:
     """Compute per question with several counterfactuals their mean pairwise distance, of images and of blobs."""
     groups: dict[tuple[str, str], list[Explanation]] = {}
     for record in records:
         groups.setdefault((record.image, record.attribute), []).append(record)
     several = [group for group in groups.values() if len(group) > 1 and not any(record.failed for record in group)]
-    return {
+    values = {
         "diversity": [metrics.mean_pairwise_distance(_images(group, "counterfactual"), distance) for group in several],
         "diversity_of_blobs": [metrics.mean_pairwise_jaccard(_changed(group)) for group in several],
     }
+    names = [group[0].image for group in several]
+    return {name: ValuesOfImages(False, numbers, names) for name, numbers in values.items()}
 
 
 def _couts(records: Sequence[Explanation], queries: Tensor, counterfactuals: Tensor, decision: Decision) -> list[float]:

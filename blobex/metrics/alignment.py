@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from blobex.layout.blobs import BlobLayout
+from blobex.metrics.interval import ValuesOfImages
 from blobex.perception.boxes import Box, area
 from blobex.perception.reading import DetectedObject, SceneReading
 from blobex.perception.sentences import SMALLEST, SURE, matches
@@ -42,13 +43,13 @@ def counted_objects(reading: SceneReading) -> list[DetectedObject]:
 
 def object_recall(
     before: Sequence[SceneReading], after: Sequence[SceneReading], family: str | None = None
-) -> list[float]:
+) -> ValuesOfImages:
     """Return 1 for each counted object of `before`, or of one family, that `after` shows too, sure or not, else 0."""
-    hits = []
-    for old, new in zip(before, after, strict=True):
+    hits = ValuesOfImages(True)
+    for image, (old, new) in enumerate(zip(before, after, strict=True)):
         objects = counted_objects(old)
         paired = {i for i, _ in matches(objects, new.objects, old.size[1])}
-        hits += [float(i in paired) for i, item in enumerate(objects) if family in (None, item.family)]
+        hits.extend(str(image), [float(i in paired) for i, item in enumerate(objects) if family in (None, item.family)])
     return hits
 
 
@@ -72,18 +73,18 @@ def remove_blobs(layout: BlobLayout, chosen: Sequence[Removal]) -> BlobLayout:
 
 def outcomes(
     before: Sequence[SceneReading], after: Sequence[SceneReading], chosen: Sequence[Removal]
-) -> dict[str, list[float]]:
+) -> dict[str, ValuesOfImages]:
     """Return `blob_removes_object`, 1 or 0 for each removal, and `others_stay`, the share of the other objects left.
 
     `before` has a reading for each image, `after` one for each removal. Images with one object have no others.
     """
-    removed, stayed = [], []
+    removed, stayed = ValuesOfImages(True), ValuesOfImages(False)
     for reading, removal in zip(after, chosen, strict=True):
         objects = counted_objects(before[removal.image])
         paired = {i for i, _ in matches(objects, reading.objects, reading.size[1])}
-        removed.append(float(removal.item not in paired))
+        removed.extend(str(removal.image), [float(removal.item not in paired)])
         others = [float(i in paired) for i in range(len(objects)) if i != removal.item]
-        stayed += [float(np.mean(others))] if others else []
+        stayed.extend(str(removal.image), [float(np.mean(others))] if others else [])
     return {"blob_removes_object": removed, "others_stay": stayed}
 
 
@@ -94,7 +95,7 @@ def alignment(
     render: Callable[[BlobLayout], Tensor],
     read: Callable[[Tensor], list[SceneReading]],
     batch_size: int,
-) -> dict[str, list[float]]:
+) -> dict[str, ValuesOfImages]:
     """Remove the blob of each counted object, one at a time, and return the `outcomes`; {} without objects.
 
     `image` (N,3,H,W) are the layouts' renderings. `scores` and `render` map layouts to score maps (N,K+1,H,W) and to

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from blobex.core.errors import BlobexError
 
@@ -40,14 +40,23 @@ def flat(intervals: Mapping[str, Interval]) -> dict[str, float]:
     return flattened
 
 
+def flat_intervals(values: Mapping[str, ValuesOfImages], seed: int) -> dict[str, float]:
+    """Flatten the interval of each measure that has values; `seed` is that of the bootstrap.
+
+    >>> sorted(flat_intervals({"flip_rate": ValuesOfImages(True, [1.0], ["a"]), "none": ValuesOfImages(True)}, seed=0))
+    ['flip_rate', 'flip_rate_count', 'flip_rate_high', 'flip_rate_low']
+    """
+    return flat({name: measure.interval(seed) for name, measure in values.items() if measure.values})
+
+
 def interval(values: ArrayLike, seed: int, level: float = LEVEL, resamples: int = RESAMPLES) -> Interval:
     """Compute the mean of values (n,) and its percentile bootstrap interval (Efron and Tibshirani, 1993, chapter 13).
 
-    Values are 0 and 1 for a share, and differences of pairs for a paired comparison. The interval of a single value is
-    that value. Raises BlobexError if there are no values, or a value is not finite.
+    Values are independent: differences of pairs for a paired comparison. The interval of a single value is that value;
+    a share has `share_interval`. Raises BlobexError if there are no values, or a value is not finite.
 
-    >>> interval([1, 1, 1], seed=0)
-    Interval(mean=1.0, low=1.0, high=1.0, count=3)
+    >>> interval([2.5, 2.5, 2.5], seed=0)
+    Interval(mean=2.5, low=2.5, high=2.5, count=3)
     """
     sample = np.asarray(values, dtype=np.float64)
     if sample.ndim != 1 or not len(sample):
@@ -81,6 +90,11 @@ class ValuesOfImages:
         if self.share and (self.bases is not None or not set(self.values) <= {0, 1}):
             raise BlobexError("a share is of values that are 0 or 1, without bases: it is no share otherwise")
 
+    def extend(self, image: str, values: Sequence[float]) -> None:
+        """Add values of one image; there are no bases."""
+        self.values.extend(values)
+        self.images.extend([image] * len(values))
+
     def interval(self, seed: int) -> Interval:
         """Compute the measure's interval: `share_interval` of a share, else `ratio_interval`."""
         if self.share:
@@ -95,7 +109,7 @@ def wilson(share: float, count: float, level: float = LEVEL) -> tuple[float, flo
     >>> round(low, 3), high
     (0.893, 1.0)
     """
-    z = float(norm.ppf((1 + level) / 2))
+    z = float(ndtri((1 + level) / 2))
     shrunk = 1 + z * z / count
     centre = (share + z * z / (2 * count)) / shrunk
     half = z / shrunk * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))

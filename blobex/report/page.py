@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from blobex.metrics.interval import Interval, interval
+from blobex.metrics.interval import Interval, share_interval
 from blobex.perception.sentences import summary
 from blobex.report.believable import believable_lines
 from blobex.report.gallery import SORTS, gallery
@@ -33,7 +33,7 @@ def page(report: Report) -> str:
     return environment.get_template("page.html").render(
         report=report,
         overview=overview(report),
-        questions=[(results, questions(results, report.seed)) for results in report.results],
+        questions=[(results, questions(results)) for results in report.results],
         believable=believable_lines(report.measures),
         gallery=gallery(report),
         sorts=SORTS,
@@ -104,7 +104,7 @@ def overview(report: Report) -> dict[str, list[Overview]]:
     return rows
 
 
-def questions(results: Results, seed: int) -> list[Question] | str:
+def questions(results: Results) -> list[Question] | str:
     """Return the frequent changes of every question among counterfactuals that flipped; a sentence if unknown."""
     flipped = [record for record in results.records if record["verdict"] == "flipped"]
     if not flipped:
@@ -114,18 +114,18 @@ def questions(results: Results, seed: int) -> list[Question] | str:
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in flipped:
         groups.setdefault((record["from_class"], record["to_class"]), []).append(record)
-    return [_question(before, after, records, seed) for (before, after), records in groups.items()]
+    return [_question(before, after, records) for (before, after), records in groups.items()]
 
 
-def _question(before: str, after: str, records: Sequence[Record], seed: int) -> Question:
+def _question(before: str, after: str, records: Sequence[Record]) -> Question:
     changes = [object_changes(record) for record in records]
     shares = summary(changes)
     frequent = ", ".join(f"{phrase} in {share:.0%}" for phrase, share in list(shares.items())[:MAX_IN_SENTENCE])
     count = f"{len(records)} counterfactual{'s' if len(records) > 1 else ''}"
     bars = {}
     for phrase in list(shares)[:MAX_PHRASES]:
-        occurs = [phrase in {change.general for change in each} for each in changes]
-        bars[phrase] = _share(interval(occurs, seed))
+        occurs = [float(phrase in {change.general for change in each}) for each in changes]
+        bars[phrase] = _share(share_interval(occurs, [record["image"] for record in records]))
     return Question(before, after, count, f"To make the model say “{after}”: {frequent} of {count}.", bars)
 
 

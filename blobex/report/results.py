@@ -12,7 +12,7 @@ import numpy as np
 from blobex.config.explain import VARIANTS
 from blobex.core.errors import BlobexError
 from blobex.core.files import read_json
-from blobex.metrics.interval import Interval, flat, interval
+from blobex.metrics.interval import Interval, ValuesOfImages, flat
 from blobex.perception.sentences import ObjectChange
 
 SETUPS = ("rect", "square")
@@ -70,13 +70,16 @@ def measured(results: Results, distance: str, seed: int) -> dict[str, Interval]:
     Definitions are those of `metrics.counterfactuals`: a failed search counts as not flipped and has no distance.
     """
     finite = [row for row in results.rows if not row["failed"]]
+    names = [row["image"] for row in results.rows]
+    by_change = [float(row["verdict"] == "flipped" and not row["gate"]) for row in results.rows]
+    finite_names = [row["image"] for row in finite]
     values = {
-        "flip_rate": [bool(row["flipped"]) for row in results.rows],
-        "flipped_by_change": [row["verdict"] == "flipped" and not row["gate"] for row in results.rows],
-        distance: [row["perceptual"] for row in finite],
-        "changed_blobs": [len(row["changed_blobs"]) for row in finite],
+        "flip_rate": ValuesOfImages(True, [float(row["flipped"]) for row in results.rows], names),
+        "flipped_by_change": ValuesOfImages(True, by_change, names),
+        distance: ValuesOfImages(False, [row["perceptual"] for row in finite], finite_names),
+        "changed_blobs": ValuesOfImages(False, [float(len(row["changed_blobs"])) for row in finite], finite_names),
     }
-    return {name: interval(numbers, seed) for name, numbers in values.items() if numbers}
+    return {name: measure.interval(seed) for name, measure in values.items() if measure.values}
 
 
 def object_changes(record: Record) -> list[ObjectChange]:

@@ -18,12 +18,12 @@ from blobex.datasets.images import to_array, to_float, to_uint8, write_png
 from blobex.datasets.manifest import manifest_path
 from blobex.decisions.load import load
 from blobex.explain.believable import Views, believable_measures
-from blobex.explain.measures import diversity, explanation_values, split_distance, with_intervals
+from blobex.explain.measures import diversity, explanation_values, split_distance
 from blobex.explain.results_folder import read_results
 from blobex.inversion.inversion import load_inversion
 from blobex.metrics.feature_sets import drawn_distances, precision_recall, split_distances
 from blobex.metrics.frechet import frechet_distance, frechet_name, gaussian, load_features, load_statistics
-from blobex.metrics.interval import flat, spread
+from blobex.metrics.interval import flat, flat_intervals, interval, spread
 from blobex.metrics.witness_networks import Witnesses, load_witnesses, reader
 from blobex.networks.blobgan import BlobGAN, load_blobgan, sample_images
 from blobex.networks.parser import load_parser
@@ -96,7 +96,7 @@ def witness_measures(params: Params, setup: str, loaded: Witnesses) -> dict[str,
         sampled = torch.cat([loaded.features(batch).cpu() for batch in samples])
         for prefix, model in painters.items():
             errors, painted[prefix] = _painted(loaded, segments, model, images, options.batch_size)
-            measures |= with_intervals({f"{prefix}painting_l1": errors}, seed)
+            measures |= flat({f"{prefix}painting_l1": interval(errors, seed)})
         few = [_features(loaded, to_uint8(each), options.batch_size) for each in (queries, inversion.image)]
     sets = {"fd_witness_real": real, "fd_witness": sampled}
     sets |= {f"{prefix}fd_witness_painted": features for prefix, features in painted.items()}
@@ -143,7 +143,7 @@ def explained_measures(params: Params, setup: str, loaded: Witnesses) -> dict[st
         records = read_results(common.explain_results(setup, variant))
         values = explanation_values(records, distance, decision, features, "cosine_parser")
         values |= diversity(records, lambda a, b: perceptual.distance(a.to(device), b.to(device)).cpu())
-        of_variant = with_intervals(values, params.run.seed)
+        of_variant = flat_intervals(values, params.run.seed)
         split = split_distance(records, features, params.run.seed)
         of_variant |= believable_measures(records, views, rule, params.scenes.height, params.run.seed)
         of_variant |= {} if math.isnan(split) else {f"split_{frechet_name('parser')}": split}

@@ -12,10 +12,10 @@ from blobex.datasets.decoding import write_report
 from blobex.datasets.images import name_of, to_array, to_float, write_png
 from blobex.datasets.manifest import manifest_path
 from blobex.explain.explainer import Explainer
-from blobex.explain.measures import with_intervals
 from blobex.inversion.inversion import Inversion, save_inversion
 from blobex.metrics.agreement import decision_agreement
 from blobex.metrics.alignment import alignment, object_recall
+from blobex.metrics.interval import ValuesOfImages, flat_intervals
 from blobex.networks.blobgan import load_blobgan, sample_images
 from blobex.networks.perceptual import perceptual_name
 from blobex.perception.reading import SceneReading
@@ -67,10 +67,10 @@ def inversion_measures(explainer: Explainer, queries: Tensor, inversion: Inversi
         distance if name == "perceptual" else name: getattr(inversion, name).double().mean().item() for name in MEANS
     }
     measures |= decision_agreement(explainer.decision.kind, before, after, explainer.decision.outputs)
-    return measures | with_intervals(_object_values(explainer, queries, inversion), explainer.params.run.seed)
+    return measures | flat_intervals(_object_values(explainer, queries, inversion), explainer.params.run.seed)
 
 
-def _object_values(explainer: Explainer, queries: Tensor, inversion: Inversion) -> dict[str, list[float]]:
+def _object_values(explainer: Explainer, queries: Tensor, inversion: Inversion) -> dict[str, ValuesOfImages]:
     """Return which objects of the queries are seen in the reconstructions, and which vanish with their blob."""
     if explainer.parser is None:
         return {}

@@ -87,7 +87,7 @@ def benchmark(
     results = summarise(rows, {rule.name: by_job[rule.name, None].examples for rule in rules}, seed)
     small = {rule.name: [by_job[rule.name, number].rows["ours"] for number in numbers] for rule in rules}
     for rule in rules[1:] if numbers else ():
-        over_seeds = detection_over_seeds(small[rule.name], small[PLAIN.name], rule.name, seed)
+        over_seeds = detection_over_seeds(small[rule.name], small[PLAIN.name], rule.name)
         results.measures[rule.name].setdefault("ours", {}).update(over_seeds)
     return results
 

@@ -7,12 +7,12 @@ is the wanted decision with a change in general words: "right: vehicle on the le
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from blobex.core.errors import BlobexError
-from blobex.metrics.interval import LEVEL, RESAMPLES, Interval, interval, share_interval
+from blobex.metrics.area_under_curve import auc_interval
+from blobex.metrics.interval import Interval, ValuesOfImages, share_interval
 from blobex.scenes.rules import ACTIONS, RULES
 from blobex.truth.evaluation import EvaluatedAnswer
 
@@ -82,25 +82,6 @@ def shortcut_rank(excess: Mapping[str, float], rule: str) -> int | None:
     return 1 + sum(value >= best for phrase, value in excess.items() if phrase not in own)
 
 
-def area_under_curve(positive: Sequence[float], negative: Sequence[float]) -> float:
-    """Return the probability that a positive scores above a negative, ties half (Mann and Whitney, 1947)."""
-    if not len(positive) or not len(negative):
-        raise BlobexError("an area under the curve needs scores of both kinds: explain more images")
-    one, other = np.asarray(positive, dtype=np.float64)[:, None], np.asarray(negative, dtype=np.float64)[None]
-    return float(((one > other) + 0.5 * (one == other)).mean())
-
-
-def auc_interval(positive: Sequence[float], negative: Sequence[float], seed: int) -> Interval:
-    """Return `area_under_curve` with its percentile bootstrap interval; both kinds are resampled and counted."""
-    random, mean = np.random.default_rng(seed), area_under_curve(positive, negative)
-    resampled = [
-        area_under_curve(*(random.choice(scores, len(scores)).tolist() for scores in (positive, negative)))
-        for _ in range(RESAMPLES)
-    ]
-    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(mean, float(low), float(high), len(positive) + len(negative))
-
-
 def _is_shortcut(phrase: str, rule: str) -> bool:
     wanted, change = phrase.split(": ", 1)
     return wanted.removeprefix("not ") in RULES[rule].refuses and names_shortcut(rule, change)
@@ -116,56 +97,68 @@ def measures(rows: Rows, seed: int) -> Measures:
     """Measure one method's answers about one model; measures without values are left out.
 
     Validity is also given per direction: a spoilt image often reads as one where more is refused, so only flips from
-    refused to allowed show that a method does more than spoil. Explanations count as independent, though several may
-    be of one image; in the interval of `witness_flip` they do not.
+    refused to allowed show that a method does more than spoil.
     """
     included = [row for row in rows if row.included]
     flipped = [row for row in included if row.flipped]
-    values: dict[str, list[float]] = {
-        "flipped": [float(row.flipped) for row in rows],
-        "validity": [float(row.valid or False) for row in included],
-        "flip_validity": [float(row.valid or False) for row in flipped],
-        "flip_validity_allowed": [float(row.valid or False) for row in flipped if row.to_allowed],
-        "flip_validity_refused": [float(row.valid or False) for row in flipped if not row.to_allowed],
-        "cause_recall": [row.recall for row in rows if row.recall is not None],
-        "cause_precision": [row.precision for row in rows if row.precision is not None],
-        "reconstruction_agrees": [float(row.agrees) for row in rows if row.agrees is not None],
+    values = {
+        "flipped": _values(rows, lambda row: row.flipped),
+        "validity": _values(included, lambda row: row.valid),
+        "flip_validity": _values(flipped, lambda row: row.valid),
+        "flip_validity_allowed": _values([row for row in flipped if row.to_allowed], lambda row: row.valid),
+        "flip_validity_refused": _values([row for row in flipped if not row.to_allowed], lambda row: row.valid),
+        "cause_recall": _values([row for row in rows if row.recall is not None], lambda row: row.recall, share=False),
+        "cause_precision": _values(
+            [row for row in rows if row.precision is not None], lambda row: row.precision, share=False
+        ),
+        "reconstruction_agrees": _values([row for row in rows if row.agrees is not None], lambda row: row.agrees),
+        "witness_flip": _values([row for row in rows if row.witness is not None], lambda row: row.witness),
     }
-    measured = {name: interval(numbers, seed) for name, numbers in values.items() if numbers}
-    witnessed = [row for row in rows if row.witness is not None]
-    if witnessed:
-        shared = [float(row.witness or False) for row in witnessed]
-        measured["witness_flip"] = share_interval(shared, [row.image for row in witnessed])
-    return measured
+    return {name: measure.interval(seed) for name, measure in values.items() if measure.values}
 
 
-def detection(rows: Rows, honest: Rows, rule: str, seed: int) -> Measures:
+def _values(rows: Rows, value: Callable[[EvaluatedAnswer], float | None], share: bool = True) -> ValuesOfImages:
+    """Return the value of each row; None counts as 0."""
+    return ValuesOfImages(share, [float(value(row) or 0) for row in rows], [row.image for row in rows])
+
+
+def detection(rows: Rows, honest: Rows, rule: str) -> Measures:
     """Measure how well explanations tell a model from the honest one; empty if either has none to compare."""
     own, others = (flips(answers, RULES[rule].refuses) for answers in (rows, honest))
     if not own or not others:
         return {}
     own_scores, other_scores = shortcut_scores(own, rule), shortcut_scores(others, rule)
+    own_images, other_images = ([row.image for row in answers] for answers in (own, others))
+    units = len(set(own_images)), len(set(other_images))
     return {
-        "shortcut_share": interval(own_scores, seed),
-        "honest_share": interval(other_scores, seed),
-        "auc_explanations": auc_interval(own_scores, other_scores, seed),
+        "shortcut_share": share_interval(own_scores, own_images),
+        "honest_share": share_interval(other_scores, other_images),
+        "auc_explanations": auc_interval(own_scores, other_scores, units),
     }
 
 
-def detection_over_seeds(models: Sequence[Rows], honest: Sequence[Rows], rule: str, seed: int) -> Measures:
+def detection_over_seeds(models: Sequence[Rows], honest: Sequence[Rows], rule: str) -> Measures:
     """Measure detection over small models, each scored by the share of its explanations that name the shortcut.
 
-    A model without explanations of the actions in question scores 0: nothing reveals its shortcut.
+    A model without explanations of the actions in question scores 0: nothing reveals its shortcut. The shares are of
+    all models' explanations, those of one model resampled together.
     """
     own, others = (
-        [float(np.mean(shortcut_scores(flips(rows, RULES[rule].refuses), rule) or [0.0])) for rows in group]
+        [shortcut_scores(flips(rows, RULES[rule].refuses), rule) or [0.0] for rows in group]
         for group in (models, honest)
     )
+    own_scores, other_scores = ([float(np.mean(scores)) for scores in group] for group in (own, others))
     return {
-        "shortcut_share_seeds": interval(own, seed),
-        "honest_share_seeds": interval(others, seed),
-        "auc_seeds": auc_interval(own, others, seed),
+        "shortcut_share_seeds": _share_of_models(own),
+        "honest_share_seeds": _share_of_models(others),
+        "auc_seeds": auc_interval(own_scores, other_scores, (len(own), len(others))),
     }
+
+
+def _share_of_models(scores: Sequence[Sequence[float]]) -> Interval:
+    """Return the share of 1 among the scores of each model; models are the independent units."""
+    models = [str(number) for number, of_model in enumerate(scores) for _ in of_model]
+    return share_interval([score for of_model in scores for score in of_model], models)
 
 
 def rank(rows: Rows, honest: Rows, rule: str) -> Rank:

@@ -83,7 +83,7 @@ def summarise(rows: dict[str, RowsByMethod], examples: dict[str, np.ndarray], se
     for rule in [name for name in rows if name != PLAIN.name]:
         for method, answers in rows[rule].items():
             honest = rows[PLAIN.name][method]
-            measured[rule][method] |= detection(answers, honest, rule, seed)
+            measured[rule][method] |= detection(answers, honest, rule)
             ranks[rule][method] = rank(answers, honest, rule)
     return TruthResults(rows, measured, ranks, examples)
 

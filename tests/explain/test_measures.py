@@ -11,7 +11,7 @@ from worlds.tiny_world import PLAIN, decide, render, scenes, tiny_explainer, tin
 from blobex.core.errors import BlobexError
 from blobex.datasets.images import to_array, to_float, to_tensor
 from blobex.explain.explanation import Explanation
-from blobex.explain.measures import diversity, explanation_values, split_distance, with_intervals
+from blobex.explain.measures import diversity, explanation_values, split_distance
 from blobex.explain.request import Request
 from blobex.metrics.feature_sets import split_frechet
 
@@ -31,7 +31,9 @@ def records() -> list[Explanation]:
 
 
 def test_one_value_per_explanation(records: list[Explanation]) -> None:
-    values = explanation_values(records, "pd", PLAIN, features, "cosine_mean")
+    measures = explanation_values(records, "pd", PLAIN, features, "cosine_mean")
+    values = {name: measure.values for name, measure in measures.items()}
+    assert all(measure.images == [record.image for record in records] for measure in measures.values())
     assert values["flip_rate"] == [float(record.flipped) for record in records]
     assert values["pd"] == [record.perceptual for record in records]
     assert values["changed_blobs"] == [len(record.changed_blobs) for record in records]
@@ -53,24 +55,25 @@ def test_one_value_per_explanation(records: list[Explanation]) -> None:
 def test_failures_count_as_no_flip_only(records: list[Explanation]) -> None:
     broken = [dataclasses.replace(records[0], failed=True, flipped=False, perceptual=float("nan")), *records[1:]]
     values = explanation_values(broken, "pd", PLAIN, features, "cosine_mean")
-    assert values["flip_rate"][0] == 0 and len(values["flip_rate"]) == len(records)
-    assert len(values["pd"]) == len(values["cout"]) == len(records) - 1
+    assert values["flip_rate"].values[0] == 0 and len(values["flip_rate"].values) == len(records)
+    assert len(values["pd"].values) == len(values["cout"].values) == len(records) - 1
     gated = [dataclasses.replace(record, gate="already decided otherwise") for record in records]
-    assert sum(explanation_values(gated, "pd", PLAIN, features, "c")["flipped_by_change"]) == 0
+    assert sum(explanation_values(gated, "pd", PLAIN, features, "c")["flipped_by_change"].values) == 0
     with pytest.raises(BlobexError, match="there are no explanations"):
         explanation_values([], "pd", PLAIN, features, "c")
 
 
 def test_diversity_of_two_counterfactuals(records: list[Explanation]) -> None:
     values = diversity(records, distance)
-    assert len(values["diversity"]) == len(records) / 2
-    for index, (apart, sets) in enumerate(zip(values["diversity"], values["diversity_of_blobs"], strict=True)):
+    assert values["diversity"].images == [record.image for record in records[::2]]
+    apart_and_sets = zip(values["diversity"].values, values["diversity_of_blobs"].values, strict=True)
+    for index, (apart, sets) in enumerate(apart_and_sets):
         one, other = records[2 * index], records[2 * index + 1]
         expected = np.abs(one.counterfactual.astype(float) - other.counterfactual).mean() / 127.5
         assert apart == pytest.approx(expected, rel=1e-4)
         first, second = set(one.changed_blobs), set(other.changed_blobs)
         assert sets == pytest.approx(1 - len(first & second) / len(first | second))
-    assert diversity(records[::2], distance) == {"diversity": [], "diversity_of_blobs": []}
+    assert not any(measure.values for measure in diversity(records[::2], distance).values())
 
 
 def test_split_distance_is_per_attribute(records: list[Explanation]) -> None:
@@ -81,11 +84,3 @@ def test_split_distance_is_per_attribute(records: list[Explanation]) -> None:
     each = [split_frechet(of("query", name), of("counterfactual", name), 3) for name in ("left", "stop")]
     assert split_distance(records, features, 3) == pytest.approx(sum(each) / 2)
     assert np.isnan(split_distance(records[:4], features, 3))
-
-
-def test_intervals_have_means_ends_and_counts() -> None:
-    measures = with_intervals({"rate": [1.0, 0.0, 1.0, 1.0], "none": [], "same": [2.0, 2.0]}, seed=0)
-    assert measures["rate"] == 0.75 and measures["rate_count"] == 4
-    assert 0 <= measures["rate_low"] < 0.75 < measures["rate_high"] <= 1
-    assert (measures["same_low"], measures["same_high"]) == (2.0, 2.0)
-    assert not any(name.startswith("none") for name in measures)

@@ -41,10 +41,11 @@ def middles(reading: SceneReading) -> list[float]:
 
 def test_object_recall() -> None:
     both, one, none = (reading_of(scene(*things)) for things in ((CAR, PERSON), (CAR,), ()))
-    assert sorted(object_recall([both], [one])) == [0.0, 1.0]
-    assert object_recall([both], [one], "vehicle") == [1.0]
-    assert object_recall([both], [both]) == [1.0, 1.0]
-    assert object_recall([one, none], [none, both]) == [0.0]
+    assert sorted(object_recall([both], [one]).values) == [0.0, 1.0]
+    assert object_recall([both], [one], "vehicle").values == [1.0]
+    assert object_recall([both], [both]).values == [1.0, 1.0]
+    assert object_recall([one, none], [none, both]).values == [0.0]
+    assert object_recall([one, both], [one, both]).images == ["0", "1", "1"]
 
 
 def test_outcomes_separate_the_object_from_the_others() -> None:
@@ -53,8 +54,9 @@ def test_outcomes_separate_the_object_from_the_others() -> None:
     chosen = [Removal(0, car, 0)] * 3
     after = [reading_of(scene(*things)) for things in ((OTHER, PERSON), (CAR, OTHER, PERSON), (PERSON,))]
     result = outcomes([before], after, chosen)
-    assert result["blob_removes_object"] == [1.0, 0.0, 1.0]
-    assert result["others_stay"] == [1.0, 1.0, 0.5]
+    assert result["blob_removes_object"].values == [1.0, 0.0, 1.0]
+    assert result["others_stay"].values == [1.0, 1.0, 0.5]
+    assert all(measure.images == ["0"] * 3 for measure in result.values())
 
 
 def painted_columns(layout: BlobLayout) -> Tensor:
@@ -99,4 +101,5 @@ def test_alignment_where_blobs_are_cars_and_where_they_are_not(linked: bool, rem
         return some.sizes[:, None, None].expand(-1, 3, 1, -1)
 
     result = alignment(layout, render(layout), painted_columns, render, read, batch_size=1)
-    assert result == {"blob_removes_object": [removed] * 2, "others_stay": [stay] * 2}
+    values = {name: measure.values for name, measure in result.items()}
+    assert values == {"blob_removes_object": [removed] * 2, "others_stay": [stay] * 2}

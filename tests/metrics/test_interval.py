@@ -5,7 +5,15 @@ import pytest
 import scipy.stats
 
 from blobex.core.errors import BlobexError
-from blobex.metrics.interval import Interval, ValuesOfImages, interval, ratio_interval, share_interval, wilson
+from blobex.metrics.interval import (
+    Interval,
+    ValuesOfImages,
+    flat_intervals,
+    interval,
+    ratio_interval,
+    share_interval,
+    wilson,
+)
 
 
 @pytest.mark.parametrize("level", [0.5, 0.95])
@@ -150,3 +158,26 @@ def test_invalid_values_of_images_raise() -> None:
         ratio_interval([1.0], [0.0], ["a"], 0)
     with pytest.raises(BlobexError, match="one value or more"):
         share_interval([], [])
+
+
+@pytest.mark.parametrize("count", [8, 32, 128])
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99])
+def test_exact_coverage_of_wilson(count: int, share: float) -> None:
+    """Few values have few possible intervals, so that no interval covers exactly 95%; a bootstrap one covers 8%."""
+    ends = np.array([wilson(hits / count, count) for hits in range(count + 1)])
+    covers = (ends[:, 0] <= share) & (share <= ends[:, 1])
+    chances = scipy.stats.binom.pmf(np.arange(count + 1), count, share)
+    assert 0.92 < chances[covers].sum() < 0.98
+
+
+def test_flat_intervals_have_means_ends_and_counts() -> None:
+    values = {
+        "rate": ValuesOfImages(True, [1.0, 0.0, 1.0, 1.0], ["a", "b", "c", "d"]),
+        "none": ValuesOfImages(True),
+        "same": ValuesOfImages(False, [2.0, 2.0], ["a", "b"]),
+    }
+    measures = flat_intervals(values, seed=0)
+    assert measures["rate"] == 0.75 and measures["rate_count"] == 4
+    assert (measures["rate_low"], measures["rate_high"]) == pytest.approx(wilson(0.75, 4))
+    assert (measures["same_low"], measures["same_high"]) == (2.0, 2.0)
+    assert not any(name.startswith("none") for name in measures)

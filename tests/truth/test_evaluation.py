@@ -180,8 +180,8 @@ def test_ranks_by_hand() -> None:
 
 def test_auc_over_seeds_compares_shares_of_models() -> None:
     own, other = row(["vehicle on the left removed"]), row(["sky grew"])
-    found = detection_over_seeds([[own, own], [own, other]], [[other], [], [own, other, other]], "biased", 0)
-    assert found["shortcut_share_seeds"].mean == 0.75 and found["honest_share_seeds"].mean == pytest.approx(1 / 9)
+    found = detection_over_seeds([[own, own], [own, other]], [[other], [], [own, other, other]], "biased")
+    assert found["shortcut_share_seeds"].mean == 0.75 and found["honest_share_seeds"].mean == pytest.approx(1 / 5)
     assert (found["auc_seeds"].mean, found["auc_seeds"].count) == (1, 5)
 
 

@@ -4,14 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from scipy.stats import mannwhitneyu
 
-from blobex.core.errors import BlobexError
 from blobex.scenes.render import render
 from blobex.scenes.rules import RULES, Cause, remove
 from blobex.scenes.sample import sample
 from blobex.truth.evaluation import cause_masks, cause_precision, cause_recall, change_map
-from blobex.truth.measures import area_under_curve, auc_interval
 
 
 def test_change_is_the_largest_over_channels() -> None:
@@ -36,18 +33,6 @@ def test_recall_and_precision_by_hand() -> None:
     assert cause_precision(change, [second], 1) == pytest.approx(0)  # grown by one pixel: rows 1 to 3, columns 0 to 4
     assert cause_precision(change, [second], 2) == 1  # rows 0 to 4, columns 0 to 5
     assert cause_precision(np.zeros((4, 6)), [first], 0) is None
-
-
-def test_area_under_curve_agrees_with_scipy() -> None:
-    random = np.random.default_rng(0)
-    positive, negative = random.integers(0, 4, 31), random.integers(0, 3, 24)
-    statistic = mannwhitneyu(positive, negative).statistic / (31 * 24)
-    assert area_under_curve(positive.tolist(), negative.tolist()) == pytest.approx(statistic)
-    assert area_under_curve([1, 1], [0]) == 1 and area_under_curve([0], [1]) == 0
-    found = auc_interval(positive.tolist(), negative.tolist(), 0)
-    assert found.low < statistic < found.high and found.count == 55
-    with pytest.raises(BlobexError, match="scores of both kinds"):
-        area_under_curve([], [1.0])
 
 
 def scenes_that_stop(count: int) -> list:

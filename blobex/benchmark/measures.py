@@ -85,7 +85,7 @@ def search_cost(explainer: Explainer, queries: Tensor, attributes: Sequence[str]
     masks = build_masks(layout.blobs, plan.variant.keys, plan.blobs, plan.variant.background)
 
     def explain() -> None:
-        questions = explainer.questions(queries, plan)
+        questions = explainer.questions(explainer.questioned(queries, layout), plan)
         counterfactuals.append(explainer.search(queries.to(explainer.device), layout, questions, masks, plan))
 
     explaining = timed(explain, explainer.device)

@@ -61,6 +61,17 @@ class Counterfactuals:
         return dataclasses.replace(self, **fields)
 
 
+@dataclass(frozen=True)
+class SharedCounterfactuals(Counterfactuals):
+    """Counterfactuals of a published search for several at once, which share out the change of each blob."""
+
+    shares: Tensor  # P,K+1: share of the change of the background and of each blob; 1 in all over those of a question
+
+    @classmethod
+    def of(cls, found: Counterfactuals, shares: Tensor) -> SharedCounterfactuals:
+        return cls(**vars(found), shares=shares)
+
+
 @torch.no_grad()
 def verify(
     vectors: Tensor,

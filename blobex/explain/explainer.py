@@ -27,7 +27,7 @@ from blobex.core.errors import BlobexError
 from blobex.counterfactual.masks import check_mask_rows
 from blobex.counterfactual.object_examples import ObjectExamples
 from blobex.counterfactual.problems import Problems
-from blobex.counterfactual.published import LAMBDA_KEY, search_published
+from blobex.counterfactual.published import published_settings, search_published
 from blobex.counterfactual.questions import Questions, build_questions, check_region
 from blobex.counterfactual.search import SearchOptions, search
 from blobex.counterfactual.verify import Counterfactuals
@@ -39,12 +39,13 @@ from blobex.explain.explanation import Explanation, GateResult, add_sentences, b
 from blobex.explain.input_images import Image, ImageShare, InvertedImages, load_images
 from blobex.explain.loading import load_networks
 from blobex.explain.overviews import films, write_overviews
-from blobex.explain.request import Output, Plan, Request, make_plan
+from blobex.explain.request import Output, Plan, Request, as_published, make_plan
 from blobex.explain.results_folder import ResultsFolder
 from blobex.inversion.inversion import Inversion
 from blobex.inversion.invert import invert
 from blobex.inversion.published import invert_published
 from blobex.layout.blobs import BlobLayout
+from blobex.layout.vector import VectorForm
 from blobex.networks.parser import Parser, ParserOutput
 from blobex.optim.batching import float32_batch_size, in_batches
 from blobex.optim.network_callables import NetworkPair, Networks
@@ -116,10 +117,7 @@ class Explainer:
         columns = self._columns(request.attributes)
         replaced = None if request.replaced is None else output_index(self.decision, request.replaced)
         plan = make_plan(request, columns, replaced, self.params.explain, cast(Shape, self.setup))
-        if self.published and plan.variant.count > 1:
-            raise BlobexError("the published search finds one counterfactual at a time: use search.mode fast")
-        if self.published and plan.gate.action == "skip":
-            raise BlobexError("the published search skips nothing: let the gate report, or use search.mode fast")
+        plan = as_published(plan) if self.published else plan
         only = request.only
         if only is None:
             listed_masks(plan, self.blobs)
@@ -204,24 +202,36 @@ class Explainer:
             questions: Some of `self.questions`; None: all of them.
         """
         images = images.to(self.device)
-        questions = self.questions(images.queries, plan) if questions is None else questions
-        gate = self._gate(questions, images.inversion, plan)
+        if questions is None:
+            questions = self.questions(self.questioned(images.queries, images.inversion.layout), plan)
+        gate = self._gate(questions, images, plan)
         if plan.gate.action == "refine" and any(gate.reasons):
             index, inversion = questions.image_index[gate.refused].unique(), images.inversion
             again = self.invert(images.queries[index], inversion.layout[index], plan.gate.refine_steps)
             images = dataclasses.replace(images, inversion=inversion.replaced(index, again))
-            gate = self._gate(questions, images.inversion, plan)
+            gate = self._gate(questions, images, plan)
         masks = layout_masks(plan, images, self.exact.scores, self.parser, self._rows)
         counterfactuals = self.search(images.queries, images.inversion.layout, questions, masks, plan, gate.skipped)
-        compose = "full" if self.published else plan.compose
-        records = build_explanations(self.setup, images, questions, counterfactuals, gate, compose)
+        compose, published = plan.compose, self.published
+        records = build_explanations(self.setup, images, questions, counterfactuals, gate, compose, published)
         if self.parser is not None:
             records = add_sentences(records, self.readings)
         return records, films(images, counterfactuals, self.exact, compose == "photo", self._rows) if gif else []
 
-    def questions(self, queries: Tensor, plan: Plan) -> Questions:
-        """Return the questions about images (N,3,H,W) in [-1,1]: the same number about each."""
-        model, outputs, region = self.decision, self.outputs(queries), plan.request.region
+    def questioned(self, queries: Tensor, layout: BlobLayout) -> Tensor:
+        """Return the images in question: queries (N,3,H,W), or as published the renderings of their layouts."""
+        if not self.published:
+            return queries
+        form = VectorForm.of(layout)
+        with torch.no_grad():
+            rendered = in_batches(
+                lambda part: {"images": self.exact.render(form.unflatten(part))}, self._rows, form.flatten(layout)
+            )
+        return rendered["images"]
+
+    def questions(self, images: Tensor, plan: Plan) -> Questions:
+        """Return the questions about images (N,3,H,W), about [-1,1]: the same number about each."""
+        model, outputs, region = self.decision, self.outputs(images), plan.request.region
         return build_questions(model.kind, model.outputs, outputs, plan.columns, region, plan.replaced)
 
     def outputs(self, images: Tensor) -> Tensor:
@@ -256,13 +266,14 @@ class Explainer:
         skip: Tensor | None = None,
     ) -> Counterfactuals:
         """Search the counterfactuals of inverted images for all questions but those to `skip`, bool (P,)."""
-        lambda_key = LAMBDA_KEY if self.published else plan.search.lambda_key
-        problems = Problems.of(queries, start, questions.image_index, questions.target, allowed, lambda_key)
+        index, target, lambda_key = questions.image_index, questions.target, plan.search.lambda_key
+        problems = Problems.of(queries, start, index, target, allowed, lambda_key)
         options = SearchOptions(plan.variant.few, plan.variant.count, plan.photo, self.params.run.seed)
         networks = NetworkPair(self.quick, self.exact)
         with frozen_eval(self.decision):
             if self.published:
-                return search_published(problems, self.exact)
+                settings = published_settings(plan.request.variant, options.count, options.seed)
+                return search_published(problems, self.exact, settings)
             return search(problems, networks, plan.search, self.batch_size, options, skip, self.examples)
 
     def readings(self, images: Sequence[np.ndarray]) -> list[SceneReading]:
@@ -335,5 +346,7 @@ class Explainer:
             raise BlobexError(f"no output to change: name one of {', '.join(outputs)}")
         return list(dict.fromkeys(output_index(self.decision, name) for name in attributes))
 
-    def _gate(self, questions: Questions, inversion: Inversion, plan: Plan) -> GateResult:
-        return check_reconstructions(questions, self.outputs(inversion.image), inversion.perceptual, plan.gate)
+    def _gate(self, questions: Questions, images: InvertedImages, plan: Plan) -> GateResult:
+        inversion = images.inversion
+        other = images.queries if self.published else inversion.image  # than the images in question
+        return check_reconstructions(questions, self.outputs(other), inversion.perceptual, plan.gate)

@@ -15,7 +15,7 @@ from torch import Tensor
 from blobex.config.explain import Gate, Key
 from blobex.counterfactual.problems import change
 from blobex.counterfactual.questions import Questions
-from blobex.counterfactual.verify import Counterfactuals
+from blobex.counterfactual.verify import Counterfactuals, SharedCounterfactuals
 from blobex.datasets.images import to_array
 from blobex.explain.blob_changes import BlobChange, blob_changes, repaints_scene
 from blobex.explain.input_images import InvertedImages
@@ -58,7 +58,7 @@ class Explanation:
     setup: str
     attribute: str  # the output in question
     number: int  # of the counterfactual among those of one question, from 0
-    from_class: str  # decision about the query
+    from_class: str  # decision about the query or, in a published search, about the reconstruction
     to_class: str  # decision wanted for the counterfactual
     compose: str  # photo: the change is pasted into the query; full: the whole layout is rendered
     score_before: float  # of the query
@@ -88,6 +88,9 @@ class Explanation:
     column: int = field(repr=False, compare=False)  # number of the output in question
     scores_before: Tensor = field(repr=False, compare=False)  # A: all scores of the model
     scores_after: Tensor = field(repr=False, compare=False)
+    # Of a published search only:
+    scores_start: Tensor | None = field(default=None, repr=False, compare=False)  # A: of the reconstruction
+    shares: Tensor | None = field(default=None, repr=False, compare=False)  # K+1: see `SharedCounterfactuals`
     sentence: str = ""  # the change in objects, as the parser sees it; empty without a parser
     objects: tuple[dict[str, Any], ...] = ()  # the same, one JSON record per object
 
@@ -129,9 +132,18 @@ class Explanation:
 
 
 def build_explanations(
-    setup: str, images: InvertedImages, questions: Questions, found: Counterfactuals, gate: GateResult, compose: str
+    setup: str,
+    images: InvertedImages,
+    questions: Questions,
+    found: Counterfactuals,
+    gate: GateResult,
+    compose: str,
+    published: bool = False,
 ) -> list[Explanation]:
-    """Build one record per counterfactual, in their order: that of the questions, the same number of each."""
+    """Build one record per counterfactual, in their order: that of the questions, the same number of each.
+
+    `published`: the counterfactuals are of a published search.
+    """
     queries, inversion, found = images.queries.cpu(), _on_cpu(images.inversion), _on_cpu(found)
     count = len(found) // len(questions.outputs)
     changes = change(found.layout, inversion.layout[found.image_index])
@@ -172,6 +184,8 @@ def build_explanations(
                 column=column,
                 scores_before=found.scores_before[row].clone(),
                 scores_after=found.scores_after[row].clone(),
+                scores_start=found.scores_start[row].clone() if published else None,
+                shares=found.shares[row].clone() if isinstance(found, SharedCounterfactuals) else None,
             )
         )
     return records
@@ -216,7 +230,8 @@ def check_reconstructions(questions: Questions, outputs: Tensor, perceptual: Ten
     """Apply the gate to the reconstructions.
 
     Args:
-        outputs: Model outputs (N,A) or (N,A,H,W) of the reconstructions.
+        outputs: Model outputs (N,A) or (N,A,H,W) of the reconstructions; of the queries if the questions are about
+            the reconstructions.
         perceptual: Distances (N,) from query to reconstruction.
     """
     limit, index = gate.perceptual, questions.image_index

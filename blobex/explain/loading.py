@@ -206,7 +206,8 @@ def assemble_published(
     blobgan: BlobGAN, encoder: InitialEncoder, perceptual: PerceptualDistance, decision: Decision
 ) -> Networks:
     """Return the networks as the published scripts run them: blobs are splatted with a linear solver, memory is
-    contiguous, and the weights of generator and decision model require gradients that nobody reads; LPIPS is frozen.
+    contiguous, images are decided as they are rendered, not clamped, and the weights of generator and decision model
+    require gradients that nobody reads; LPIPS is frozen.
     """
     own = _own_model(decision)
     if own:
@@ -218,8 +219,8 @@ def assemble_published(
     blobgan.generator.splat = splat_by_solver
     return dataclasses.replace(
         assemble(blobgan, encoder, perceptual, decision),
-        decide=lambda images: decision.logits(images.clamp(-1, 1)),
-        features=lambda images: decision.features(images.clamp(-1, 1)),
+        decide=decision.logits,
+        features=decision.features,
     )
 
 

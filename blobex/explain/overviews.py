@@ -108,16 +108,18 @@ def films(
 def write_metadata(folder: Path, index: int, records: Sequence[Explanation], images: int) -> Path:
     """Write metadata_<index>.pt with the published keys; load it with `torch.load(path, weights_only=True)`.
 
-    `image_names`; `blob_optim`: the six tensors of the inverted layouts; `init_scores` (N,A): scores of the queries;
-    for each output j in question `att_<j>`: `final_scores` and `blob_cf` of its counterfactuals in their order and,
-    with C counterfactuals per question, `Assignment` (N,C,K+1): 1 where a counterfactual changes a blob (column 0: the
-    background), else 0. All tensors are on the CPU.
+    `image_names` without folders; `blob_optim`: the six tensors of the inverted layouts; `init_scores` (N,A): scores of
+    the queries or, in a published search, of the reconstructions; for each output j in question `att_<j>`:
+    `final_scores` and `blob_cf` of its counterfactuals in their order and, with C counterfactuals per question,
+    `Assignment` (N,C,K+1), column 0 being the background's: in a published search the softmax over the C, which
+    `blob_cf` already includes; else 1 where a counterfactual changes a blob, and 0 where not. All tensors are on the
+    CPU.
     """
     first = records[:: len(records) // images]
     content: dict[str, Any] = {
-        "image_names": [record.image for record in first],
+        "image_names": [Path(record.image).name for record in first],
         "blob_optim": concatenate([record.blobs_before for record in first]).as_dict(),
-        "init_scores": torch.stack([record.scores_before for record in first]),
+        "init_scores": torch.stack([r.scores_before if r.scores_start is None else r.scores_start for r in first]),
     }
     for column in sorted({record.column for record in records}):
         content[f"att_{column}"] = _output([record for record in records if record.column == column])
@@ -147,6 +149,8 @@ def _output(records: Sequence[Explanation]) -> dict[str, Any]:
     count = 1 + max(record.number for record in records)
     if count > 1:
         form, before = VectorForm.of(layout), concatenate([record.blobs_before for record in records])
+        shares = [record.shares for record in records if record.shares is not None]
         changed = form.changed(form.flatten(layout), form.flatten(before))
-        content["Assignment"] = changed.unflatten(0, (-1, count)).to(torch.float32)
+        assignment = torch.stack(shares) if shares else changed.to(torch.float32)
+        content["Assignment"] = assignment.unflatten(0, (-1, count))
     return content

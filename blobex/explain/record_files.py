@@ -29,6 +29,7 @@ BEFORE = "before"  # label of the layout that all counterfactuals of an image st
 DERIVED = ("verdict", "words")  # written for people, computed again when read
 SCALARS = (str, int, float, bool)
 SCORES = ("scores_before", "scores_after")
+PUBLISHED = ("scores_start", "shares")  # of a published search only
 # Exceptions that reading a damaged folder may raise.
 DAMAGES = (OSError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError, SafetensorError)
 MAX_NAME = 60  # letters of an image's or an output's name in file names
@@ -76,7 +77,8 @@ def read_records(folder: Path, name: str | None = None, digest: str | None = Non
         if label != safe_name(label):
             raise ValueError(f"{label} is not a file name")
         blobs = tuple(_read_blob({key: blob[key] for key in blob if key != "words"}) for blob in row.pop("blobs"))
-        scores: dict[str, Any] = {key: torch.tensor(parse(list[float], row.pop(key), key)) for key in SCORES}
+        present = [*SCORES, *(key for key in PUBLISHED if key in row)]
+        scores: dict[str, Any] = {key: torch.tensor(parse(list[float], row.pop(key), key)) for key in present}
         records.append(
             Explanation(
                 **_checked({key: value for key, value in row.items() if key not in (*DERIVED, "objects")}),
@@ -97,7 +99,8 @@ def as_json(record: Explanation) -> dict[str, Any]:
     """Convert an explanation to the form of record.json, without images and layouts; floats keep all digits."""
     scalars = {key: value for key, value in vars(record).items() if isinstance(value, SCALARS)}
     derived = {key: getattr(record, key) for key in DERIVED} | {"changes": record.changes}
-    scores = {key: getattr(record, key).tolist() for key in SCORES}
+    present = [*SCORES, *(key for key in PUBLISHED if getattr(record, key) is not None)]
+    scores = {key: getattr(record, key).tolist() for key in present}
     objects = {"objects": list(record.objects), "blobs": [blob.as_dict() for blob in record.blobs]}
     return scalars | derived | scores | objects
 

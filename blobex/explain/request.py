@@ -15,6 +15,7 @@ from blobex.config.read import parse
 from blobex.config.value_types import Shape
 from blobex.core.errors import BlobexError
 from blobex.counterfactual.masks import resolve_keys
+from blobex.counterfactual.published import CHANGED_KEYS
 from blobex.counterfactual.questions import Box
 
 Section = TypeVar("Section", Explain, ExplainVariant, SearchParams, Gate)
@@ -121,6 +122,26 @@ def make_plan(request: Request, columns: Sequence[int], replaced: int | None, ex
         gate=_override(explain.gate, {"action": request.gate}, "explain.gate"),
         compose=_override(explain, {"compose": request.compose}, "explain").compose,
     )
+
+
+def as_published(plan: Plan) -> Plan:
+    """Return the plan as the published search runs it: of all blobs that help, rendered, with the published keys.
+
+    Raises:
+        BlobexError: The request asks for something that the published scripts cannot do.
+    """
+    request, variant = plan.request, plan.variant
+    if variant.count > 1 and request.variant == "targeted":
+        raise BlobexError("the published targeted search finds one counterfactual at a time: use variant diverse")
+    if plan.gate.action != "report":
+        message = "the published search refines or skips nothing: let the gate report, or use search.mode fast"
+        raise BlobexError(message)
+    for name in ("steps", "lambda_prox", "learning_rate"):
+        if getattr(request, name) is not None:
+            raise BlobexError(f"the published search has its own {name}: leave it out, or use search.mode fast")
+    keys = CHANGED_KEYS[request.variant] if request.keys is None else variant.keys
+    variant = _override(variant, {"few": False, "keys": list(keys)}, f"explain.{request.variant}")
+    return dataclasses.replace(plan, variant=variant, compose="full")
 
 
 def _override(section: Section, values: dict[str, Any], name: str) -> Section:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -22,17 +22,24 @@ from blobex.optim.network_callables import NetworkPair, Networks
 BETAS = (0.7, 0.8)  # of Adam: with few steps there is little to average over
 RELATIVE_RATES = {"xs": 0.05, "ys": 0.05, "covs": 3.0, "spatial_style": 2.0}  # times the learning rate
 LAST_RATE = 0.02  # last learning rate / first; it falls along a half cosine (Loshchilov & Hutter, ICLR 2017)
+Distance = Callable[[BlobLayout, BlobLayout], Tensor]  # (N,): between two layouts of each image
 
 
 def image_terms(
-    layout: BlobLayout, start: BlobLayout, image: Tensor, query: Tensor, embedded: Sequence[Tensor], networks: Networks
+    layout: BlobLayout,
+    start: BlobLayout,
+    image: Tensor,
+    query: Tensor,
+    embedded: Sequence[Tensor],
+    networks: Networks,
+    distance: Distance = blob_distance,
 ) -> dict[str, Tensor]:
     """Compute all terms (N,) of the loss but that of the decision; `image` (N,3,H,W) is the rendering of `layout`."""
     l2 = mean_squared_error(image, query)
     return {
         "perceptual": networks.perceptual.distance_to(embedded, image),
         "l2": l2,
-        "blobs": blob_distance(layout, start),
+        "blobs": distance(layout, start),
         "density": torch.zeros_like(l2) if networks.excess is None else networks.excess(layout).mean(1),
     }
 
@@ -56,10 +63,12 @@ def evaluate_layouts(
     networks: Networks,
     params: InversionParams,
     batch_size: int,
+    distance: Distance = blob_distance,
 ) -> Inversion:
     """Evaluate layouts, found after `step` (N,) iterations, as inversions of `queries` (N,3,H,W).
 
-    Where a layout is not finite, or has a higher loss than `start`, the inversion is `start`.
+    Where a layout is not finite, or has a higher loss than `start`, the inversion is `start`. `distance` is that of the
+    term `blobs`.
     """
     form = VectorForm.of(start)
 
@@ -69,7 +78,7 @@ def evaluate_layouts(
         for name, each in (("start", start_vector), ("end", vector)):
             layout = form.unflatten(each)
             image = networks.render(layout)
-            terms = image_terms(layout, form.unflatten(start_vector), image, query, embedded, networks)
+            terms = image_terms(layout, form.unflatten(start_vector), image, query, embedded, networks, distance)
             terms["decision"] = mean_squared_error(networks.features(image), features)
             values = {"vector": each, "image": image, "loss": weighted_sum(terms, params), **terms}
             state |= {f"{name} {key}": value for key, value in values.items()}

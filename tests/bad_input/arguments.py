@@ -88,8 +88,12 @@ EXPLAINED = [
     option("an output by a number too large", "--attribute 4", "no output '4'"),
     option("an output by a digit of another script", "--attribute ²", "no output '²'"),
     option(
-        "several in the published way", "--diverse 2", "one counterfactual", harm=setting("search.mode", "published")
+        "several for given blobs in the published way",
+        "--variant targeted --diverse 2",
+        "one counterfactual",
+        harm=setting("search.mode", "published"),
     ),
+    option("published, with other steps", "--steps 3", "its own steps", harm=setting("search.mode", "published")),
     out("results in a file", "photo.png", "is a file"),
     out("results below a file", "photo.png/out", "cannot write"),
     out("results among other files", "photos", "photos holds 0.png, which is no result"),

@@ -91,14 +91,18 @@ def test_exact_networks_do_not_depend_on_the_quick_ones(tmp_path: Path) -> None:
     assert torch.equal(single.exact.decide(smooth_images(4)), both.exact.decide(smooth_images(4)))
 
 
-def test_the_decision_gets_displayable_images(tmp_path: Path) -> None:
+def test_the_decision_gets_displayable_images_but_as_published(tmp_path: Path) -> None:
     model = Camera()
-    for networks in (load(tmp_path / mode, model, mode).exact for mode in ("fast", "published")):
-        model.seen.clear()
-        shown = networks.decide(torch.full((4, 3, HEIGHT, WIDTH), 3.0))
-        assert torch.equal(shown, networks.decide(torch.ones(4, 3, HEIGHT, WIDTH)))
-        networks.features(torch.full((4, 3, HEIGHT, WIDTH), -3.0))
-        assert [images.abs().max().item() for images in model.seen] == [1.0] * len(model.seen)
+    networks, published = (load(tmp_path / mode, model, mode).exact for mode in ("fast", "published"))
+    model.seen.clear()
+    shown = networks.decide(torch.full((4, 3, HEIGHT, WIDTH), 3.0))
+    assert torch.equal(shown, networks.decide(torch.ones(4, 3, HEIGHT, WIDTH)))
+    networks.features(torch.full((4, 3, HEIGHT, WIDTH), -3.0))
+    assert [images.abs().max().item() for images in model.seen] == [1.0] * len(model.seen)
+    model.seen.clear()
+    for function in (published.decide, published.features):
+        function(torch.full((4, 3, HEIGHT, WIDTH), -3.0))
+    assert {images.min().item() for images in model.seen} == {-3.0}
 
 
 def test_images_are_channels_last(tmp_path: Path) -> None:

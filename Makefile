@@ -74,7 +74,7 @@ check: test ## the same as test
 same: $(READY) ## compare all results of HEAD with those of another commit, byte by byte (BASE=main; about half an hour)
 	python tests/same.py $(BASE)
 
-profile: $(READY) ## write a profile to params.yaml (PROFILE=smoke|short|synthetic|bdd100k)
+profile: $(READY) ## write a profile to params.yaml (PROFILE=smoke|short|synthetic|bdd100k|published)
 	@python -m blobex.config.profile $(PROFILE)
 
 code: $(READY) ## write code/*.txt, the hashes of the code of every stage

@@ -68,7 +68,7 @@ def _leaves(tree: Any, section: Any, prefix: str = "") -> Iterator[tuple[str, An
         if not hasattr(section, name):
             raise BlobexError(f"unknown key {prefix}{name}: profiles/{DEFAULT}.yaml holds all keys")
         child, key = getattr(section, name), f"{prefix}{name}"
-        if dataclasses.is_dataclass(child):
+        if dataclasses.is_dataclass(child) and value is not None:  # an optional section may be null
             yield from _leaves(value, child, f"{key}.")
         else:
             yield key, value

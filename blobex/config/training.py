@@ -158,7 +158,9 @@ class Blobgan:
     training: OptionalTraining = Field(description="training of the BlobGAN")
     flips: Bool = Field(description="whether half of the discriminator's real images are mirrored")
     painting_weight: Weight = Field(description="weight of blobgan_pretrain's loss in the generator's loss; 0: none")
-    r1_weight: Float = Field(ge=0, le=1e6, description="weight of the R1 penalty")
+    r1_weight: Float = Field(
+        ge=0, le=1e6, description="weight of the R1 penalty, half the squared gradient; published: 50 without the half"
+    )
     r1_every: Int = Field(ge=1, le=1000, description="steps between two R1 penalties, which are weighted accordingly")
     ema_half_life_images: Float = Field(ge=1, le=1e9, description="half-life of the weights' moving average, in images")
     jitter: Jitter = Field(description="random changes of sampled layouts")
@@ -188,7 +190,9 @@ class RealWeights:
 
 @dataclass(frozen=True, config=SECTION)
 class GeneratedWeights(RealWeights):
-    blobs: Weight = Field(description="weight of the mean squared difference of the layouts")
+    blobs: Weight = Field(
+        description="weight of the mean squared difference of the layouts, summed over six keys; published: 10 averaged"
+    )
 
 
 @dataclass(frozen=True, config=SECTION)

@@ -38,11 +38,16 @@ def replace_values(text: str, values: Mapping[str, Any]) -> str:
 
     >>> replace_values("run: # once\\n  seed: 0 # of all\\n", {"run.seed": 7})
     'run: # once\\n  seed: 7 # of all\\n'
+    >>> replace_values("run: # once\\n  seed: 0 # of all\\n", {"run": None})
+    'run: # once\\n  null\\n'
     """
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     nodes = {key: _node(root, key) for key in values}
     for key, node in sorted(nodes.items(), key=lambda item: -item[1].start_mark.index):
-        text = text[: node.start_mark.index] + _yaml(values[key], node) + text[_end(node) :]
+        rest = text[_end(node) :]
+        if isinstance(node, yaml.MappingNode) and not node.flow_style and not isinstance(values[key], dict):
+            rest = rest[rest.index("\n") :]  # the last comment inside
+        text = text[: node.start_mark.index] + _yaml(values[key], node) + rest
     return text
 
 

@@ -27,7 +27,10 @@ FREQUENCIES = 32  # of the time embedding
 
 
 class LayoutNetwork(nn.Module):
-    """MLP from pixel-normalised z (N,z_dim) to layouts (BlobGAN, ECCV 2022, section 3.1)."""
+    """MLP from pixel-normalised z (N,z_dim) to layouts (BlobGAN, ECCV 2022, section 3.1).
+
+    As in the published code, no gradient reaches `covs`.
+    """
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -80,7 +83,7 @@ class LayoutNetwork(nn.Module):
         if self.network.norm_features:
             features, styles = pixel_norm(features, FEATURE_EPSILON), pixel_norm(styles, FEATURE_EPSILON)
         xs, ys = xy.sigmoid().unbind(-1)
-        return BlobLayout(xs=xs, ys=ys, covs=covs, sizes=sizes, features=features, spatial_style=styles)
+        return BlobLayout(xs=xs, ys=ys, covs=covs.detach(), sizes=sizes, features=features, spatial_style=styles)
 
 
 class LayoutFlow(nn.Module):

@@ -75,7 +75,7 @@ def test_published_searches_have_the_values_of_the_paper():
     assert (counterfactual.LEARNING_RATE, counterfactual.SIZE_LEARNING_RATE) == (0.08 / 8, 0.08)
     weights = {"xs": 6, "ys": 6, "covs": 1, "sizes": 1, "features": 20, "spatial_style": 20}
     assert weights == counterfactual.LAMBDA_KEY
-    for name in ("smoke", "short", "synthetic", "bdd100k"):
+    for name in ("smoke", "short", "synthetic", "bdd100k", "published"):
         params = profile_params(name)
-        assert params.search.mode == "fast"
+        assert params.search.mode == ("published" if name == "published" else "fast")
         assert params.explain.square.lambda_key == params.explain.rect.lambda_key == weights

@@ -12,8 +12,8 @@ from blobex.config.params import Params
 from blobex.config.read import load_params
 from blobex.core.errors import BlobexError
 
-NAMES = ("bdd100k", "short", "smoke", "synthetic")
-OTHERS = ("bdd100k", "short", "smoke")
+NAMES = ("bdd100k", "published", "short", "smoke", "synthetic")
+OTHERS = ("bdd100k", "published", "short", "smoke")
 
 
 def test_names():
@@ -48,9 +48,12 @@ def test_only_named_values_change(name):
 @pytest.mark.parametrize("name", OTHERS)
 def test_comments_and_order_are_those_of_the_default(name):
     """Each line of the default is there with its comment, but for those inside a replaced block mapping."""
-    own = [line.partition(" # ")[2] for line in params_text(name).splitlines()]
-    comments = [line.partition(" # ")[2] for line in params_text("synthetic").splitlines()]
-    assert [comment for comment in own if comment] == [comment for comment in comments if comment]
+    default, own = params_text("synthetic"), params_text(name)
+    if profile_params(name).blobgan.network.appearance is None:
+        inside = default[default.index("      texture_levels:") : default.index("  training:\n    steps: 0")]
+        default = default.replace(inside, "")
+    comments, own_comments = ([line.partition(" # ")[2] for line in text.splitlines()] for text in (default, own))
+    assert [comment for comment in own_comments if comment] == [comment for comment in comments if comment]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -69,18 +72,35 @@ def test_values_fit_together(name):
             assert set(params.explain.variant(variant).keys) <= set(search.lambda_key)
 
 
-def test_published_values_are_those_of_the_papers():
+@pytest.mark.parametrize("name", ["bdd100k", "published"])
+def test_published_values_are_those_of_the_papers(name):
     """BlobGAN and OCTET, as their papers give them."""
-    params = profile_params("bdd100k")
+    params = profile_params(name)
     assert (params.setup("rect").height, params.setup("rect").width) == (256, 512)
     assert (params.setup("square").height, params.setup("square").width) == (256, 256)
     gan = params.blobgan
-    assert (gan.training.learning_rate, gan.r1_weight, gan.r1_every) == (0.002, 50, 16)
+    assert (gan.training.learning_rate, gan.r1_every, gan.mean_latent_samples) == (0.002, 16, 10_000)
+    assert gan.r1_weight / 2 == 50  # the published penalty has no factor 1/2
     assert (gan.jitter.position, gan.jitter.size, gan.jitter.angle) == (0.04, 0.5, 0.1)
-    assert gan.ema_half_life_images == gan.mean_latent_samples == 10_000
     pretrain, encoder = params.encoder_pretrain.training, params.encoder.training
     assert (pretrain.learning_rate, pretrain.halve_every, pretrain.batch_size) == (0.005, 2500, 16)
     assert (encoder.learning_rate, encoder.halve_every) == (0.002, 5000)
+    assert params.encoder.generated.blobs == pytest.approx(10 / 6)  # times a sum over six keys: 10 times their mean
+    assert params.decision.architecture == "densenet121"
+
+
+def test_published_networks_are_those_of_the_papers():
+    """METHOD.md, sections 1 to 3, for the published 256x512 images."""
+    params = profile_params("published")
+    gan, network = params.blobgan, params.blobgan.network
+    assert (network.layout, network.layout_layers, network.layout_hidden, network.z_dim) == ("mlp", 8, 1024, 512)
+    assert (network.blobs, network.blob_area, network.size_in, network.norm_features) == (40, 0.02, 8, True)
+    assert network.blobs * (network.feature_dim + network.style_dim) == 20_480
+    assert network.rectangle == "legacy" and network.appearance is None
+    assert network.channels == {8: 768, 16: 768, 32: 768, 64: 768, 128: 384, 256: 192}
+    assert gan.start == "scratch" and gan.painting_weight == 0 and gan.flips
+    assert gan.ema_half_life_images == pytest.approx(10_000 * gan.training.batch_size / 32)
+    assert (params.invert.start, params.search.mode, params.data.perceptual) == ("encoder", "published", "vgg")
 
 
 def test_an_edited_file_is_saved(tmp_path):
@@ -113,6 +133,8 @@ def test_invalid_profile_changes_nothing(tmp_path, text, words):
 
 
 def test_unknown_profile(tmp_path):
-    with pytest.raises(BlobexError, match="there is no profile big: choose one of bdd100k short smoke synthetic"):
+    with pytest.raises(
+        BlobexError, match="there is no profile big: choose one of bdd100k published short smoke synthetic"
+    ):
         profile.write_profile("big", tmp_path / "params.yaml", FOLDER)
     assert not list(tmp_path.iterdir())

@@ -71,6 +71,15 @@ def test_layout_network_against_its_definition(model):
     assert position == output.shape[1]
 
 
+def test_no_gradient_reaches_the_shapes_as_published(model):
+    w = torch.randn(2, TINY.layout_hidden, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    layout = model.layout_network.from_w(w)
+    assert not layout.covs.requires_grad
+    for key in ("xs", "ys", "sizes", "features", "spatial_style"):
+        (gradient,) = torch.autograd.grad(getattr(layout, key).square().sum(), w, retain_graph=True)
+        assert gradient.abs().sum() > 0, key
+
+
 def test_features_without_normalisation():
     network = tiny_network(norm_features=False)
     raw, normed = random_blobgan(network), random_blobgan()

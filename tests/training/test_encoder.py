@@ -257,6 +257,19 @@ def test_phase_2_generated_loss_is_the_weighted_sum(params, blobgan):
     assert gradient.isfinite() and gradient != 0
 
 
+def test_phase_2_blob_term_of_the_published_profile(params, blobgan):
+    """METHOD.md, section 3: 10 times the mean over the six keys of the mean squared error."""
+    weight = profile_params("published").encoder.generated.blobs
+    weights = {"perceptual": 0.0, "l1": 0.0, "l2": 0.0, "decision": 0.0, "blobs": weight}
+    module = knowing(phase_2(params, blobgan, Stub(), generated=weights), change=0.3)
+    w = blobgan.layout_network.to_w(torch.randn(4, TINY.z_dim, generator=seeded(0)))
+    target, shifted = blobgan.layout_from_w(w).as_dict(), blobgan.layout_from_w(w + 0.3).as_dict()
+    for layout in (target, shifted):
+        layout["sizes"] = layout["sizes"][:, 1:]  # entry 0 is never read
+    errors = [F.mse_loss(shifted[key], target[key]) for key in target]
+    torch.testing.assert_close(module.generated_loss(4, seeded(0)), 10 * torch.stack(errors).mean())
+
+
 def test_phase_2_real_loss_compares_images_only(params, blobgan):
     weights = {"perceptual": 2.0, "l1": 0.0, "l2": 0.5, "decision": 0.25}
     module = phase_2(params, blobgan, Stub(), real=weights)

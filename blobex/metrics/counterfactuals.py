@@ -24,10 +24,10 @@ Scores = Callable[[Tensor, Tensor], Tensor]
 def cout(queries: Tensor, counterfactuals: Tensor, scores: Scores, steps: int = 50, batch_size: int = 32) -> Tensor:
     """Compute COUT: the sooner the decision changes while pixels are replaced, the higher.
 
-    Pixels of the query are replaced by those of the counterfactual, a share of 1/`steps` of the image at a time, in the
-    order of their absolute difference (sum over channels; ties by position). COUT is the area under the curve of the
-    wanted outcome's probability minus that of the original outcome's, by trapezoids. It is averaged over the intervals
-    until all pixels that differ are replaced; of identical images it is the difference of the two probabilities.
+    Pixels of the query are replaced by those of the counterfactual, max(1, H W // `steps`) at a time, in the order of
+    their absolute difference (sum over channels; ties by position), until all pixels are: those that do not differ come
+    last, so that a small change is rewarded. COUT is the area under the curve of the wanted outcome's probability minus
+    that of the original outcome's: the mean of the trapezoids of all intervals, of which the last may be narrower.
 
     Images are (N,3,H,W), of which at most `batch_size` are scored at once. COUT is (N,) float32, -1 to 1, and NaN where
     a probability is NaN. Raises BlobexError if the shapes differ, or `steps` or `batch_size` is below 1.
@@ -66,20 +66,18 @@ def _areas(queries: Tensor, counterfactuals: Tensor, rows: Tensor, scores: Score
     difference = (counterfactuals - queries).abs().sum(1).flatten(1)
     size, differing = difference.shape[1], (difference > 0).sum(1)
     rank = difference.argsort(dim=1, descending=True, stable=True).argsort(dim=1).view(len(queries), *queries.shape[2:])
-    bounds = [round(step * size / steps) for step in range(steps + 1)]
-    area, intervals = torch.zeros(len(queries), device=queries.device), torch.zeros_like(differing)
+    bounds = [*range(0, size, max(1, size // steps)), size]
+    area = torch.zeros(len(queries), device=queries.device)
     previous = _margin(queries, rows, scores)
-    constant = previous.clone()
     for start, end in itertools.pairwise(bounds):
-        open_ = torch.nonzero((differing > start) & (end > start))[:, 0]  # images with pixels left to replace
-        if len(open_) == 0:
-            continue
-        replaced = (rank[open_] < end)[:, None]
-        current = _margin(torch.where(replaced, counterfactuals[open_], queries[open_]), rows[open_], scores)
-        area[open_] += (previous[open_] + current) / 2
-        previous[open_] = current
-        intervals[open_] += 1
-    return torch.where(intervals > 0, area / intervals.clamp(min=1), constant)
+        current = previous.clone()  # where no differing pixel is left, the image stays the counterfactual
+        open_ = torch.nonzero(differing > start)[:, 0]
+        if len(open_):
+            replaced = (rank[open_] < end)[:, None]
+            current[open_] = _margin(torch.where(replaced, counterfactuals[open_], queries[open_]), rows[open_], scores)
+        area += (previous + current) / 2
+        previous = current
+    return area / (len(bounds) - 1)
 
 
 def _margin(images: Tensor, rows: Tensor, scores: Scores) -> Tensor:

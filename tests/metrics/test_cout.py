@@ -23,11 +23,38 @@ def test_linear_model_by_hand() -> None:
     assert cout(query, ones, share, steps=4).item() == pytest.approx(0)
     one = query.clone()
     one[:, :, 1, 0] = 1
-    # a single pixel differs, so that one interval is taken: wanted (0 + 1/4)/2, original (1 + 3/4)/2
-    assert cout(query, one, share, steps=4).item() == pytest.approx(1 / 8 - 7 / 8)
-    # two steps of two pixels: the first moves both differing pixels
+    # a single pixel differs: the margin rises from -1 to -1/2 in the first interval, and stays there in three
+    assert cout(query, one, share, steps=4).item() == pytest.approx((-0.75 - 3 * 0.5) / 4)
+    # two intervals of two pixels: the first moves both differing pixels
     one[:, :, 0, 0] = 0.5
-    assert cout(query, one, share, steps=2).item() == pytest.approx((0 + 0.375) / 2 - (1 + 0.625) / 2)
+    assert cout(query, one, share, steps=2).item() == pytest.approx(((-1 - 0.25) / 2 - 0.25) / 2)
+
+
+def patch_mean(images: Tensor, _: Tensor) -> Tensor:
+    """A model that decides by the mean of a patch of 16x16 pixels alone, and is certain."""
+    wanted = (images[:, :, 24:40, 24:40].mean((1, 2, 3)) > 0.5).float()
+    return torch.stack([wanted, 1 - wanted], dim=1)
+
+
+def patched() -> Tensor:
+    counterfactual = torch.zeros(1, 3, 64, 64)
+    counterfactual[:, :, 24:40, 24:40] = 1
+    return counterfactual
+
+
+def test_a_small_change_that_flips_is_rewarded() -> None:
+    """Of 51 intervals of 81 pixels, the first is at -1, the second crosses 0, and all others are at 1."""
+    query = torch.zeros(1, 3, 64, 64)
+    assert cout(query, patched(), patch_mean).item() == pytest.approx(48 / 51, abs=1e-6)
+    assert round(48 / 51, 3) == 0.941
+
+
+@pytest.mark.parametrize("noise", [1e-9, 1e-6, 1e-3])
+def test_tiny_noise_elsewhere_changes_nothing(noise: float) -> None:
+    query = torch.zeros(1, 3, 64, 64)
+    added = noise * torch.rand(query.shape, generator=torch.Generator().manual_seed(0))
+    noisy = torch.where(patched() == 0, added, patched())
+    assert abs(cout(query, noisy, patch_mean) - cout(query, patched(), patch_mean)).item() < 1e-6
 
 
 def test_largest_differences_are_replaced_first() -> None:
@@ -51,7 +78,7 @@ def test_extremes_and_identical_images() -> None:
 
     assert cout(query, other, certain(1.0)).tolist() == [1, 1]
     assert cout(query, other, certain(0.0)).tolist() == [-1, -1]
-    # no pixel is replaced: the curves are constant, at the query's own probabilities
+    # the curves are constant, at the query's own probabilities
     torch.testing.assert_close(cout(query + 0.3, query + 0.3, share), torch.full((2,), 0.3 - 0.7))
 
 
@@ -69,24 +96,21 @@ def weighted(images: Tensor, numbers: Tensor) -> Tensor:
     return attribute_scores(logits, numbers % 2 == 0)
 
 
-def test_equals_a_loop_over_pixels() -> None:
+@pytest.mark.parametrize("steps", [1, 8, 30, 50])  # of 30 pixels: all at once, 3 at a time, one at a time, as well
+def test_equals_a_loop_over_pixels(steps: int) -> None:
+    """Images of which no pixel, some, and all pixels differ; the procedure of the paper, without shortcuts."""
     queries, counterfactuals = pairs()
-    steps, expected = 8, []
+    expected, step = [], max(1, 30 // steps)
     for number, (query, target) in enumerate(zip(queries, counterfactuals, strict=True)):
-        difference = (target - query).abs().sum(0).flatten().numpy()
-        order = [place for place in np.argsort(-difference, kind="stable") if difference[place] > 0]
-        curves = []
-        for step in range(steps + 1):
-            mixed = query.clone().flatten(1)
-            moved = order[: round(step * 30 / steps)]
+        order = np.argsort(-(target - query).abs().sum(0).flatten().numpy(), kind="stable")
+        mixed = query.clone().flatten(1)
+        curves = [weighted(mixed.view(1, 3, 5, 6), torch.tensor([number]))[0].numpy()]
+        for start in range(0, 30, step):
+            moved = order[start : start + step]
             mixed[:, moved] = target.flatten(1)[:, moved]
             curves.append(weighted(mixed.view(1, 3, 5, 6), torch.tensor([number]))[0].numpy())
-            if len(moved) == len(order):
-                break
-        wanted, original = np.array(curves).T
-        taken = max(len(curves) - 1, 1)
-        areas = [np.trapezoid(curve) / taken if len(curve) > 1 else curve[0] for curve in (wanted, original)]
-        expected.append(areas[0] - areas[1])
+        wanted, original = np.trapezoid(np.array(curves), axis=0) / (len(curves) - 1)
+        expected.append(wanted - original)
     np.testing.assert_allclose(cout(queries, counterfactuals, weighted, steps), expected, atol=1e-6)
 
 

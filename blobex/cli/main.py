@@ -11,7 +11,7 @@ from typer import Option
 from blobex import __version__
 from blobex.cli.data import data, scenes
 from blobex.cli.explain import explain, list_blobs, open_app, truth
-from blobex.cli.networks import external, fid, import_weights, release
+from blobex.cli.networks import external, fid, import_weights, release, s3
 from blobex.cli.sweep import sweeps
 from blobex.cli.tracking import remotes, sync, ui
 from blobex.core.errors import BlobexError, brief, sentence
@@ -63,6 +63,7 @@ app.command()(external)
 app.command()(scenes)
 app.command()(data)
 app.command()(fid)
+app.command()(s3)
 app.command()(truth)
 app.command("blobs")(list_blobs)
 app.command("app")(open_app)

@@ -1,4 +1,4 @@
-"""Commands `blobex import`, `blobex external`, `blobex release` and `blobex fid`."""
+"""Commands `blobex import`, `blobex external`, `blobex release`, `blobex fid` and `blobex s3`."""
 
 from __future__ import annotations
 
@@ -92,3 +92,25 @@ def fid(
         print(f"{name}: {value:.5g}" if isinstance(value, float) else f"{name}: {value}")
     if out:
         write_measures(out, measures)
+
+
+def s3(
+    results: Annotated[Path, Argument(metavar="RESULTS", help="A folder that `blobex explain --out` wrote.")],
+    device: Annotated[str, Option(help="auto, cpu or cuda.")] = "auto",
+    external: Annotated[Path, Option(help="Folder of external weights.")] = Path("models/external"),
+) -> None:
+    """Compute S3: how similar SimSiam finds images and their counterfactuals, from -1 to 1, with a 95% interval."""
+    from blobex.core.device import resolve_device
+    from blobex.explain.measures import similarities
+    from blobex.explain.results_folder import read_results
+    from blobex.metrics.interval import ValuesOfImages, flat_intervals
+    from blobex.networks.external import require
+    from blobex.networks.simsiam import load_simsiam
+
+    place = resolve_device(device)
+    network, records = load_simsiam(require("simsiam", external)).to(place), read_results(results)
+    sound = [record for record in records if not record.failed]
+    values = similarities(sound, lambda images: network(images.to(place)))
+    measure = ValuesOfImages(False, values, [record.image for record in sound])
+    for name, value in flat_intervals({"s3": measure}, seed=0).items():
+        print(f"{name}: {value:.5g}")

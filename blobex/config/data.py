@@ -60,6 +60,9 @@ class Data:
     frechet: Literal["parser", "inception", "inception_clean"] = Field(
         description="network of the Frechet distance; inception_clean resizes images as clean-fid does"
     )
+    similarity: Literal["parser", "simsiam"] = Field(
+        description="network of the similarity of image and counterfactual; simsiam: the measure S3"
+    )
     external: Text = Field(description="folder of third-party weights; `make external` lists them")
 
 

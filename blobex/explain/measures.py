@@ -21,13 +21,13 @@ BATCH = 16
 
 
 def explanation_values(
-    records: Sequence[Explanation], distance: str, decision: Decision, features: Features, similarity_name: str
+    records: Sequence[Explanation], distance: str, decision: Decision, features: Features, similarity: str
 ) -> dict[str, ValuesOfImages]:
     """Compute one value per explanation and measure: flips of all, the others of those that did not fail.
 
     Args:
         distance: Name of the perceptual distance.
-        features: Features that the similarity with `similarity_name` compares.
+        features: Features that the measure `similarity` compares.
     """
     if not records:
         raise BlobexError("there are no explanations to measure: run `dvc repro explain` first")
@@ -38,10 +38,9 @@ def explanation_values(
         "changed_blobs": [float(len(record.blobs)) for record in sound],
     }
     if sound:
-        queries, counterfactuals = _images(sound, "query"), _images(sound, "counterfactual")
-        values[similarity_name] = metrics.similarity(queries, counterfactuals, features, BATCH).tolist()
+        values[similarity] = similarities(sound, features)
         if decision.kind == "attributes":
-            values["cout"] = _couts(sound, queries, counterfactuals, decision)
+            values["cout"] = _couts(sound, _images(sound, "query"), _images(sound, "counterfactual"), decision)
     names = [record.image for record in sound]
     return {
         "flip_rate": flip_rate(records),
@@ -53,6 +52,26 @@ def explanation_values(
 def flip_rate(records: Sequence[Explanation]) -> ValuesOfImages:
     """Return which explanations flip the decision."""
     return ValuesOfImages(True, [float(record.flipped) for record in records], [record.image for record in records])
+
+
+def similarity_name(network: str) -> str:
+    """Return the name of the similarity by a network's features; only SimSiam's is S3.
+
+    >>> similarity_name("simsiam"), similarity_name("parser")
+    ('s3', 'cosine_parser')
+    """
+    return "s3" if network == "simsiam" else f"cosine_{network}"
+
+
+def similarities(records: Sequence[Explanation], features: Features) -> list[float]:
+    """Compute the cosine similarity of the features of query and counterfactual of each record; none may have failed.
+
+    Raises BlobexError if there are no records.
+    """
+    if not records:
+        raise BlobexError("all explanations failed: there is nothing to compare")
+    queries, counterfactuals = _images(records, "query"), _images(records, "counterfactual")
+    return metrics.similarity(queries, counterfactuals, features, BATCH).tolist()
 
 
 def split_distance(records: Sequence[Explanation], features: Features, seed: int) -> float:

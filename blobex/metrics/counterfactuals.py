@@ -1,7 +1,7 @@
 """Measures of counterfactuals: COUT, similarity, diversity, and flip rates of a table of explanations.
 
-COUT is the counterfactual transition score (Khorram and Fuxin, CVPR 2022). The similarity S3 (Jeanneret et al., CVPR
-2023, section 4) uses SimSiam's features; blobex uses the parser's.
+COUT is the counterfactual transition score (Khorram and Fuxin, CVPR 2022). The similarity is S3 (Jeanneret et al., CVPR
+2023, section 4) if the features are the outputs of SimSiam's projector.
 """
 
 from __future__ import annotations

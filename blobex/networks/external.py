@@ -54,6 +54,13 @@ FILES: Mapping[str, ExternalFile] = {
     "vgg": _torchvision("vgg", "vgg16-397923af.pth"),
     "alex": _torchvision("alex", "alexnet-owt-7be5be79.pth"),
     "squeeze": _torchvision("squeeze", "squeezenet1_1-b8a52dc0.pth"),
+    "simsiam": ExternalFile(
+        "checkpoint_0099.pth.tar",
+        "SimSiam's ResNet-50 of 100 epochs",
+        "data.similarity: simsiam",
+        "set data.similarity to parser",
+        "https://dl.fbaipublicfiles.com/simsiam/models/100ep/pretrain/checkpoint_0099.pth.tar",
+    ),
 }
 
 

@@ -18,7 +18,7 @@ from blobex.datasets.images import to_array, to_float, to_uint8, write_png
 from blobex.datasets.manifest import manifest_path
 from blobex.decisions.load import load
 from blobex.explain.believable import Views, believable_measures
-from blobex.explain.measures import diversity, explanation_values, split_distance
+from blobex.explain.measures import Features, diversity, explanation_values, similarity_name, split_distance
 from blobex.explain.results_folder import read_results
 from blobex.inversion.inversion import load_inversion
 from blobex.metrics.feature_sets import drawn_distances, precision_recall, split_distances
@@ -26,9 +26,11 @@ from blobex.metrics.frechet import frechet_distance, frechet_name, gaussian, loa
 from blobex.metrics.interval import flat, flat_intervals, interval, spread
 from blobex.metrics.witness_networks import Witnesses, load_witnesses, reader
 from blobex.networks.blobgan import BlobGAN, load_blobgan, sample_images
+from blobex.networks.external import require
 from blobex.networks.parser import load_parser
 from blobex.networks.perceptual import load_perceptual, perceptual_name
 from blobex.networks.segment_encoder import load_pretrained, load_pretrained_blobgan
+from blobex.networks.simsiam import load_simsiam
 from blobex.perception.segment_reader import SegmentReader
 from blobex.scenes.rules import RULES
 from blobex.stages import common
@@ -137,11 +139,12 @@ def explained_measures(params: Params, setup: str, loaded: Witnesses) -> dict[st
     def features(images: Tensor) -> Tensor:
         return parser.pooled_features(images.to(device))
 
+    similarity, compared = similarity_name(params.data.similarity), _compared(params, features)
     rule, measures = RULES[params.explain.decision], dict[str, float]()
     views = Views(reader(parser, device), loaded.read, loaded.decide(rule.name))
     for variant in VARIANTS:
         records = read_results(common.explain_results(setup, variant))
-        values = explanation_values(records, distance, decision, features, "cosine_parser")
+        values = explanation_values(records, distance, decision, compared, similarity)
         values |= diversity(records, lambda a, b: perceptual.distance(a.to(device), b.to(device)).cpu())
         of_variant = flat_intervals(values, params.run.seed)
         split = split_distance(records, features, params.run.seed)
@@ -150,6 +153,15 @@ def explained_measures(params: Params, setup: str, loaded: Witnesses) -> dict[st
         prefix = "" if variant == "basic" else f"{variant}_"
         measures |= {f"{prefix}{name}": value for name, value in of_variant.items()}
     return measures
+
+
+def _compared(params: Params, features: Features) -> Features:
+    """Return the features that the similarity compares: the parser's, or the output of SimSiam's projector."""
+    if params.data.similarity == "parser":
+        return features
+    device = resolve_device(params.run.device)
+    network = load_simsiam(require("simsiam", Path(params.data.external))).to(device)
+    return lambda images: network(images.to(device))
 
 
 if __name__ == "__main__":

@@ -88,6 +88,7 @@ def test_survey_compares_checksums(tmp_path: Path, downloads: Path, monkeypatch:
         "alex": "damaged",
         "squeeze": "missing",
         "inception": "present",
+        "simsiam": "missing",
     }
     assert status["vgg"].sha256 == status["inception"].sha256 == good
     assert status["alex"].path == downloads / FILES["alex"].name
@@ -97,7 +98,7 @@ def test_survey_compares_checksums(tmp_path: Path, downloads: Path, monkeypatch:
         r"alex +damaged +needed by data\.perceptual: alex\n.*\n +SHA-256 \w{64}, published 7be5be79\n", text
     )
     assert re.search(rf"inception +present .*\n.*\n +SHA-256 {good}, no published checksum\n", text)
-    assert re.search(r"squeeze +missing .*\n.*\n +published b8a52dc0; https://\S+squeezenet1_1-b8a52dc0\.pth$", text)
+    assert re.search(r"squeeze +missing .*\n.*\n +published b8a52dc0; https://\S+squeezenet1_1-b8a52dc0\.pth\n", text)
 
 
 def test_command_surveys_the_folder_in_the_parameters(tmp_path: Path) -> None:

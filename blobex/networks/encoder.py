@@ -112,10 +112,10 @@ class ResidualNetwork(nn.Module):
 def standard_deviation_map(x: Tensor) -> Tensor:
     """Return the mean standard deviation over each group of images as a channel (N,1,h,w).
 
-    Groups have the largest size up to four that divides the batch.
+    Groups have four images. A batch that four does not divide is one group, as in the published code.
     """
     batch, _, height, width = x.shape
-    group = next(size for size in range(min(STANDARD_DEVIATION_GROUP, batch), 0, -1) if batch % size == 0)
+    group = batch if batch % STANDARD_DEVIATION_GROUP else STANDARD_DEVIATION_GROUP
     groups = at_least_float32(x).reshape(group, batch // group, -1)
     spread = groups.var(0, unbiased=False).add(1e-8).sqrt().mean(-1)
     return spread.to(x.dtype).repeat(group).view(batch, 1, 1, 1).expand(batch, 1, height, width)

@@ -110,9 +110,11 @@ def test_upsampling_is_zero_stuffing_and_filtering():
     torch.testing.assert_close(inside, torch.ones_like(inside))
 
 
-@pytest.mark.parametrize(("batch", "group"), [(1, 1), (2, 2), (3, 3), (4, 4), (6, 3), (8, 4), (5, 1)])
+@pytest.mark.parametrize(
+    ("batch", "group"), [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (6, 6), (8, 4), (10, 10), (12, 4)]
+)
 def test_standard_deviation_map(batch, group):
-    """Group members stand batch / group apart."""
+    """Group members stand batch / group apart; a batch that four does not divide is one group, as published."""
     x = normal(batch, 3, 2, 4)
     groups = x.numpy().reshape(group, batch // group, -1)
     spread = np.sqrt(groups.var(axis=0) + 1e-8).mean(-1)

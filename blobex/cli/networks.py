@@ -16,6 +16,10 @@ def import_weights(
     setup: Setup,
     variant: Annotated[str, Option(help="Name of a decision model: plain or biased.")] = "plain",
     seed: Annotated[int | None, Option(min=0, max=2**31 - 1, help="Seed of the latents of the mean w.")] = None,
+    mlp_idx: Annotated[
+        int | None,
+        Option(min=-64, max=-1, help="Layer of the layout network that an encoder was trained for. Default: -1."),
+    ] = None,
     models: Models = Path("models"),
     params: ParamsFile = Path("params.yaml"),
 ) -> None:
@@ -23,7 +27,7 @@ def import_weights(
     from blobex.config.read import load_params
     from blobex.networks.import_weights import import_file
 
-    folder, provenance = import_file(file, kind, setup, load_params(params), models, variant, seed)
+    folder, provenance = import_file(file, kind, setup, load_params(params), models, variant, seed, mlp_idx)
     print(folder)
     for name, value in provenance.items():
         print(f"  {name}: {', '.join(value) or 'nothing' if isinstance(value, list) else value}")

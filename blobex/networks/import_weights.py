@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,11 @@ from blobex.core.errors import BlobexError
 from blobex.core.files import whole_folder
 from blobex.networks import published_checkpoints as published
 from blobex.networks import weights
-from blobex.networks.blobgan import from_config, load_blobgan
+from blobex.networks.blobgan import NOISE_SEED, from_config, load_blobgan
 from blobex.networks.checkpoint_file import form, read_checkpoint
 from blobex.networks.decision import DecisionModel, load_decision
 from blobex.networks.encoder import Encoder, load_encoder
+from blobex.networks.published_settings import Settings
 
 STAGES = {"generator": "blobgan", "encoder": "encoder", "decision": "decision"}  # that would have trained a kind
 LOADERS: Mapping[str, Callable[[Path], nn.Module]] = {
@@ -49,6 +50,7 @@ class _Network:
     source: str  # location in the file
     dropped: list[str]  # content of the file that is not used
     computed: list[str]  # content of the network that is not in the file
+    settings: Settings  # that have been read
 
 
 def import_file(
@@ -59,6 +61,7 @@ def import_file(
     models: Path = Path("models"),
     variant: str = "plain",
     seed: int | None = None,
+    mlp_idx: int | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Convert a published file and save its network in its folder under `models`.
 
@@ -71,6 +74,7 @@ def import_file(
         setup: "square" or "rect", whose image size is that of `params`.
         variant: Name of a decision model.
         seed: Seed of the z for the mean of w; `run.seed` by default.
+        mlp_idx: Layer of the layout network whose input an encoder gives; by default that of the file, or -1.
 
     Returns:
         The folder, and the content of its provenance.yaml.
@@ -83,7 +87,9 @@ def import_file(
     if not re.fullmatch(r"\w[\w-]*", variant):
         raise BlobexError(f"the variant {variant!r} cannot name a folder: use letters, digits, _ and -")
     size, seed = params.setup(setup), params.run.seed if seed is None else seed
-    network = _convert(file, kind, size, seed)
+    if mlp_idx is not None and kind != "encoder":
+        raise BlobexError(f"--mlp-idx is of encoders, not of a {kind}: leave it out")
+    network = _convert(file, kind, size, seed, mlp_idx)
     try:
         _check(network.config, kind, setup, size, models / "blobgan" / setup)
     except BlobexError as error:
@@ -98,6 +104,7 @@ def import_file(
         "blobex": __version__,
         "dropped": network.dropped,
         "computed": network.computed,
+        **network.settings.provenance(),
     }
     try:
         with whole_folder(folder) as new:
@@ -117,7 +124,7 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _convert(file: Path, kind: str, size: ImageSize, seed: int) -> _Network:
+def _convert(file: Path, kind: str, size: ImageSize, seed: int, mlp_idx: int | None) -> _Network:
     checkpoint = read_checkpoint(file)
     kinds = published.kinds(checkpoint)
     if kind not in kinds:
@@ -127,32 +134,41 @@ def _convert(file: Path, kind: str, size: ImageSize, seed: int) -> _Network:
         if kind == "generator":
             return _generator(checkpoint, seed)
         stored = published.find(checkpoint, kind)
+        settings = published.other_settings(checkpoint)
+        dropped = _dropped(checkpoint, stored.key, (stored.prefix,), settings.tree)
         module: Encoder | DecisionModel
         if kind == "encoder":
-            module = published.encoder_from_checkpoint(checkpoint)
+            module = published.encoder_from_checkpoint(checkpoint, mlp_idx, settings)
         else:
             module = published.decision_from_checkpoint(checkpoint, size.height, size.width)
+            reasons = sum(name.startswith("explainer.") for name in stored.tensors)
+            dropped += [f"{stored.key}: explainer.* ({reasons} tensors, the reasons)"] if reasons else []
     except BlobexError as error:
         raise BlobexError(f"{file}: {error}") from error
     source = f"{kind} under {stored.key or 'no key'}" + (f", names after {stored.prefix}" if stored.prefix else "")
-    return _Network(module, module.config, source, _dropped(checkpoint, stored.key, (stored.prefix,)), [])
+    return _Network(module, module.config, source, dropped, [], settings)
 
 
 def _generator(checkpoint: Mapping[str, Any], seed: int) -> _Network:
-    model = published.generator_from_checkpoint(checkpoint)
+    settings = published.generator_settings(checkpoint)
+    model = published.generator_from_checkpoint(checkpoint, settings)
     model.compute_mean_w(MEAN_W_SAMPLES, torch.Generator().manual_seed(seed))
-    computed = [f"mean_w over {MEAN_W_SAMPLES} z of seed {seed}"]
-    dropped = _dropped(checkpoint, "state_dict", ("generator_ema.", "layout_net_ema."))
-    if not published.noise_maps(checkpoint, model):
-        computed.append("fixed noise maps of blobex's seed")
-        if any(str(name).startswith("generator_ema.noises.") for name in checkpoint["state_dict"]):
-            dropped.append("state_dict: generator_ema.noises.* (they fit no layer)")
-    return _Network(model, model.config(), "generator_ema and layout_net_ema under state_dict", dropped, computed)
+    computed = [
+        f"mean_w over {MEAN_W_SAMPLES} z of seed {seed}",
+        f"noise maps of seed {NOISE_SEED}, as the published code draws them",
+    ]
+    dropped = _dropped(checkpoint, "state_dict", ("generator_ema.", "layout_net_ema."), ("hyper_parameters",))
+    maps = sum(str(name).startswith("generator_ema.noises.") for name in checkpoint["state_dict"])
+    dropped += [f"state_dict: generator_ema.noises.* ({maps} tensors)"] if maps else []
+    source = "generator_ema and layout_net_ema under state_dict"
+    return _Network(model, model.config(), source, dropped, computed, settings)
 
 
-def _dropped(checkpoint: Mapping[str, Any], key: str | None, prefixes: tuple[str, ...]) -> list[str]:
-    """List the unused content of a checkpoint: other keys, other networks' tensors, constant filters."""
-    keys = [] if key is None else [str(name) for name in checkpoint if name not in (key, "hyper_parameters")]
+def _dropped(
+    checkpoint: Mapping[str, Any], key: str | None, prefixes: tuple[str, ...], settings: Collection[str]
+) -> list[str]:
+    """List the unused content of a checkpoint but its settings: other keys, other networks' tensors, constant filters."""
+    keys = [] if key is None else [str(name) for name in checkpoint if name != key and name not in settings]
     state = checkpoint if key is None else checkpoint[key]
     others = Counter(str(name).split(".")[0] for name in state if not str(name).startswith(prefixes))
     filters = sum(str(name).startswith(prefixes) and str(name).endswith(".kernel") for name in state)
@@ -173,8 +189,8 @@ def _check(config: Mapping[str, Any], kind: str, setup: str, size: ImageSize, bl
         w_size = from_config(weights.read_config(blobgan, "blobgan")).layout_network.w_size(config["mlp_idx"])
         if config["w_size"] != w_size:
             raise BlobexError(
-                f"its w has {config['w_size']} numbers but that of the BlobGAN in {blobgan} has {w_size}: "
-                "import the generator that it was trained with first"
+                f"its w has {config['w_size']} numbers but that of the BlobGAN in {blobgan} has {w_size} at mlp_idx "
+                f"{config['mlp_idx']}: give its mlp_idx by --mlp-idx, or import the generator that it was trained with"
             )
 
 

@@ -15,12 +15,12 @@ from typing import Any
 from torch import Tensor
 
 from blobex.core.errors import BlobexError
-from blobex.layout.splat import AREA
 from blobex.networks import published_names
 from blobex.networks.blobgan import BlobGAN, from_config
 from blobex.networks.decision import BLOCKS, DecisionModel
 from blobex.networks.encoder import Encoder
 from blobex.networks.layout_network import LEARNING_RATE_MULTIPLIER
+from blobex.networks.published_settings import HOLDERS, Settings, generator_config, multiplier, whole
 from blobex.networks.weights import Module
 
 # Names of a network's first tensor, after the names of the modules that contain the network.
@@ -30,7 +30,7 @@ _FIRST_TENSOR = {
     "decision": _MODULES + r"((?:feat_extract\.)*(?:features\.)?)conv0\.weight",
 }
 _STATE_KEYS = ("model_state_dict", "model", "state_dict", None)
-_SETTINGS = ("", "args.", "config.", "hyper_parameters.")
+MLP_IDX = -1
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,11 @@ def _stored_networks(checkpoint: Mapping[str, Any], kind: str) -> list[StoredNet
 
 
 @_published_form()
-def generator_from_checkpoint(checkpoint: Mapping[str, Any]) -> BlobGAN:
-    """Convert the EMA generator and layout network of a published Lightning file, frozen.
+def generator_from_checkpoint(checkpoint: Mapping[str, Any], settings: Settings | None = None) -> BlobGAN:
+    """Convert the EMA generator and layout network of a published Lightning file, frozen; `mean_w` is zero.
 
-    The file's noise maps are used if they fit the layers; `mean_w` is zero.
+    The noise maps are those of BlobGAN's seed, which are the maps that the published code draws for a file that it
+    loads; the maps in the file are never used. What is read of its settings is noted in `settings` if given.
 
     Raises:
         BlobexError: if the file is of another form or blobex does not support its settings.
@@ -101,35 +102,51 @@ def generator_from_checkpoint(checkpoint: Mapping[str, Any]) -> BlobGAN:
     generator, layout = published_names.strip(state, "generator_ema."), published_names.strip(state, "layout_net_ema.")
     if not generator or not layout:
         raise BlobexError("the checkpoint has no generator_ema and layout_net_ema: give a published BlobGAN file")
-    settings = checkpoint.get("hyper_parameters")
-    settings = settings if isinstance(settings, Mapping) else {}
-    model = from_config(_generator_config(generator, layout, settings))
+    settings = generator_settings(checkpoint) if settings is None else settings
+    model = from_config(generator_config(generator, layout, settings))
     model.generator.load_state_dict(published_names.generator_state(generator))
-    multiplier = _setting(settings, float, "layout_net.mlp_lr_mul") or LEARNING_RATE_MULTIPLIER
-    model.layout_network.load_state_dict(published_names.layout_state(layout, multiplier / LEARNING_RATE_MULTIPLIER))
-    model.load_state_dict(noise_maps(checkpoint, model), strict=False)
+    factor = multiplier(settings) / LEARNING_RATE_MULTIPLIER
+    model.layout_network.load_state_dict(published_names.layout_state(layout, factor))
     return _frozen(model)
 
 
-def noise_maps(checkpoint: Mapping[str, Any], model: BlobGAN) -> dict[str, Tensor]:
-    """Return the noise maps of the file under the names of `model`'s buffers, or none unless all of them fit."""
-    maps = published_names.strip(checkpoint["state_dict"], "generator_ema.noises.noise_")
-    shapes = [noise.shape for noise in model.fixed_noise()]
-    if [maps[str(index)].shape for index in range(len(maps)) if str(index) in maps] != shapes:
-        return {}
-    return {f"noise_{index}": tensor for index, tensor in maps.items()}
+def generator_settings(checkpoint: Mapping[str, Any]) -> Settings:
+    """Return the settings of a published BlobGAN file, of which none has been read."""
+    tree = checkpoint.get("hyper_parameters")
+    return Settings(tree if isinstance(tree, Mapping) else {})
 
 
 @_published_form()
-def encoder_from_checkpoint(checkpoint: Mapping[str, Any]) -> Encoder:
-    """Convert a published encoder, frozen; `mlp_idx` is -1 unless the file has it."""
-    mlp_idx = _setting(checkpoint, int, *(f"{prefix}mlp_idx" for prefix in _SETTINGS))
-    return encoder_from_state(find(checkpoint, "encoder").tensors, -1 if mlp_idx is None else mlp_idx)
+def encoder_from_checkpoint(
+    checkpoint: Mapping[str, Any], mlp_idx: int | None = None, settings: Settings | None = None
+) -> Encoder:
+    """Convert a published encoder, frozen.
+
+    Its `mlp_idx` is that of the file, which published scripts do not write, or the given one, or the default of these
+    scripts, -1. What is read of the file's settings is noted in `settings` if given.
+    """
+    settings = other_settings(checkpoint) if settings is None else settings
+    own = settings.read(_whole_or_none, "mlp_idx", *(f"{holder}.mlp_idx" for holder in HOLDERS))
+    if None not in (own, mlp_idx) and own != mlp_idx:
+        raise BlobexError(f"its mlp_idx is {own}, not {mlp_idx}: leave --mlp-idx out")
+    chosen = mlp_idx if own is None else own
+    if chosen is None:
+        settings.defaults["mlp_idx"] = chosen = MLP_IDX
+    return encoder_from_state(find(checkpoint, "encoder").tensors, chosen)
+
+
+def other_settings(checkpoint: Mapping[str, Any]) -> Settings:
+    """Return the settings of the file of an encoder or decision model, of which none has been read."""
+    return Settings({name: checkpoint[name] for name in ("mlp_idx", *HOLDERS) if name in checkpoint})
+
+
+def _whole_or_none(path: str, value: Any) -> int | None:
+    return None if value is None else whole(path, value)
 
 
 @_published_form()
-def encoder_from_state(published: Mapping[str, Tensor], mlp_idx: int = -1) -> Encoder:
-    """Convert the tensors of a published encoder, frozen."""
+def encoder_from_state(published: Mapping[str, Tensor], mlp_idx: int = MLP_IDX) -> Encoder:
+    """Convert the tensors of a published encoder, frozen. Raises BlobexError for a fractional aspect ratio."""
     state = published_names.residual_state(published)
     channels, aspect_ratio = published_names.residual_shape(state)
     encoder = Encoder("stylegan", channels, max(channels), aspect_ratio, state["output.weight"].shape[0], mlp_idx)
@@ -139,7 +156,10 @@ def encoder_from_state(published: Mapping[str, Tensor], mlp_idx: int = -1) -> En
 
 @_published_form()
 def decision_from_checkpoint(checkpoint: Mapping[str, Any], height: int, width: int) -> DecisionModel:
-    """Convert a published decision model, frozen, for images of the given size, which its tensors do not contain."""
+    """Convert a published decision model, frozen, for images of the given size, which its tensors do not contain.
+
+    The actions of a model that also explains them do not depend on its 21 reasons (`explainer.*`), which are dropped.
+    """
     stored = find(checkpoint, "decision")
     state = published_names.decision_state(stored.tensors, stored.body)
     layers = [
@@ -159,55 +179,3 @@ def _frozen(network: Module) -> Module:
         if not tensor.isfinite().all():
             raise BlobexError(f"{name} has values that are not finite: the file is damaged, give another")
     return network.eval().requires_grad_(False)
-
-
-def _setting(settings: Mapping[str, Any], kind: type, *paths: str) -> Any:
-    """Return the first setting at the dotted `paths` that is a number of `kind`, or None."""
-    for path in paths:
-        value: Any = settings
-        for key in path.split("."):
-            value = value.get(key) if isinstance(value, Mapping) else None
-        try:
-            return kind(value)
-        except (TypeError, ValueError):  # missing, or a reference to another setting
-            continue
-    return None
-
-
-def _generator_config(
-    generator: Mapping[str, Tensor], layout: Mapping[str, Tensor], settings: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the config of the BlobGAN, as `from_config` needs it."""
-    layers = sum(name.endswith(".weight") for name in layout)
-    first, last = layout["mlp.1.weight"], layout[f"mlp.{layers}.weight"]
-    feature_dim = generator["conv1.conv.weight"].shape[2]
-    style_dim = generator["conv1.conv.modulation.weight"].shape[1]
-    levels = sum(name.startswith("to_rgbs.") and name.endswith(".conv.weight") for name in generator)
-    convolutions = ["conv1", *(f"convs.{2 * level}" for level in range(levels))]
-    widths = [generator[f"{convolution}.conv.weight"].shape[1] for convolution in convolutions]
-    height = _setting(settings, int, "resolution", "generator.size")
-    size_in = _setting(settings, int, "generator.size_in")
-    if height is None and size_in is None:
-        raise BlobexError("the checkpoint's hyper_parameters name no resolution: give a published BlobGAN file")
-    height = size_in << levels if height is None else height
-    aspect_ratio = _setting(settings, int, "aspect_ratio", "generator.aspect_ratio")
-    layout_settings = settings.get("layout_net")
-    norm_features = layout_settings.get("norm_features") if isinstance(layout_settings, Mapping) else None
-    smallest = height >> levels
-    per_blob = 6 + feature_dim + style_dim
-    network = {
-        "blobs": (last.shape[0] - 1 - feature_dim - style_dim) // (per_blob + 1),
-        "blob_area": _setting(settings, float, "ab_norm", "layout_net.ab_norm") or AREA,
-        "size_in": smallest,
-        "feature_dim": feature_dim,
-        "style_dim": style_dim,
-        "layout": "mlp",
-        "z_dim": first.shape[1],
-        "layout_hidden": last.shape[1],
-        "layout_layers": layers,
-        "norm_features": norm_features not in (False, 0),
-        "channels": {smallest << level: width for level, width in enumerate(widths)},
-        "discriminator_channels": {},
-        "rectangle": "legacy",
-    }
-    return {"network": network, "height": height, "aspect_ratio": 1 if aspect_ratio is None else aspect_ratio}

@@ -34,6 +34,7 @@ RESIDUAL_NAMES: tuple[tuple[str, str | None], ...] = (
     (r"final_linear\.1\.(.*)", r"output.\1"),
 )
 DECISION_NAMES: tuple[tuple[str, str | None], ...] = (
+    (r"explainer\.(?:weight|bias)", None),  # of 21 reasons, from the features and the actions
     (r"classifier\.(?:\d+\.)?(weight|bias)", r"classifier.\1"),
     (r"\w*reason\w*\.(?:\d+\.)?(weight|bias)", r"reasons.\1"),
     # torchvision's first DenseNets had names such as denselayer1.norm.1.weight.
@@ -84,12 +85,14 @@ def residual_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def residual_shape(state: Mapping[str, Tensor]) -> tuple[dict[int, int], int]:
-    """Return the channels by level height and the aspect ratio of a residual network."""
+    """Return the channels by level height and the aspect ratio of a residual network; BlobexError for a fraction."""
     count = sum(name.endswith("skip.weight") for name in state)
     widths = [state["from_rgb.weight"].shape[0], *(state[f"blocks.{i}.skip.weight"].shape[0] for i in range(count))]
     channels = {4 * 2 ** (count - index): width for index, width in enumerate(widths)}
-    cells = state["hidden.weight"].shape[1] // widths[-1]
-    return channels, cells // 16
+    aspect_ratio = state["hidden.weight"].shape[1] / (16 * widths[-1])
+    if aspect_ratio != int(aspect_ratio):
+        raise BlobexError(f"its aspect_ratio is {aspect_ratio:g}: blobex needs a whole number, give another file")
+    return channels, int(aspect_ratio)
 
 
 def decision_state(published: Mapping[str, Tensor], body: str) -> dict[str, Tensor]:
@@ -99,7 +102,7 @@ def decision_state(published: Mapping[str, Tensor], body: str) -> dict[str, Tens
     """
     named = {}
     for name, tensor in published.items():
-        of_body = name.startswith(body) and not re.match(r"classifier|\w*reason", name)
+        of_body = name.startswith(body) and not re.match(r"classifier|\w*reason|explainer\.", name)
         named[f"body.{name.removeprefix(body)}" if of_body else name] = tensor
     state = _renamed(named, DECISION_NAMES)
     for part in ("weight", "bias"):

@@ -149,6 +149,7 @@ def test_mean_of_w_is_seeded_and_near_that_of_many_latents(project):
 def test_provenance(project):
     write_params(project, square=(16, 1))
     checkpoint = checkpoint_of(random_blobgan()) | {"optimizer_states": [{}]}
+    checkpoint["hyper_parameters"] |= {"glow": 3, "lr": 0.002}
     torch.save(checkpoint, "published.ckpt")
     printed = run("published.ckpt", "--as", "generator", "--setup", "square", "--seed", "3").stdout
     provenance = yaml.safe_load((project / "models/blobgan/square/provenance.yaml").read_text())
@@ -165,9 +166,13 @@ def test_provenance(project):
             "optimizer_states",
             f"state_dict: generator.* ({raw} tensors)",
             "state_dict: *.kernel (2 fixed filters)",
-            "state_dict: generator_ema.noises.* (they fit no layer)",
+            "state_dict: generator_ema.noises.* (1 tensors)",
         ],
-        "computed": ["mean_w over 700 z of seed 3", "fixed noise maps of blobex's seed"],
+        "computed": ["mean_w over 700 z of seed 3", "noise maps of seed 0, as the published code draws them"],
+        "settings": ["resolution: 16", "layout_net.norm_features: True", "aspect_ratio: 1"],
+        "defaults": ["ab_norm: 0.02", "layout_net.mlp_lr_mul: 0.01"],
+        "unused": ["lr"],
+        "unknown": ["glow: 3"],
     }
     assert provenance["sha256"] in printed and "mean_w over 700 z of seed 3" in printed
 
@@ -202,6 +207,41 @@ def test_decision_model_and_its_variants(project, outputs):
         provenance = yaml.safe_load((folder / "provenance.yaml").read_text())
         assert provenance["dropped"] == ["epoch"] and provenance["computed"] == []
         assert provenance["form"] == "PyTorch zip file, decision under model_state_dict, names after module."
+
+
+def test_reasons_of_an_explainer_are_dropped_and_listed(project):
+    model, checkpoint = decision_file(holder="module.")
+    features = model.classifier.in_features
+    explainer = {"weight": torch.zeros(21, features + 4), "bias": torch.zeros(21)}
+    checkpoint["model_state_dict"] |= {f"module.explainer.{name}": tensor for name, tensor in explainer.items()}
+    torch.save(checkpoint, "decision.tar")
+    printed = run("decision.tar", "--as", "decision", "--setup", "rect").stdout
+    listed = "model_state_dict: explainer.* (2 tensors, the reasons)"
+    provenance = yaml.safe_load((project / "models/decision/rect/plain/provenance.yaml").read_text())
+    assert provenance["dropped"] == ["epoch", listed] and listed in printed
+    image = torch.rand(2, 3, 32, 64) * 2 - 1
+    assert torch.equal(load_decision(project / "models/decision/rect/plain")(image), model(image))
+
+
+def test_mlp_idx_of_an_encoder_is_given_or_noted(project, monkeypatch, capsys):
+    """Published scripts do not write it; their default is -1."""
+    write_params(project, square=(16, 1))
+    torch.save(checkpoint_of(random_blobgan()), "published.ckpt")
+    run("published.ckpt", "--as", "generator", "--setup", "square")
+    torch.save(encoder_file(iter=3, args={"lr": 0.002}), "encoder.pt")
+    folder = project / "models/encoder/square"
+    for options, expected, defaults in ((["--mlp-idx", "-2"], -2, []), ([], -1, ["mlp_idx: -1"])):
+        assert run("encoder.pt", "--as", "encoder", "--setup", "square", *options).exit_code == 0
+        assert load_encoder(folder).mlp_idx == expected
+        provenance = yaml.safe_load((folder / "provenance.yaml").read_text())
+        assert provenance["defaults"] == defaults and provenance["unknown"] == ["args.lr: 0.002"]
+    torch.save(encoder_file(w_size=TINY.z_dim), "first.pt")  # of the first layer, whose input has z_dim numbers
+    words = refusal(monkeypatch, capsys, "first.pt", "--as", "encoder", "--setup", "square")
+    assert "has 12 at mlp_idx -1: give its mlp_idx by --mlp-idx" in words
+    assert run("first.pt", "--as", "encoder", "--setup", "square", "--mlp-idx", "-4").exit_code == 0
+    assert load_encoder(folder).mlp_idx == -4
+    words = refusal(monkeypatch, capsys, "published.ckpt", "--as", "generator", "--setup", "square", "--mlp-idx", "-2")
+    assert "--mlp-idx is of encoders, not of a generator: leave it out" in words
 
 
 def test_decision_config_without_outputs_loads(project):

@@ -70,7 +70,7 @@ DAMAGES = [
     (lambda checkpoint: checkpoint.update(state_dict=[1]), "no state_dict"),
     (lambda checkpoint: checkpoint.pop("hyper_parameters"), "resolution"),
     (lambda checkpoint: checkpoint["hyper_parameters"].pop("resolution"), "resolution"),
-    (lambda checkpoint: checkpoint["hyper_parameters"].update(resolution="big"), "name no resolution"),
+    (lambda checkpoint: checkpoint["hyper_parameters"].update(resolution="big"), "resolution is 'big'"),
     (lambda checkpoint: checkpoint["hyper_parameters"].update(resolution=0), "size_in is 0"),
     (lambda checkpoint: checkpoint["hyper_parameters"].update(resolution=1), "size_in is 0"),
     (lambda checkpoint: checkpoint["hyper_parameters"].update(resolution=17), "up to 17, the height"),
@@ -127,7 +127,7 @@ def test_settings_that_do_not_follow_from_the_tensors():
         again = imported(**settings, **plain)
         assert torch.equal(again.sample(z).features, model.sample(z).features)
         assert (again.height, again.aspect_ratio) == (16, 1)
-    assert imported(resolution=16).network.norm_features
+    assert not imported(resolution=16).network.norm_features  # as in the published code
     assert imported(resolution=16).network.blob_area == 0.02
     assert imported(resolution=16, ab_norm=0.03).generator.canvas.area == 0.03
 
@@ -145,18 +145,22 @@ def test_learning_rate_multiplier_is_a_factor_of_the_layout_networks_weights():
     torch.testing.assert_close(again.sample(z).features, model.sample(z).features)
 
 
-def test_noise_maps_are_kept_if_they_fit():
-    model = random_blobgan()
+@pytest.mark.parametrize(("size_in", "aspect_ratio"), [(4, 1), (4, 2), (8, 2)])
+def test_noise_maps_are_those_that_the_published_code_draws(size_in, aspect_ratio):
+    """It seeds torch with 0 after loading; the file's maps, which start at 4 pixels, would fit if size_in is 4."""
+    channels = {height: 4 for height in (4, 8, 16) if height >= size_in}
+    model = random_blobgan(tiny_network(channels=channels, size_in=size_in, rectangle="legacy"), 16, aspect_ratio)
     checkpoint = checkpoint_of(model)
-    maps = model.generator.random_noise(1, torch.Generator().manual_seed(5))
-    names = [f"generator_ema.noises.noise_{index}" for index in range(len(maps))]
-    checkpoint["state_dict"] |= dict(zip(names, maps, strict=True))
-    again = published.generator_from_checkpoint(checkpoint)
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(again.fixed_noise(), maps, strict=True))
-    checkpoint["state_dict"][names[1]] = maps[1][..., :-1]
-    again = published.generator_from_checkpoint(checkpoint)
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(again.fixed_noise(), model.fixed_noise(), strict=True))
-    assert not published.noise_maps(checkpoint, again)
+    sizes = [4, *(height for height in (8, 16) for _ in range(2))]
+    for index, height in enumerate(sizes):
+        noise = torch.full((1, 1, height, height * aspect_ratio), 9.0)
+        checkpoint["state_dict"][f"generator_ema.noises.noise_{index}"] = noise
+    imported = published.generator_from_checkpoint(checkpoint)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        doubled = [size_in * 2 ** ((index + 1) // 2) for index in range(2 * len(channels) - 1)]
+        drawn = [torch.randn(1, 1, height, height * aspect_ratio) for height in doubled]
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(imported.fixed_noise(), drawn, strict=True))
 
 
 @pytest.mark.parametrize("holder", ["", "module.", "encoder.", "module.encoder."])
@@ -183,6 +187,20 @@ def test_mlp_idx_of_the_file(key):
     settings = {"mlp_idx": -3}
     assert published.encoder_from_checkpoint({"model": state, **({key: settings} if key else settings)}).mlp_idx == -3
     assert published.encoder_from_checkpoint({"model": state, "args": {"mlp_idx": None}}).mlp_idx == -1
+    assert published.encoder_from_checkpoint({"model": state}, mlp_idx=-2).mlp_idx == -2
+    with pytest.raises(BlobexError, match=r"its mlp_idx is -3, not -2: leave --mlp-idx out"):
+        published.encoder_from_checkpoint({"model": state, "mlp_idx": -3}, mlp_idx=-2)
+    with pytest.raises(BlobexError, match=r"its setting mlp_idx is -1\.5: blobex needs a whole number"):
+        published.encoder_from_checkpoint({"model": state, "mlp_idx": -1.5})
+
+
+def test_encoder_of_a_fractional_aspect_ratio_is_refused_by_name():
+    network = ResidualNetwork(TINY.discriminator_channels, 2, 11, standard_deviation=False)
+    state = published_residual(network)
+    hidden = state["final_linear.0.weight"]
+    state["final_linear.0.weight"] = hidden[:, : hidden.shape[1] * 3 // 4]
+    with pytest.raises(BlobexError, match=r"its aspect_ratio is 1\.5: blobex needs a whole number"):
+        published.encoder_from_state(state)
 
 
 def random_decision(outputs=4):
@@ -215,6 +233,18 @@ def test_reasons_of_a_separate_classifier():
         rows = state.pop(f"classifier.{part}")
         state |= {f"classifier.{part}": rows[:4], f"reason_classifier.{part}": rows[4:]}
     assert torch.equal(published.decision_from_checkpoint(checkpoint, 32, 32)(IMAGE), model(IMAGE))
+
+
+@pytest.mark.parametrize("body", ["feat_extract.feat_extract.", ""])
+def test_actions_of_a_model_with_an_explainer(body):
+    """The published model that gives 21 reasons derives them from its features and actions, in another layer."""
+    model = random_decision()
+    checkpoint = published_decision(model, body)
+    features = model.classifier.in_features
+    explainer = {"explainer.weight": torch.ones(21, features + 4), "explainer.bias": torch.zeros(21)}
+    checkpoint["model_state_dict"] |= explainer
+    imported = published.decision_from_checkpoint(checkpoint, 32, 32)
+    assert torch.equal(imported(IMAGE), model(IMAGE)) and imported.output_names == ACTIONS
 
 
 def test_densenet121_is_torchvisions_also_under_its_first_names():

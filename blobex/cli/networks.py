@@ -67,7 +67,7 @@ def external(
 
 def fid(
     checkpoint: Annotated[Path, Option(help="Folder of a BlobGAN, such as models/blobgan/square.")],
-    stats: Annotated[Path, Option(help="Statistics of real images, as `dvc repro fid_stats` writes them.")],
+    stats: Annotated[Path, Option(help="Statistics of real images, by `dvc repro fid_stats` or clean-fid.")],
     images: Annotated[int, Option("--images", "-n", help="Number of images to generate.")] = 50_000,
     network: Annotated[
         str | None,
@@ -93,7 +93,8 @@ def fid(
     model, reference = load_generator(checkpoint, stats, resolve_device(device), network, kid, external)
     measures = measure_generator(model, reference, sampling)
     for name, value in measures.items():
-        print(f"{name}: {value:.5g}" if isinstance(value, float) else f"{name}: {value}")
+        text = "unknown" if value is None else value
+        print(f"{name}: {value:.5g}" if isinstance(value, float) else f"{name}: {text}")
     if out:
         write_measures(out, measures)
 

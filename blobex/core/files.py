@@ -69,16 +69,16 @@ def read_json(path: Path) -> Any:
         raise ValueError("it is nested too deeply") from error
 
 
-def check_packed(path: Path) -> None:
-    """Raise ValueError if a ZIP file would unpack to more bytes than it has itself; other files pass.
+def check_packed(path: Path, allowed: int = 0) -> None:
+    """Raise ValueError if a ZIP file would unpack to more bytes than it has itself, or `allowed`; other files pass.
 
-    PyTorch and NumPy do not compress their files, so only a ZIP bomb claims to hold more. Raises OSError if the file
-    cannot be read.
+    PyTorch does not compress its files, and NumPy only if told to, so a ZIP bomb claims to hold more. Raises OSError if
+    the file cannot be read.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except zipfile.BadZipFile:
         return
-    if unpacked > path.stat().st_size:
+    if unpacked > max(allowed, path.stat().st_size):
         raise ValueError(f"it would unpack to {unpacked:,} bytes")

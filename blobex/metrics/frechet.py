@@ -5,8 +5,10 @@ The distance is our own: the roots of clean-fid and torchmetrics are inexact whe
 
 from __future__ import annotations
 
+import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ from blobex.datasets.images import to_float
 from blobex.networks.external import EXTERNAL, FILES, require
 from blobex.networks.parser import load_parser
 
+UNPACKED = 2**26  # bytes of the largest compressed statistics: 2,800 features
 FeatureNetwork = Callable[[Tensor], Tensor]  # images (N,3,H,W) uint8 to features (N,D)
 
 
@@ -80,7 +83,7 @@ class GaussianStatistics:
 
     mean: Tensor  # D float64
     covariance: Tensor  # D,D float64, unbiased
-    images: int
+    images: int | None  # None: not known
     network: str  # feature network: "parser", "inception" or "inception_clean"
     setup: str  # shape of the images: "square" or "rect"
 
@@ -171,19 +174,18 @@ def save_statistics(path: Path, values: GaussianStatistics) -> None:
         np.savez(file, allow_pickle=False, **arrays)
 
 
-def load_statistics(path: Path) -> GaussianStatistics:
-    """Load statistics that `save_statistics` wrote; BlobexError if they are missing or damaged."""
+def load_statistics(path: Path, setup: str | None = None) -> GaussianStatistics:
+    """Load statistics that `save_statistics` or clean-fid wrote; BlobexError if they are missing or damaged.
+
+    clean-fid's files (mu and sigma, in mode "clean") name no setup, which is then `setup`, and no number of images.
+    """
     try:
-        check_packed(path)
+        check_packed(path, UNPACKED)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-            values = GaussianStatistics(
-                mean=torch.from_numpy(content["mean"]),
-                covariance=torch.from_numpy(content["covariance"]),
-                images=int(content["images"]),
-                network=str(content["network"]),
-                setup=str(content["setup"]),
-            )
-    except (OSError, KeyError, TypeError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+            values = _clean_fid(path, content, setup) if "mu" in content else _own(content)
+    except BlobexError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise BlobexError(f"no Frechet statistics in {path}: run `dvc repro fid_stats` or `dvc pull` first") from error
     size = len(values.mean) if values.mean.ndim == 1 else 0
     if not size or values.covariance.shape != (size, size) or not is_file_name(values.setup):
@@ -191,3 +193,23 @@ def load_statistics(path: Path) -> GaussianStatistics:
     if not (values.mean.isfinite().all() and values.covariance.isfinite().all()):
         raise BlobexError(f"the statistics in {path} are not finite: run `dvc repro fid_stats` again")
     return values
+
+
+def _own(content: Mapping[str, np.ndarray]) -> GaussianStatistics:
+    return GaussianStatistics(
+        mean=torch.from_numpy(content["mean"]),
+        covariance=torch.from_numpy(content["covariance"]),
+        images=int(content["images"]),
+        network=str(content["network"]),
+        setup=str(content["setup"]),
+    )
+
+
+def _clean_fid(path: Path, content: Mapping[str, np.ndarray], setup: str | None) -> GaussianStatistics:
+    legacy = re.search(r"_(legacy_\w+?)_", path.name)  # clean-fid writes the mode into the name
+    if legacy:
+        raise BlobexError(f"{path} is of clean-fid's mode {legacy[1]}: give statistics of its mode clean")
+    if setup is None:
+        raise BlobexError(f"{path} is a file of clean-fid, which names no setup: use it where the setup is known")
+    mean, covariance = (torch.from_numpy(content[name]).double() for name in ("mu", "sigma"))
+    return GaussianStatistics(mean, covariance, None, "inception_clean", setup)

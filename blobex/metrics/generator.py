@@ -60,6 +60,7 @@ class Sampling:
 class Reference:
     """Real images to compare with: their statistics, the network of these, and a folder for the kernel distance."""
 
+    name: str  # of the file of statistics
     real: GaussianStatistics
     features: FeatureNetwork
     folder: Path | None = None
@@ -84,7 +85,9 @@ def load_generator(
             f"{checkpoint} is a file: run `blobex import {checkpoint} --as generator --setup SETUP`, "
             "and give the folder that it writes"
         )
-    real, config = load_statistics(statistics), weights.read_config(checkpoint, "blobgan")
+    config = weights.read_config(checkpoint, "blobgan")
+    setup = config.get("setup") or ("square" if config.get("aspect_ratio") == 1 else "rect")
+    real = load_statistics(statistics, setup)
     if network not in (None, real.network):
         raise BlobexError(f"{statistics} is of {real.network} features, not of {network}: give those of one network")
     if config.get("setup", real.setup) != real.setup:
@@ -102,11 +105,13 @@ def load_generator(
             f"{statistics} has {len(real.mean)} features an image but the {real.network} gives {width}: "
             "take the statistics again with `dvc repro fid_stats`"
         )
-    return model, Reference(real, features, folder)
+    return model, Reference(statistics.name, real, features, folder)
 
 
 def measure_generator(model: BlobGAN, reference: Reference, sampling: Sampling) -> dict[str, Any]:
     """Compute the distances of generated images to real ones, by their names, with settings and numbers of images.
+
+    The number of real images is None if their statistics do not tell it.
 
     Generated images are rounded to bytes, as they are when shown. With a folder there is a kernel distance, too; its
     images are cropped and resized as for training, and files that cannot be read are skipped and counted. Raises
@@ -129,6 +134,7 @@ def measure_generator(model: BlobGAN, reference: Reference, sampling: Sampling) 
     measures = {
         frechet_name(real.network): frechet_distance(real, generated),
         "images": generated.images,
+        "statistics": reference.name,
         "real_images": real.images,
         "network": real.network,
         "setup": real.setup,

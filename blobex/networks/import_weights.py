@@ -167,7 +167,7 @@ def _generator(checkpoint: Mapping[str, Any], seed: int) -> _Network:
 def _dropped(
     checkpoint: Mapping[str, Any], key: str | None, prefixes: tuple[str, ...], settings: Collection[str]
 ) -> list[str]:
-    """List the unused content of a checkpoint but its settings: other keys, other networks' tensors, constant filters."""
+    """List the content of a checkpoint that is not used, without settings: keys, other tensors, constant filters."""
     keys = [] if key is None else [str(name) for name in checkpoint if name != key and name not in settings]
     state = checkpoint if key is None else checkpoint[key]
     others = Counter(str(name).split(".")[0] for name in state if not str(name).startswith(prefixes))

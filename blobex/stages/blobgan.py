@@ -145,7 +145,7 @@ def watch_distance(params: Params, setup: str, tracker: Tracker) -> list[EveryNS
     options, network = params.blobgan, params.data.frechet
     if not options.fid_every_n_steps:
         return []
-    name, real = frechet_name(network), load_statistics(common.fid_stats(params, setup))
+    name, real = frechet_name(network), load_statistics(common.fid_stats(params, setup), setup)
     device, external = resolve_device(params.run.device), Path(params.data.external)
     features = load_features(network, common.MODELS / "parser" / setup, device, external)
 

@@ -56,7 +56,7 @@ def generator_measures(params: Params, setup: str, folder: Path) -> dict[str, fl
     options, network, device = params.evaluate, params.data.frechet, resolve_device(params.run.device)
     features = load_features(network, common.MODELS / "parser" / setup, device, Path(params.data.external))
     blobgan = load_blobgan(common.MODELS / "blobgan" / setup).to(device)
-    real, name = load_statistics(common.fid_stats(params, setup)), frechet_name(network)
+    real, name = load_statistics(common.fid_stats(params, setup), setup), frechet_name(network)
     held_out = load_images(params, setup, "val").split(options.batch_size)
     generate = partial(sample_images, blobgan, batch_size=options.batch_size, seed=params.run.seed)
     with torch.no_grad():

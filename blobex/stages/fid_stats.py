@@ -29,7 +29,7 @@ def main(params: Params, setup: str) -> None:
         path = common.fid_stats(params, setup)
         save_statistics(path, gaussian)
         print(write_report(path.with_name("pictures.json"), images))
-        tracker.log_metrics({"images": gaussian.images, "skipped": len(images.skipped)})
+        tracker.log_metrics({"images": len(images.images), "skipped": len(images.skipped)})
         for name in (path.name, "pictures.json"):
             tracker.log_artifact(path.with_name(name))
 

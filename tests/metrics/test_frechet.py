@@ -98,6 +98,27 @@ def test_saved_and_loaded_statistics_are_equal(tmp_path: Path) -> None:
             load_statistics(tmp_path / "stats" / name)
 
 
+def test_clean_fids_own_files(tmp_path: Path) -> None:
+    """Float32 means and compression, as clean-fid writes them; its files for the KID and of other modes are refused."""
+    data = features(1).float().numpy()
+    path = tmp_path / "bdd_clean_custom_na.npz"
+    np.savez_compressed(path, mu=data.mean(0), sigma=np.cov(data, rowvar=False))
+    loaded = load_statistics(path, "rect")
+    assert (loaded.images, loaded.network, loaded.setup) == (None, "inception_clean", "rect")
+    np.testing.assert_allclose(loaded.mean, data.mean(0, dtype=np.float64), rtol=1e-5)
+    assert loaded.mean.dtype == loaded.covariance.dtype == torch.float64
+    own = GaussianStatistics(loaded.mean, loaded.covariance, 200, "inception_clean", "rect")
+    assert frechet_distance(own, loaded) == pytest.approx(0, abs=1e-6)
+    with pytest.raises(BlobexError, match="names no setup"):
+        load_statistics(path)
+    np.savez_compressed(tmp_path / "bdd_clean_custom_na_kid.npz", feats=data)
+    with pytest.raises(BlobexError, match="no Frechet statistics in"):
+        load_statistics(tmp_path / "bdd_clean_custom_na_kid.npz", "rect")
+    np.savez_compressed(tmp_path / "bomb.npz", mu=np.zeros(2**24), sigma=np.zeros(2**24))
+    with pytest.raises(BlobexError, match="no Frechet statistics in"):
+        load_statistics(tmp_path / "bomb.npz", "rect")
+
+
 def test_names_of_feature_networks() -> None:
     names = {network: frechet_name(network) for network in ("parser", "inception", "inception_clean")}
     assert names == {"parser": "fd_parser", "inception": "fid", "inception_clean": "fid_clean"}

@@ -6,6 +6,7 @@ import math
 import sys
 from pathlib import Path
 
+import cleanfid.fid
 import numpy as np
 import pytest
 import scipy.linalg
@@ -20,7 +21,7 @@ from blobex.metrics import generator
 from blobex.metrics.frechet import GaussianStatistics, load_features, save_statistics, statistics
 from blobex.metrics.generator import Reference, Sampling, load_generator, measure_generator
 from blobex.networks import weights
-from blobex.networks.blobgan import BlobGAN
+from blobex.networks.blobgan import BlobGAN, load_blobgan
 from blobex.networks.parser import Parser
 
 CPU = torch.device("cpu")
@@ -40,7 +41,7 @@ def real_statistics(setup: str = "square") -> GaussianStatistics:
 
 
 def measured(model: BlobGAN, sampling: Sampling, pictures: Path | None = None) -> dict[str, float]:
-    return measure_generator(model, Reference(real_statistics(), few_features, pictures), sampling)
+    return measure_generator(model, Reference("real.npz", real_statistics(), few_features, pictures), sampling)
 
 
 def bytes_by_numpy(model: BlobGAN, count: int, seed: int, truncation: float) -> np.ndarray:
@@ -68,7 +69,7 @@ def test_all_images_count_and_are_rounded(truncation: float) -> None:
         return few_features(images)
 
     sampling = Sampling(COUNT, seed=3, truncation=truncation, batch_size=8)
-    result = measure_generator(model, Reference(real_statistics(), features), sampling)
+    result = measure_generator(model, Reference("real.npz", real_statistics(), features), sampling)
     assert sizes == [8, 8, 5] and result["images"] == COUNT
     pictures = bytes_by_numpy(model, COUNT, 3, truncation)
     assert result["fid"] == pytest.approx(distance_by_scipy(pictures.mean((2, 3)), real_statistics()), rel=1e-6)
@@ -146,12 +147,47 @@ def test_fid_prints_and_writes_the_measures(
     assert [path.name for path in out.parent.iterdir()] == ["fid.json"]
     model, reference = load_generator(folder / "models/blobgan/square", folder / "real.npz", CPU, folder=photos)
     assert written == measure_generator(model, reference, Sampling(COUNT, 5, 0.25))
+    assert written["statistics"] == "real.npz"
     settings = [written[name] for name in ("images", "real_images", "network", "setup", "seed", "truncation")]
     assert settings == [COUNT, 30, "parser", "square", 5, 0.25]
     printed = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
     assert list(printed) == list(written)
     assert float(printed["fd_parser"]) == pytest.approx(written["fd_parser"], rel=1e-4)
     assert float(printed["kd_parser"]) == pytest.approx(written["kd_parser"], rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:The `disp` argument:DeprecationWarning")  # by clean-fid
+def test_clean_fid_statistics(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Compressed mu and sigma, as the published script writes them: without setup and number of images."""
+
+    def features(images: Tensor) -> Tensor:
+        return torch.cat([few_features(images), images[:, :, 0, 0].double()], dim=1)
+
+    asked = []
+
+    def loading(network: str, *_: object) -> object:
+        asked.append(network)
+        return features
+
+    monkeypatch.setattr(generator, "load_features", loading)
+    real = features(torch.randint(0, 256, (50, 3, 16, 16), dtype=torch.uint8)).numpy()
+    stats = folder / "bdd_rect_256_clean_custom_na.npz"
+    np.savez_compressed(stats, mu=real.mean(0), sigma=np.cov(real, rowvar=False))
+    assert run(monkeypatch, folder, "--stats", stats, "--out", folder / "fid.json") == 0
+    written = json.loads((folder / "fid.json").read_text())
+    assert asked == ["inception_clean"] and written["statistics"] == stats.name and written["setup"] == "square"
+    assert written["real_images"] is None and "real_images: unknown\n" in capsys.readouterr().out
+    model = load_blobgan(folder / "models/blobgan/square")
+    made = features(torch.tensor(bytes_by_numpy(model, COUNT, 0, 0.0)).byte())
+    expected = cleanfid.fid.frechet_distance(
+        made.numpy().mean(0), np.cov(made.numpy(), rowvar=False), real.mean(0), np.cov(real, rowvar=False)
+    )
+    assert written["fid_clean"] == pytest.approx(expected, rel=1e-6)
+    legacy = stats.rename(folder / "bdd_rect_256_legacy_pytorch_custom_na.npz")
+    message = refused(monkeypatch, capsys, folder, "--stats", legacy)
+    assert "is of clean-fid's mode legacy_pytorch: give statistics of its mode clean" in message
 
 
 def refused(

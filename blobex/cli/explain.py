@@ -41,7 +41,7 @@ def explain(
     gate: Annotated[str | None, Option(help="If a reconstruction is decided otherwise: report, refine, skip.")] = None,
     gif: Annotated[bool, Option("--gif", help="Also write an animation of each change.")] = False,
     format_: Annotated[str, Option("--format", help="blobex, or published: also metadata_<i>.pt.")] = "blobex",
-    replace: Annotated[bool, Option("--replace", help="Remove results of other settings from OUT.")] = False,
+    replace: Annotated[bool, Option("--replace", help="Remove all results from OUT first.")] = False,
     steps: Annotated[int | None, Option(help="Steps of the search.")] = None,
     lambda_prox: Annotated[float | None, Option(help="Weight of the proximity term.")] = None,
     learning_rate: Annotated[float | None, Option(help="Learning rate of all keys but sizes.")] = None,

@@ -8,6 +8,7 @@ for explanation in explainer.explain(["photo.jpg"], Request(attributes=["stop"])
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ from blobex.counterfactual.search import SearchOptions, search
 from blobex.counterfactual.verify import Counterfactuals
 from blobex.datasets.images import to_float, to_tensor
 from blobex.decisions.decision import Decision, frozen_eval, output_index
+from blobex.decisions.identity import identify
 from blobex.decisions.load import Model
 from blobex.explain.changeable import layout_masks, listed_masks
 from blobex.explain.explanation import Explanation, GateResult, add_sentences, build_explanations, check_reconstructions
@@ -51,7 +53,7 @@ from blobex.optim.batching import float32_batch_size, in_batches
 from blobex.optim.network_callables import NetworkPair, Networks
 from blobex.perception.objects import read_scenes
 from blobex.perception.reading import SceneReading
-from blobex.perception.regions import region_mask
+from blobex.perception.regions import is_name, region_mask
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class Explainer:
         only = request.only
         if only is None:
             listed_masks(plan, self.blobs)
-        elif self.parser is None or not only.replace(" ", "").isalpha():  # names of objects need the images
+        elif self.parser is None or not is_name(only):  # names of objects need the images
             size = self.params.setup(self.setup)
             region_mask(only, size.height, size.width)
         return plan
@@ -144,7 +146,7 @@ class Explainer:
 
         Raises:
             BlobexError: An image cannot be read, the request is invalid, or `out` holds other files, or results of
-                other settings without `Output.replace`.
+                other settings, or of a model that cannot be identified, without `Output.replace`.
         """
         plan, output = self.plan(request or Request()), Output(out) if isinstance(out, str | Path) else out
         if output is None and ranks.size > 1:
@@ -301,19 +303,27 @@ class Explainer:
             raise BlobexError("the layouts belong to another generator: run `dvc repro invert` again")
 
     def settings(self, plan: Plan, gif: bool = False) -> dict[str, Any]:
-        """Return everything that the results of a plan depend on, except the images."""
-        params = asdict(self.params)
+        """Return everything that the results of a plan depend on, except the images.
+
+        The model is identified now: it may have been trained since the last call.
+        """
+        params, size = asdict(self.params), self.params.setup(self.setup)
+        identity = identify(self.decision, size, self.device)
+        only = plan.request.only
+        mask = None if only is None or is_name(only) else region_mask(only, size.height, size.width)
         return {
             "setup": self.setup,
             "size": params["setups"][self.setup],
-            "weights": self.weights,
+            "weights": {name: digest for name, digest in self.weights.items() if name != "decision"},
             "decision": {
                 "name": self.decision.name,
                 "kind": self.decision.kind,
                 "outputs": list(self.decision.outputs),
                 "input": None if self.decision.input is None else dataclasses.asdict(self.decision.input),
+                **dataclasses.asdict(identity),
             },
             "request": plan.settings(),
+            "mask": None if mask is None else hashlib.sha256(mask.numpy().tobytes()).hexdigest(),
             "invert": params["invert"][self.setup],
             "search": params["search"]["mode"],
             "precision": params["run"]["precision"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,7 @@ from blobex.core.device import resolve_precision
 from blobex.core.errors import BlobexError
 from blobex.counterfactual.object_examples import ObjectExamples, groups_of, objects_of, surfaces_of
 from blobex.decisions.decision import Decision
+from blobex.decisions.identity import identify
 from blobex.decisions.load import Model, load
 from blobex.decisions.source import from_callable
 from blobex.explain.plausibility import appearance_excess, sees_change
@@ -51,7 +53,7 @@ class LoadedNetworks:
     exact: Networks  # float32
     quick: Networks  # fastest precision of the device
     blobs: int  # of a layout, without the background
-    weights: dict[str, str]  # SHA-256 of each network's weights
+    weights: dict[str, str]  # SHA-256 of each network's weights, and of the model
     parser: Parser | None
     examples: ObjectExamples | None  # None with an encoder that knows no objects
 
@@ -69,8 +71,11 @@ def load_networks(
     model = load(decision, size, device, models, setup, mlflow_loader=from_mlflow)
     networks = _to_device(blobgan, device), _to_device(encoder, device), _to_device(perceptual, device)
     hashes = {key: state_hash([net]) for key, net in zip(("blobgan", "encoder", "perceptual"), networks, strict=True)}
-    hashes["decision"] = state_hash(model.modules)
+    # One that cannot be identified is another at each start.
+    hashes["decision"] = identify(model, size, device).content or uuid.uuid4().hex
     blobs, parser = blobgan.network.blobs, load_parser_if_present(models / "parser" / setup, size, device)
+    if parser is not None:
+        hashes["parser"] = state_hash([parser])
     examples = _object_examples(encoder, device)
     complete = partial(
         dataclasses.replace,

@@ -91,7 +91,8 @@ class Output:
     folder: str | Path
     gif: bool = False  # an animation from each query to its counterfactual
     published: bool = False  # metadata_<i>.pt in the format of the published scripts
-    replace: bool = False  # remove results of other settings from the folder
+    replace: bool = False  # remove all results from the folder first
+    refresh: bool = False  # remove results of other settings, and continue those of the same
 
 
 def make_plan(request: Request, columns: Sequence[int], replaced: int | None, explain: Explain, shape: Shape) -> Plan:

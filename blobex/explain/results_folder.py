@@ -28,6 +28,8 @@ from blobex.explain.request import Output
 SETTINGS, PICTURES = "settings.json", "pictures"
 UNFINISHED = ".*.part"  # files that a killed process was writing
 OVERVIEWS = ("snapshot_*.png", "metadata_*.pt")  # of all images, written at the end
+ANSWERS = "decision.answers"  # outputs of the model for fixed images
+IN_WORDS = {"decision.content": "the decision model is another", ANSWERS: "the decision model answers otherwise"}
 RESULTS = (SETTINGS, PICTURES, TABLE, *OVERVIEWS, UNFINISHED)
 
 
@@ -43,33 +45,35 @@ class ResultsFolder:
         """Open the folder of an output, new or to continue; the first of several processes prepares it for all.
 
         Raises:
-            BlobexError: It is a file, or holds other files, or results of other settings without `output.replace`.
+            BlobexError: It is a file or holds other files, or it holds results of other settings or of a model that
+                cannot be identified and `output` replaces nothing.
         """
-        if ranks.size > 1:
-            if ranks.first:
-                cls._begin(output, settings)._write_settings()
-            ranks.wait()
-            output = Output(output.folder)
-        return cls._begin(output, settings)
-
-    @classmethod
-    def _begin(cls, output: Output, settings: Mapping[str, Any]) -> ResultsFolder:
         path = Path(output.folder).resolve()  # write to the target of a link, do not replace the link
-        text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
+        folder = cls(path, json.dumps(settings, indent=2, sort_keys=True) + "\n")
         try:
             _check(path)
-            saved = path / SETTINGS
-            if any(path.glob("*")) and (not saved.is_file() or saved.read_bytes() != text.encode()):
-                if not output.replace:
-                    raise BlobexError(
-                        f"{path} holds results of other settings ({_first_difference(saved, settings)}): give a new "
-                        "folder, or replace them"
-                    )
-                for old in path.iterdir():
-                    shutil.rmtree(old) if old.is_dir() else old.unlink()
+            if ranks.first:
+                folder._make_room(output, settings)
         except OSError as error:
             raise BlobexError(f"cannot write {path} ({error.strerror}): give another folder") from error
-        return cls(path, text)
+        if ranks.size > 1:
+            if ranks.first:
+                folder._write_settings()
+            ranks.wait()
+        if not ranks.first and (difference := _first_difference(path / SETTINGS, settings)):
+            raise _other_settings(path, difference)
+        return folder
+
+    def _make_room(self, output: Output, settings: Mapping[str, Any]) -> None:
+        """Remove results that are not to be continued; BlobexError if `output` does not say so."""
+        if not self.path.is_dir() or not any(self.path.iterdir()):
+            return
+        difference = _unidentified(settings) or _first_difference(self.path / SETTINGS, settings)
+        if difference and not (output.replace or output.refresh):
+            raise _other_settings(self.path, difference)
+        if difference or output.replace:
+            for old in self.path.iterdir():
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
 
     def read_finished(self, number: int, name: str, query: Tensor) -> list[Explanation] | None:
         """Read the explanations of image `number`; None if there are none of this image (3,H,W)."""
@@ -144,14 +148,35 @@ def _check(path: Path) -> None:
         raise BlobexError(f"{path} holds {names[0]}, which is no result of blobex: give a new or an empty folder")
 
 
+def _other_settings(path: Path, difference: str) -> BlobexError:
+    return BlobexError(f"{path} holds results of other settings ({difference}): give a new folder, or replace them")
+
+
+def _unidentified(settings: Mapping[str, Any]) -> str:
+    """Return why the model of the settings cannot be recognised in another run; empty: it can."""
+    kind = settings.get("decision", {}).get("unknown")
+    return f"perhaps: the decision model holds a {kind}, which cannot be compared" if kind else ""
+
+
 def _first_difference(saved: Path, settings: Mapping[str, Any]) -> str:
-    """Describe the first setting that differs from the saved ones."""
+    """Describe the first setting that differs from the saved ones; empty: none does."""
     try:
         old, new = _flat(read_json(saved)), _flat(json.loads(json.dumps(settings)))
     except (OSError, ValueError, RecursionError):
         return f"{saved.name} is missing or damaged"
-    name = next(name for name in sorted(old | new) if old.get(name) != new.get(name))
-    return f"{name} was {old.get(name)} and is {new.get(name)}"
+    for name in [*sorted((old.keys() | new.keys()) - IN_WORDS.keys()), *IN_WORDS]:
+        was, now = old.get(name), new.get(name)
+        if (name in old) != (name in new) or not (_close(was, now) if name == ANSWERS else was == now):
+            return IN_WORDS.get(name, f"{name} was {was} and is {now}")
+    return ""
+
+
+def _close(first: Any, second: Any) -> bool:
+    """Compare answers of a model, which devices round differently."""
+    try:
+        return np.allclose(np.array(first, float), np.array(second, float), rtol=1e-3, atol=1e-4, equal_nan=True)
+    except (TypeError, ValueError):
+        return False
 
 
 def _flat(tree: Any, name: str = "") -> dict[str, Any]:

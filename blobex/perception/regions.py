@@ -38,11 +38,20 @@ def region_mask(text: str, height: int, width: int, output: ParserOutput | None 
     >>> region_mask("0,0,0.5,1", height=2, width=4).int().tolist()
     [[1, 1, 0, 0], [1, 1, 0, 0]]
     """
-    if not re.fullmatch(r"[A-Za-z ]*[A-Za-z][A-Za-z ]*", text):
+    if not is_name(text):
         return parse_region(text, height, width)
     if output is None:
         raise BlobexError(f"region {abbreviated(text)} is a name, which takes a trained parser: give {FORMS}")
     return object_mask(text, output, index)
+
+
+def is_name(text: str) -> bool:
+    """Test whether a region is given as the name of an object.
+
+    >>> is_name("car ahead"), is_name("mask.png")
+    (True, False)
+    """
+    return re.fullmatch(r"[A-Za-z ]*[A-Za-z][A-Za-z ]*", text) is not None
 
 
 def parse_region(text: str, height: int, width: int) -> Tensor:

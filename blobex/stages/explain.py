@@ -32,7 +32,7 @@ def explain(params: Params, setup: str, variant: str, ranks: Ranks) -> None:
     explainer, results = Explainer.load(setup, common.MODELS, params), common.explain_results(setup, variant)
     compose = "full" if params.invert.source == "generated" else None  # those have no original pixels to keep
     request = Request(attributes=params.explain.attributes, variant=variant, compose=compose)
-    plan, output = explainer.plan(request), Output(results, published=params.explain.published_format, replace=True)
+    plan, output = explainer.plan(request), Output(results, published=params.explain.published_format, refresh=True)
     with tracking.run(params, "explain", setup, common.inversions(setup).parent, variant=variant) as tracker:
         names, queries, inversion = load_inversion(common.inversions(setup))
         images: int = getattr(params.explain.images, variant)

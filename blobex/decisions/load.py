@@ -19,6 +19,7 @@ from blobex.config.value_types import SECTION, Float, Int, Names, Text
 from blobex.core.errors import BlobexError, brief
 from blobex.decisions.decision import Decision, Input, Kind, Resize
 from blobex.decisions.files import freeze, load_program, load_script, python_object, zoo_source
+from blobex.decisions.probabilities import Values
 from blobex.decisions.probe import check, decide
 from blobex.decisions.source import Source, source_of
 from blobex.networks.decision import load_decision
@@ -36,6 +37,7 @@ class Card:
     mean: list[Annotated[Float, Field(ge=-10, le=10)]] | None = None  # of colours in 0..1: red, green, blue
     std: list[Annotated[Float, Field(ge=1e-4, le=10)]] | None = None
     resize: Resize | None = None
+    values: Values | None = None  # of the outputs; null: recognised
 
     def input(self, default: Input) -> Input:
         """Return the model's input, with the values of `default` for null keys; a single size sets both."""
@@ -121,7 +123,7 @@ def load(
     if card:
         source = dataclasses.replace(source, input=card.input(source.input))
         kind, outputs = kind or card.kind, outputs or card.outputs
-    return decide(source, kind, outputs, size, device)
+    return decide(source, kind, outputs, size, device, card.values if card else None)
 
 
 def _find(

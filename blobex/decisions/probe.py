@@ -11,24 +11,43 @@ import torch
 from torch import Tensor
 
 from blobex.config.data import ImageSize
-from blobex.core.errors import BlobexError, brief
+from blobex.core.errors import BlobexError
+from blobex.decisions.checks import attempt, check_answers
 from blobex.decisions.decision import Decision, Kind, frozen_eval, prepare
+from blobex.decisions.probabilities import Values, in_logits
+from blobex.decisions.probe_images import probe_images
 from blobex.decisions.source import Source, decision_of, output_tensor
 
 T = TypeVar("T")
 
 
 def decide(
-    source: Source, kind: Kind | None, outputs: Sequence[str] | None, size: ImageSize, device: torch.device
+    source: Source,
+    kind: Kind | None,
+    outputs: Sequence[str] | None,
+    size: ImageSize,
+    device: torch.device,
+    values: Values | None = None,
 ) -> Decision:
     """Build the Decision of a model and check it as `check` does.
 
     Without a `kind` it is the source's, or segmentation if the output has four dimensions, classes if it has several
-    values, attributes if it has one. Without `outputs` the names are the source's, or "0", "1", ...
+    values, attributes if it has one. Without `outputs` the names are the source's, or "0", "1", ... `values` are those
+    of `in_logits`.
     """
     kind = kind or source.kind or _guess(source, size, device)
     decision = decision_of(source, kind, ())
     count = _probe(decision, size, device)
+
+    def compute(images: Tensor) -> Tensor:
+        return output_tensor(source.output(images), source.name)
+
+    with frozen_eval(decision), _unchanged(decision):
+        images = prepare(probe_images(size, device), source.input)
+        converted = in_logits(source.name, compute, kind, values, images)
+    if converted:
+        decision = decision_of(dataclasses.replace(source, output=converted), kind, ())
+    _check_answers(decision, size, device)
     default = source.names if len(source.names) == count else tuple(map(str, range(count)))
     return _check_names(dataclasses.replace(decision, outputs=tuple(outputs or default)), count)
 
@@ -36,10 +55,24 @@ def decide(
 def check(decision: Decision, size: ImageSize, device: torch.device) -> Decision:
     """Return the Decision if it can be explained, after a trial with two grey images.
 
+    Probabilities are turned into logits (`in_logits`).
+
     Raises BlobexError if the model fails, if outputs and names differ in number, if outputs have wrong shapes, are not
-    finite or have no gradient to the images, or if buffers change with every image.
+    finite or have no gradient to the images, if buffers change with every image, or as `check_answers`.
     """
-    return _check_names(decision, _probe(decision, size, device))
+    count = _probe(decision, size, device)
+    with frozen_eval(decision), _unchanged(decision):
+        images = probe_images(size, device)
+        converted = in_logits(decision.name, decision.logits, decision.kind, None, images)
+    if converted:
+        decision = dataclasses.replace(decision, logits=converted)
+    _check_answers(decision, size, device)
+    return _check_names(decision, count)
+
+
+def _check_answers(decision: Decision, size: ImageSize, device: torch.device) -> None:
+    with frozen_eval(decision), _unchanged(decision):
+        check_answers(decision, size, device)
 
 
 def _guess(source: Source, size: ImageSize, device: torch.device) -> Kind:
@@ -107,13 +140,7 @@ def _checked(name: str, what: str, function: Callable[[Tensor], Tensor], images:
 
 
 def _try(name: str, function: Callable[[], T]) -> T:
-    try:
-        return function()
-    except BlobexError:
-        raise
-    except (Exception, SystemExit) as error:  # the model's code may raise anything
-        words = brief(f"{type(error).__name__}: {error}")
-        raise BlobexError(f"the model {name} fails on two grey images ({words}): check its input") from error
+    return attempt(name, "two grey images", function)
 
 
 def _check_names(decision: Decision, count: int) -> Decision:

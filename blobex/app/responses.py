@@ -14,6 +14,7 @@ from blobex.core.errors import BlobexError
 from blobex.counterfactual.masks import PLAIN_NAMES
 from blobex.datasets.images import to_array, to_float, to_tensor
 from blobex.explain.explanation import Explanation
+from blobex.explain.record_files import finite
 from blobex.explain.request import Request
 
 
@@ -90,7 +91,7 @@ def request(question: WireQuestion, kind: str) -> Request:
 def explained(records: Sequence[Explanation], archive: bytes, names: Sequence[str]) -> dict[str, Any]:
     """Convert explanations and the zip file of their results to JSON; `names` are those of the blobs."""
     explanations = [_explanation(record, names) for record in records]
-    return {"explanations": explanations, "zip": base64.b64encode(archive).decode("ascii")}
+    return {"explanations": finite(explanations), "zip": base64.b64encode(archive).decode("ascii")}
 
 
 def _explanation(record: Explanation, names: Sequence[str]) -> dict[str, Any]:

@@ -170,6 +170,8 @@ class Studio:
         if not (image.isfinite().all() and scores.isfinite().all()):
             raise BlobexError("these blobs cannot be rendered: undo the last change")
         outputs = explainer.exact.decide(image[None])
+        if not outputs.isfinite().all():
+            raise BlobexError(f"the model {explainer.decision.name} gives NaN or infinity for this image: take another")
         step = -(-scores.shape[1] // MAP_ROWS)
         owners = scores[:, step // 2 :: step, step // 2 :: step].argmax(0) - 1
         return Drawing(

@@ -153,6 +153,9 @@ def truth(
 
 def _print(records: Sequence[Explanation], out: Path) -> None:
     for record in records:
+        if record.failed:
+            print(f"{record.image}  failed: {record.sentence}")
+            continue
         scores = f"{record.attribute} {record.score_before:.2f} -> {record.score_after:.2f}"
         gate = f" (reconstruction {record.gate})" if record.gate else ""
         print(f"{record.image}  {record.from_class} -> {record.to_class}  {scores}  {record.verdict}{gate}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,9 +12,11 @@ from torch import Tensor
 from blobex.core.errors import BlobexError
 from blobex.counterfactual.target import AttributeTarget, ClassTarget, RegionTarget, Target
 from blobex.decisions.decision import Kind
+from blobex.optim.batching import finite_rows
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom as shares of width and height
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+UNDECIDED = "undecided"  # what a model decides whose outputs are not finite
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,17 @@ class Questions:
     image_index: Tensor  # P
     target: Target
     outputs: tuple[str, ...]  # P names of outputs
-    before: tuple[str, ...]  # P: decision about the query
+    before: tuple[str, ...]  # P: decision about the query; UNDECIDED if an output for it is not finite
     after: tuple[str, ...]  # P: decision asked for
 
     def __len__(self) -> int:
         return len(self.outputs)
+
+    @property
+    def settled(self) -> Tensor:
+        """Bool (P,): nothing to search, as the query is decided as asked, or not at all."""
+        pairs = zip(self.before, self.after, strict=True)
+        return torch.tensor([before in (after, UNDECIDED) for before, after in pairs])
 
     def __getitem__(self, index: Tensor) -> Questions:
         numbers = index.tolist()
@@ -48,6 +57,7 @@ def build_questions(
 
     Attributes: each of `columns` is inverted. Classes: each of `columns` becomes the most likely class; without columns
     the runner-up of each image. Segmentation: within `region` the pixels of class `replaced` become class `columns`.
+    An image for which an output is not finite is UNDECIDED, and what would follow from its decision too.
 
     Args:
         names: Names of the model's outputs.
@@ -64,11 +74,30 @@ def build_questions(
     check_region(kind, region, replaced)
     if not columns and kind != "classes":
         raise BlobexError(f"no output to change: name one of {', '.join(names)}")
+    finite = finite_rows(outputs)
+    decided = torch.where(finite.view(-1, *(1,) * (outputs.ndim - 1)), outputs, 0.0)
     if kind == "classes":
-        return _classes(names, outputs, columns)
-    if kind == "attributes":
-        return _attributes(names, outputs, columns)
-    return _regions(names, outputs, columns, WHOLE if region is None else region, replaced)
+        questions = _classes(names, decided, columns)
+    elif kind == "attributes":
+        questions = _attributes(names, decided, columns)
+    else:
+        questions = _regions(names, decided, columns, WHOLE if region is None else region, replaced, finite)
+    return _undecided(questions, ~finite[questions.image_index], runner_up=kind == "classes" and not columns)
+
+
+def _undecided(questions: Questions, rows: Tensor, runner_up: bool) -> Questions:
+    """Replace the decisions that questions `rows`, bool (P,), are about; the runner-up would be one, too."""
+
+    def replaced(names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(UNDECIDED if row else name for name, row in zip(names, rows.tolist(), strict=True))
+
+    asked_for = isinstance(questions.target, AttributeTarget) or runner_up
+    return dataclasses.replace(
+        questions,
+        outputs=replaced(questions.outputs) if runner_up else questions.outputs,
+        before=replaced(questions.before),
+        after=replaced(questions.after) if asked_for else questions.after,
+    )
 
 
 def check_region(kind: Kind, region: Box | None, replaced: object) -> None:
@@ -113,7 +142,7 @@ def _classes(names: Sequence[str], outputs: Tensor, columns: Sequence[int]) -> Q
 
 
 def _regions(
-    names: Sequence[str], outputs: Tensor, columns: Sequence[int], region: Box, replaced: int | None
+    names: Sequence[str], outputs: Tensor, columns: Sequence[int], region: Box, replaced: int | None, finite: Tensor
 ) -> Questions:
     if replaced is not None and replaced in columns:
         raise BlobexError(f"{names[replaced]} should become {names[replaced]}: name two classes")
@@ -122,7 +151,7 @@ def _regions(
     labels = outputs.argmax(1)
     common = torch.stack([image[inside].bincount(minlength=len(names)).argmax() for image in labels])
     old = common if replaced is None else torch.full_like(common, replaced)
-    chosen = inside & (labels == old[:, None, None])
+    chosen = inside & ((labels == old[:, None, None]) | ~finite[:, None, None])
     empty = (~chosen.flatten(1).any(1)).nonzero()[:, 0].tolist()
     if empty:
         raise BlobexError(f"image {empty[0]} has no {names[int(old[empty[0]])]} in the region: choose another region")

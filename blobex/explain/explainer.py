@@ -37,7 +37,14 @@ from blobex.decisions.decision import Decision, frozen_eval, output_index
 from blobex.decisions.identity import identify
 from blobex.decisions.load import Model
 from blobex.explain.changeable import layout_masks, listed_masks
-from blobex.explain.explanation import Explanation, GateResult, add_sentences, build_explanations, check_reconstructions
+from blobex.explain.explanation import (
+    Explanation,
+    GateResult,
+    add_failures,
+    add_sentences,
+    build_explanations,
+    check_reconstructions,
+)
 from blobex.explain.input_images import Image, ImageShare, InvertedImages, load_images
 from blobex.explain.loading import load_networks
 from blobex.explain.overviews import films, write_overviews
@@ -213,11 +220,13 @@ class Explainer:
             images = dataclasses.replace(images, inversion=inversion.replaced(index, again))
             gate = self._gate(questions, images, plan)
         masks = layout_masks(plan, images, self.exact.scores, self.parser, self._rows)
-        counterfactuals = self.search(images.queries, images.inversion.layout, questions, masks, plan, gate.skipped)
+        skip = gate.skipped | questions.settled
+        counterfactuals = self.search(images.queries, images.inversion.layout, questions, masks, plan, skip)
         compose, published = plan.compose, self.published
         records = build_explanations(self.setup, images, questions, counterfactuals, gate, compose, published)
         if self.parser is not None:
             records = add_sentences(records, self.readings)
+        records = add_failures(records, self.decision.name)
         return records, films(images, counterfactuals, self.exact, compose == "photo", self._rows) if gif else []
 
     def questioned(self, queries: Tensor, layout: BlobLayout) -> Tensor:

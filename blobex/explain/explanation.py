@@ -14,7 +14,7 @@ from torch import Tensor
 
 from blobex.config.explain import Gate, Key
 from blobex.counterfactual.problems import change
-from blobex.counterfactual.questions import Questions
+from blobex.counterfactual.questions import UNDECIDED, Questions
 from blobex.counterfactual.verify import Counterfactuals, SharedCounterfactuals
 from blobex.datasets.images import to_array
 from blobex.explain.blob_changes import BlobChange, blob_changes, repaints_scene
@@ -58,7 +58,9 @@ class Explanation:
     setup: str
     attribute: str  # the output in question
     number: int  # of the counterfactual among those of one question, from 0
-    from_class: str  # decision about the query or, in a published search, about the reconstruction
+    # Decision about the query or, in a published search, about the reconstruction; "undecided" if an output for it is
+    # not finite.
+    from_class: str
     to_class: str  # decision wanted for the counterfactual
     compose: str  # photo: the change is pasted into the query; full: the whole layout is rendered
     score_before: float  # of the query
@@ -67,7 +69,7 @@ class Explanation:
     score_full: float
     flipped: bool
     flipped_full: bool
-    failed: bool  # no finite counterfactual; never flipped
+    failed: bool  # the model's outputs for the query or the counterfactual are not finite; never flipped
     believable: bool  # usual appearances, and a flip that small disturbances do not undo
     reconstruction_agrees: bool  # the reconstruction is decided as the query
     gate: str  # why the gate refused the reconstruction; empty: it passed
@@ -91,7 +93,7 @@ class Explanation:
     # Of a published search only:
     scores_start: Tensor | None = field(default=None, repr=False, compare=False)  # A: of the reconstruction
     shares: Tensor | None = field(default=None, repr=False, compare=False)  # K+1: see `SharedCounterfactuals`
-    sentence: str = ""  # the change in objects, as the parser sees it; empty without a parser
+    sentence: str = ""  # the change in objects, as the parser sees it, or why it failed; empty without a parser
     objects: tuple[dict[str, Any], ...] = ()  # the same, one JSON record per object
 
     @property
@@ -208,6 +210,20 @@ def add_sentences(records: Sequence[Explanation], read: Read) -> list[Explanatio
     return [dataclasses.replace(record, sentence=text, objects=things) for record, text, things in rows]
 
 
+def add_failures(records: Sequence[Explanation], model: str) -> list[Explanation]:
+    """Let the `sentence` of failed records say which model failed on which photo; they name no objects."""
+
+    def reason(record: Explanation) -> str:
+        if record.from_class == UNDECIDED:
+            return f"the model {model} gives NaN or infinity for {record.image}: there is no decision to explain"
+        return f"the model {model} gives NaN or infinity for every change of {record.image} that was tried"
+
+    return [
+        dataclasses.replace(record, sentence=reason(record), objects=()) if record.failed else record
+        for record in records
+    ]
+
+
 @dataclass(frozen=True)
 class GateResult:
     """Outcome of the gate for each of P questions."""
@@ -238,7 +254,7 @@ def check_reconstructions(questions: Questions, outputs: Tensor, perceptual: Ten
     reached = (questions.target.margin(outputs[index]) > 0).tolist()
     reasons = []
     for problem, distance in enumerate(perceptual[index].tolist()):
-        if reached[problem] and questions.before[problem] != questions.after[problem]:
+        if reached[problem] and questions.before[problem] not in (questions.after[problem], UNDECIDED):
             reasons.append("already decided otherwise")
         else:
             reasons.append("" if limit is None or distance <= limit else f"further off than {limit}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import typing
 from collections.abc import Mapping, Sequence
@@ -56,7 +57,7 @@ def write_records(
         rows.append(as_json(record) | {"label": label})
     (folder / BLOBS).write_bytes(to_bytes(_pack(layouts)))
     content = {"image": records[0].image, "sha256": digest, "explanations": rows}
-    (folder / RECORD).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    (folder / RECORD).write_text(json.dumps(finite(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def read_records(folder: Path, name: str | None = None, digest: str | None = None) -> list[Explanation]:
@@ -78,7 +79,9 @@ def read_records(folder: Path, name: str | None = None, digest: str | None = Non
             raise ValueError(f"{label} is not a file name")
         blobs = tuple(_read_blob({key: blob[key] for key in blob if key != "words"}) for blob in row.pop("blobs"))
         present = [*SCORES, *(key for key in PUBLISHED if key in row)]
-        scores: dict[str, Any] = {key: torch.tensor(parse(list[float], row.pop(key), key)) for key in present}
+        scores: dict[str, Any] = {
+            key: torch.tensor(parse(list[float], [_number(value) for value in row.pop(key)], key)) for key in present
+        }
         records.append(
             Explanation(
                 **_checked({key: value for key, value in row.items() if key not in (*DERIVED, "objects")}),
@@ -96,7 +99,10 @@ def read_records(folder: Path, name: str | None = None, digest: str | None = Non
 
 
 def as_json(record: Explanation) -> dict[str, Any]:
-    """Convert an explanation to the form of record.json, without images and layouts; floats keep all digits."""
+    """Convert an explanation to the form of record.json, without images and layouts; floats keep all digits.
+
+    Numbers that are not finite are null in the file.
+    """
     scalars = {key: value for key, value in vars(record).items() if isinstance(value, SCALARS)}
     derived = {key: getattr(record, key) for key in DERIVED} | {"changes": record.changes}
     present = [*SCORES, *(key for key in PUBLISHED if getattr(record, key) is not None)]
@@ -114,10 +120,30 @@ def safe_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9-]+", "_", name).strip("_")[:MAX_NAME] or "picture"
 
 
+def finite(tree: Any) -> Any:
+    """Return a tree of JSON values with None in the place of NaN and infinity, which JSON does not have.
+
+    >>> finite({"scores": [0.5, float("nan")]})
+    {'scores': [0.5, None]}
+    """
+    if isinstance(tree, Mapping):
+        return {key: finite(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
+def _number(value: Any) -> Any:
+    """Return NaN for null, which stands in JSON for numbers that are not finite."""
+    return math.nan if value is None else value
+
+
 def _read_blob(row: Mapping[str, Any]) -> BlobChange:
     """Convert a blob's change from JSON; BlobexError for values of other types."""
     hints = typing.get_type_hints(BlobChange) | {"keys": list[str]}
-    fields = {name: parse(hints[name], value, name) for name, value in row.items()}
+    fields = {
+        name: parse(hints[name], _number(value) if hints[name] is float else value, name) for name, value in row.items()
+    }
     return BlobChange(**fields | {"keys": tuple(fields["keys"])})
 
 
@@ -125,6 +151,8 @@ def _checked(row: Mapping[str, Any]) -> dict[str, Any]:
     """Check the scalar fields of a record; BlobexError for a missing field or another type."""
     hints = typing.get_type_hints(Explanation)
     expected = [name for name, hint in hints.items() if hint in SCALARS or name == "changes"]
+    row = {name: _number(value) if hints.get(name) is float else value for name, value in row.items()}
+    row |= {"changes": {key: _number(value) for key, value in row["changes"].items()}}
     fields = {name: parse(hints[name], row.get(name), name) for name in {*expected, *row}}
     if set(fields["changes"]) != set(KEYS):
         raise ValueError("changes of other keys")

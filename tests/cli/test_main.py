@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from torch.nn import functional as F
 from typer.testing import CliRunner
@@ -17,6 +18,7 @@ from blobex.cli import main as cli
 from blobex.core.errors import BlobexError
 from blobex.decisions.source import from_callable
 from blobex.explain import explainer
+from blobex.explain.request import Request
 
 
 @pytest.fixture
@@ -224,3 +226,44 @@ def test_every_kind_of_sweep_has_a_command() -> None:
     from blobex.sweeps.storage import KINDS
 
     assert tuple(SWEEPS) == KINDS
+
+
+def test_a_photo_without_an_answer_is_named(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model of classes that is finite on grey images: no class is invented where it gives NaN."""
+
+    def sometimes(images):
+        return torch.where((images.mean((1, 2, 3)) < -0.9)[:, None], torch.nan, decide(images))
+
+    decision = from_callable(sometimes, "classes", OUTPUTS, name="mine:net")
+    monkeypatch.setattr(explainer.Explainer, "load", lambda *_: tiny_explainer(tiny_params(steps=3), decision))
+    black, out = photos / "black.png", photos.parent / "out"
+    Image.new("RGB", (64, 32)).save(black)
+    for _ in range(2):  # computed, and read from the folder
+        result = CliRunner().invoke(cli.app, ["explain", str(black), str(photos / "photo_0.png"), "--out", str(out)])
+        assert result.exit_code == 0, result.output
+        first, second, *_ = result.stdout.splitlines()
+        words = f"the model mine:net gives NaN or infinity for {black}: there is no decision to explain"
+        assert first == f"{black}  failed: {words}"
+        assert second.startswith(f"{photos / 'photo_0.png'}  ") and "nan" not in second
+    record = json.loads((out / "pictures/0000_black/record.json").read_text(), parse_constant=pytest.fail)
+    (row,) = record["explanations"]
+    assert row["verdict"] == "failed" and row["score_before"] is None and row["from_class"] == "undecided"
+
+
+def test_a_class_that_wins_already_is_not_searched(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decision = from_callable(decide, "classes", OUTPUTS, name="mine:net")
+    tiny = tiny_explainer(tiny_params(steps=3), decision)
+    (record,) = tiny.explain(road_images(1), Request(["stop"]))  # a red light
+    assert record.verdict == "already so" and record.words == "nothing changed" and not record.step
+    assert (record.counterfactual == record.query).all() and record.score_before == record.score_after
+
+
+def test_a_segmentation_model_asks_for_a_class_at_once(monkeypatch: pytest.MonkeyPatch, capsys, photos: Path) -> None:
+    def labels(images):
+        return torch.cat([images, images.mean(1, keepdim=True)], 1)
+
+    decision = from_callable(labels, "segmentation", OUTPUTS, name="mine:labels")
+    monkeypatch.setattr(explainer.Explainer, "load", lambda *_: tiny_explainer(tiny_params(), decision))
+    monkeypatch.setattr(explainer.Explainer, "invert", pytest.fail)
+    assert run(monkeypatch, "explain", photos, "--out", photos / "out") == 1
+    check_error(capsys, "no output to change: name one of forward, stop, left, right")

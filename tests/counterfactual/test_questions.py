@@ -6,6 +6,7 @@ import torch
 from blobex.core.errors import BlobexError
 from blobex.counterfactual.questions import Box, Questions, build_questions
 from blobex.counterfactual.target import AttributeTarget, ClassTarget, RegionTarget
+from blobex.decisions.decision import Kind
 
 NAMES = ("road", "car", "sky")
 OUTPUTS = torch.tensor([[2.0, -1.0, 0.5], [-3.0, -2.0, -4.0]])
@@ -138,3 +139,40 @@ def test_questions_of_another_kind_are_refused(
 def test_a_single_class_cannot_change() -> None:
     with pytest.raises(BlobexError, match="one class"):
         build_questions("classes", ("road",), OUTPUTS[:, :1], ())
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns", "outputs", "after"),
+    [
+        ("attributes", (2,), ("sky", "sky"), ("undecided", "sky")),
+        ("classes", (), ("undecided", "road"), ("undecided", "road")),
+        ("classes", (1,), ("car", "car"), ("car", "car")),  # what was asked for is known
+    ],
+)
+@pytest.mark.parametrize("number", [torch.nan, torch.inf])
+def test_no_decision_is_invented(
+    kind: Kind, columns: tuple[int, ...], outputs: tuple[str, ...], after: tuple[str, ...], number: float
+) -> None:
+    damaged = OUTPUTS.clone()
+    damaged[0, 1] = number
+    questions = build_questions(kind, NAMES, damaged, columns)
+    sound = build_questions(kind, NAMES, OUTPUTS[1:], columns)
+    assert questions.outputs == outputs and questions.after == after
+    assert questions.before == ("undecided", *sound.before)
+    assert questions.target[torch.tensor([1])].column.tolist() == sound.target.column.tolist()
+    assert questions.settled[0] and questions.settled[1] == sound.settled[0]
+
+
+def test_no_label_map_is_invented() -> None:
+    damaged = MAPS.clone()
+    damaged[1, :, 0, 0] = torch.nan
+    questions = build_questions("segmentation", NAMES, damaged, (1,), None, 2)
+    assert questions.before == ("sky", "undecided") and questions.after == ("car", "car")
+    assert questions.settled.tolist() == [False, True]
+
+
+def test_what_is_decided_as_asked_is_settled() -> None:
+    questions = build_questions("classes", NAMES, OUTPUTS, (0, 1))
+    assert questions.before == ("road", "road", "car", "car")
+    assert questions.settled.tolist() == [True, False, False, True]
+    assert not build_questions("attributes", NAMES, OUTPUTS, (0, 1, 2)).settled.any()

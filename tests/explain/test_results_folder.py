@@ -230,6 +230,16 @@ def test_failures_are_written_and_read(tmp_path: Path) -> None:
     records = tiny_explainer(tiny_params(steps=3), broken).explain(shown, Request(["stop"]), tmp_path / "out")
     assert records[0].verdict == "failed" and not records[0].flipped
     assert np.isnan(records[0].score_before)
+    assert records[0].sentence == (
+        "the model painted gives NaN or infinity for array_0: there is no decision to explain"
+    )
+    assert (records[0].from_class, records[0].to_class) == ("undecided", "undecided")
+    assert not records[0].blobs and not records[0].step  # nothing was searched
+    assert records[1].from_class in ("stop", "not stop") and "NaN" not in records[1].sentence
+    texts = [path.read_text() for path in sorted((tmp_path / "out").rglob("*.json"))]
+    assert len(texts) == 3
+    for text in texts:
+        json.loads(text, parse_constant=pytest.fail)  # called for NaN and Infinity, which are no JSON
     back = read_results(tmp_path / "out")
     assert [record.verdict for record in back] == [record.verdict for record in records]
     assert np.isnan(back[0].score_before)

@@ -55,6 +55,9 @@ export class BlobList {
   focus(number) { this.rows[number]?.row.scrollIntoView({ block: "nearest" }); }
 }
 
+/** A score, which is null where the model gave no number. */
+function shown(score) { return score === null ? "no number" : score.toFixed(2); }
+
 /** A bar for each output, with a mark where it stood at first. */
 export function bars(list, outputs, said, first) {
   list.replaceChildren(...outputs.map((name, number) => {
@@ -62,8 +65,8 @@ export function bars(list, outputs, said, first) {
     bar.style.setProperty("--share", value);
     bar.style.setProperty("--was", first[number]);
     const changed = Math.abs(value - first[number]) >= 0.005;
-    const was = element("small", { textContent: changed ? `was ${first[number].toFixed(2)}` : "" });
-    return element("li", { className: value > 0.5 ? "yes" : "" }, element("span", { textContent: name }), bar, element("b", { textContent: value.toFixed(2) }), was);
+    const was = element("small", { textContent: changed ? `was ${shown(first[number])}` : "" });
+    return element("li", { className: value > 0.5 ? "yes" : "" }, element("span", { textContent: name }), bar, element("b", { textContent: shown(value) }), was);
   }));
 }
 
@@ -86,7 +89,7 @@ function compared(before, after, ratio, name) {
 export function card(found, { name, ratio, outputs, file, adopt, pick }) {
   const good = found.flipped;
   const verdict = element("p", { className: `verdict ${good ? "good" : "bad"}` }, `${found.from} → ${found.to}: ${found.verdict}`);
-  const scores = element("p", { className: "scores" }, `${found.attribute} ${found.score_before.toFixed(2)} → ${found.score_after.toFixed(2)}`);
+  const scores = element("p", { className: "scores" }, `${found.attribute} ${shown(found.score_before)} → ${shown(found.score_after)}`);
   const told = element("p", { className: "sentence", textContent: found.sentence || "Without a parser, the change is not described in objects." });
   const changes = found.changes.length ? element("ul", { className: "changes" }, ...found.changes.map(each => element("li", {},
     each.blob === null ? each.words : element("button", { type: "button", textContent: each.words, title: "Show this blob", onclick: () => pick(each.blob) }))))

@@ -56,8 +56,6 @@ class InversionTask(SearchTask):
     def __init__(self, explainer: Explainer, images: ImageSplit) -> None:
         self.options = explainer.params.sweep_invert
         super().__init__(explainer, self.options, images)
-        if explainer.params.search.mode == "published":
-            raise BlobexError("the published inversion has no settings to tune: set search.mode to fast")
 
     def identity(self) -> dict[str, Any]:
         options = self.options

@@ -14,6 +14,7 @@ from torch import Tensor
 from blobex.config.explain import InversionParams, SearchParams
 from blobex.config.read import parse
 from blobex.config.sweeps import Range, SweepCf, SweepInvert
+from blobex.core.errors import BlobexError
 from blobex.explain.explainer import Explainer
 from blobex.sweeps.sweep_images import ImageSplit, digest
 from blobex.sweeps.task import Number, Report, Settings, Values, rounded
@@ -49,6 +50,8 @@ class SearchTask:
     published: Mapping[str, Number]  # settings of the published scripts
 
     def __init__(self, explainer: Explainer, options: SweepCf | SweepInvert, images: ImageSplit) -> None:
+        if explainer.published:
+            raise BlobexError("the published searches have no settings to tune: set search.mode to fast")
         self.explainer, self.setup, self.images = explainer, explainer.setup, images
         self.space: dict[str, Range] = {str(name): entry for name, entry in options.space.items()}
         self.present: InversionParams | SearchParams = getattr(getattr(explainer.params, self.tuned), self.setup)

@@ -230,6 +230,14 @@ def test_what_fails_where_settings_are_compared_is_left_out(capsys):
         comparison(3, candidates | {"best": {"steps": 9}}, measured, 0)
 
 
+def test_the_published_searches_cannot_be_tuned(tmp_path):
+    params = world_params()
+    explainer = tiny_explainer(dataclasses.replace(params, search=dataclasses.replace(params.search, mode="published")))
+    for task in (InversionTask, lambda *images: CounterfactualTask(*images, tmp_path)):
+        with pytest.raises(BlobexError, match="no settings to tune"):
+            task(explainer, world_images())
+
+
 def test_more_steps_reconstruct_better():
     task = InversionTask(tiny_explainer(world_params()), world_images())
     starts = {name: task.settings(values) for name, values in task.starts().items()}

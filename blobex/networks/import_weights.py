@@ -142,7 +142,8 @@ def _convert(file: Path, kind: str, size: ImageSize, seed: int, mlp_idx: int | N
         else:
             module = published.decision_from_checkpoint(checkpoint, size.height, size.width)
             reasons = sum(name.startswith("explainer.") for name in stored.tensors)
-            dropped += [f"{stored.key}: explainer.* ({reasons} tensors, the reasons)"] if reasons else []
+            label = f"{stored.key}: " if stored.key else ""
+            dropped += [f"{label}explainer.* ({reasons} tensors, the reasons)"] if reasons else []
     except BlobexError as error:
         raise BlobexError(f"{file}: {error}") from error
     source = f"{kind} under {stored.key or 'no key'}" + (f", names after {stored.prefix}" if stored.prefix else "")

@@ -132,6 +132,8 @@ def encoder_from_checkpoint(
     chosen = mlp_idx if own is None else own
     if chosen is None:
         settings.defaults["mlp_idx"] = chosen = MLP_IDX
+    elif own is None:
+        settings.used["--mlp-idx"] = chosen
     return encoder_from_state(find(checkpoint, "encoder").tensors, chosen)
 
 

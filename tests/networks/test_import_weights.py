@@ -230,11 +230,15 @@ def test_mlp_idx_of_an_encoder_is_given_or_noted(project, monkeypatch, capsys):
     run("published.ckpt", "--as", "generator", "--setup", "square")
     torch.save(encoder_file(iter=3, args={"lr": 0.002}), "encoder.pt")
     folder = project / "models/encoder/square"
-    for options, expected, defaults in ((["--mlp-idx", "-2"], -2, []), ([], -1, ["mlp_idx: -1"])):
+    for options, expected, settings, defaults in (
+        (["--mlp-idx", "-2"], -2, ["--mlp-idx: -2"], []),
+        ([], -1, [], ["mlp_idx: -1"]),
+    ):
         assert run("encoder.pt", "--as", "encoder", "--setup", "square", *options).exit_code == 0
         assert load_encoder(folder).mlp_idx == expected
         provenance = yaml.safe_load((folder / "provenance.yaml").read_text())
-        assert provenance["defaults"] == defaults and provenance["unknown"] == ["args.lr: 0.002"]
+        assert (provenance["settings"], provenance["defaults"]) == (settings, defaults)
+        assert provenance["unknown"] == ["args.lr: 0.002"]
     torch.save(encoder_file(w_size=TINY.z_dim), "first.pt")  # of the first layer, whose input has z_dim numbers
     words = refusal(monkeypatch, capsys, "first.pt", "--as", "encoder", "--setup", "square")
     assert "has 12 at mlp_idx -1: give its mlp_idx by --mlp-idx" in words

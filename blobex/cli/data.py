@@ -9,6 +9,8 @@ from typer import Argument, Option
 
 from blobex.core.errors import BlobexError
 
+NAMED = 5  # unprintable file names that are listed
+
 
 def scenes(
     out: Annotated[Path, Argument(help="Folder for the images.")],
@@ -28,7 +30,7 @@ def data(
     """Write the manifest <data.root>.json, which DVC watches. Exit with code 1 if parts of BDD100K are missing."""
     from blobex.config.read import load_params
     from blobex.datasets.bdd_files import PARTS, missing_parts
-    from blobex.datasets.manifest import data_root, manifest_path, write_manifest
+    from blobex.datasets.manifest import data_root, manifest_path, unprintable_names, write_manifest
 
     values = load_params(params)
     root = data_root(values)
@@ -36,5 +38,8 @@ def data(
     if missing:
         print("\n".join(missing))
         raise BlobexError(f"{root} lacks {len(missing)} of {len(PARTS)} parts: unpack those listed above")
-    manifest = write_manifest(root)
+    manifest, unprintable = write_manifest(root), unprintable_names(root)
     print(f"{root} holds all parts; {manifest_path(root)} describes its {manifest['files']:,} files")
+    if unprintable:
+        names = ", ".join(unprintable[:NAMED]) + (", ..." if len(unprintable) > NAMED else "")
+        print(f"{len(unprintable)} file names are not printable UTF-8; results list them as {names}")

@@ -14,13 +14,14 @@ from blobex.cli.explain import explain, list_blobs, open_app, truth
 from blobex.cli.networks import external, fid, import_weights, release, s3
 from blobex.cli.sweep import sweeps
 from blobex.cli.tracking import remotes, sync, ui
-from blobex.core.errors import BlobexError, brief, sentence
+from blobex.core.errors import BlobexError, brief, print_any_text, sentence
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 def main() -> None:
     """Run the command line and exit: with code 1 and one line on stderr for bad input, with 2 for bad usage."""
+    print_any_text()
     try:
         code = app(prog_name="blobex", standalone_mode=False)
     except (BlobexError, OSError) as error:

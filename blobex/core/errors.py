@@ -1,6 +1,9 @@
-"""The error type for mistakes of the user, and one-line error messages."""
+"""The error type for mistakes of the user, one-line error messages, and output that never fails on odd characters."""
 
 from __future__ import annotations
+
+import io
+import sys
 
 MESSAGE_LIMIT = 1000  # characters
 
@@ -21,3 +24,9 @@ def brief(text: object, limit: int = 200) -> str:
     """Return a text as one line of at most `limit` characters."""
     line = " ".join(str(text).split())
     return line if len(line) <= limit else f"{line[: limit - 4]} ..."
+
+
+def print_any_text() -> None:
+    """Let `print` escape what the terminal cannot show, such as the bytes of a file name that is not UTF-8."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

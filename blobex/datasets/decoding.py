@@ -30,6 +30,7 @@ from tqdm import tqdm
 from blobex.core.errors import BlobexError
 from blobex.core.files import read_json, whole_file, write_text
 from blobex.core.processes import locked
+from blobex.datasets.images import name_of
 
 Size = tuple[int, int]  # rows, columns
 VERSION = 1  # of the decoding: change it when the same file is to give other bytes
@@ -126,7 +127,7 @@ def write_report(path: Path, outcome: Outcome) -> str:
     """Write the counts and the reasons for skipped files as JSON; return the counts as one line of text."""
     read, skipped = len(outcome.paths), len(outcome.skipped)
     left = outcome.found - read - skipped
-    reasons = [{"path": str(file.path), "reason": file.reason} for file in outcome.skipped]
+    reasons = [{"path": name_of(file.path), "reason": name_of(file.reason)} for file in outcome.skipped]
     reasons.sort(key=lambda entry: entry["path"])
     content = {"found": outcome.found, "read": read, "not_needed": left, "skipped": reasons}
     write_text(path, json.dumps(content, indent=2) + "\n")

@@ -21,7 +21,8 @@ MAX_PIXELS = 100_000_000
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 # Pillow cannot read HEIC: such files are listed all the same, so that they are reported as skipped.
 ENDINGS = {
-    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"),
+    *(".apng", ".avif", ".avifs", ".bmp", ".gif", ".heic", ".heif", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc", ".jpe"),
+    *(".jpeg", ".jpf", ".jpg", ".jpx", ".pbm", ".pfm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 }
 # Formats that are decoded, whatever the ending: Pillow hands others, such as PostScript, to external programs.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from blobex.config.params import Params
 from blobex.config.read import parse
 from blobex.core.errors import BlobexError
 from blobex.core.files import read_json, whole_folder, write_text
+from blobex.datasets.images import name_of
 from blobex.scenes.write import DatasetCounts, write_dataset
 
 COPY = ".manifest.json"  # in a folder of rendered scenes: shows that the manifest describes this very folder
@@ -51,9 +53,15 @@ def describe(root: Path) -> dict[str, Any]:
     for path in tqdm(paths, desc="checksum", unit="file", leave=False, disable=None):
         content = path.read_bytes()
         total += len(content)
-        digest.update(f"{path.relative_to(root).as_posix()}\0{len(content)}\0".encode())
+        digest.update(os.fsencode(path.relative_to(root)) + f"\0{len(content)}\0".encode())
         digest.update(content)
     return {"files": len(paths), "bytes": total, "sha256": digest.hexdigest()}
+
+
+def unprintable_names(root: Path) -> list[str]:
+    """Return the names below a folder that are not UTF-8 or hold control characters, as results list them, sorted."""
+    names = ((path, path.relative_to(root)) for path in root.rglob("*"))
+    return sorted(name_of(name) for path, name in names if path.is_file() and name_of(name) != str(name))
 
 
 def render_scenes(root: Path, options: Scenes) -> None:

@@ -13,7 +13,7 @@ from typing import NoReturn
 from blobex.config.params import Params
 from blobex.config.read import load_params
 from blobex.core.code_state import check_stage
-from blobex.core.errors import BlobexError, sentence
+from blobex.core.errors import BlobexError, print_any_text, sentence
 from blobex.core.files import write_text
 from blobex.tracking.tracker import Tracker
 
@@ -34,6 +34,7 @@ def run_stage(main: Callable[..., None], *names: str, arguments: Sequence[str] |
     The stage does not run if its code file is out of date. A BlobexError or OSError becomes one line on stderr and exit
     code 1; Ctrl-C, and SIGTERM while a network is trained, exit code 130.
     """
+    print_any_text()
     parser = _Parser(description=main.__doc__)
     for name in names:
         parser.add_argument(name)

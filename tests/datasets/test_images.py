@@ -190,3 +190,20 @@ def test_palette_image_is_smaller_and_nearly_the_same(tmp_path):
     assert len(np.unique(few.reshape(-1, 3), axis=0)) <= 256
     assert np.abs(few.astype(int) - image).mean() < 8
     assert (tmp_path / "few.png").stat().st_size < (tmp_path / "all.png").stat().st_size
+
+
+def test_folder_lists_every_format_that_is_read_as_a_single_file(tmp_path):
+    Image.init()
+    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in images.FORMATS}
+    assert {".ppm", ".pgm", ".jp2", ".jpg"} <= endings
+    for ending in endings:
+        (tmp_path / f"image{ending}").write_bytes(b"")
+    assert {path.suffix for path in list_images(tmp_path)} == endings
+
+
+@pytest.mark.parametrize("ending", ["ppm", "pgm", "jp2"])
+def test_folder_of_one_image(tmp_path, pixels, ending):
+    """The pixels are those of Pillow's own decoder; JPEG 2000 is written without loss."""
+    Image.fromarray(pixels).convert("L" if ending == "pgm" else "RGB").save(tmp_path / f"a.{ending}")
+    (path,) = list_images(tmp_path)
+    assert np.array_equal(load_image(path), np.asarray(Image.open(path).convert("RGB")))

@@ -7,8 +7,10 @@ and the README that comes with the data.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +24,10 @@ from blobex.scenes.render import Box
 from blobex.scenes.rules import ACTIONS, REASONS
 
 TOLERATED = 0.01  # share of labels without an image; the loader published with BDD-OIA skips such labels, too
+NAMED = 12  # unknown categories that a message names
 LIGHTS = {"R": "red", "G": "green", "Y": "yellow", "red": "red", "green": "green", "yellow": "yellow"}
+NAMES_2018 = {"person": "pedestrian", "bike": "bicycle", "motor": "motorcycle"}  # in BDD100K's first release
+NO_OBJECTS = ("lane", "drivable area")  # lines and areas among the objects of that release
 MALFORMED = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)  # of JSON of another form
 RIGHT = ACTIONS.index("right")
 LEFT_OBSTACLE = REASONS.index("no left: obstacles on the left lane")
@@ -64,15 +69,21 @@ def list_100k(root: str | Path, split: str) -> list[Path]:
 
 
 def read_detection(root: str | Path, split: str) -> list[DetectionRecord]:
-    """Read the boxes of the 100k images of a split. Raises BlobexError if files are missing or malformed."""
+    """Read the boxes of the 100k images of a split; the names of 2018 are mapped to those of 2020.
+
+    Labels of other categories are left out, with a warning that counts and names them. Raises BlobexError if files are
+    missing or malformed, or no label has a category of BDD100K.
+    """
     root = _checked_root(root, split, ("train", "val"))
     path = files.DETECTION_LABELS.locate(root, split)
     frames = read_labels(root, path, files.DETECTION_LABELS)
     finder = ImageFinder(files.IMAGES_100K.locate(root, split))
     try:
         records = [_detection(frame, finder) for frame in _list(frames)]
+        categories = Counter(category for frame in frames for category in _categories(frame))
     except MALFORMED as error:
         raise BlobexError(f"{path} is not a list of Scalabel frames ({brief(repr(error))}): get it again") from error
+    _report_unknown(path, categories)
     return _with_images(root, records, path)
 
 
@@ -154,18 +165,40 @@ def _checked_root(root: str | Path, split: str, splits: tuple[str, ...]) -> Path
 
 def _detection(frame: dict[str, Any], finder: ImageFinder) -> DetectionRecord:
     labels, attributes = frame.get("labels") or [], frame.get("attributes") or {}
-    boxes = tuple(_box(label, number) for number, label in enumerate(labels, 1) if label["category"] in DETECTION)
+    named = zip(labels, _categories(frame), strict=True)
+    boxes = tuple(_box(label, name, number) for number, (label, name) in enumerate(named, 1) if name in DETECTION)
     weather, time = (attributes.get(name, "undefined") for name in ("weather", "timeofday"))
     return DetectionRecord(finder.find(frame["name"]), boxes, weather, time)
 
 
-def _box(label: dict[str, Any], number: int) -> Box:
+def _categories(frame: dict[str, Any]) -> list[str]:
+    """Return the categories of a frame's labels, in the names of 2020."""
+    names = [str(label["category"]) for label in frame.get("labels") or []]
+    return [NAMES_2018.get(name, name) for name in names]
+
+
+def _report_unknown(path: Path, categories: Mapping[str, int]) -> None:
+    """Warn of labels that are left out, since a parser learns what they show as background."""
+    unknown = {name: count for name, count in categories.items() if name not in (*DETECTION, *NO_OBJECTS)}
+    if not unknown:
+        return
+    names = ", ".join(f"{brief(name, 40)} ({count:,})" for name, count in sorted(unknown.items())[:NAMED])
+    names += ", ..." if len(unknown) > NAMED else ""
+    if not set(categories) & set(DETECTION):
+        raise BlobexError(f"{path} has no label of {', '.join(DETECTION)}, but {names}: rename its categories")
+    logging.getLogger(__name__).warning(
+        "blobex: %d of %d labels in %s are left out, as their categories are unknown: %s",
+        *(sum(unknown.values()), sum(categories.values()), path, names),
+    )
+
+
+def _box(label: dict[str, Any], category: str, number: int) -> Box:
     attributes, corners, name = label.get("attributes") or {}, label["box2d"], str(label.get("id", ""))
     edges = {side: float(corners[side]) for side in ("x1", "y1", "x2", "y2")}
     if not all(math.isfinite(edge) for edge in edges.values()):
         raise ValueError(f"the box {edges}")
     return Box(
-        category=label["category"],
+        category=category,
         **edges,
         instance=int(name) if name.isdecimal() else number,
         occluded=bool(attributes.get("occluded", False)),

@@ -50,7 +50,11 @@ def _oia_labels(meaning: str) -> DatasetPart:
 
 IMAGES_100K = DatasetPart("the 100k images of BDD100K", ("bdd100k/images/100k/{split}",), "100k_images_{split}.zip")
 IMAGES_10K = DatasetPart("the 10k images of BDD100K", ("bdd100k/images/10k/{split}",), "10k_images_{split}.zip")
-DETECTION_LABELS = _labels_100k("Detection 2020 labels", "det_20/det_{split}.json", "det_20")
+DETECTION_LABELS = DatasetPart(
+    "the Detection 2020 labels of BDD100K",
+    ("bdd100k/labels/det_20/det_{split}.json", "bdd100k/labels/bdd100k_labels_images_{split}.json"),  # 2020, 2018
+    "bdd100k_det_20_labels_trainval.zip",
+)
 DRIVABLE_MASKS = _labels_100k("drivable area masks", "drivable/masks/{split}", "drivable")
 SEMANTIC_MASKS = _labels_100k("semantic segmentation masks", "sem_seg/masks/{split}", "sem_seg")
 PANOPTIC_MASKS = _labels_100k("panoptic bitmasks", "pan_seg/bitmasks/{split}", "pan_seg")

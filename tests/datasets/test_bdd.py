@@ -261,6 +261,46 @@ def test_frames_in_the_published_form(tmp_path):
     assert rider.occluded and rider.light == "none" and rider.instance != light.instance
 
 
+CORNERS = {"x1": 1.0, "y1": 0.5, "x2": 3.0, "y2": 2.5}
+
+
+def labelled(root: Path, path: str, categories: list[str]) -> None:
+    """Write one 8x4 image and its labels, of which areas and lines have no box, as BDD100K's of 2018."""
+    labels = [{"category": name, "id": number, "box2d": CORNERS} for number, name in enumerate(categories)]
+    for name in ("drivable area", "lane"):
+        labels.append({"category": name, "id": 99, "poly2d": [{"vertices": [[0, 0], [1, 1]]}]})
+    (root / "bdd100k/images/100k/train").mkdir(parents=True)
+    Image.new("RGB", (8, 4)).save(root / "bdd100k/images/100k/train/a.jpg")
+    (root / path).parent.mkdir(parents=True)
+    (root / path).write_text(json.dumps([{"name": "a.jpg", "labels": labels}]))
+
+
+@pytest.mark.parametrize("path", ["det_20/det_train.json", "bdd100k_labels_images_train.json"])
+def test_labels_of_2018_have_the_names_of_2020(tmp_path, caplog, path):
+    """The ten categories of the 2018 release beside those of the 2020 one, from BDD100K's documentation."""
+    old = ["person", "rider", "car", "truck", "bus", "train", "motor", "bike", "traffic light", "traffic sign"]
+    new = ["pedestrian", *old[1:6], "motorcycle", "bicycle", "traffic light", "traffic sign"]
+    labelled(tmp_path, f"bdd100k/labels/{path}", old)
+    (record,) = bdd.read_detection(tmp_path, "train")
+    assert [box.category for box in record.boxes] == new and [box.instance for box in record.boxes] == list(range(10))
+    assert caplog.text == ""
+
+
+def test_unknown_categories_are_counted_and_named(tmp_path, caplog):
+    path = "bdd100k/labels/det_20/det_train.json"
+    labelled(tmp_path, path, ["car", "other vehicle", "trailer", "other vehicle", "Car"])
+    (record,) = bdd.read_detection(tmp_path, "train")
+    assert [box.category for box in record.boxes] == ["car"]
+    assert f"4 of 7 labels in {tmp_path / path}" in caplog.text
+    assert "Car (1), other vehicle (2), trailer (1)" in caplog.text and caplog.text.count("\n") == 1
+
+
+def test_labels_of_no_known_category_are_refused(tmp_path):
+    labelled(tmp_path, "bdd100k/labels/det_20/det_train.json", ["Auto", "Auto", "Bus"])
+    with pytest.raises(BlobexError, match=r"has no label of pedestrian, .*, but Auto \(2\), Bus \(1\): rename"):
+        bdd.read_detection(tmp_path, "train")
+
+
 def test_decisions_in_the_published_form(tmp_path):
     folder = tmp_path / "bdd_oia/lastframe"  # label files beside data/, ids out of order, a fifth action
     (folder / "data").mkdir(parents=True)

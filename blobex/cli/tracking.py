@@ -35,9 +35,9 @@ def remote_s3(
 
 
 def sync(
-    params: Annotated[Path, Option(help="Parameter file; run.tracking_uri names the server.")] = Path("params.yaml"),
+    params: Annotated[Path, Option(help="Parameter file; run.tracking_uri names the store.")] = Path("params.yaml"),
 ) -> None:
-    """Copy to the tracking server the runs that were logged to mlruns/mlflow.db while it did not answer."""
+    """Copy to MLflow's store the runs that were logged elsewhere while a server was silent or a database held."""
     from blobex.config.read import load_params
     from blobex.tracking.store import connect
     from blobex.tracking.sync import copy_runs

@@ -38,6 +38,8 @@ def _errors_of_mlflow() -> Iterator[None]:
     except BlobexError:
         raise
     except Exception as error:
+        if mlflow_store.held(error):
+            raise BlobexError("another process holds MLflow's store: end it, or wait, and release again") from error
         reason = brief(f"{type(error).__name__}: {error}")
         raise BlobexError(f"MLflow failed ({reason}): check run.tracking_uri, or give --no-register") from error
 

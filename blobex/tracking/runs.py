@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -21,20 +22,13 @@ from blobex.core.errors import BlobexError
 from blobex.core.files import without_password
 from blobex.core.processes import is_gone, this_process
 from blobex.tracking import sync
-from blobex.tracking.store import (
-    OFF,
-    SERVERS,
-    artifact_location,
-    connect,
-    experiment_of,
-    has_run,
-    local_artifacts,
-    lost,
-)
+from blobex.tracking.places import SQLITE, local_artifacts
+from blobex.tracking.store import OFF, artifact_location, connect, experiment_of, has_run, lost
 from blobex.tracking.sync import PARENT, PROCESS
 from blobex.tracking.tracker import MlflowTracker, NullTracker, Tracker
 from blobex.tracking.versions import dvc_hash, git
 
+EXPERIMENT = "dvc.experiment"
 COMMIT = "mlflow.source.git.commit"
 
 
@@ -62,9 +56,9 @@ def run(
 
     The parameters of the stage and of `run`, the resolved configuration and the git commit are logged at once, and the
     DVC hash of `data` as the run's data set. `run_id` names a run to continue; a run of a killed process with the same
-    parameters is continued without being named. If the tracking server does not answer, the run is logged to the local
-    store and copied later (`tracking.sync`). Only the first of several processes tracks; `tracking_uri: none` tracks
-    nothing.
+    parameters is continued without being named. If the tracking server does not answer, or another process holds the
+    database, the run is logged to a local store and copied later (`tracking.sync`). Only the first of several processes
+    tracks; `tracking_uri: none` tracks nothing.
 
     Raises:
         BlobexError: before the block, if the store cannot be used or takes no files.
@@ -73,7 +67,7 @@ def run(
         yield NullTracker()
         return
     values = flatten(getattr(params, stage), f"{stage}.") | flatten(params.run, "run.")
-    tags = {"setup": setup, **({"variant": variant} if variant else {})}
+    tags = {"setup": setup, **({"variant": variant} if variant else {}), **_experiment()}
     name = "-".join([stage, setup, *filter(None, [variant])])
     tracker = _open(params.run, RunSpec(stage, name, tags, _as_text(values), run_id))
     with _ended(tracker):
@@ -100,22 +94,25 @@ def child(
         yield tracker
 
 
+def _experiment() -> dict[str, str]:
+    """Return the tag of runs within `dvc exp run`: the name of DVC's experiment."""
+    name = os.environ.get("DVC_EXP_NAME")
+    return {EXPERIMENT: name} if name else {}
+
+
 def _as_text(values: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(value) for key, value in values.items()}
 
 
 def _open(settings: Run, spec: RunSpec) -> MlflowTracker:
-    """Begin or continue a run in the configured store, or in the local one if the server does not answer."""
-    if not settings.tracking_uri.startswith(SERVERS):
-        client = connect(settings.tracking_uri, settings.s3_endpoint)
-        return MlflowTracker(client, _open_run(client, spec, artifact_location(settings, spec.stage)))
+    """Begin or continue a run in the configured store, or in the local one if that cannot be used now."""
     parent = spec.tags.get(PARENT)
     try:
         client = connect(settings.tracking_uri, settings.s3_endpoint)
         if parent is None:
             sync.copy_runs(client, settings)
-            spec = replace(spec, run_id=sync.copy_of(client, spec.run_id))
-        elif not has_run(client, parent):  # it was logged locally and is not finished yet
+            spec = replace(spec, run_id=sync.copy_of(client, spec.run_id, settings.tracking_uri))
+        elif not has_run(client, parent) and _waits(settings, parent):
             return MlflowTracker(*_open_locally(settings, spec))
         run_id = _open_run(client, spec, artifact_location(settings, spec.stage))
     except Exception as error:
@@ -126,21 +123,30 @@ def _open(settings: Run, spec: RunSpec) -> MlflowTracker:
     return MlflowTracker(*_fall_back(settings, spec))
 
 
+def _waits(settings: Run, run_id: str) -> bool:
+    """Return True if a run was logged locally and is not finished yet."""
+    local = sync.local_client(sync.waiting_store(settings.tracking_uri))
+    return local is not None and has_run(local, run_id)
+
+
 def _fall_back(settings: Run, spec: RunSpec) -> tuple[Any, str]:
-    server = without_password(settings.tracking_uri)
-    advice = f"{spec.name} is logged to {sync.LOCAL}; a later run or `blobex sync` copies it to the server"
-    print(f"blobex: {server} does not answer: {advice}", file=sys.stderr)
+    store, waiting = without_password(settings.tracking_uri), sync.waiting_store(settings.tracking_uri)
+    local = store.startswith(SQLITE)
+    state, where = ("is held by another process", "there") if local else ("does not answer", "to the server")
+    advice = f"{spec.name} is logged to {waiting}; a later run or `blobex sync` copies it {where}"
+    print(f"blobex: {store} {state}: {advice}", file=sys.stderr)
     return _open_locally(settings, spec)
 
 
 def _open_locally(settings: Run, spec: RunSpec) -> tuple[Any, str]:
-    """Begin or continue a run of the local store that is meant for the server; return its client and id."""
-    client = connect(sync.LOCAL)
+    """Begin or continue a run of the local store that is meant for the configured one; return its client and id."""
+    waiting = sync.waiting_store(settings.tracking_uri)
+    client = connect(waiting)
     tags = {**spec.tags, sync.SERVER: without_password(settings.tracking_uri)}
     if spec.run_id is not None and not has_run(client, spec.run_id):
         tags[sync.SERVER_RUN] = spec.run_id
         spec = replace(spec, run_id=None)
-    return client, _open_run(client, replace(spec, tags=tags), local_artifacts(sync.LOCAL, spec.stage))
+    return client, _open_run(client, replace(spec, tags=tags), local_artifacts(waiting, spec.stage))
 
 
 def _open_run(client: Any, spec: RunSpec, location: str | None) -> str:
@@ -196,15 +202,14 @@ def _ended(tracker: MlflowTracker) -> Iterator[None]:
 
 
 def current_run_id(params: Params, run_id: str | None) -> str | None:
-    """Return the id under which the store holds a run; None if it was deleted, `run_id` if no server answers."""
+    """Return the id under which the store holds a run; None if it was deleted, `run_id` if it cannot be used."""
     settings = params.run
     if settings.tracking_uri == OFF or run_id is None:
         return None
     try:
         client = connect(settings.tracking_uri, settings.s3_endpoint)
-        if settings.tracking_uri.startswith(SERVERS):
-            sync.copy_runs(client, settings)
-            run_id = sync.copy_of(client, run_id)
+        sync.copy_runs(client, settings)
+        run_id = sync.copy_of(client, run_id, settings.tracking_uri)
         return run_id if run_id is not None and has_run(client, run_id) else None
     except Exception as error:
         if not lost(error):
@@ -217,7 +222,7 @@ def end_orphans(params: Params, parent: str | None) -> None:
     settings = params.run
     if settings.tracking_uri == OFF or parent is None:
         return
-    clients = [sync.local_client()] if settings.tracking_uri.startswith(SERVERS) else []
+    clients = [sync.local_client(sync.waiting_store(settings.tracking_uri))]
     try:
         clients.append(connect(settings.tracking_uri, settings.s3_endpoint))
         for client in filter(None, clients):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sqlite3
 import sys
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import torch
@@ -18,6 +18,7 @@ from blobex.config.data import Run
 from blobex.core.errors import BlobexError, brief
 from blobex.core.files import without_password
 from blobex.core.processes import locked
+from blobex.tracking.places import SQLITE, database, local_artifacts, located, mend
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -25,9 +26,9 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 
-SQLITE = "sqlite:///"
 SERVERS = ("http://", "https://")
 PROBE = 10  # seconds within which a server must answer at the start of a run
+PATIENCE = 60  # seconds to wait for another process that holds a local database
 S3 = "s3://"
 OFF = "none"
 ALIAS = "latest-trained"  # of the newest version of a registered model
@@ -36,7 +37,7 @@ MODEL_TRAINING = {"mlflow.experimentKind": "custom_model_development"}  # the de
 
 
 class UnreachableError(BlobexError):
-    """A tracking server does not answer."""
+    """A tracking server does not answer, or another process holds a local database."""
 
 
 def connect(uri: str, s3_endpoint: str | None = None) -> Any:
@@ -44,8 +45,10 @@ def connect(uri: str, s3_endpoint: str | None = None) -> Any:
 
     `s3_endpoint`, if given, becomes the S3 server of this process and of those that it starts.
 
+    A local store that was moved with its folder is corrected, see `places.mend`.
+
     Raises:
-        UnreachableError: if `uri` is a server that does not answer.
+        UnreachableError: if `uri` is a server that does not answer, or a database that another process holds.
         BlobexError: if `uri` names no store that can be used.
     """
     from mlflow import MlflowClient
@@ -54,14 +57,17 @@ def connect(uri: str, s3_endpoint: str | None = None) -> Any:
         os.environ[S3_ENDPOINT] = s3_endpoint  # MLflow reads it from the environment only
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # else each new database and model is announced
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints tracebacks of what it raises
     try:
         with _creation_lock(uri):
             if uri.startswith(SERVERS):
                 _probe(uri)
-            client = MlflowClient(uri)
+            client = MlflowClient(located(uri))
             client.search_experiments(max_results=1)  # the first use of a database creates its tables
     except Exception as error:  # each kind of store has its own exceptions
         reason = brief(without_password(str(error)))
+        if held(error):
+            raise UnreachableError(f"run.tracking_uri {uri} is held by another process: end it, or wait") from error
         if lost(error) and not _wrong_address(error):
             raise UnreachableError(
                 f"run.tracking_uri {without_password(uri)} does not answer ({reason}): start the server, or wait for it"
@@ -81,15 +87,20 @@ def _probe(uri: str) -> None:
     http_request(get_default_host_creds(uri), "/health", "GET", max_retries=0, timeout=PROBE)
 
 
+def held(error: BaseException) -> bool:
+    """Return True if an exception means that another process holds a local database."""
+    return any(isinstance(cause, sqlite3.OperationalError) and "locked" in str(cause) for cause in _causes(error))
+
+
 def lost(error: BaseException) -> bool:
-    """Return True if an exception means that the server is gone or too slow, rather than that it refuses a request."""
+    """Return True if an exception means that the store is gone, too slow or held, not that it refuses a request."""
     from requests.exceptions import ConnectionError as RefusedError
     from requests.exceptions import RetryError, Timeout
 
     if isinstance(error, BlobexError):
         return isinstance(error, UnreachableError)
     silent = (ConnectionError, TimeoutError, RefusedError, RetryError, Timeout)
-    return any(isinstance(cause, silent) for cause in _causes(error))
+    return held(error) or any(isinstance(cause, silent) for cause in _causes(error))
 
 
 def _wrong_address(error: BaseException) -> bool:
@@ -111,12 +122,15 @@ def _creation_lock(uri: str) -> Iterator[None]:
     if not uri.startswith(SQLITE):
         yield
         return
-    database = Path(uri.removeprefix(SQLITE))
-    if database.is_file() and database.stat().st_size:
-        with database.open("rb") as file:
+    path = database(uri)
+    exists = path.is_file() and path.stat().st_size > 0
+    if exists:
+        with path.open("rb") as file:
             if file.read(15) != b"SQLite format 3":
-                raise ValueError(f"{database} is no database")
-    with locked(database.parent / ".lock"):
+                raise ValueError(f"{path} is no database")
+    with locked(path.parent / ".lock"):
+        if exists:
+            mend(path, PATIENCE)
         yield
 
 
@@ -164,11 +178,6 @@ def artifact_location(settings: Run, stage: str) -> str | None:
     return None if not settings.tracking_uri.startswith(SQLITE) else local_artifacts(settings.tracking_uri, stage)
 
 
-def local_artifacts(uri: str, stage: str) -> str:
-    """Return the URI of a stage's artifacts beside a local database."""
-    return (Path(uri.removeprefix(SQLITE)).parent / "artifacts" / stage).resolve().as_uri()
-
-
 def load_model(uri: str, tracking_uri: str, device: torch.device, s3_endpoint: str | None = None) -> torch.nn.Module:
     """Load the PyTorch model `models:/<name>@<alias>`, `models:/<name>/<version>` or `runs:/<run>/<model>`.
 
@@ -183,7 +192,7 @@ def load_model(uri: str, tracking_uri: str, device: torch.device, s3_endpoint: s
     import mlflow
     import mlflow.pytorch
 
-    mlflow.set_tracking_uri(tracking_uri)
+    mlflow.set_tracking_uri(located(tracking_uri))
     try:
         model: torch.nn.Module = mlflow.pytorch.load_model(uri)
     except Exception as error:  # MLflow's own, and those of reading a file
@@ -202,9 +211,13 @@ def serve_pages(settings: Run, port: int) -> NoReturn:
         raise BlobexError(
             f"run.tracking_uri is {settings.tracking_uri}: only a store {SQLITE}... has no pages of its own to open"
         )
+    file = database(settings.tracking_uri)
+    if file.is_file():
+        with suppress(sqlite3.Error):  # pages of a store that is held or damaged say so themselves
+            mend(file, PROBE)
     options = {
-        "--backend-store-uri": settings.tracking_uri,
-        "--default-artifact-root": "mlruns/artifacts",
+        "--backend-store-uri": located(settings.tracking_uri),
+        "--default-artifact-root": str(file.parent / "artifacts"),
         "--host": "127.0.0.1",
         "--port": str(port),
     }

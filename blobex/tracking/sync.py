@@ -1,4 +1,4 @@
-"""Copies of local runs to the tracking server that did not answer when they were logged."""
+"""Copies of runs to the store that could not be used when they were logged: a silent server, or a held database."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from blobex.config.data import Run
 from blobex.core.errors import brief
 from blobex.core.files import without_password
 from blobex.core.processes import is_gone, locked
-from blobex.tracking.store import ALIAS, SQLITE, artifact_location, connect, experiment_of, has_run, lost
+from blobex.tracking.places import SQLITE, database, local_path
+from blobex.tracking.store import ALIAS, artifact_location, connect, experiment_of, has_run, lost
 
 LOCAL = f"{SQLITE}mlruns/mlflow.db"
+WAITING = "waiting/mlflow.db"  # beside a local database
 PARENT, PROCESS = "mlflow.parentRunId", "process"  # tags of all runs
-SERVER = "blobex.server"  # tag of a local run: the server that it is meant for
-SERVER_RUN = "blobex.server_run"  # tag of a local run: run of the server that it continues
+SERVER = "blobex.server"  # tag of a local run: the store that it is meant for
+SERVER_RUN = "blobex.server_run"  # tag of a local run: run of that store that it continues
 COPIED = "blobex.copied_to"  # tag of a local run: its copy
 SOURCE = "blobex.copied_from"  # tag of a copy: the local run
 BATCH = 100  # parameters or tags in one request; MLflow takes 1000 metrics
@@ -24,14 +26,15 @@ Client = Any
 
 
 def copy_runs(server: Client, settings: Run) -> int:
-    """Copy the local runs that are meant for this server and no longer written; return their number.
+    """Copy the local runs that are meant for this store and no longer written; return their number.
 
     A copy that was interrupted is completed by the next call, without duplicates.
     """
-    local, count = local_client(), 0
+    waiting = waiting_store(settings.tracking_uri)
+    local, count = local_client(waiting), 0
     if local is None:
         return 0
-    with locked(Path("mlruns") / ".sync.lock"):
+    with locked(database(waiting).parent / ".sync.lock"):
         for run in _waiting(local, without_password(settings.tracking_uri)):
             run_id = run.info.run_id
             try:
@@ -39,27 +42,33 @@ def copy_runs(server: Client, settings: Run) -> int:
             except Exception as error:
                 if lost(error):
                     raise
-                print(f"blobex: run {run_id} of {LOCAL} cannot be copied ({brief(error)})", file=sys.stderr)
+                print(f"blobex: run {run_id} of {waiting} cannot be copied ({brief(error)})", file=sys.stderr)
                 continue
             local.set_tag(run_id, COPIED, copy)
             if run.info.status == "RUNNING":  # its process was killed; the copy is the run to continue
                 local.set_terminated(run_id, "KILLED")
-            print(f"blobex: copied run {run_id} of {LOCAL} to the server, as {copy}", file=sys.stderr)
+            target = settings.tracking_uri if settings.tracking_uri.startswith(SQLITE) else "the server"
+            print(f"blobex: copied run {run_id} of {waiting} to {target}, as {copy}", file=sys.stderr)
             count += 1
     return count
 
 
-def copy_of(server: Client, run_id: str | None) -> str | None:
-    """Return the id of a run's copy on the server if it was logged locally, else its own id."""
-    local = local_client()
+def copy_of(server: Client, run_id: str | None, uri: str) -> str | None:
+    """Return the id of a run's copy in the store `uri` if it was logged locally, else its own id."""
+    local = local_client(waiting_store(uri))
     if run_id is None or local is None or has_run(server, run_id) or not has_run(local, run_id):
         return run_id
     return str(local.get_run(run_id).data.tags.get(COPIED, run_id))
 
 
-def local_client() -> Client | None:
-    """Connect to the local store; None if nothing was ever logged there."""
-    return connect(LOCAL) if Path(LOCAL.removeprefix(SQLITE)).is_file() else None
+def waiting_store(uri: str) -> str:
+    """Return the local store of the runs that are meant for `uri` while it cannot be used."""
+    return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).parent / WAITING}" if uri.startswith(SQLITE) else LOCAL
+
+
+def local_client(store: str = LOCAL) -> Client | None:
+    """Connect to a local store; None if nothing was ever logged there."""
+    return connect(store) if database(store).is_file() else None
 
 
 def _waiting(local: Client, server: str) -> list[Any]:
@@ -121,6 +130,7 @@ def _target(local: Client, server: Client, run: Any, settings: Run) -> str:
 
 def _copy_models(local: Client, server: Client, run: Any, target: str) -> None:
     """Copy the files of a run's models and register them under the same names."""
+    import mlflow
     from mlflow.exceptions import MlflowException
 
     experiment = server.get_run(target).info.experiment_id
@@ -129,13 +139,14 @@ def _copy_models(local: Client, server: Client, run: Any, target: str) -> None:
         if any(str(copy.status) == "READY" for copy in copies):
             continue
         copy = server.create_logged_model(experiment, model.name, target, model.tags, model.params, model.model_type)
-        server.log_model_artifacts(copy.model_id, model.artifact_location.removeprefix("file://"))
+        server.log_model_artifacts(copy.model_id, str(local_path(model.artifact_location)))
         try:
             server.create_registered_model(model.name)
         except MlflowException as error:  # it exists
             if lost(error):
                 raise
         source = f"models:/{copy.model_id}"
+        mlflow.set_tracking_uri(server.tracking_uri)  # the store in which a local registry looks up the source
         server.finalize_logged_model(copy.model_id, "READY")
         version = server.create_model_version(model.name, source, target, model_id=copy.model_id)
         server.set_registered_model_alias(model.name, ALIAS, version.version)

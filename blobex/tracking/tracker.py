@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from blobex.tracking.store import ALIAS, lost
+from blobex.tracking.store import ALIAS, PATIENCE, held, lost
 
 TABLES = "mlflow.loggedArtifacts"  # tag by which MLflow's pages find tables
 
@@ -42,12 +42,12 @@ class NullTracker(Tracker):
 
 
 class MlflowTracker(Tracker):
-    """MLflow run as a `Tracker`; it continues in a second run if the tracking server stops answering."""
+    """MLflow run as a `Tracker`; it continues in a second run if the store is lost (see `store.lost`)."""
 
     def __init__(self, client: Any, run_id: str, fallback: Callable[[], tuple[Any, str]] | None = None) -> None:
-        """Log to `run_id` through `client`; `fallback` opens the client and run that are used once the server is lost.
+        """Log to `run_id` through `client`; `fallback` opens the client and run that are used once the store is lost.
 
-        Without `fallback`, the exception of a lost server is raised.
+        Without `fallback`, the exception of a lost store is raised.
         """
         self.run_id = run_id
         self._client, self._current, self._fallback = client, run_id, fallback
@@ -99,12 +99,17 @@ class MlflowTracker(Tracker):
         self._log(lambda client, run: client.set_terminated(run, status))
 
     def _log(self, call: Callable[[Any, str], object]) -> None:
-        try:
-            call(self._client, self._current)
-            return
-        except Exception as error:
-            if self._fallback is None or not lost(error):
-                raise
+        begun = time.monotonic()
+        while True:
+            try:
+                call(self._client, self._current)
+                return
+            except Exception as error:
+                if self._fallback is None or not lost(error):
+                    raise
+                again = held(error) and time.monotonic() - begun < PATIENCE
+            if not again:
+                break
         # Outside the handler: `lost` would find the server's exception among the causes of any later one.
         (self._client, self._current), self._fallback = self._fallback(), None
         call(self._client, self._current)

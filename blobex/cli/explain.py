@@ -14,6 +14,8 @@ from blobex.core.errors import BlobexError
 if TYPE_CHECKING:
     from blobex.explain.explanation import Explanation
 
+DOUBTS = 5  # images that are named as not to be trusted
+
 
 def explain(
     photos: Photos,
@@ -163,6 +165,11 @@ def _print(records: Sequence[Explanation], out: Path) -> None:
         if record.sentence:
             print(f"  {record.sentence}")
     print(f"{sum(record.verdict == 'flipped' for record in records)} of {len(records)} flipped")
+    doubts = {record.image: record.doubt for record in records if record.doubt}
+    for image, doubt in list(doubts.items())[:DOUBTS]:
+        print(f"{image} is not to be trusted: {doubt}")
+    if len(doubts) > DOUBTS:
+        print(f"nor are {len(doubts) - DOUBTS} more images")
     for path in sorted(out.glob("snapshot_*.png")):
         print(path)
 

@@ -146,6 +146,7 @@ class Explainer:
 
         Args:
             images: Files of any size, folders, or uint8 arrays (H,W) or (H,W,3); cropped about the centre and resized.
+                Explanations of images that are too small, of one colour or of extreme shape have a `doubt`.
             request: What to explain, what may change, and how to search; None: the defaults of `Request`.
             out: Folder for the results. They are written image by image; an interrupted run continues there.
             ranks: Processes that share the images. All write to `out`, and the first returns all explanations, the
@@ -185,10 +186,10 @@ class Explainer:
             explanations, frames = self.explain_batch(batch, plan.for_images(numbers), bool(output and output.gif))
             count = len(explanations) // len(rows)  # per image
             for row, number in enumerate(numbers.tolist()):
-                own = slice(row * count, (row + 1) * count)
-                records[number] = explanations[own]
+                own, doubt = slice(row * count, (row + 1) * count), images.doubt(int(rows[row]))
+                records[number] = [dataclasses.replace(record, doubt=doubt) for record in explanations[own]]
                 if folder:
-                    folder.write(number, queries[row], explanations[own], frames[own])
+                    folder.write(number, queries[row], records[number], frames[own])
         ranks.wait()
         if not ranks.first:
             return []

@@ -95,6 +95,7 @@ class Explanation:
     shares: Tensor | None = field(default=None, repr=False, compare=False)  # K+1: see `SharedCounterfactuals`
     sentence: str = ""  # the change in objects, as the parser sees it, or why it failed; empty without a parser
     objects: tuple[dict[str, Any], ...] = ()  # the same, one JSON record per object
+    doubt: str = ""  # why the image can show no road scene; empty: nothing is wrong with it
 
     @property
     def changed_keys(self) -> list[str]:
@@ -108,11 +109,12 @@ class Explanation:
 
     @property
     def words(self) -> str:
-        """Changes of the blobs in words."""
+        """Changes of the blobs in words, after the doubt about the image."""
         parts = [blob.words for blob in self.blobs[:MAX_BLOBS_IN_WORDS]]
         if len(self.blobs) > MAX_BLOBS_IN_WORDS:
             parts.append(f"and {len(self.blobs) - MAX_BLOBS_IN_WORDS} more")
-        return "; ".join(parts) or "nothing changed"
+        changes = "; ".join(parts) or "nothing changed"
+        return f"not to be trusted, as {self.doubt}: {changes}" if self.doubt else changes
 
     @property
     def verdict(self) -> str:

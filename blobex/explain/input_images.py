@@ -14,10 +14,15 @@ from torch import Tensor
 
 from blobex.core.device import Ranks
 from blobex.core.errors import BlobexError
-from blobex.datasets.images import fit, list_images, load_image, name_of, to_float, to_tensor
+from blobex.datasets.images import crop_box, fit, list_images, load_image, name_of, to_float, to_tensor
 from blobex.inversion.inversion import Inversion
 
 Image = str | Path | np.ndarray
+SMALLEST = 2  # an image may be enlarged up to this factor
+LEAST_SHARE = 0.2  # of an image that must remain when it is cropped
+ONE_COLOUR = (
+    8  # grey levels between the darkest and the brightest pixel of each channel, as JPEG leaves in a flat image
+)
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class ImageShare:
     names: Sequence[str]
     numbers: Tensor  # n: positions of this process's images in `names`
     queries: Tensor  # n,3,H,W in [-1,1]
+    doubts: Sequence[str] = ()  # n: what is wrong with each, see `doubt`; (): nothing is known
 
     @classmethod
     def of(cls, names: Sequence[str], queries: Tensor, ranks: Ranks) -> ImageShare:
@@ -36,6 +42,10 @@ class ImageShare:
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    def doubt(self, row: int) -> str:
+        """Return what is wrong with image `row` of this process; empty: nothing."""
+        return self.doubts[row] if self.doubts else ""
 
     def named(self, rows: Tensor) -> list[str]:
         """Return the names of this process's images `rows` (m,)."""
@@ -72,7 +82,7 @@ def load_images(images: Image | Sequence[Image], height: int, width: int, ranks:
     sources = [source for image in listed for source in _files(image)]
     if not sources:
         raise BlobexError("no images to explain: give at least one")
-    loaded = {}
+    loaded, doubts = {}, []
     for number in filter(ranks.has, range(len(sources))):
         image, folder = sources[number]
         try:
@@ -82,7 +92,9 @@ def load_images(images: Image | Sequence[Image], height: int, width: int, ranks:
                 raise
             print(f"blobex: skipped: {error}", file=sys.stderr)
         else:
-            loaded[number] = to_tensor(fit(array, height, width))
+            fitted = fit(array, height, width)
+            loaded[number] = to_tensor(fitted)
+            doubts.append(doubt(array.shape[:2], fitted))
     readable = sorted(ranks.gather(list(loaded))) if any(folder for _, folder in sources) else range(len(sources))
     for empty in {folder for _, folder in sources} - {sources[number][1] for number in readable} - {None}:
         count = sum(folder == empty for _, folder in sources)
@@ -93,7 +105,31 @@ def load_images(images: Image | Sequence[Image], height: int, width: int, ranks:
         names=[names[number] for number in readable],
         numbers=torch.tensor([position[number] for number in loaded], dtype=torch.long),
         queries=to_float(torch.stack(list(loaded.values())) if loaded else torch.empty(0, 3, height, width)),
+        doubts=doubts,
     )
+
+
+def doubt(size: tuple[int, int], fitted: np.ndarray) -> str:
+    """Return why an image of `size` (rows, columns) can show no road scene; empty if nothing is wrong with it.
+
+    Args:
+        fitted: The image, cropped and resized: (H,W,3) uint8.
+
+    >>> doubt((1, 1), np.zeros((64, 128, 3), np.uint8))
+    'the image is too small (1 x 1 pixels for 128 x 64) and of one colour'
+    """
+    (rows, columns), (height, width) = size, fitted.shape[:2]
+    left, top, right, bottom = crop_box(rows, columns, height, width)
+    share = (right - left) * (bottom - top) / (rows * columns)
+    reasons = []
+    if share < LEAST_SHARE:
+        shape = "wide" if columns * height > rows * width else "tall"
+        reasons.append(f"too {shape} ({columns} x {rows} pixels, of which {share:.1%} are seen)")
+    if (bottom - top) * SMALLEST < height:
+        reasons.append(f"too small ({right - left} x {bottom - top} pixels for {width} x {height})")
+    if np.ptp(fitted.reshape(-1, 3), axis=0).max() <= ONE_COLOUR:
+        reasons.append("of one colour")
+    return f"the image is {' and '.join(reasons)}" if reasons else ""
 
 
 def _files(image: Image) -> Iterator[tuple[Image, Path | None]]:

@@ -29,6 +29,7 @@ RECORD, BLOBS = "record.json", "blobs.safetensors"
 BEFORE = "before"  # label of the layout that all counterfactuals of an image start at
 DERIVED = ("verdict", "words")  # written for people, computed again when read
 SCALARS = (str, int, float, bool)
+OPTIONAL = "doubt"  # written only if there is one
 SCORES = ("scores_before", "scores_after")
 PUBLISHED = ("scores_start", "shares")  # of a published search only
 # Exceptions that reading a damaged folder may raise.
@@ -104,6 +105,8 @@ def as_json(record: Explanation) -> dict[str, Any]:
     Numbers that are not finite are null in the file.
     """
     scalars = {key: value for key, value in vars(record).items() if isinstance(value, SCALARS)}
+    if not record.doubt:
+        scalars.pop(OPTIONAL)
     derived = {key: getattr(record, key) for key in DERIVED} | {"changes": record.changes}
     present = [*SCORES, *(key for key in PUBLISHED if getattr(record, key) is not None)]
     scores = {key: getattr(record, key).tolist() for key in present}
@@ -150,7 +153,7 @@ def _read_blob(row: Mapping[str, Any]) -> BlobChange:
 def _checked(row: Mapping[str, Any]) -> dict[str, Any]:
     """Check the scalar fields of a record; BlobexError for a missing field or another type."""
     hints = typing.get_type_hints(Explanation)
-    expected = [name for name, hint in hints.items() if hint in SCALARS or name == "changes"]
+    expected = [name for name, hint in hints.items() if name != OPTIONAL and (hint in SCALARS or name == "changes")]
     row = {name: _number(value) if hints.get(name) is float else value for name, value in row.items()}
     row |= {"changes": {key: _number(value) for key, value in row["changes"].items()}}
     fields = {name: parse(hints[name], row.get(name), name) for name in {*expected, *row}}

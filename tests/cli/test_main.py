@@ -71,6 +71,17 @@ def test_explain_prints_and_writes(photos: Path) -> None:
     assert (out / "metadata_0.pt").is_file()
 
 
+def test_images_that_show_no_scene_are_named_at_the_end(photos: Path) -> None:
+    Image.new("RGB", (1, 1), "grey").save(photos / "photo_9.png")
+    arguments = ["explain", str(photos), "--out", str(photos.parent / "out"), "--attribute", "stop"]
+    lines = CliRunner().invoke(cli.app, arguments).stdout.splitlines()
+    doubt = "the image is too small (1 x 1 pixels for"
+    assert sum(doubt in line for line in lines) == 2  # in the words of its explanation, and at the end
+    assert lines[-3].endswith("of 4 flipped") and lines[-2].startswith(
+        f"{photos / 'photo_9.png'} is not to be trusted: {doubt}"
+    )
+
+
 def test_options_decide_what_is_searched_and_written(photos: Path) -> None:
     out = photos.parent / "out"
     options = (

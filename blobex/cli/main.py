@@ -12,6 +12,7 @@ from blobex import __version__
 from blobex.cli.data import data, scenes
 from blobex.cli.explain import explain, list_blobs, open_app, truth
 from blobex.cli.networks import external, fid, import_weights, release, s3
+from blobex.cli.project import ProjectCommand
 from blobex.cli.sweep import sweeps
 from blobex.cli.tracking import remotes, sync, ui
 from blobex.core.errors import BlobexError, brief, print_any_text, sentence
@@ -57,18 +58,18 @@ def blobex(
     """Object-aware counterfactual explanations: what would have to be different for the model to decide otherwise?"""
 
 
-app.command()(explain)
-app.command("import")(import_weights)
-app.command()(release)
-app.command()(external)
-app.command()(scenes)
-app.command()(data)
-app.command()(fid)
-app.command()(s3)
-app.command()(truth)
-app.command("blobs")(list_blobs)
-app.command("app")(open_app)
-app.command()(ui)
-app.command()(sync)
+app.command(cls=ProjectCommand)(explain)
+app.command("import", cls=ProjectCommand)(import_weights)
+app.command(cls=ProjectCommand)(release)
+app.command(cls=ProjectCommand)(external)
+app.command(cls=ProjectCommand)(scenes)
+app.command(cls=ProjectCommand)(data)
+app.command(cls=ProjectCommand)(fid)
+app.command(cls=ProjectCommand)(s3)
+app.command(cls=ProjectCommand)(truth)
+app.command("blobs", cls=ProjectCommand)(list_blobs)
+app.command("app", cls=ProjectCommand)(open_app)
+app.command(cls=ProjectCommand)(ui)
+app.command(cls=ProjectCommand)(sync)
 app.add_typer(sweeps, name="sweep")
 app.add_typer(remotes, name="remote")

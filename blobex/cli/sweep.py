@@ -9,6 +9,7 @@ import typer
 from typer import Argument, Option
 
 from blobex.cli.options import Models, Setup
+from blobex.cli.project import ProjectCommand
 
 sweeps = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -41,7 +42,7 @@ SWEEPS = {
 
 
 def _add_sweep(kind: str) -> None:
-    @sweeps.command(kind, help=SWEEPS[kind])
+    @sweeps.command(kind, help=SWEEPS[kind], cls=ProjectCommand)
     def command(
         setup: Setup = "rect",
         trials: Trials = None,
@@ -63,7 +64,7 @@ for _kind in SWEEPS:
     _add_sweep(_kind)
 
 
-@sweeps.command("apply")
+@sweeps.command("apply", cls=ProjectCommand)
 def sweep_apply(
     name: Annotated[str, Argument(help="Name of the study; the setup, if it was given none.")],
     kind: Annotated[str, Option(help="Kind of the sweep: cf, invert or encoder.")] = "cf",

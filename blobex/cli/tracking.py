@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
+from blobex.cli.project import ProjectCommand
+
 remotes = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -16,7 +18,7 @@ def remote() -> None:
     """Choose the storage of weights (`dvc push`, `dvc pull`) and of the files of MLflow's runs."""
 
 
-@remotes.command("s3")
+@remotes.command("s3", cls=ProjectCommand)
 def remote_s3(
     name: Annotated[str, Argument(metavar="BUCKET", help="Name of an existing bucket.")],
     prefix: Annotated[str, Option(help="Folder in the bucket.")] = "blobex",

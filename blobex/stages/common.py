@@ -15,6 +15,7 @@ from blobex.config.read import load_params
 from blobex.core.code_state import check_stage
 from blobex.core.errors import BlobexError, print_any_text, sentence
 from blobex.core.files import write_text
+from blobex.core.project import enter_project
 from blobex.tracking.tracker import Tracker
 
 MODELS = Path("models")
@@ -29,7 +30,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def run_stage(main: Callable[..., None], *names: str, arguments: Sequence[str] | None = None) -> None:
-    """Call `main(params, *values)` with params.yaml and one command-line argument per name.
+    """Call `main(params, *values)` in the project's folder, with params.yaml and one command-line argument per name.
 
     The stage does not run if its code file is out of date. A BlobexError or OSError becomes one line on stderr and exit
     code 1; Ctrl-C, and SIGTERM while a network is trained, exit code 130.
@@ -40,6 +41,7 @@ def run_stage(main: Callable[..., None], *names: str, arguments: Sequence[str] |
         parser.add_argument(name)
     try:
         values = vars(parser.parse_args(arguments))
+        enter_project()
         check_stage(Path(inspect.getfile(main)).stem)
         params = load_params()
         main(params.for_setup(values["setup"]) if "setup" in values else params, *values.values())

@@ -7,6 +7,8 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote
 
+from blobex.core.project import project_folder
+
 SQLITE = "sqlite:///"
 EXPERIMENTS = (".dvc", "tmp", "exps")  # where `dvc exp run --temp` and `--queue` run copies of the project
 ARTIFACTS = "/artifacts/"
@@ -19,15 +21,14 @@ COLUMNS = (
 )
 
 
-def project(folder: Path | None = None) -> Path:
-    """Return the folder of the project that keeps the runs of `folder` (None: the current folder).
+def keeper(folder: Path) -> Path:
+    """Return the folder that keeps the runs of the project in `folder`.
 
     DVC deletes the folder in which `dvc exp run --temp` and `--queue` run: there, it is the project they were given in.
 
-    >>> project(Path("/home/road/.dvc/tmp/exps/standalone/tmp1"))
+    >>> keeper(Path("/home/road/.dvc/tmp/exps/standalone/tmp1"))
     PosixPath('/home/road')
     """
-    folder = folder or Path.cwd()
     parts = folder.parts
     for place in range(len(parts) - len(EXPERIMENTS)):
         if parts[place : place + len(EXPERIMENTS)] == EXPERIMENTS:
@@ -36,11 +37,11 @@ def project(folder: Path | None = None) -> Path:
 
 
 def located(uri: str) -> str:
-    """Return the URI of a local store with an absolute path, relative to `project`; other URIs unchanged.
+    """Return the URI of a local store with an absolute path, relative to the project; other URIs unchanged.
 
     MLflow keeps one connection for each URI, which would outlive a change of the current folder.
     """
-    return f"{SQLITE}{project() / uri.removeprefix(SQLITE)}" if uri.startswith(SQLITE) else uri
+    return f"{SQLITE}{keeper(project_folder()) / uri.removeprefix(SQLITE)}" if uri.startswith(SQLITE) else uri
 
 
 def database(uri: str) -> Path:

@@ -125,5 +125,5 @@ def test_copies_for_experiments_log_to_the_store_of_their_project(tmp_path, monk
         ("/git/short/.dvc/tmp/exps/standalone/tmp1/short", "/git/short"),
     ],
 )
-def test_project_by_hand(folder, home):
-    assert places.project(Path(folder)) == Path(home)
+def test_keeper_by_hand(folder, home):
+    assert places.keeper(Path(folder)) == Path(home)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -41,7 +42,10 @@ def located(uri: str) -> str:
 
     MLflow keeps one connection for each URI, which would outlive a change of the current folder.
     """
-    return f"{SQLITE}{keeper(project_folder()) / uri.removeprefix(SQLITE)}" if uri.startswith(SQLITE) else uri
+    if not uri.startswith(SQLITE):
+        return uri
+    path = str(keeper(project_folder()) / uri.removeprefix(SQLITE))
+    return f"{SQLITE}{path if '?' not in path else os.path.relpath(path)}"  # a URI ends at a question mark
 
 
 def database(uri: str) -> Path:

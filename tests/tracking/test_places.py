@@ -127,3 +127,17 @@ def test_copies_for_experiments_log_to_the_store_of_their_project(tmp_path, monk
 )
 def test_keeper_by_hand(folder, home):
     assert places.keeper(Path(folder)) == Path(home)
+
+
+def test_store_in_a_folder_of_any_name(tmp_path, monkeypatch):
+    """An absolute URI would end at the question mark."""
+    folder = tmp_path / "what? 100% \u00e9"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    with tracking.run(params_at(), "parser", "rect") as tracker:
+        tracker.log_artifact(Path(__file__))
+    assert (folder / "mlruns" / "mlflow.db").is_file() and [path.name for path in tmp_path.iterdir()] == [folder.name]
+    run = connect(STORE).get_run(tracker.run_id)
+    assert run.info.status == "FINISHED"
+    files = folder / "mlruns" / "artifacts" / "parser" / tracker.run_id / "artifacts"
+    assert (files / Path(__file__).name).is_file()

@@ -18,10 +18,11 @@ from blobex.config.read import parse, read_yaml
 from blobex.config.value_types import SECTION, Float, Int, Names, Text
 from blobex.core.errors import BlobexError, brief
 from blobex.decisions.decision import Decision, Input, Kind, Resize
-from blobex.decisions.files import freeze, load_program, load_script, python_object, zoo_source
+from blobex.decisions.files import freeze, load_program, load_script, python_object
 from blobex.decisions.probabilities import Values
 from blobex.decisions.probe import check, decide
 from blobex.decisions.source import Source, source_of
+from blobex.decisions.zoo import zoo_source
 from blobex.networks.decision import load_decision
 
 

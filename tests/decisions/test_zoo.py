@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from worlds.decision_models import CPU, IMAGENET, assert_same, by_hand, noise, opened, refused
 
 from blobex.decisions.decision import output_index
-from blobex.decisions.files import zoo_source
+from blobex.decisions.zoo import zoo_source
 
 NUMBERS = IMAGENET.mean, IMAGENET.std
 
@@ -100,18 +100,89 @@ def test_old_names_of_densenet(tmp_path):
     assert torch.equal(source.output(noise(1, 32, 32)), model(noise(1, 32, 32)))
 
 
-@pytest.mark.parametrize("form", ["nested", "distributed", "safetensors"])
+def behind(prefix, state):
+    return {prefix + key: value for key, value in state.items()}
+
+
+def renamed(state, head):
+    return {re.sub(r"^fc\.", f"{head}.", key): value for key, value in state.items()}
+
+
+OTHERS = {"loss.weight": torch.ones(5), "metric.total": torch.zeros(())}
+FORMS = {
+    "nested": lambda state: {"model": state, "epoch": 3, "optimizer": {}},
+    "distributed": lambda state: {"state_dict": behind("module.", state)},
+    "Lightning": lambda state: {"state_dict": behind("model.", state) | OTHERS, "hyper_parameters": {"lr": 0.1}},
+    "Lightning, net": lambda state: {"state_dict": behind("net.", state)},
+    "compiled": lambda state: behind("_orig_mod.", state),
+    "compiled, distributed": lambda state: {"model_state_dict": behind("module._orig_mod.", state)},
+    "a compiled part": lambda state: {re.sub(r"^layer1\.", "layer1._orig_mod.", key): v for key, v in state.items()},
+    "averaged": lambda state: {"n_averaged": torch.tensor(3), **behind("module.", state)},
+    "dropout before the head": lambda state: renamed(state, "fc.1"),
+    "backbone and a head of its own": lambda state: (
+        renamed(behind("backbone.", state), "fc")
+        | {"backbone.fc.weight": None, "backbone.fc.bias": None}
+        | {"head.1.weight": state["fc.weight"], "head.1.bias": state["fc.bias"]}
+    ),
+    "a head in the backbone": lambda state: behind("backbone.", renamed(state, "fc.0")),
+    "no counters": lambda state: {key: value for key, value in state.items() if "num_batches" not in key},
+    "two copies": lambda state: {
+        "state_dict": behind("model.", state) | behind("ema.", {key: value * 0 for key, value in state.items()})
+    },
+    "two dictionaries": lambda state: {
+        "state_dict": state,
+        "state_dict_ema": {key: value * 0 for key, value in state.items()},
+    },
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_forms_of_state_dicts(resnet, tmp_path, form):
+    """Each form gives the very outputs of the module whose weights it holds."""
     model, _ = resnet
-    path = tmp_path / ("w.safetensors" if form == "safetensors" else "w.pth")
-    if form == "nested":
-        torch.save({"model": model.state_dict(), "epoch": 3, "optimizer": {}}, path)
-    elif form == "distributed":
-        torch.save({"state_dict": {f"module.{key}": value for key, value in model.state_dict().items()}}, path)
-    else:
-        save_file(model.state_dict(), path)
-    source = zoo_source(f"torchvision:resnet18:{path}", Path(), CPU)
+    torch.save(FORMS[form](model.state_dict()), tmp_path / "w.pth")
+    source = zoo_source(f"torchvision:resnet18:{tmp_path / 'w.pth'}", Path(), CPU)
     assert torch.equal(source.output(noise()), model(noise()))
+
+
+def test_safetensors(resnet, tmp_path):
+    model, _ = resnet
+    save_file(behind("model.", model.state_dict()), tmp_path / "w.safetensors")
+    source = zoo_source("torchvision:resnet18:w.safetensors", tmp_path, CPU)
+    assert torch.equal(source.output(noise()), model(noise()))
+
+
+def test_head_without_bias(resnet, tmp_path):
+    model, _ = resnet
+    state = {key: value for key, value in renamed(model.state_dict(), "fc.1").items() if key != "fc.1.bias"}
+    torch.save(state, tmp_path / "w.pth")
+    source = zoo_source("torchvision:resnet18:w.pth", tmp_path, CPU)
+    torch.testing.assert_close(source.output(noise()), model(noise()) - model.fc.bias)
+
+
+def test_head_of_another_place_in_a_sequence(tmp_path):
+    """MobileNet's own head is classifier.1 after a dropout; here it stands alone."""
+    torch.manual_seed(0)
+    model = torchvision.models.mobilenet_v2(weights=None, num_classes=3).eval()
+    state = {key.replace("classifier.1.", "classifier."): value for key, value in model.state_dict().items()}
+    torch.save(state, tmp_path / "w.pth")
+    source = zoo_source("torchvision:mobilenet_v2:w.pth", tmp_path, CPU)
+    assert torch.equal(source.output(noise()), model(noise()))
+
+
+def test_refusal_names_the_first_difference(resnet, tmp_path):
+    state = resnet[0].state_dict()
+    changes = {
+        "the file lacks layer2.0.conv1.weight": {"layer2.0.conv1.weight": None},
+        "conv1.weight is 64 x 1 x 7 x 7 in the file and 64 x 3 x 7 x 7 in the model": {
+            "conv1.weight": state["conv1.weight"][:, :1]
+        },
+        "the model has no layer1.0.se.weight": {"layer1.0.se.weight": torch.ones(2)},
+        "the file lacks fc.weight": {"fc.weight": None, "a.weight": torch.ones(3, 512), "b.weight": torch.ones(3, 512)},
+    }
+    for words, change in changes.items():
+        torch.save({"state_dict": behind("net.", state | change)}, tmp_path / "w.pth")
+        refused(f"torchvision:resnet18:{tmp_path / 'w.pth'}", re.escape(f"not those of a resnet18 ({words})"))
 
 
 class Malicious:

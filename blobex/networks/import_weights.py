@@ -25,7 +25,7 @@ from blobex.core.files import whole_folder
 from blobex.networks import published_checkpoints as published
 from blobex.networks import weights
 from blobex.networks.blobgan import NOISE_SEED, from_config, load_blobgan
-from blobex.networks.checkpoint_file import form, read_checkpoint
+from blobex.networks.checkpoint_file import form, read_listed
 from blobex.networks.decision import DecisionModel, load_decision
 from blobex.networks.encoder import Encoder, load_encoder
 from blobex.networks.published_settings import Settings
@@ -89,7 +89,8 @@ def import_file(
     size, seed = params.setup(setup), params.run.seed if seed is None else seed
     if mlp_idx is not None and kind != "encoder":
         raise BlobexError(f"--mlp-idx is of encoders, not of a {kind}: leave it out")
-    network = _convert(file, kind, size, seed, mlp_idx)
+    checkpoint, opaque = read_listed(file)
+    network = _convert(file, checkpoint, kind, size, seed, mlp_idx)
     try:
         _check(network.config, kind, setup, size, models / "blobgan" / setup)
     except BlobexError as error:
@@ -102,7 +103,7 @@ def import_file(
         "bytes": file.stat().st_size,
         "form": f"{form(file)}, {network.source}",
         "blobex": __version__,
-        "dropped": network.dropped,
+        "dropped": [*network.dropped, *(f"objects of {name}" for name in opaque)],
         "computed": network.computed,
         **network.settings.provenance(),
     }
@@ -124,8 +125,9 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def _convert(file: Path, kind: str, size: ImageSize, seed: int, mlp_idx: int | None) -> _Network:
-    checkpoint = read_checkpoint(file)
+def _convert(
+    file: Path, checkpoint: Mapping[str, Any], kind: str, size: ImageSize, seed: int, mlp_idx: int | None
+) -> _Network:
     kinds = published.kinds(checkpoint)
     if kind not in kinds:
         content = " and ".join(kinds) or "no known network"

@@ -2,6 +2,8 @@
 
 import argparse
 import collections
+import datetime
+import decimal
 import fractions
 import os
 import pathlib
@@ -18,7 +20,7 @@ from lightning_fabric.utilities.data import AttributeDict
 from safetensors.torch import save_file
 
 from blobex.core.errors import BlobexError
-from blobex.networks.checkpoint_file import form, read_checkpoint
+from blobex.networks.checkpoint_file import form, read_checkpoint, read_listed
 
 TENSOR = torch.arange(6.0).view(2, 3)
 
@@ -118,10 +120,85 @@ def test_callbacks_filed_under_their_class(save, monkeypatch):
     assert read_checkpoint(path)["callbacks"] == {}
 
 
-def test_unknown_class_is_refused_by_name(save):
-    path = save({"ratio": fractions.Fraction(1, 3), "state_dict": {}})
-    with pytest.raises(BlobexError, match=r"it needs fractions\.Fraction, which could run code"):
-        read_checkpoint(path)
+class Attributes(dict):
+    """A dict whose items are also attributes, as EasyDict is."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.__dict__.update(self)
+
+
+class Node(dict):
+    """A dict with a state of its own, as CfgNode of yacs is."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.__dict__["__immutable__"] = True
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """A function that files a class under the name of a package that is not here while it is written."""
+
+    def put(kind, name):
+        module, _, kind.__name__ = name.rpartition(".")
+        kind.__module__, kind.__qualname__ = module, kind.__name__
+        for end in [match.start() for match in re.finditer(r"\.|$", module)]:
+            monkeypatch.setitem(sys.modules, module[:end], types.ModuleType(module[:end]))
+        setattr(sys.modules[module], kind.__name__, kind)
+        return kind
+
+    yield put
+
+
+def test_objects_beside_the_weights_are_dropped_and_named(save, elsewhere):
+    elsewhere(Attributes, "easydict.EasyDict")
+    elsewhere(Node, "yacs.config.CfgNode")
+    content = {
+        "cfg": Attributes(lr=0.1, inner=Attributes(size=3)),
+        "yacs": Node({"MODEL": Node({"NAME": "r18"})}),
+        "version": torch.__version__,
+        "date": datetime.datetime(2026, 5, 1, 12, 30),
+        "days": [datetime.date(2026, 5, 1), datetime.timedelta(hours=2)],
+        "names": frozenset(["a", "b"]),
+        "ratio": fractions.Fraction(1, 3),
+        "queue": collections.deque([1, 2], maxlen=5),
+        "number": decimal.Decimal("1.5"),
+        "optimiser": torch.optim.SGD,
+        "state": TENSOR,
+        datetime.date(2026, 5, 2): "a key",
+    }
+    result, dropped = read_listed(save(content))
+    assert torch.equal(result.pop("state"), TENSOR)
+    assert result == {
+        "cfg": {"lr": 0.1, "inner": {"size": 3}},
+        "yacs": {"MODEL": {"NAME": "r18"}},
+        "version": None if "torch.torch_version.TorchVersion" in dropped else str(torch.__version__),
+        "date": None,
+        "days": [None, None],
+        "names": None,
+        "ratio": None,
+        "queue": [1, 2],
+        "number": None,
+        "optimiser": None,
+    }
+    named = ["builtins.frozenset", "datetime.date", "datetime.datetime", "datetime.timedelta", "decimal.Decimal"]
+    assert {*named, "fractions.Fraction", "torch.optim.sgd.SGD"} <= set(dropped)
+    assert not {"easydict.EasyDict", "yacs.config.CfgNode", "collections.deque"} & set(dropped)
+
+
+def test_a_whole_model_is_refused_by_name(tmp_path):
+    torch.save(torch.nn.Linear(2, 3), tmp_path / "net.pth")
+    with pytest.raises(BlobexError, match=r"holds a torch\.nn\.modules\.linear\.Linear, not a checkpoint: save model"):
+        read_checkpoint(tmp_path / "net.pth")
+
+
+def test_too_many_classes_are_refused(save, elsewhere):
+    kinds = [elsewhere(type("Kind", (), {}), f"many.Kind{number}") for number in range(101)]
+    for number, kind in enumerate(kinds):
+        setattr(sys.modules["many"], f"Kind{number}", kind)
+    with pytest.raises(BlobexError, match=r"it needs many\.Kind100"):
+        read_checkpoint(save([kind() for kind in kinds]))
 
 
 class Payload:

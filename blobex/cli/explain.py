@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -83,6 +84,9 @@ def explain(
     output = Output(out, gif=gif, published=format_ == "published", replace=replace)
     with joined() as ranks:
         explainer = Explainer.load(setup, models, params, device, decision)
+        if ranks.first:
+            for note in explainer.decision.notes:
+                print(f"note: {note}", file=sys.stderr)
         records = explainer.explain(photos, request, output, ranks)
         if ranks.first:
             _print(records, out)

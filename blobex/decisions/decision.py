@@ -15,6 +15,7 @@ from blobex.core.errors import BlobexError
 
 Kind = Literal["attributes", "classes", "segmentation"]
 Resize = Literal["bilinear", "bicubic"]
+Channels = Literal["rgb", "bgr"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Decision:
     features: Callable[[Tensor], Tensor]  # (N,D), compared by the inversion
     modules: tuple[nn.Module, ...] = ()  # the networks inside, if known
     input: Input | None = None  # None if the model was given as a Decision
+    notes: tuple[str, ...] = ()  # sentences about what was chosen for the user, such as one of several outputs
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Input:
     """Input of a model: images of `height` x `width` with colours (c - mean) / std, where c is 0 to 1.
 
     A single size sets the other in proportion; without sizes images keep theirs. The default is [-1,1], unchanged.
-    Raises BlobexError if a size is below 1, mean or std have not three numbers, or a std is not above 0.
+    Mean and std are in the order of the channels. Raises BlobexError if a size is below 1, mean or std have not three
+    numbers, a std is not above 0, or the way to resize or the channels are unknown.
     """
 
     height: int | None = None
@@ -47,16 +50,19 @@ class Input:
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
     resize: Resize = "bilinear"
+    channels: Channels = "rgb"
 
     def __post_init__(self) -> None:
         if min(size for size in (self.height, self.width, 1) if size is not None) < 1:
             raise BlobexError(f"the input size {self.height} x {self.width} is no size: use whole numbers from 1")
         if len(self.mean) != 3 or len(self.std) != 3:
-            raise BlobexError(f"mean {self.mean} and std {self.std} must hold three numbers: red, green, blue")
+            raise BlobexError(f"mean {self.mean} and std {self.std} must hold three numbers, one per channel")
         if not all(value > 0 for value in self.std):
             raise BlobexError(f"std {self.std} must be above 0: it divides the colours")
         if self.resize not in get_args(Resize):
             raise BlobexError(f"unknown resize {self.resize!r}: choose {' or '.join(get_args(Resize))}")
+        if self.channels not in get_args(Channels):
+            raise BlobexError(f"unknown channels {self.channels!r}: choose {' or '.join(get_args(Channels))}")
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Return the size to which images of `height` x `width` are resized."""
@@ -69,10 +75,12 @@ class Input:
 
 
 def prepare(images: Tensor, model_input: Input) -> Tensor:
-    """Resize, with antialiasing, and normalise images (N,3,H,W) in [-1,1] for a model; differentiable."""
+    """Resize, with antialiasing, reorder and normalise images (N,3,H,W) in [-1,1] for a model; differentiable."""
     size = model_input.size(*images.shape[2:])
     if size != tuple(images.shape[2:]):
         images = F.interpolate(images, size, mode=model_input.resize, align_corners=False, antialias=True)
+    if model_input.channels == "bgr":
+        images = images.flip(1)
     mean, std = (images.new_tensor(values)[:, None, None] for values in (model_input.mean, model_input.std))
     return (images - (2 * mean - 1)) / (2 * std)  # ((images + 1) / 2 - mean) / std
 

@@ -6,69 +6,20 @@ import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
-from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from blobex.config.data import ImageSize
-from blobex.config.read import parse, read_yaml
-from blobex.config.value_types import SECTION, Float, Int, Names, Text
-from blobex.core.errors import BlobexError, brief
-from blobex.decisions.decision import Decision, Input, Kind, Resize
+from blobex.core.errors import BlobexError
+from blobex.decisions.card import Card, read_card
+from blobex.decisions.decision import Decision, Kind
 from blobex.decisions.files import freeze, load_program, load_script, python_object
-from blobex.decisions.probabilities import Values
 from blobex.decisions.probe import check, decide
 from blobex.decisions.source import Source, source_of
 from blobex.decisions.zoo import zoo_source
 from blobex.networks.decision import load_decision
-
-
-@dataclass(frozen=True, config=SECTION)
-class Card:
-    """Keys of a card. All but `model` are optional: null leaves the value of the reference itself."""
-
-    model: Text  # a reference for `load`; file names are relative to the card
-    kind: Kind | None = None
-    outputs: Names[Text] | None = None  # one name per logit
-    height: Annotated[Int, Field(ge=1, le=8192)] | None = None  # of the model's input images
-    width: Annotated[Int, Field(ge=1, le=8192)] | None = None
-    mean: list[Annotated[Float, Field(ge=-10, le=10)]] | None = None  # of colours in 0..1: red, green, blue
-    std: list[Annotated[Float, Field(ge=1e-4, le=10)]] | None = None
-    resize: Resize | None = None
-    values: Values | None = None  # of the outputs; null: recognised
-
-    def input(self, default: Input) -> Input:
-        """Return the model's input, with the values of `default` for null keys; a single size sets both."""
-        sized = self.height is not None or self.width is not None
-        return Input(
-            height=self.height if sized else default.height,
-            width=self.width if sized else default.width,
-            mean=tuple(self.mean or default.mean),
-            std=tuple(self.std or default.std),
-            resize=self.resize or default.resize,
-        )
-
-
-def read_card(path: Path) -> Card:
-    """Read a card; BlobexError, which names the key, if the file cannot be read or holds no valid card."""
-    try:
-        tree = read_yaml(path)
-    except (OSError, ValueError) as error:
-        raise BlobexError(f"cannot read the card {path}: {brief(error)}") from error
-    if not isinstance(tree, dict) or "model" not in tree:
-        raise BlobexError(f"the card {path} names no model: write `model:` and a reference")
-    try:
-        card = parse(Card, tree, "card")
-        card.input(Input())  # raises if mean or std are invalid
-    except BlobexError as error:
-        raise BlobexError(f"{path}: {error}") from error
-    if card.model.endswith((".yaml", ".yml")):
-        raise BlobexError(f"{path} names another card: copy the keys of that card into it")
-    return card
-
 
 Model = Callable[[Tensor], Any]
 MlflowLoader = Callable[[str], nn.Module]  # URI to a model on the right device

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from blobex.core.errors import BlobexError
 from blobex.decisions.decision import Kind
+from blobex.decisions.outputs import is_binary
 
 Values = Literal["logits", "probabilities"]
 KINDS = ("attributes", "classes", "segmentation")  # those that decide by logits
@@ -31,8 +32,8 @@ def in_logits(
         images: Images to try.
 
     Raises:
-        BlobexError: The values are no probabilities, though they should be; or those of attributes, which are
-            decided by a threshold, lie in [0,1] for images and not beyond, so that both may be meant.
+        BlobexError: The values are no probabilities, though they should be; or those of attributes or of one yes or
+            no, which are decided by a threshold, lie in [0,1] for images and not beyond, so that both may be meant.
     """
     if values == "logits" or kind not in KINDS:
         return None
@@ -45,7 +46,8 @@ def in_logits(
     if values == "probabilities" and not inside[0]:
         raise BlobexError(f"the model {name} gives values outside [0, 1], no probabilities: write `values: logits`")
     if values is None:
-        if not all(inside) and inside[0] and varied[0] and kind == "attributes":
+        threshold = kind == "attributes" or is_binary(first, kind)
+        if not all(inside) and inside[0] and varied[0] and threshold:
             raise BlobexError(
                 f"the model {name} gives values from 0 to 1, which may be probabilities or logits: say so in a card, "
                 "by the line `values: probabilities` or `values: logits`"

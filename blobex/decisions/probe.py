@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TypeVar
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,10 +14,12 @@ from blobex.config.data import ImageSize
 from blobex.core.errors import BlobexError
 from blobex.decisions.checks import attempt, check_answers
 from blobex.decisions.decision import Decision, Kind, frozen_eval, prepare
+from blobex.decisions.outputs import choice, is_binary, output_tensor
 from blobex.decisions.probabilities import Values, in_logits
 from blobex.decisions.probe_images import probe_images
-from blobex.decisions.source import Source, decision_of, output_tensor
+from blobex.decisions.source import Source, decision_of
 
+USUAL_SIZES = (224, 256, 384, 299, 512, 128, 96, 64, 32, 28)  # of square images
 T = TypeVar("T")
 
 
@@ -32,24 +34,38 @@ def decide(
     """Build the Decision of a model and check it as `check` does.
 
     Without a `kind` it is the source's, or segmentation if the output has four dimensions, classes if it has several
-    values, attributes if it has one. Without `outputs` the names are the source's, or "0", "1", ... `values` are those
-    of `in_logits`.
+    values, attributes if it has one, unless `outputs` are two names. Without `outputs` the names are the source's, or
+    "0", "1", ...; those of one output of classes (see `outputs.arranged`) are "no" and "yes", or "not X" and "X" if X
+    is its only name. A method `features` that cannot be used is left out. Notes tell what was chosen. `values` are
+    those of `in_logits`.
     """
-    kind = kind or source.kind or _guess(source, size, device)
+    output, note = _trial(source, size, device)
+    kind = kind or source.kind or _guess(output, outputs)
+    source = _with_usable_features(source, kind, size, device)
+    source = dataclasses.replace(source, notes=(*source.notes, note) if note else source.notes)
     decision = decision_of(source, kind, ())
     count = _probe(decision, size, device)
+    source = dataclasses.replace(source, output=_output_in_logits(decision, source, kind, values, size, device))
+    decision = decision_of(source, kind, ())
+    _check_answers(decision, size, device)
+    names = tuple(outputs or (source.names if len(source.names) == count else ()))
+    if is_binary(output, kind) and len(names) < 2:
+        names = (f"not {names[0]}", names[0]) if names else ("no", "yes")
+    names = names or tuple(map(str, range(count)))
+    return _check_names(dataclasses.replace(decision, outputs=names), count)
+
+
+def _output_in_logits(
+    decision: Decision, source: Source, kind: Kind, values: Values | None, size: ImageSize, device: torch.device
+) -> Callable[[Tensor], Any]:
+    """Return the source's output, or its logits where it gives probabilities."""
 
     def compute(images: Tensor) -> Tensor:
         return output_tensor(source.output(images), source.name)
 
     with frozen_eval(decision), _unchanged(decision):
         images = prepare(probe_images(size, device), source.input)
-        converted = in_logits(source.name, compute, kind, values, images)
-    if converted:
-        decision = decision_of(dataclasses.replace(source, output=converted), kind, ())
-    _check_answers(decision, size, device)
-    default = source.names if len(source.names) == count else tuple(map(str, range(count)))
-    return _check_names(dataclasses.replace(decision, outputs=tuple(outputs or default)), count)
+        return in_logits(source.name, compute, kind, values, images) or source.output
 
 
 def check(decision: Decision, size: ImageSize, device: torch.device) -> Decision:
@@ -75,15 +91,58 @@ def _check_answers(decision: Decision, size: ImageSize, device: torch.device) ->
         check_answers(decision, size, device)
 
 
-def _guess(source: Source, size: ImageSize, device: torch.device) -> Kind:
-    """Guess the kind from the shape of the output."""
-    images = torch.zeros(2, 3, size.height, size.width, device=device)
+def _trial(source: Source, size: ImageSize, device: torch.device) -> tuple[Tensor, str]:
+    """Return the raw output for two grey images, and the note on its choice; BlobexError if the model fails."""
     decision = decision_of(source, "classes", ())
-    with frozen_eval(decision), _unchanged(decision), torch.no_grad():
-        output = _try(source.name, lambda: output_tensor(source.output(prepare(images, source.input)), source.name))
+
+    def run(height: int, width: int) -> Any:
+        images = torch.zeros(2, 3, height, width, device=device)
+        with frozen_eval(decision), _unchanged(decision), torch.no_grad():
+            return source.output(prepare(images, source.input))
+
+    try:
+        output = _try(source.name, lambda: run(size.height, size.width))
+    except BlobexError as error:
+        fitting = _fitting_size(source, device)
+        if fitting is None:
+            raise
+        lines = f"`height: {fitting}` and `width: {fitting}`"
+        raise BlobexError(f"{error}; it takes {fitting} x {fitting}: write {lines} into its card") from error
+    return output_tensor(output, source.name), choice(output, source.name)
+
+
+def _fitting_size(source: Source, device: torch.device) -> int | None:
+    """Return the first usual size of square images that a model takes; None if it takes none."""
+    for size in USUAL_SIZES:
+        sized = dataclasses.replace(source.input, height=size, width=size)
+        decision = decision_of(source, "classes", ())
+        images = prepare(torch.zeros(2, 3, size, size, device=device), sized)
+        with suppress(Exception, SystemExit), frozen_eval(decision), _unchanged(decision), torch.no_grad():
+            output_tensor(source.output(images), source.name)
+            return size
+    return None
+
+
+def _guess(output: Tensor, outputs: Sequence[str] | None) -> Kind:
+    """Guess the kind from the shape of the output and the number of names."""
     if output.ndim == 4:
         return "segmentation"
-    return "attributes" if output.shape[1:] == (1,) else "classes"
+    return "attributes" if is_binary(output, "classes") and len(outputs or ()) != 2 else "classes"
+
+
+def _with_usable_features(source: Source, kind: Kind, size: ImageSize, device: torch.device) -> Source:
+    """Return the source without its features, and with a note, if they fail: a method of that name may be another."""
+    if source.features is None:
+        return source
+    decision = decision_of(source, kind, ())
+    images = torch.zeros(2, 3, size.height, size.width, device=device, requires_grad=True)
+    try:
+        with frozen_eval(decision), _unchanged(decision), torch.enable_grad():
+            _checked(source.name, "features", decision.features, images)
+    except BlobexError as error:
+        note = f"the outputs of {source.name} are compared instead of its features: {error}"
+        return dataclasses.replace(source, features=None, notes=(*source.notes, note))
+    return source
 
 
 def _probe(decision: Decision, size: ImageSize, device: torch.device) -> int:
@@ -98,8 +157,6 @@ def _probe(decision: Decision, size: ImageSize, device: torch.device) -> int:
             f"the model {decision.name} gives logits {tuple(logits.shape)} and features {tuple(features.shape)} for 2 "
             f"images: {decision.kind} needs {'(N,A,H,W)' if len(shape) == 4 else '(N,A)'} and (N,D)"
         )
-    if logits.shape[1] == 1 and decision.kind != "attributes":
-        raise BlobexError(f"the model {decision.name} has one output: {decision.kind} needs two or more to choose from")
     return logits.shape[1]
 
 

@@ -3,43 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule
 from torch.nn import functional as F
 
 from blobex.core.errors import BlobexError
 from blobex.decisions.decision import Decision, Input, Kind, prepare
+from blobex.decisions.declared import declared_input, declared_names, program_shape
+from blobex.decisions.outputs import arranged, output_tensor
 from blobex.networks.decision import DecisionModel
-
-
-def output_tensor(output: Any, name: str) -> Tensor:
-    """Return the tensor in the output of the model `name`: the output itself, or its item "out" or "logits"."""
-    if isinstance(output, Mapping):
-        output = output.get("out", output.get("logits"))
-    output = getattr(output, "logits", output)
-    if not isinstance(output, Tensor):
-        kind = type(output).__name__
-        raise BlobexError(f"the model {name} gives a {kind}: return a tensor, or one called out or logits")
-    return output
-
-
-def input_size(module: nn.Module) -> tuple[int | None, int | None]:
-    """Return height and width of the images that a module was trained with or exported for; None if any will do."""
-    if isinstance(module, DecisionModel):
-        return module.config["height"], module.config["width"]
-    shape = _program_shape(module)
-    height, width = (size if isinstance(size, int) else None for size in shape[2:]) if len(shape) == 4 else (None, None)
-    return height, width
 
 
 def batched(module: nn.Module, name: str) -> Callable[[Tensor], Any]:
     """Make an exported program split and pad batches to the sizes that it takes; return other modules unchanged."""
-    shape = _program_shape(module)
+    shape = program_shape(module)
     if not shape:
         return module
     least, most = _batch_limits(shape[0])
@@ -74,14 +56,6 @@ def penultimate(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
     return features
 
 
-def _program_shape(module: nn.Module) -> tuple[Any, ...]:
-    """Return the shape of an exported program's images, with symbols for free sizes; () for other modules."""
-    if not isinstance(module, GraphModule):
-        return ()
-    inputs = [node.meta.get("val") for node in module.graph.nodes if node.op == "placeholder"]
-    return tuple(inputs[0].shape) if inputs and isinstance(inputs[0], Tensor) else ()
-
-
 def _batch_limits(size: Any) -> tuple[int, int | None]:
     """Return the smallest and the largest batch size; None for no limit."""
     if isinstance(size, int):
@@ -104,15 +78,16 @@ class Source:
     input: Input = field(default_factory=Input)
     kind: Kind | None = None
     names: tuple[str, ...] = ()  # of the outputs; ignored if the model has another number of them
+    notes: tuple[str, ...] = ()
 
 
 def source_of(model: Callable[[Tensor], Any], name: str | None = None) -> Source:
     """Describe a module or any other callable.
 
-    Features are those of its method `features`, or the input of the last linear layer of torchvision's classifiers.
-    Modules stay where they are: images are moved to the device and dtype of their parameters. An exported program gets
-    images of the size, and batches of the sizes, for which it was exported. Raises BlobexError if `model` is a class or
-    cannot be called.
+    Features are those of its method `features`, if images are all that it needs, or the input of the last linear layer
+    of torchvision's classifiers. Modules stay where they are: images are moved to the device and dtype of their
+    parameters. An exported program gets images of the size, and batches of the sizes, for which it was exported; other
+    modules get what they declare (see `declared`). Raises BlobexError if `model` is a class or cannot be called.
     """
     if isinstance(model, type) or not callable(model):
         raise BlobexError(f"{name or model!r} is no model: give a module or a function, not a class or a value")
@@ -122,15 +97,15 @@ def source_of(model: Callable[[Tensor], Any], name: str | None = None) -> Source
         return Source(name, model, _method_features(model), ())
     features = _method_features(model) or _method_features(owner) or penultimate(owner)
     run = batched(owner, name) if model is owner else model
-    names = owner.output_names if isinstance(owner, DecisionModel) else ()
+    declared = declared_input(owner)
     return Source(
         name,
         output=lambda images: run(_moved(images, owner)),
         features=features and (lambda images: features(_moved(images, owner))),
         modules=(owner,),
-        input=Input(*input_size(owner)),
-        kind="attributes" if names else None,
-        names=names,
+        input=declared,
+        kind="attributes" if isinstance(owner, DecisionModel) else None,
+        names=declared_names(owner),
     )
 
 
@@ -157,6 +132,7 @@ def decision_of(source: Source, kind: Kind, outputs: tuple[str, ...]) -> Decisio
 
     def logits(images: Tensor) -> Tensor:
         output = output_tensor(source.output(prepare(images, source.input)), source.name).to(images)
+        output = arranged(output, kind, len(images))
         if output.ndim != (4 if kind == "segmentation" else 2) or len(output) != len(images):
             raise BlobexError(
                 f"the model {source.name} gives {tuple(output.shape)} for {len(images)} images: "
@@ -174,14 +150,19 @@ def decision_of(source: Source, kind: Kind, outputs: tuple[str, ...]) -> Decisio
             return F.adaptive_avg_pool2d(logits(images).softmax(1), GRID).flatten(1)
         return logits(images)
 
-    return Decision(source.name, kind, outputs, logits, features, source.modules, source.input)
+    return Decision(source.name, kind, outputs, logits, features, source.modules, source.input, source.notes)
 
 
 def _method_features(model: object) -> Callable[[Tensor], Any] | None:
-    """Return the model's method `features`; a submodule of that name is none."""
+    """Return the model's method `features` if images are all that it needs; a submodule of that name is none."""
     features = getattr(model, "features", None)
-    is_method = callable(features) and not isinstance(features, nn.Module)
-    return cast(Callable[[Tensor], Any], features) if is_method else None
+    if not callable(features) or isinstance(features, nn.Module):
+        return None
+    try:
+        inspect.signature(features).bind("images")
+    except (TypeError, ValueError):  # needs more or fewer arguments, or is not written in Python
+        return None
+    return cast(Callable[[Tensor], Any], features)
 
 
 def _moved(images: Tensor, module: nn.Module) -> Tensor:

@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 from torch import nn
 from torchvision.models import get_model, get_model_weights, list_models
 
-from blobex.core.errors import BlobexError
+from blobex.core.errors import BlobexError, brief
 from blobex.decisions.decision import Input, Kind
 from blobex.decisions.files import freeze
 from blobex.decisions.source import Source, source_of
 from blobex.decisions.state_dicts import first_difference, fitted
-from blobex.networks.checkpoint_file import read_checkpoint
+from blobex.networks.checkpoint_file import read_listed
 
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.", "aux_classifier.")  # heads used in training only
 # Arguments with which torchvision builds them for its own weights.
@@ -47,10 +47,13 @@ def zoo_source(reference: str, folder: Path, device: torch.device) -> Source:
         )
     kind: Kind = "segmentation" if model_name in segmentation else "classes"
     path = folder / Path(file).expanduser()
-    model = _with_state(model_name, kind, _read(path), path).to(device)
+    tree, dropped = _read(path)
+    model = _with_state(model_name, kind, tree, path).to(device)
     best = get_model_weights(model_name).DEFAULT
     names = tuple(best.meta["categories"])
-    return dataclasses.replace(source_of(model, reference), input=_input(best.transforms()), kind=kind, names=names)
+    notes = (f"objects in {path} that are no weights were left out: {brief(', '.join(dropped))}",) if dropped else ()
+    source, model_input = source_of(model, reference), _input(best.transforms())
+    return dataclasses.replace(source, input=model_input, kind=kind, names=names, notes=notes)
 
 
 def _input(preset: Any) -> Input:
@@ -89,13 +92,14 @@ def _build(name: str, kind: Kind, options: Mapping[str, int]) -> nn.Module:
         return get_model(name, weights=None, **backbone, **OPTIONS.get(name, {}), **options)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return the content of a file of weights, and the classes of objects that were dropped."""
     if path.suffix == ".safetensors":
         try:
-            return dict(load_file(path))
+            return dict(load_file(path)), []
         except (OSError, SafetensorError) as error:
             raise BlobexError(f"cannot read the weights {path}: check the path, or save them again") from error
-    return read_checkpoint(path)
+    return read_listed(path)
 
 
 def _todays_name(key: str) -> str:

@@ -76,6 +76,10 @@ def opened(reference, height=32, width=32, models=Path(), **options):
     return load(str(reference), ImageSize(height, width // height), CPU, models, "rect", **options)
 
 
+def opened_object(model, height=16, width=32, **options):
+    return load(model, ImageSize(height, width // height), CPU, Path(), "rect", **options)
+
+
 def refused(reference, words, **options):
     with pytest.raises(BlobexError, match=words) as caught:
         opened(reference, **options)

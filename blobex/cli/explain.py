@@ -48,7 +48,7 @@ def explain(
     steps: Annotated[int | None, Option(help="Steps of the search.")] = None,
     lambda_prox: Annotated[float | None, Option(help="Weight of the proximity term.")] = None,
     learning_rate: Annotated[float | None, Option(help="Learning rate of all keys but sizes.")] = None,
-    decision: Annotated[str | None, Option(help="Model: plain, biased, FILE.pt2, card.yaml, module:name, ...")] = None,
+    decision: Annotated[str | None, Option(help="Model: plain, biased, FILE.pt2, card.yaml, FILE.py:name, ...")] = None,
     device: Device = None,
     models: Models = Path("models"),
     params: ParamsFile = Path("params.yaml"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ from blobex.config.data import ImageSize
 from blobex.core.errors import BlobexError
 from blobex.decisions.card import Card, read_card
 from blobex.decisions.decision import Decision, Kind
-from blobex.decisions.files import freeze, load_program, load_script, python_object
+from blobex.decisions.files import freeze, load_program, load_script
 from blobex.decisions.probe import check, decide
+from blobex.decisions.python_code import REFERENCE, python_source
 from blobex.decisions.source import Source, source_of
 from blobex.decisions.zoo import zoo_source
 from blobex.networks.decision import load_decision
@@ -24,10 +24,10 @@ from blobex.networks.decision import load_decision
 Model = Callable[[Tensor], Any]
 MlflowLoader = Callable[[str], nn.Module]  # URI to a model on the right device
 VARIANTS = ("plain", "biased")
-PYTHON = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 FORMS = (
     "plain, biased, a folder of weights, a card (.yaml), a program (.pt2), TorchScript (.pt), "
-    "torchvision:<model>:<state dict>, models:/<name>@<alias>, runs:/<run>/<model> or <module>:<function>"
+    "torchvision:<model>:<state dict>, models:/<name>@<alias>, runs:/<run>/<model>, <module>:<function> or "
+    "FILE.py:<function>"
 )
 
 
@@ -97,6 +97,6 @@ def _find(
         return source_of(load_program(path, device), reference)
     if path.suffix in (".pt", ".ts", ".pth"):
         return source_of(load_script(path, device), reference)
-    if PYTHON.fullmatch(reference):
-        return python_object(reference, folder)
+    if REFERENCE.fullmatch(reference):
+        return python_source(reference, folder)
     raise BlobexError(f"{reference} is no decision model: give {FORMS}")

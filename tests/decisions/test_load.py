@@ -117,49 +117,6 @@ def test_unsuitable_exported_programs_raise(caplog):
     assert not [record for record in caplog.records if record.levelname != "DEBUG"]
 
 
-MODULE = """
-import torch
-from torch import nn
-from blobex.decisions.source import from_callable
-LIMIT = 3
-torch.manual_seed(0)
-network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-decision = from_callable(network, "classes", ["day", "night"])
-Network = nn.Sequential
-class Holder:
-    @staticmethod
-    def score(images):
-        return images.mean((2, 3)) * LIMIT
-def score(images):
-    return images.mean((2, 3)) * LIMIT
-"""
-
-
-@pytest.fixture
-def user_module(tmp_path, monkeypatch):
-    (tmp_path / "users_own.py").write_text(MODULE)
-    yield "users_own"
-    sys.modules.pop("users_own", None)
-
-
-def test_object_of_a_python_module(user_module):
-    before = list(sys.path)
-    for name in ("score", "Holder.score"):
-        decision = opened(f"{user_module}:{name}")
-        assert_same(decision.logits, lambda x: x.mean((2, 3)) * 3, noise(2, 32, 32))
-    network = sys.modules[user_module].network
-    decision = opened(f"{user_module}:network")
-    assert decision.modules == (network,) and all(p.requires_grad for p in network.parameters()) and network.training
-    assert opened(f"{user_module}:decision").outputs == ("day", "night")
-    assert sys.path == before
-    refused(f"{user_module}:Network", "is a class: make an object")
-    refused(f"{user_module}:LIMIT", "is a int")
-    refused(f"{user_module}:nothing", "has no nothing")
-    refused("users_other:score", "cannot import users_other")
-    Path("users_bad.py").write_text("1 / 0")
-    refused("users_bad:score", r"cannot import users_bad \(ZeroDivisionError")
-
-
 def test_card_with_all_keys(resnet, tmp_path):
     model, path = resnet
     folder = tmp_path / "cards"
@@ -175,17 +132,6 @@ def test_card_with_all_keys(resnet, tmp_path):
     assert_same(decision.logits, lambda x: model(by_hand(x, (20, 28), card["mean"], card["std"])), noise(2, 32, 32))
     over = opened("cards/card.yaml", kind="classes", outputs=list("vwxyz"))
     assert over.kind == "classes" and over.outputs == tuple("vwxyz")
-
-
-def test_card_of_a_python_module_beside_it(user_module, tmp_path):
-    (tmp_path / "deeper").mkdir()
-    (tmp_path / "users_own.py").rename(tmp_path / "deeper" / "users_own.py")
-    (tmp_path / "deeper" / "card.yml").write_text("model: users_own:score\nkind: attributes\n")
-    assert opened("deeper/card.yml").kind == "attributes"
-    (tmp_path / "deeper" / "card.yml").write_text("model: users_own:decision\n")
-    assert opened("deeper/card.yml").outputs == ("day", "night")
-    (tmp_path / "deeper" / "card.yml").write_text("model: users_own:decision\nheight: 8\n")
-    refused("deeper/card.yml", "is a Decision")
 
 
 @pytest.mark.parametrize(

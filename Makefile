@@ -132,7 +132,7 @@ ui: $(READY) ## serve MLflow's pages on http://127.0.0.1:5000 (DIR=short)
 	cd $(DIR) && blobex ui --port 5000
 
 requirements: $(READY) ## pin the packages of pyproject.toml; pins that still fit stay
-	uv pip compile pyproject.toml --extra dev --extra docs --extra postgresql --python-version 3.11 --no-annotate --no-header --quiet --output-file requirements.txt
+	uv pip compile pyproject.toml --extra dev --extra docs --extra onnx --extra postgresql --python-version 3.11 --no-annotate --no-header --quiet --output-file requirements.txt
 
 clean-demo: ## remove the results of make demo and make short
 	rm -rf demo short

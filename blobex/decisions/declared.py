@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from blobex.decisions.decision import Input, Resize
+from blobex.decisions.onnx_file import OnnxNetwork
 from blobex.networks.decision import DecisionModel
 
 
@@ -20,8 +21,7 @@ def declared_input(module: nn.Module) -> Input:
     """
     if isinstance(module, DecisionModel):
         return Input(module.config["height"], module.config["width"])
-    if isinstance(module, GraphModule):
-        shape = program_shape(module)
+    if shape := program_shape(module):
         height, width = shape[2:] if len(shape) == 4 else (None, None)
         return Input(height if isinstance(height, int) else None, width if isinstance(width, int) else None)
     module = unwrapped(module)
@@ -54,7 +54,9 @@ def ordered_names(labels: Mapping[Any, Any]) -> tuple[str, ...] | None:
 
 
 def program_shape(module: nn.Module) -> tuple[Any, ...]:
-    """Return the shape of an exported program's images, with symbols for free sizes; () for other modules."""
+    """Return the shape of an exported program's images, with symbols or None for free sizes; () for other modules."""
+    if isinstance(module, OnnxNetwork):
+        return module.shape
     if not isinstance(module, GraphModule):
         return ()
     inputs = [node.meta.get("val") for node in module.graph.nodes if node.op == "placeholder"]

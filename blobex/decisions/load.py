@@ -15,6 +15,7 @@ from blobex.core.errors import BlobexError
 from blobex.decisions.card import Card, read_card
 from blobex.decisions.decision import Decision, Kind
 from blobex.decisions.files import freeze, load_program, load_script
+from blobex.decisions.onnx_file import load_onnx
 from blobex.decisions.probe import check, decide
 from blobex.decisions.python_code import REFERENCE, python_source
 from blobex.decisions.source import Source, source_of
@@ -25,7 +26,7 @@ Model = Callable[[Tensor], Any]
 MlflowLoader = Callable[[str], nn.Module]  # URI to a model on the right device
 VARIANTS = ("plain", "biased")
 FORMS = (
-    "plain, biased, a folder of weights, a card (.yaml), a program (.pt2), TorchScript (.pt), "
+    "plain, biased, a folder of weights, a card (.yaml), a program (.pt2), TorchScript (.pt), ONNX (.onnx), "
     "torchvision:<model>:<state dict>, models:/<name>@<alias>, runs:/<run>/<model>, <module>:<function> or "
     "FILE.py:<function>"
 )
@@ -95,6 +96,8 @@ def _find(
         return source_of(load_decision(path).to(device), reference)
     if path.suffix == ".pt2":
         return source_of(load_program(path, device), reference)
+    if path.suffix == ".onnx":
+        return source_of(load_onnx(path, device), reference)
     if path.suffix in (".pt", ".ts", ".pth"):
         return source_of(load_script(path, device), reference)
     if REFERENCE.fullmatch(reference):

@@ -25,6 +25,8 @@ def batched(module: nn.Module, name: str) -> Callable[[Tensor], Any]:
     if not shape:
         return module
     least, most = _batch_limits(shape[0])
+    if (least, most) == (1, None):
+        return module
 
     def run(images: Tensor) -> Tensor:
         outputs = []
@@ -58,8 +60,8 @@ def penultimate(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
 
 def _batch_limits(size: Any) -> tuple[int, int | None]:
     """Return the smallest and the largest batch size; None for no limit."""
-    if isinstance(size, int):
-        return size, size
+    if size is None or isinstance(size, int):
+        return size or 1, size
     bounds = size.node.shape_env.bound_sympy(size.node.expr)
     return int(bounds.lower), int(bounds.upper) if bounds.upper.is_Integer else None  # torch's infinity is no integer
 

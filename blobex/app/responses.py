@@ -22,7 +22,8 @@ def model(studio: Studio, decision: str | None) -> dict[str, Any]:
     """Describe the networks and the options of the page."""
     explainer, canvas = studio.explainer(decision), studio.generator.generator.canvas
     height, width = studio.size
-    plan = explainer.plan(Request(explainer.decision.outputs[:1]))
+    some = 0.0 if explainer.decision.kind == "regression" else None
+    plan = explainer.plan(Request(explainer.decision.outputs[:1], at_least=some))
     return {
         "setup": studio.setup,
         "height": height,

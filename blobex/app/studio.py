@@ -270,7 +270,9 @@ def outlines(layout: BlobLayout, area: float) -> list[list[float]]:
 
 
 def probabilities(kind: Kind, outputs: Tensor) -> Tensor:
-    """Convert outputs (N,A), or (N,A,H,W), to probabilities, or shares of the image, (N,A)."""
+    """Convert outputs (N,A), or (N,A,H,W), to probabilities, or shares of the image, (N,A); numbers stay."""
+    if kind == "regression":
+        return outputs
     column = torch.zeros(len(outputs), dtype=torch.long, device=outputs.device)
     if kind == "attributes":
         return AttributeTarget(column, column > 0).scores(outputs)

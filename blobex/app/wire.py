@@ -70,6 +70,9 @@ class WireQuestion:
 
     attribute: Text | None = None
     replaced: Text | None = None
+    at_least: Annotated[Float, Field(ge=-1e9, le=1e9)] | None = None
+    at_most: Annotated[Float, Field(ge=-1e9, le=1e9)] | None = None
+    between: list[Annotated[Float, Field(ge=-1e9, le=1e9)]] | None = None  # 2
     variant: Variant = "basic"
     keys: Names[Text] | None = None
     blobs: list[Annotated[Int, Field(ge=0, le=511)]] | None = None

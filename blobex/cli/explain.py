@@ -23,7 +23,7 @@ def explain(
     out: Annotated[Path, Option(help="Folder for the results; an interrupted run continues there.")],
     setup: Setup = "rect",
     attribute: Annotated[
-        list[str] | None, Option("--attribute", "--to", help="Output to flip, or class to reach: stop, forward, ...")
+        list[str] | None, Option("--attribute", "--to", help="Output to flip, class to reach, or number: stop, ...")
     ] = None,
     region: Annotated[
         str | None, Option(help="Segmentation: left,top,right,bottom in [0, 1] to change. Default: the whole image.")
@@ -31,6 +31,9 @@ def explain(
     replaced: Annotated[
         str | None, Option("--from", help="Segmentation: class to replace there. Default: its most common class.")
     ] = None,
+    at_least: Annotated[float | None, Option(help="Regression: least number that the output should reach.")] = None,
+    at_most: Annotated[float | None, Option(help="Regression: greatest number that it should reach.")] = None,
+    between: Annotated[str | None, Option(metavar="LOW,HIGH", help="Regression: range that it should reach.")] = None,
     variant: Annotated[str, Option(help="Preset of the parameters: basic, targeted or diverse.")] = "basic",
     keys: Annotated[list[str] | None, Option(help="What may change: position, size, shape, appearance, style.")] = None,
     blobs: Annotated[list[int] | None, Option(help="Number of a blob that may change; see `blobex blobs`.")] = None,
@@ -68,6 +71,9 @@ def explain(
         attributes=attribute,
         region=_box(region),
         replaced=replaced,
+        at_least=at_least,
+        at_most=at_most,
+        between=_range(between),
         variant=variant,
         keys=keys,
         blobs=blobs,
@@ -186,3 +192,13 @@ def _box(region: str | None) -> tuple[float, float, float, float] | None:
     except ValueError as error:
         raise BlobexError(f"--region {region}: give left,top,right,bottom, such as 0.2,0.5,0.8,1") from error
     return left, top, right, bottom
+
+
+def _range(between: str | None) -> tuple[float, float] | None:
+    if between is None:
+        return None
+    try:
+        low, high = (float(number) for number in between.split(","))
+    except ValueError as error:
+        raise BlobexError(f"--between {between}: give two numbers, such as 0.2,0.4") from error
+    return low, high

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from blobex.core.errors import BlobexError
-from blobex.counterfactual.target import AttributeTarget, ClassTarget, RegionTarget, Target
+from blobex.counterfactual.ranges import Range
+from blobex.counterfactual.target import AttributeTarget, ClassTarget, RangeTarget, RegionTarget, Target
 from blobex.decisions.decision import Kind
 from blobex.optim.batching import finite_rows
 
@@ -52,12 +53,14 @@ def build_questions(
     columns: Sequence[int],
     region: Box | None = None,
     replaced: int | None = None,
+    wanted: Range | None = None,
 ) -> Questions:
     """Build one question per image and column, ordered by image.
 
     Attributes: each of `columns` is inverted. Classes: each of `columns` becomes the most likely class; without columns
     the runner-up of each image. Segmentation: within `region` the pixels of class `replaced` become class `columns`.
-    An image for which an output is not finite is UNDECIDED, and what would follow from its decision too.
+    Regression: each of `columns` comes to lie in the range `wanted`. An image for which an output is not finite is
+    UNDECIDED, and what would follow from its decision too.
 
     Args:
         names: Names of the model's outputs.
@@ -72,6 +75,7 @@ def build_questions(
     if outputs.ndim != (4 if kind == "segmentation" else 2) or outputs.shape[1] != len(names):
         raise BlobexError(f"the decision model gives {tuple(outputs.shape[1:])} per image: that is not {kind}")
     check_region(kind, region, replaced)
+    check_range(kind, wanted)
     if not columns and kind != "classes":
         raise BlobexError(f"no output to change: name one of {', '.join(names)}")
     finite = finite_rows(outputs)
@@ -80,6 +84,8 @@ def build_questions(
         questions = _classes(names, decided, columns)
     elif kind == "attributes":
         questions = _attributes(names, decided, columns)
+    elif wanted is not None:
+        questions = _ranges(names, decided, columns, wanted)
     else:
         questions = _regions(names, decided, columns, WHOLE if region is None else region, replaced, finite)
     return _undecided(questions, ~finite[questions.image_index], runner_up=kind == "classes" and not columns)
@@ -112,6 +118,14 @@ def check_region(kind: Kind, region: Box | None, replaced: object) -> None:
         raise BlobexError(f"region {region}: give left, top, right, bottom as shares of the image from 0 to 1")
 
 
+def check_range(kind: Kind, wanted: Range | None) -> None:
+    """Raise BlobexError if a regression is asked without a range, or another kind of model with one."""
+    if kind == "regression" and wanted is None:
+        raise BlobexError("the model gives numbers: say which to reach with at_least, at_most or between")
+    if kind != "regression" and wanted is not None:
+        raise BlobexError(f"only a regression reaches a range of numbers, and this model gives {kind}: leave it out")
+
+
 def _pairs(outputs: Tensor, columns: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Return image and column, (P,) each, of every question."""
     index = torch.arange(len(outputs), device=outputs.device).repeat_interleave(len(columns))
@@ -139,6 +153,18 @@ def _classes(names: Sequence[str], outputs: Tensor, columns: Sequence[int]) -> Q
     asked = tuple(names[number] for number in column.tolist())
     before = tuple(names[number] for number in outputs.argmax(1)[index].tolist())
     return Questions(index, ClassTarget(column), asked, before, asked)
+
+
+def _ranges(names: Sequence[str], outputs: Tensor, columns: Sequence[int], wanted: Range) -> Questions:
+    index, column = _pairs(outputs, columns)
+    values = outputs[index].gather(1, column[:, None])[:, 0].tolist()
+    asked = tuple(names[number] for number in column.tolist())
+    after = tuple(map(wanted.words, asked))
+    before = tuple(
+        reached if value in wanted else f"{name} {value:.3g}"
+        for name, value, reached in zip(asked, values, after, strict=True)
+    )
+    return Questions(index, RangeTarget.of(outputs[index], column, wanted.low, wanted.high), asked, before, after)
 
 
 def _regions(

@@ -1,4 +1,4 @@
-"""Targets of counterfactuals: an attribute, a class, or part of a label map that should be decided otherwise."""
+"""Targets of counterfactuals: an attribute, a class, part of a label map, or a number that should become another."""
 
 from __future__ import annotations
 
@@ -103,6 +103,54 @@ class RegionTarget(Target):
         """Compute the share of the region (P,C) that each class wins."""
         winners = F.one_hot(outputs.argmax(1), outputs.shape[1]).permute(0, 3, 1, 2)
         return _masked_mean(winners.to(outputs.dtype), self.region[:, None])
+
+
+STEEPNESS = 4.0  # of the loss: that of the query is as of an attribute with this logit
+LEAST = 1.6  # lowest margin, infinitely far from the range, times -1
+DEEP = 0.1  # of the query's distance from the range: depth inside it from which the margin is 1
+
+
+@dataclass(frozen=True)
+class RangeTarget(Target):
+    """An output of a regression comes to lie in a range; the others are free.
+
+    Outputs have any unit, so distances count in those of the query from the range.
+    """
+
+    low: Tensor  # P; may be -infinity
+    high: Tensor  # P; may be infinity, but not both
+    gap: Tensor  # P: distance of the query's output from the range, above 0
+
+    @classmethod
+    def of(cls, outputs: Tensor, column: Tensor, low: float, high: float) -> RangeTarget:
+        """Build the targets of queries with `outputs` (P,A); the gap of a query inside its range is 1."""
+        lows, highs = (torch.full_like(outputs[:, 0], limit) for limit in (low, high))
+        depth = cls(column, lows, highs, torch.ones_like(lows)).depth(outputs)
+        return cls(column, lows, highs, torch.where(depth < 0, -depth, 1.0))
+
+    def depth(self, outputs: Tensor) -> Tensor:
+        """Compute the distance (P,) to the nearer end of the range, below 0 outside."""
+        chosen = outputs.gather(1, self.column[:, None])[:, 0]
+        return torch.minimum(chosen - self.low, self.high - chosen)
+
+    def loss(self, outputs: Tensor) -> Tensor:
+        """Compute the negative log-sigmoid of the depth, in units of a quarter of the gap."""
+        return -F.logsigmoid(STEEPNESS * self.depth(outputs) / self.gap)
+
+    def margin(self, outputs: Tensor) -> Tensor:
+        """Compute the margin (P,): -0.8 at the query, and 1 from a depth of a tenth of the gap.
+
+        It is bounded: a number deeper in the range is no better, and the search asks for a share of the best margin.
+        A narrow range has a margin of 1 in its middle half.
+        """
+        depth = self.depth(outputs)
+        far = (-depth / self.gap).clamp(min=0)
+        deep = torch.minimum(DEEP * self.gap, (self.high - self.low) / 4)
+        return torch.where(depth < 0, -LEAST * far / (1 + far), (depth / deep).clamp(max=1))
+
+    def scores(self, outputs: Tensor) -> Tensor:
+        """Return the outputs (P,A), in their own units."""
+        return outputs
 
 
 def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from blobex.core.errors import BlobexError
 
-Kind = Literal["attributes", "classes", "segmentation"]
+Kind = Literal["attributes", "classes", "segmentation", "regression"]
 Resize = Literal["bilinear", "bicubic"]
 Channels = Literal["rgb", "bgr"]
 
@@ -28,7 +28,8 @@ class Decision:
     name: str
     kind: Kind
     outputs: tuple[str, ...]  # names of the A outputs
-    # (N,A) for attributes, each true or false, and classes, one of them true; (N,A,H,W) for segmentation
+    # (N,A) for attributes, each true or false, classes, one of them true, and regression, each a number of any unit;
+    # (N,A,H,W) for segmentation
     logits: Callable[[Tensor], Tensor]
     features: Callable[[Tensor], Tensor]  # (N,D), compared by the inversion
     modules: tuple[nn.Module, ...] = ()  # the networks inside, if known

@@ -30,7 +30,8 @@ from blobex.counterfactual.masks import check_mask_rows
 from blobex.counterfactual.object_examples import ObjectExamples
 from blobex.counterfactual.problems import Problems
 from blobex.counterfactual.published import published_settings, search_published
-from blobex.counterfactual.questions import Questions, build_questions, check_region
+from blobex.counterfactual.questions import Questions, build_questions, check_range, check_region
+from blobex.counterfactual.ranges import asked_range
 from blobex.counterfactual.search import SearchOptions, search
 from blobex.counterfactual.verify import Counterfactuals
 from blobex.datasets.images import to_float, to_tensor
@@ -124,6 +125,7 @@ class Explainer:
                 search mode does not support it.
         """
         check_region(self.decision.kind, request.region, request.replaced)
+        check_range(self.decision.kind, asked_range(request.at_least, request.at_most, request.between))
         columns = self._columns(request.attributes)
         replaced = None if request.replaced is None else output_index(self.decision, request.replaced)
         plan = make_plan(request, columns, replaced, self.params.explain, cast(Shape, self.setup))
@@ -245,7 +247,7 @@ class Explainer:
     def questions(self, images: Tensor, plan: Plan) -> Questions:
         """Return the questions about images (N,3,H,W), about [-1,1]: the same number about each."""
         model, outputs, region = self.decision, self.outputs(images), plan.request.region
-        return build_questions(model.kind, model.outputs, outputs, plan.columns, region, plan.replaced)
+        return build_questions(model.kind, model.outputs, outputs, plan.columns, region, plan.replaced, plan.wanted)
 
     def outputs(self, images: Tensor) -> Tensor:
         """Compute the model's outputs (N,A), or (N,A,H,W) for segmentation, of images (N,3,H,W) in [-1,1]."""
@@ -363,6 +365,8 @@ class Explainer:
             return []
         if attributes is None and kind == "attributes":
             attributes = ["stop"] if "stop" in outputs else outputs
+        if attributes is None and kind == "regression" and len(outputs) == 1:
+            attributes = outputs
         if not attributes:
             raise BlobexError(f"no output to change: name one of {', '.join(outputs)}")
         return list(dict.fromkeys(output_index(self.decision, name) for name in attributes))

@@ -49,7 +49,8 @@ SCHEMA = pa.schema([(name, kind) for kind, names in COLUMNS for name in names.sp
 class Explanation:
     """Counterfactual explanation of one output for one image.
 
-    Scores are probabilities of the attribute or class, or the share of the region that has the class. Distances named
+    Scores are probabilities of the attribute or class, the share of the region that has the class, or the number of a
+    regression. Distances named
     `reconstruction_*` are between query and reconstruction, all others between query and counterfactual; l2 is the
     mean squared error of pixels in [-1,1]. Fields that end in `_full` belong to the rendered layout.
     """

@@ -17,6 +17,7 @@ from blobex.core.errors import BlobexError
 from blobex.counterfactual.masks import resolve_keys
 from blobex.counterfactual.published import CHANGED_KEYS
 from blobex.counterfactual.questions import Box
+from blobex.counterfactual.ranges import Range, asked_range
 
 Section = TypeVar("Section", Explain, ExplainVariant, SearchParams, Gate)
 Blobs = Sequence[int] | Sequence[Sequence[int]]
@@ -27,9 +28,12 @@ Compose = Literal["photo", "full"]
 class Request:
     """Request for explanations: outputs in question, what may change, and search options (None: as in params.yaml)."""
 
-    attributes: Sequence[str] | None = None  # outputs of the model: attributes to invert, or classes to reach
+    attributes: Sequence[str] | None = None  # outputs of the model: attributes to invert, classes to reach, or numbers
     region: Box | None = None  # segmentation only: left, top, right, bottom in [0, 1]; None: the whole image
     replaced: str | None = None  # segmentation only: class to replace in the region; None: its most common class
+    at_least: float | None = None  # regression only: least number that the outputs in question should reach
+    at_most: float | None = None  # or the greatest
+    between: tuple[float, float] | None = None  # or both
     variant: str = "basic"  # preset of params.yaml: basic, targeted or diverse
     keys: Sequence[str] | None = None  # keys of the layout, or position, size, shape, appearance, style
     blobs: Blobs | None = None  # blobs that may change: numbers for all images, or one list per image
@@ -58,6 +62,11 @@ class Plan:
     compose: Compose
 
     @property
+    def wanted(self) -> Range | None:
+        """Range that outputs of a regression should reach."""
+        return asked_range(self.request.at_least, self.request.at_most, self.request.between)
+
+    @property
     def photo(self) -> bool:
         """True if changes are pasted into the image."""
         return self.compose == "photo"
@@ -70,8 +79,8 @@ class Plan:
 
     def settings(self) -> dict[str, Any]:
         """Return what identifies results of this plan, for settings.json."""
-        attributes = self.request.attributes
-        return {
+        attributes, wanted = self.request.attributes, self.wanted
+        return ({} if wanted is None else {"range": [str(wanted.low), str(wanted.high)]}) | {
             "attributes": None if attributes is None else tuple(attributes),
             "region": self.request.region,
             "replaced": self.request.replaced,

@@ -10,7 +10,8 @@ def decision_agreement(kind: str, before: Tensor, after: Tensor, names: tuple[st
     """Compute `agreement`, the share of decisions, 0 to 1, that are the same before and after; a NaN is a disagreement.
 
     Logits are (N,A), or (N,A,H,W) for the kind segmentation, where each pixel is a decision. For the kind attributes
-    the result is that of `attribute_agreement`. `names` are those of the A outputs.
+    the result is that of `attribute_agreement`, for regression that of `number_agreement`. `names` are those of the A
+    outputs.
 
     >>> before, after = torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([[0.0, 9.0], [0.0, 1.0]])
     >>> decision_agreement("classes", before, after, ("day", "night"))
@@ -18,6 +19,8 @@ def decision_agreement(kind: str, before: Tensor, after: Tensor, names: tuple[st
     """
     if kind == "attributes":
         return attribute_agreement(before, after, names)
+    if kind == "regression":
+        return number_agreement(before, after, names)
     valid = ~(before.isnan().any(1) | after.isnan().any(1))
     return {"agreement": ((before.argmax(1) == after.argmax(1)) & valid).double().mean().item()}
 
@@ -32,5 +35,19 @@ def attribute_agreement(before: Tensor, after: Tensor, names: tuple[str, ...]) -
     """
     same = ((before > 0) == (after > 0)) & ~before.isnan() & ~after.isnan()
     shares = same.double().mean(0)
+    by_name = {f"agreement_{name}": share for name, share in zip(names, shares.tolist(), strict=True)}
+    return {"agreement": torch.mean(shares).item(), **by_name}
+
+
+def number_agreement(before: Tensor, after: Tensor, names: tuple[str, ...]) -> dict[str, float]:
+    """Compute the share of images, 0 to 1, whose number differs by at most half of the numbers' standard deviation.
+
+    Numbers are (N,A); a NaN differs. Returns `agreement_<name>` for each, and their mean, `agreement`.
+
+    >>> number_agreement(torch.tensor([[0.0], [2.0]]), torch.tensor([[0.4], [3.0]]), ("speed",))
+    {'agreement': 0.5, 'agreement_speed': 0.5}
+    """
+    spread = before.std(0, correction=0) if len(before) else torch.zeros(before.shape[1])
+    shares = ((before - after).abs() <= 0.5 * spread).double().mean(0)
     by_name = {f"agreement_{name}": share for name, share in zip(names, shares.tolist(), strict=True)}
     return {"agreement": torch.mean(shares).item(), **by_name}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -132,6 +133,20 @@ def test_segmentation_on_the_command_line(photos: Path, monkeypatch: pytest.Monk
     arguments += ["--region", "0.42,0.08,0.58,0.36", "--from", "red", "--to", "green"]
     lines = CliRunner().invoke(cli.app, arguments).stdout.splitlines()
     assert "  red -> green  green 0.00 -> " in lines[0] and lines[0].endswith("  flipped")
+
+
+def test_numbers_on_the_command_line(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def speed(images):  # of one output, which needs no name
+        light = images[:, :, 2:12, 26:38].mean((2, 3))
+        return 50 - 40 * (light[:, :1] - light[:, 1:2])
+
+    use(monkeypatch, "regression", speed, "speed")
+    arguments = ["explain", str(photos / "photo_0.png"), "--out", str(photos.parent / "out"), "--keys", "appearance"]
+    for options, asked in [(["--at-least", "40"], "speed >= 40"), (["--between", "44,46"], "speed from 44 to 46")]:
+        lines = CliRunner().invoke(cli.app, [*arguments, *options, "--replace"]).stdout.splitlines()
+        assert re.search(rf"  speed (\S+) -> {asked}  speed \1\S* -> 4\S+  flipped$", lines[0])
+    wrong = CliRunner().invoke(cli.app, [*arguments, "--between", "44"])
+    assert "--between 44: give two numbers, such as 0.2,0.4" in str(wrong.exception)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import torch
 
 from blobex.core.errors import BlobexError
 from blobex.counterfactual.questions import Box, Questions, build_questions
-from blobex.counterfactual.target import AttributeTarget, ClassTarget, RegionTarget
+from blobex.counterfactual.ranges import Range
+from blobex.counterfactual.target import AttributeTarget, ClassTarget, RangeTarget, RegionTarget
 from blobex.decisions.decision import Kind
 
 NAMES = ("road", "car", "sky")
@@ -30,6 +31,25 @@ def test_attributes_are_inverted() -> None:
     assert questions.before == ("sky", "road", "not sky", "not road")
     assert questions.after == ("not sky", "not road", "sky", "road")
     assert not (questions.target.margin(OUTPUTS[questions.image_index]) > 0).any()
+
+
+def test_numbers_reach_a_range() -> None:
+    questions = build_questions("regression", NAMES, OUTPUTS, (2, 0), wanted=Range(0.5, float("inf")))
+    assert isinstance(questions.target, RangeTarget)
+    assert questions.target.column.tolist() == [2, 0, 2, 0]
+    assert questions.target.gap.tolist() == [1, 1, 4.5, 3.5]  # 1 inside the range
+    assert questions.before == ("sky >= 0.5", "road >= 0.5", "sky -4", "road -3")  # the first two are already so
+    assert questions.after == ("sky >= 0.5", "road >= 0.5") * 2
+    assert (questions.target.margin(OUTPUTS[questions.image_index]) > 0).tolist() == [False, True, False, False]
+
+
+def test_only_numbers_have_a_range() -> None:
+    with pytest.raises(BlobexError, match="say which to reach with at_least, at_most or between"):
+        build_questions("regression", NAMES, OUTPUTS, (2,))
+    with pytest.raises(BlobexError, match="only a regression reaches a range of numbers, and this model gives classes"):
+        build_questions("classes", NAMES, OUTPUTS, (2,), wanted=Range(0, 1))
+    with pytest.raises(BlobexError, match="no output to change: name one of road"):
+        build_questions("regression", NAMES, OUTPUTS, (), wanted=Range(0, 1))
 
 
 def test_questions_are_indexed() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blobex.counterfactual.target import AttributeTarget, ClassTarget, RegionTarget, Target
+from blobex.counterfactual.target import AttributeTarget, ClassTarget, RangeTarget, RegionTarget, Target
 
 PROBLEMS, OUTPUTS = 200, 4
 
@@ -36,6 +36,7 @@ TARGETS = [
     (attributes(), logits(PROBLEMS, OUTPUTS)),
     (ClassTarget(columns()), logits(PROBLEMS, OUTPUTS)),
     (regions(), logits(PROBLEMS, OUTPUTS, 3, 5)),
+    (RangeTarget.of(logits(PROBLEMS, OUTPUTS, seed=4), columns(), -1.0, 2.0), logits(PROBLEMS, OUTPUTS)),
 ]
 
 
@@ -130,3 +131,49 @@ def test_descending_the_loss_raises_the_margin(target: Target, outputs: Tensor) 
 @pytest.mark.parametrize(("target", "outputs"), TARGETS)
 def test_nan_is_no_flip(target: Target, outputs: Tensor) -> None:
     assert not (target.margin(outputs * math.nan) > 0).any()
+
+
+LIMITS = [(0.5, math.inf), (-math.inf, 0.5), (0.4, 0.6)]
+
+
+@pytest.mark.parametrize(("low", "high"), LIMITS)
+@pytest.mark.parametrize("unit", [1.0, 1000.0])
+def test_range_is_reached_in_any_unit(low: float, high: float, unit: float) -> None:
+    """Loss and margin are those of the same question in another unit."""
+    numbers = torch.linspace(-2, 3, 101)[:, None]
+    query = torch.full_like(numbers, 2.0 if low == -math.inf else -1.0)
+    column = torch.zeros(101, dtype=torch.long)
+    target = RangeTarget.of(query, column, low, high)
+    other = RangeTarget.of(query * unit, column, low * unit, high * unit)
+    margin = target.margin(numbers)
+    away = (numbers[:, 0] - 0.5).abs() > 1e-3  # exactly on the end of the range, rounding decides
+    assert torch.equal((margin > 0)[away], ((numbers >= low) & (numbers <= high))[away, 0])
+    torch.testing.assert_close(other.margin(numbers * unit), margin, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(other.loss(numbers * unit), target.loss(numbers), rtol=1e-4, atol=1e-4)
+    assert torch.equal(target.scores(numbers), numbers)
+    torch.testing.assert_close(target.margin(query), torch.full_like(margin, -0.8))
+
+
+def test_range_computed_by_hand() -> None:
+    """The query is 0.1, so the gap to 0.5 is 0.4; a depth of 0.04 is as good as any."""
+    query = torch.tensor([[0.1]])
+    column = torch.zeros(1, dtype=torch.long)
+    target = RangeTarget.of(query, column, 0.5, math.inf)
+    for number, margin in [(0.1, -0.8), (0.52, 0.5), (0.54, 1.0), (9.0, 1.0), (-9.9e9, -1.6)]:
+        assert target.margin(torch.tensor([[number]])).item() == pytest.approx(margin, abs=1e-4)
+    assert target.loss(query).item() == pytest.approx(math.log(1 + math.exp(4)), abs=1e-5)
+    assert target.loss(torch.tensor([[0.5]])).item() == pytest.approx(math.log(2), abs=1e-5)
+    narrow = RangeTarget.of(query, column, 0.5, 0.54)
+    assert narrow.margin(torch.tensor([[0.52]])).item() == 1
+    assert narrow.margin(torch.tensor([[0.535]])).item() == pytest.approx(0.5, abs=1e-3)
+    assert RangeTarget.of(torch.tensor([[0.7]]), column, 0.5, math.inf).margin(torch.tensor([[0.7]])).item() == 1
+
+
+def test_range_margin_grows_towards_the_range() -> None:
+    numbers = torch.linspace(-50, 0.6, 500)[:, None]
+    target = RangeTarget.of(torch.full_like(numbers, 0.1), torch.zeros(500, dtype=torch.long), 0.5, math.inf)
+    margin = target.margin(numbers)
+    assert (margin.diff()[:490] > 0).all() and margin.isfinite().all()
+    leaf = numbers.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(target.loss(leaf).sum(), leaf)
+    assert (gradient < 0).all()

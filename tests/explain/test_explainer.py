@@ -1,7 +1,9 @@
 """The explainer in the tiny world, whose causes are known, and the loading of networks."""
 
 import dataclasses
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from worlds.tiny_world import (
 )
 
 from blobex.core.errors import BlobexError
-from blobex.datasets.images import load_image
+from blobex.datasets.images import load_image, to_float, to_tensor
 from blobex.decisions.source import from_callable
 from blobex.explain.explainer import Explainer
 from blobex.explain.overviews import read_table, snapshot
@@ -320,6 +322,11 @@ def road(pictures):  # a map of dark, red and green, at half the size
     return {"out": 10 * torch.stack([-half.amax(1) - 0.3, half[:, 0] - half[:, 1], half[:, 1] - half[:, 0]], dim=1)}
 
 
+def speed(pictures):  # in km/h: slower the redder the light; and a steering angle
+    light = pictures[:, :, 2:12, 26:38].mean((2, 3))
+    return torch.stack([50 - 40 * (light[:, 0] - light[:, 1]), light[:, 2]], dim=1)
+
+
 lights = Lights()
 """
 
@@ -385,3 +392,46 @@ def test_segmentations_are_explained(theirs: tuple[Path, str]) -> None:
         explainer.explain(road_images(2), Request(["2"], region=light, replaced="1"))
     with pytest.raises(BlobexError, match="no output to change: name one of 0, 1, 2"):
         explainer.explain(road_images(2))
+
+
+@pytest.mark.parametrize("options", [{"at_least": 40}, {"at_most": 20.5}, {"between": (44, 46)}])
+def test_numbers_are_explained(theirs: tuple[Path, str], options: dict[str, Any]) -> None:
+    saved, module = theirs
+    (saved / "speed.yaml").write_text(f"model: {module}:speed\nkind: regression\noutputs: [speed, steering]\n")
+    explainer = painted(load(saved, decision=str(saved / "speed.yaml")))
+    assert explainer.decision.kind == "regression"
+    records = explainer.explain(
+        road_images(4), Request(["speed"], keys=["appearance"], blobs=[4], **options), saved / "out"
+    )
+    low, high = options.get("between", (options.get("at_least", -math.inf), options.get("at_most", math.inf)))
+    assert "flipped" in [record.verdict for record in records]
+    for record in records:
+        queries = to_float(torch.stack([to_tensor(image) for image in (record.query, record.counterfactual)]))
+        before, after = explainer.decision.logits(queries)[:, 0].tolist()
+        assert record.score_before == pytest.approx(before, abs=1e-3)
+        assert record.score_after == pytest.approx(after, abs=0.5)  # of the image before it was rounded
+        already = low <= before <= high
+        assert record.verdict == ("already so" if already else "flipped")
+        assert already or low <= record.score_after <= high
+        assert record.to_class.startswith(("speed >= 40", "speed <= 20.5", "speed from 44 to 46"))
+        assert record.from_class == (record.to_class if already else f"speed {before:.3g}")
+    assert records == explainer.explain(
+        road_images(4), Request(["speed"], keys=["appearance"], blobs=[4], **options), saved / "out"
+    )
+    with pytest.raises(BlobexError, match="holds results of other settings"):
+        explainer.explain(road_images(4), Request(["speed"], keys=["appearance"], blobs=[4], at_least=1), saved / "out")
+
+
+def test_numbers_need_a_range_and_a_name(theirs: tuple[Path, str]) -> None:
+    saved, module = theirs
+    (saved / "speed.yaml").write_text(f"model: {module}:speed\nkind: regression\noutputs: [speed, steering]\n")
+    explainer = load(saved, decision=str(saved / "speed.yaml"))
+    for request, words in [
+        (Request(["speed"]), "say which to reach with at_least, at_most or between"),
+        (Request(at_least=3), "no output to change: name one of speed, steering"),
+        (Request(["speed"], at_least=3, at_most=4), "both at_least and at_most"),
+    ]:
+        with pytest.raises(BlobexError, match=words):
+            explainer.plan(request)
+    with pytest.raises(BlobexError, match="only a regression reaches a range"):
+        load(saved).plan(Request(["stop"], at_least=0.5))

@@ -187,7 +187,7 @@ function pressed(event) {
 function questions() {
   const { kind, outputs } = state.model, { said } = state.drawing, select = form.elements.attribute, kept = select.value;
   const text = { attributes: (each, value) => `${each} (${value.toFixed(2)}): make it ${value > 0.5 ? `not ${each}` : each}`,
-    classes: (each, value) => `${each} should win (${value.toFixed(2)})`, segmentation: (each, value) => `should become ${each} (${share(value)})` }[kind];
+    regression: (each, value) => `${each} (${value.toFixed(2)})`, classes: (each, value) => `${each} should win (${value.toFixed(2)})`, segmentation: (each, value) => `should become ${each} (${share(value)})` }[kind];
   const usual = kind === "classes" ? [option("", "the runner-up")] : [];
   select.replaceChildren(...usual, ...outputs.map((each, number) => option(each, text(each, said[number]))));
   const known = [...select.options].some(each => each.value === kept) && select.dataset.known === outputs.join();
@@ -199,9 +199,12 @@ function question() {
   const { elements } = form, where = elements.where.value, number = field => elements[field].value === "" ? null : Number(elements[field].value);
   if (where === "blobs" && !state.ticked.size) throw new Error("tick a blob first, or let anything change");
   if (where === "region" && !state.region) throw new Error("draw a region on the image first");
+  const regression = state.model.kind === "regression", [least, most] = [number("at_least"), number("at_most")];
+  if (regression && least === null && most === null) throw new Error("give the least or the greatest number to reach");
+  const range = !regression ? {} : least === null ? { at_most: most } : most === null ? { at_least: least } : { between: [least, most] };
   const keys = [...form.querySelectorAll("[name=keys]:checked")].map(each => each.value);
   if (!keys.length) throw new Error("tick something that may change");
-  return { attribute: elements.attribute.value || null, replaced: state.model.kind === "segmentation" ? elements.replaced.value || null : null, keys,
+  return { ...range, attribute: elements.attribute.value || null, replaced: state.model.kind === "segmentation" ? elements.replaced.value || null : null, keys,
     blobs: where === "blobs" ? [...state.ticked].sort((one, other) => one - other) : null, region: where === "region" ? state.region : null,
     thing: where === "thing" ? elements.thing.value.trim() : null, few: elements.few.checked, count: number("count"), steps: number("steps"), lambda_prox: number("lambda_prox") };
 }
@@ -279,6 +282,7 @@ async function meet(decision) {
   byId("stage").style.setProperty("--ratio", model.width / model.height);
   form.elements.steps.placeholder = model.steps;
   byId("thing-row").hidden = !model.parser;
+  byId("range-row").hidden = model.kind !== "regression";
   byId("replaced-row").hidden = model.kind !== "segmentation";
   form.elements.replaced.replaceChildren(option("", "the most common class"), ...model.outputs.map(each => option(each, each)));
   if (known) return;

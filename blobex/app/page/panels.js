@@ -62,8 +62,8 @@ function shown(score) { return score === null ? "no number" : score.toFixed(2); 
 export function bars(list, outputs, said, first) {
   list.replaceChildren(...outputs.map((name, number) => {
     const bar = element("span", { className: "bar" }), value = said[number];
-    bar.style.setProperty("--share", value);
-    bar.style.setProperty("--was", first[number]);
+    bar.style.setProperty("--share", Math.min(1, Math.max(0, value)));
+    bar.style.setProperty("--was", Math.min(1, Math.max(0, first[number])));
     const changed = Math.abs(value - first[number]) >= 0.005;
     const was = element("small", { textContent: changed ? `was ${shown(first[number])}` : "" });
     return element("li", { className: value > 0.5 ? "yes" : "" }, element("span", { textContent: name }), bar, element("b", { textContent: shown(value) }), was);

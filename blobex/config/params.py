@@ -13,6 +13,7 @@ from blobex.config.sweeps import SweepCf, SweepEncoder, SweepInvert
 from blobex.config.training import (
     Blobgan,
     BlobganPretrain,
+    ControlParams,
     DecisionParams,
     EncoderParams,
     EncoderPretrain,
@@ -23,7 +24,7 @@ from blobex.config.training import (
 from blobex.config.value_types import SECTION
 from blobex.core.errors import BlobexError
 
-IMAGE_TRAININGS = ("parser", "decision", "blobgan_pretrain", "blobgan", "encoder_pretrain", "encoder")
+IMAGE_TRAININGS = ("parser", "decision", "control", "blobgan_pretrain", "blobgan", "encoder_pretrain", "encoder")
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -34,6 +35,7 @@ class Params:
     scenes: Scenes
     parser: ParserParams
     decision: DecisionParams
+    control: ControlParams
     fid_stats: FidStats
     blobgan_pretrain: BlobganPretrain
     blobgan: Blobgan

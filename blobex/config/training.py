@@ -7,7 +7,20 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from blobex.config.value_types import SECTION, Bool, FileName, Float, Int, Names, Text, Weight, Width, Widths
+from blobex.config.value_types import (
+    SECTION,
+    Bool,
+    Distinct,
+    FileName,
+    Float,
+    Int,
+    Names,
+    Shape,
+    Text,
+    Weight,
+    Width,
+    Widths,
+)
 
 # fmt: off
 Group = Literal[  # of segments
@@ -65,6 +78,14 @@ class DecisionParams:
     variants: Names[Literal["plain", "biased", "night", "verge"]] = Field(description="decision rules to learn")
     architecture: Literal["densenet121", "densenet_small"] = Field(description="densenet121: as published")
     training: Training = Field(description="training of a decision model")
+
+
+@dataclass(frozen=True, config=SECTION)
+class ControlParams:
+    """Control model: a regression of steering and brake to explain, for synthetic scenes only."""
+
+    setups: Distinct[Shape] = Field(description="setups to train it for; [] for data other than synthetic scenes")
+    training: Training = Field(description="training of the control model")
 
 
 @dataclass(frozen=True, config=SECTION)

@@ -10,6 +10,7 @@ from torch.fx import GraphModule
 
 from blobex.decisions.decision import Input, Resize
 from blobex.decisions.onnx_file import OnnxNetwork
+from blobex.networks.control import ControlModel
 from blobex.networks.decision import DecisionModel
 
 
@@ -19,7 +20,7 @@ def declared_input(module: nn.Module) -> Input:
     Read are blobex's own models, exported programs, `pretrained_cfg` or `default_cfg` (timm's models) and the
     `image_size` of `config` (transformers' models).
     """
-    if isinstance(module, DecisionModel):
+    if isinstance(module, DecisionModel | ControlModel):
         return Input(module.config["height"], module.config["width"])
     if shape := program_shape(module):
         height, width = shape[2:] if len(shape) == 4 else (None, None)
@@ -35,7 +36,7 @@ def declared_input(module: nn.Module) -> Input:
 
 def declared_names(module: nn.Module) -> tuple[str, ...]:
     """Return the names of a module's outputs, of blobex's own models and by `id2label`; () if it has none."""
-    if isinstance(module, DecisionModel):
+    if isinstance(module, DecisionModel | ControlModel):
         return module.output_names
     module = unwrapped(module)
     labels = _setting(module, "id2label") or getattr(module, "id2label", None)

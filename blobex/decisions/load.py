@@ -20,6 +20,8 @@ from blobex.decisions.probe import check, decide
 from blobex.decisions.python_code import REFERENCE, python_source
 from blobex.decisions.source import Source, source_of
 from blobex.decisions.zoo import zoo_source
+from blobex.networks import weights
+from blobex.networks.control import load_control
 from blobex.networks.decision import load_decision
 
 Model = Callable[[Tensor], Any]
@@ -93,7 +95,8 @@ def _find(
             raise BlobexError(f"{reference} is a model of MLflow, which is off: set run.tracking_uri to its store")
         return source_of(freeze(mlflow_loader(reference)), reference)
     if path.is_dir():
-        return source_of(load_decision(path).to(device), reference)
+        own = load_control(path) if weights.is_kind(path, "control") else load_decision(path)
+        return source_of(own.to(device), reference)
     if path.suffix == ".pt2":
         return source_of(load_program(path, device), reference)
     if path.suffix == ".onnx":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast, get_args
 
@@ -16,6 +16,7 @@ from blobex.core.errors import BlobexError
 from blobex.decisions.decision import Decision, Input, Kind, prepare
 from blobex.decisions.declared import declared_input, declared_names, program_shape
 from blobex.decisions.outputs import arranged, output_tensor
+from blobex.networks.control import ControlModel
 from blobex.networks.decision import DecisionModel
 
 
@@ -66,6 +67,7 @@ def _batch_limits(size: Any) -> tuple[int, int | None]:
     return int(bounds.lower), int(bounds.upper) if bounds.upper.is_Integer else None  # torch's infinity is no integer
 
 
+OWN_KINDS: Mapping[type, Kind] = {DecisionModel: "attributes", ControlModel: "regression"}
 GRID = 8  # cells a side over which a segmentation is averaged for inversion
 
 
@@ -106,7 +108,7 @@ def source_of(model: Callable[[Tensor], Any], name: str | None = None) -> Source
         features=features and (lambda images: features(_moved(images, owner))),
         modules=(owner,),
         input=declared,
-        kind="attributes" if isinstance(owner, DecisionModel) else None,
+        kind=OWN_KINDS.get(type(owner)),
         names=declared_names(owner),
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,6 +55,14 @@ def _stored(tensor: Tensor) -> Tensor:
         return tensor
     half = tensor.half()
     return half if torch.equal(half.float(), tensor) else tensor
+
+
+def is_kind(folder: Path, kind: str) -> bool:
+    """Return whether a folder holds a saved network of a kind; False if its config cannot be read."""
+    with suppress(OSError, ValueError):
+        config = read_yaml(folder / CONFIG)
+        return isinstance(config, dict) and config.get("kind") == kind
+    return False
 
 
 def read_config(folder: Path, kind: str) -> dict[str, Any]:

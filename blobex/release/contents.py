@@ -22,6 +22,7 @@ METRICS = "metrics.json"
 NETWORKS = {
     "parser": "scene parser: boxes, semantic, panoptic and drivable maps",
     "decision": "decision model; variants other than plain have a planted shortcut",
+    "control": "control model: steering and brake, a regression",
     "blobgan_pretrain": "BlobGAN after pretraining on segments, encoder of segments, example images",
     "blobgan": "BlobGAN: layout network and generator",
     "encoder_pretrain": "encoder after training on generated images",

@@ -23,6 +23,7 @@ from blobex.explain.believable import Decide
 from blobex.explain.explainer import Explainer
 from blobex.explain.request import Request
 from blobex.networks import weights
+from blobex.scenes.controls import HALF
 from blobex.scenes.rules import PLAIN, RULES, Rule
 from blobex.scenes.scene import Scene
 from blobex.scenes.write import scene_of
@@ -30,6 +31,7 @@ from blobex.tracking.tracker import NullTracker
 from blobex.training.decision import DecisionModule
 from blobex.training.fit import fit
 from blobex.training.step_module import derive_seed, sample_batches
+from blobex.truth.control import CONTROL, control_results
 from blobex.truth.evaluation import ImageReader, evaluate_answers, parser_reader
 from blobex.truth.measures import detection_over_seeds
 from blobex.truth.methods import METHODS, Task, build_task
@@ -63,7 +65,7 @@ class HeldOutImages:
 def benchmark(
     params: Params, setup: str, models: Path, ranks: Ranks = ALONE, witness: Witness | None = None
 ) -> TruthResults:
-    """Evaluate the models in `models`/decision/<setup>/<rule> and, with several seeds, small ones.
+    """Evaluate the models in `models`/decision/<setup>/<rule>, with several seeds small ones, and models/control.
 
     Small models are trained into `models`/truth/<setup>. Results about each model are cached in `cache_folder`, so a
     stopped benchmark resumes. The models are shared among `ranks`; each rank returns all results.
@@ -80,11 +82,16 @@ def benchmark(
         _trained_model(models, setup, rule)
     numbers = range(options.seeds if options.seeds > 1 else 0)
     jobs = [(rule.name, number) for number in (None, *numbers) for rule in rules]
+    if _control_model(models, setup).is_dir():
+        jobs.append((CONTROL, None))
     own = [job for place, job in enumerate(jobs) if ranks.has(place)]
     share = [(job, model_results(params, setup, models, *job, witness)) for job in own]
     by_job = dict(ranks.gather(share))
     rows = {rule.name: with_ours_on_same_images(by_job[rule.name, None].rows) for rule in rules}
-    results = summarise(rows, {rule.name: by_job[rule.name, None].examples for rule in rules}, seed)
+    examples = {rule.name: by_job[rule.name, None].examples for rule in rules}
+    if (CONTROL, None) in by_job:
+        rows[CONTROL], examples[CONTROL] = by_job[CONTROL, None].rows, by_job[CONTROL, None].examples
+    results = summarise(rows, examples, seed)
     small = {rule.name: [by_job[rule.name, number].rows["ours"] for number in numbers] for rule in rules}
     for rule in rules[1:] if numbers else ():
         over_seeds = detection_over_seeds(small[rule.name], small[PLAIN.name], rule.name)
@@ -100,7 +107,9 @@ def cache_folder(models: Path, setup: str) -> Path:
 def model_results(
     params: Params, setup: str, models: Path, rule_name: str, number: int | None, witness: Witness | None = None
 ) -> ModelResults:
-    """Evaluate all methods on a rule's model or, with a number, our search on that small model."""
+    """Evaluate all methods on a rule's model, our search on small model `number` of a rule, or on the control model."""
+    if rule_name == CONTROL:
+        return _control_results(params, setup, models)
     options, rule = params.truth, RULES[rule_name]
     if number is None:
         model, count = _trained_model(models, setup, rule), options.images
@@ -122,6 +131,25 @@ def model_results(
     pixels = hashlib.sha256(images.queries.numpy().tobytes()).hexdigest()
     inputs = [rule_name, settings, str(searches), images.names, pixels, witness.digest if witness else None]
     return load_or_compute(cache_folder(models, setup), rule_name if number is None else model.name, inputs, compute)
+
+
+def _control_model(models: Path, setup: str) -> Path:
+    return models / CONTROL / setup
+
+
+def _control_results(params: Params, setup: str, models: Path) -> ModelResults:
+    explainer = Explainer.load(setup, models, params, decision=str(_control_model(models, setup)))
+    images = held_out(params, setup, params.truth.images)
+    settings = explainer.settings(explainer.plan(Request(["brake"], at_least=HALF, count=1, gate="report")))
+    pixels = hashlib.sha256(images.queries.numpy().tobytes()).hexdigest()
+    searches = _of_setup(params.explain, setup), _of_setup(params.invert, setup), params.data.external, params.truth
+    inputs = [CONTROL, settings, str(searches), images.names, pixels]
+
+    def compute() -> ModelResults:
+        reader = parser_reader(explainer, PLAIN)
+        return control_results(explainer, images.names, images.queries, images.scenes, reader, params.truth)
+
+    return load_or_compute(cache_folder(models, setup), CONTROL, inputs, compute)
 
 
 def evaluate_methods(

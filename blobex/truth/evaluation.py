@@ -126,7 +126,9 @@ class EvaluatedAnswer:
 
     @property
     def to_allowed(self) -> bool:
-        """True if the question asks to allow something refused; "stop" counts as a refusal."""
+        """True if the question asks to allow something refused; "stop" and half the brake count as refusals."""
+        if self.attribute == "brake":
+            return "<=" in self.to_class
         return (self.attribute == "stop") == self.to_class.startswith("not ")
 
     def as_dict(self) -> dict[str, Any]:

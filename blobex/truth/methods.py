@@ -104,7 +104,7 @@ def ours(task: Task, options: Truth) -> list[Answer]:
     explainer = task.explainer
     plan = explainer.plan(task.request)
     explanations = explainer.explain_inverted(task.images, lambda rows: task.inversion[rows], plan)
-    return [_answer(explanation) for explanation in explanations]
+    return [answer_of(explanation) for explanation in explanations]
 
 
 def published(task: Task, options: Truth) -> list[Answer]:
@@ -114,7 +114,7 @@ def published(task: Task, options: Truth) -> list[Answer]:
     explainer = task.published
     plan = explainer.plan(task.request)
     explanations = explainer.explain_inverted(task.images, lambda rows: explainer.invert(task.queries[rows]), plan)
-    return [_answer(explanation) for explanation in explanations]
+    return [answer_of(explanation) for explanation in explanations]
 
 
 def pixels(task: Task, options: Truth) -> list[Answer]:
@@ -136,7 +136,8 @@ def random(task: Task, options: Truth) -> list[Answer]:
 METHODS: dict[str, Method] = {"ours": ours, "published": published, "pixels": pixels, "random": random}
 
 
-def _answer(explanation: Explanation) -> Answer:
+def answer_of(explanation: Explanation) -> Answer:
+    """Return the answer that an explanation gives."""
     # A change composed over the query starts at the query, a full rendering at the reconstruction.
     before = explanation.query if explanation.compose == "photo" else explanation.reconstruction
     return Answer(before, explanation.counterfactual, explanation.flipped, explanation.reconstruction_agrees)

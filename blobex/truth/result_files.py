@@ -16,12 +16,14 @@ from blobex.datasets.images import write_png
 from blobex.metrics.interval import Interval, flat
 from blobex.scenes.rules import RULES
 from blobex.truth.benchmark import Witness, benchmark, cache_folder
+from blobex.truth.control import CONTROL
 from blobex.truth.evaluation import EvaluatedAnswer
 from blobex.truth.measures import TITLES
 from blobex.truth.results import OURS_SAME, TruthResults
 
 TABLE, TEXT, EXAMPLES = "explanations.parquet", "table.txt", "examples"
 CELL_WIDTH = 24  # characters
+OTHERS = {CONTROL: "a regression: brake >= 0.5 or brake <= 0.5, judged by the plain rules' stop"}
 METHOD_TITLES = {OURS_SAME: "ours, same pictures"}
 SCHEMA = pa.schema(
     [
@@ -81,7 +83,8 @@ def table(results: TruthResults) -> str:
     """Format one block per rule, with measures as rows and methods as columns: mean, 95% interval and count."""
     lines = []
     for rule, methods in results.rows.items():
-        lines += [f"{rule}: {RULES[rule].meaning}", _line("", [METHOD_TITLES.get(name, name) for name in methods])]
+        meaning = RULES[rule].meaning if rule in RULES else OTHERS[rule]
+        lines += [f"{rule}: {meaning}", _line("", [METHOD_TITLES.get(name, name) for name in methods])]
         lines.append(_line("questions", [str(len(rows)) for rows in methods.values()]))
         lines.append(_line("  reading disagrees from the start", [str(_excluded(rows)) for rows in methods.values()]))
         measured = results.measures[rule]

@@ -17,7 +17,7 @@ from blobex.core.files import read_json, whole_folder, write_text
 from blobex.datasets.images import load_image, to_array, write_png
 from blobex.explain.figures import Cell, Tone, grid
 from blobex.explain.record_files import DAMAGES
-from blobex.scenes.rules import PLAIN
+from blobex.scenes.rules import PLAIN, RULES
 from blobex.truth.evaluation import EvaluatedAnswer
 from blobex.truth.measures import Measures, Rank, detection, measures, rank
 from blobex.truth.methods import Answer, Task
@@ -75,12 +75,15 @@ class TruthResults:
 
 
 def summarise(rows: dict[str, RowsByMethod], examples: dict[str, np.ndarray], seed: int) -> TruthResults:
-    """Measure all methods on all models; each model with a shortcut is compared with the plain one."""
+    """Measure all methods on all models; each model with a shortcut is compared with the plain one.
+
+    Models of other names than `scenes.rules.RULES` have no shortcut.
+    """
     measured = {
         rule: {method: measures(answers, seed) for method, answers in methods.items()} for rule, methods in rows.items()
     }
     ranks: dict[str, dict[str, Rank]] = {rule: {} for rule in rows}
-    for rule in [name for name in rows if name != PLAIN.name]:
+    for rule in [name for name in rows if name in RULES and name != PLAIN.name]:
         for method, answers in rows[rule].items():
             honest = rows[PLAIN.name][method]
             measured[rule][method] |= detection(answers, honest, rule)

@@ -26,9 +26,9 @@ import yaml
 from worlds.project_copy import copy_project, dvc, start
 
 STAGES = (
-    *("scenes", "parser@rect", "decision@rect-plain", "fid_stats@rect", "blobgan_pretrain@rect", "blobgan@rect"),
-    *("encoder_pretrain@rect", "encoder@rect", "witness@rect", "invert@rect", "explain@rect-basic", "evaluate@rect"),
-    "truth@rect",
+    *("scenes", "parser@rect", "decision@rect-plain", "control@rect", "fid_stats@rect", "blobgan_pretrain@rect"),
+    *("blobgan@rect", "encoder_pretrain@rect", "encoder@rect", "witness@rect", "invert@rect", "explain@rect-basic"),
+    *("evaluate@rect", "truth@rect"),
 )
 PREREQUISITES = {  # further stages to run before a stage, which are not killed
     "encoder_pretrain@rect": ("decision@rect-biased", "decision@rect-night", "decision@rect-verge"),

@@ -24,13 +24,14 @@ from worlds.tiny_models import HEIGHT, NETWORK, WIDTH, save_models, smooth_image
 from blobex.app import server
 from blobex.app.guard import refusal
 from blobex.app.jobs import Progress, events
-from blobex.app.responses import request
-from blobex.app.studio import Studio, outlines
+from blobex.app.responses import model, request
+from blobex.app.studio import Studio, outlines, probabilities
 from blobex.app.wire import WireLayout, WireQuestion, from_layout, short_name, to_layout
 from blobex.cli import main as cli
 from blobex.config.read import load_params, parse
 from blobex.core.errors import BlobexError
 from blobex.counterfactual.compose import LARGEST_ERROR, continued, coverage
+from blobex.counterfactual.ranges import Range
 from blobex.datasets.images import to_array, to_float, to_tensor
 from blobex.explain.blob_listing import blob_names
 from blobex.explain.explainer import Explainer
@@ -390,6 +391,24 @@ def test_regions_depend_on_the_kind_of_model() -> None:
     assert request(box, "classes").only == "0.000000,0.250000,0.500000,1.000000"
     corners = WireQuestion(region=[0, 0, 1, 0, 0.5, 1.0])
     assert request(corners, "attributes").only == "0.000000,0.000000 1.000000,0.000000 0.500000,1.000000"
+
+
+def test_a_regression_is_described_and_asked_for_a_range(folder: Path, tmp_path: Path) -> None:
+    """Its numbers are shown as they are, also above 1."""
+    (tmp_path / "speed.py").write_text("def net(images):\n    return 50 + 10 * images.mean((2, 3))[:, :1]\n")
+    (tmp_path / "card.yaml").write_text("model: speed.py:net\nkind: regression\noutputs: [speed]\n")
+    card = str(tmp_path / "card.yaml")
+    studio = Studio.open("rect", folder / "models", load_params(folder / "params.yaml"), "cpu", card)
+    described = model(studio, card)
+    assert (described["kind"], described["outputs"], described["decision"]) == ("regression", ["speed"], card)
+    explainer = studio.explainer(card)
+    outputs = explainer.outputs(smooth_images(1))
+    assert torch.equal(probabilities("regression", outputs), outputs) and outputs.min() > 30
+    wanted = request(WireQuestion(attribute="speed", between=[40.0, 45]), "regression")
+    assert explainer.plan(wanted).wanted == Range(40, 45)
+    assert request(WireQuestion(at_least=3), "regression").at_least == 3
+    with pytest.raises(BlobexError, match="say which to reach"):
+        explainer.plan(request(WireQuestion(attribute="speed"), "regression"))
 
 
 def test_a_port_in_use_is_reported(folder: Path) -> None:

@@ -89,6 +89,15 @@ def test_published_values_are_those_of_the_papers(name):
     assert params.decision.architecture == "densenet121"
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_what_needs_rendered_scenes_is_off_for_other_data(name):
+    """No stage asks for the causes, or for the steering and brake, of real images."""
+    params = profile_params(name)
+    rendered = {"square", "rect"} if params.data.root == profile_params("synthetic").data.root else set()
+    assert set(params.truth.setups) <= rendered and set(params.control.setups) <= rendered
+    assert set(params.truth.setups) <= set(params.control.setups)  # the benchmark reads its weights
+
+
 def test_published_networks_are_those_of_the_papers():
     """METHOD.md, sections 1 to 3, for the published 256x512 images."""
     params = profile_params("published")

@@ -22,7 +22,12 @@ SUM = 1e-3  # distance from 1 of the sum of probabilities
 
 
 def in_logits(
-    name: str, compute: Callable[[Tensor], Tensor], kind: Kind, values: Values | None, images: Tensor
+    name: str,
+    compute: Callable[[Tensor], Tensor],
+    kind: Kind,
+    values: Values | None,
+    images: Tensor,
+    ask: bool = True,
 ) -> Callable[[Tensor], Tensor] | None:
     """Return a function that gives the logits of a model's probabilities; None if it gives logits already.
 
@@ -30,10 +35,11 @@ def in_logits(
         compute: The model's values (N,A) or (N,A,h,w) for images (N,3,H,W) in [-1,1].
         values: What the values are; None: probabilities if they lie in [0,1] even for images far out of range.
         images: Images to try.
+        ask: Refuse values of attributes or of one yes or no, which are decided by a threshold, that lie in [0,1] for
+            images and not beyond, so that both may be meant; else they are logits.
 
     Raises:
-        BlobexError: The values are no probabilities, though they should be; or those of attributes or of one yes or
-            no, which are decided by a threshold, lie in [0,1] for images and not beyond, so that both may be meant.
+        BlobexError: The values are no probabilities, though they should be, or both may be meant.
     """
     if values == "logits" or kind not in KINDS:
         return None
@@ -47,10 +53,10 @@ def in_logits(
         raise BlobexError(f"the model {name} gives values outside [0, 1], no probabilities: write `values: logits`")
     if values is None:
         threshold = kind == "attributes" or is_binary(first, kind)
-        if not all(inside) and inside[0] and varied[0] and threshold:
+        if ask and not all(inside) and inside[0] and varied[0] and threshold:
             raise BlobexError(
                 f"the model {name} gives values from 0 to 1, which may be probabilities or logits: say so in a card, "
-                "by the line `values: probabilities` or `values: logits`"
+                "by the line `values: probabilities` or `values: logits`, or give a Decision with logits"
             )
         if not all(inside) or not any(varied):
             return None

@@ -71,7 +71,7 @@ def _output_in_logits(
 def check(decision: Decision, size: ImageSize, device: torch.device) -> Decision:
     """Return the Decision if it can be explained, after a trial with two grey images.
 
-    Probabilities are turned into logits (`in_logits`).
+    Probabilities are turned into logits (`in_logits`); what may be either are logits, as a Decision promises.
 
     Raises BlobexError if the model fails, if outputs and names differ in number, if outputs have wrong shapes, are not
     finite or have no gradient to the images, if buffers change with every image, or as `check_answers`.
@@ -79,7 +79,7 @@ def check(decision: Decision, size: ImageSize, device: torch.device) -> Decision
     count = _probe(decision, size, device)
     with frozen_eval(decision), _unchanged(decision):
         images = probe_images(size, device)
-        converted = in_logits(decision.name, decision.logits, decision.kind, None, images)
+        converted = in_logits(decision.name, decision.logits, decision.kind, None, images, ask=False)
     if converted:
         decision = dataclasses.replace(decision, logits=converted)
     _check_answers(decision, size, device)

@@ -67,6 +67,29 @@ def test_decisions_that_give_probabilities_are_converted():
     assert_same(decision.logits, lambda images: net(images).log_softmax(1), noise())
 
 
+@pytest.mark.parametrize("column", [True, False])
+def test_one_column_of_classes_is_searched_in_logits(column, capsys):
+    """A yes of probability p has the logit that the network gave before its sigmoid, and no the logit 0."""
+    net = network(1).eval()
+
+    def chance(images):
+        return net(images).sigmoid() if column else net(images).sigmoid()[:, 0]
+
+    decision = loaded(chance, kind="classes", outputs=["blocked"])
+    assert decision.outputs == ("not blocked", "blocked")
+    assert_same(decision.logits, lambda images: F.pad(net(images), (1, 0)), noise())
+    probability = decision.logits(noise()).softmax(1)[:, 1]
+    torch.testing.assert_close(probability, net(noise()).sigmoid()[:, 0])
+    assert capsys.readouterr().err.endswith("gives probabilities: their logits are searched\n")
+
+
+def test_a_decision_in_doubt_gives_logits_as_it_promises(capsys):
+    """It has no card that could say so."""
+    decision = loaded(from_callable(lambda images: 0.5 + 0.4 * images.mean((2, 3)), "attributes", "abc"))
+    torch.testing.assert_close(decision.logits(noise()), 0.5 + 0.4 * noise().mean((2, 3)))
+    assert not capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("model", "kind"),
     [

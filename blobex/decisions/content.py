@@ -6,6 +6,7 @@ import copyreg
 import functools
 import hashlib
 import io
+import itertools
 import re
 import site
 import sys
@@ -29,6 +30,19 @@ NO_EFFECT |= {"__firstlineno__", "__static_attributes__", "__parameters__", "__o
 STATE = {"_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"}
 MANGLED = re.compile(rb"___torch_mangle_\d+")  # in the names of classes that were scripted before in a process
 
+# Kinds of objects that are what their parts are.
+PARTS: tuple[tuple[Any, Callable[[Any], Iterable[Any]]], ...] = (
+    (list, iter),
+    (set, lambda value: _sorted(value)),
+    (dict | types.MappingProxyType, lambda value: itertools.chain.from_iterable(value.items())),
+    (types.MethodType, lambda value: (value.__self__, value.__func__)),
+    (functools.partial, lambda value: (value.func, value.args, value.keywords)),
+    (functools._lru_cache_wrapper, lambda value: (value.__wrapped__,)),
+    (staticmethod | classmethod, lambda value: (value.__func__,)),
+    (property, lambda value: (value.fget,)),
+    (functools.cached_property, lambda value: (value.func,)),
+)
+
 
 class Content:
     """A hash of objects by value: weights, constants, and the code of functions and classes with what it refers to.
@@ -50,8 +64,8 @@ class Content:
         """Add a value and all that it holds."""
         if isinstance(value, PLAIN):
             return self._text(f"{type(value).__name__} {value!r}")
-        if isinstance(value, tuple):  # equal ones may or may not be one object
-            return self._all(value, strict)
+        if isinstance(value, tuple | frozenset):  # equal ones may or may not be one object
+            return self._all(value if isinstance(value, tuple) else _sorted(value), strict)
         if id(value) in self._seen:
             return self._text(f"again {self._seen[id(value)]}")
         self._seen[id(value)] = len(self._seen)
@@ -60,7 +74,8 @@ class Content:
         for kinds, add in self._ways:
             if isinstance(value, kinds):
                 return add(self, value, strict)
-        return self._object(value, strict)
+        parts = next((parts for kinds, parts in PARTS if isinstance(value, kinds)), None)
+        return self._all(parts(value), strict) if parts else self._object(value, strict)
 
     def _text(self, text: str) -> None:
         self._bytes(text.encode("utf-8", "surrogatepass"))
@@ -73,12 +88,6 @@ class Content:
         for value in values:
             self.add(value, strict)
         self._text("end")
-
-    def _mapping(self, value: Mapping[Any, Any], strict: bool) -> None:
-        self._all((part for item in value.items() for part in item), strict)
-
-    def _set(self, value: Iterable[Any], strict: bool) -> None:
-        self._text(repr(sorted(map(repr, value))))  # the order of a set is another in each process
 
     def _tensor(self, value: Tensor, strict: bool) -> None:
         self._text(f"{value.dtype} {tuple(value.shape)}")
@@ -96,8 +105,6 @@ class Content:
     def _module(self, module: nn.Module, strict: bool) -> None:
         if "_orig_mod" in module._modules:  # of torch.compile, whose state changes with every image
             return self.add(module._modules["_orig_mod"])
-        if isinstance(module, torch.jit.ScriptModule):
-            return self._archive(module.save_to_buffer())
         own = not _installed(type(module).__module__)
         self.add(type(module))
         attributes = list(vars(module).items())
@@ -112,16 +119,13 @@ class Content:
                 self.add(list(attribute.values()) if hooks else attribute, own)
         return None
 
-    def _archive(self, data: bytes) -> None:
-        """Add a TorchScript archive without what serves its error messages and its serial number."""
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+    def _script(self, script: torch.jit.ScriptModule | torch.jit.ScriptFunction, strict: bool) -> None:
+        """Add the archive of a TorchScript without what serves its error messages and its serial number."""
+        with zipfile.ZipFile(io.BytesIO(script.save_to_buffer())) as archive:
             for name in sorted(archive.namelist()):
                 if not name.endswith((".debug_pkl", "serialization_id")):
                     self._bytes(MANGLED.sub(b"", name.encode()))
                     self._bytes(MANGLED.sub(b"", archive.read(name)))
-
-    def _script_function(self, value: Any, strict: bool) -> None:
-        self._archive(value.save_to_buffer())
 
     def _function(self, function: types.FunctionType, strict: bool) -> None:
         module = str(function.__globals__.get("__name__"))
@@ -141,23 +145,17 @@ class Content:
         self._bytes(code.co_code)
         self._text(f"{code.co_flags} {code.co_names} {code.co_varnames} {code.co_freevars} {code.co_cellvars}")
         for constant in code.co_consts:
-            self._constant(constant)
-
-    def _constant(self, constant: Any) -> None:
-        if isinstance(constant, types.CodeType):
-            return self._code(constant)
-        if isinstance(constant, frozenset):
-            return self._set(constant, True)
-        return self.add(constant)
+            self._code(constant) if isinstance(constant, types.CodeType) else self.add(constant)
 
     def _referred(self, function: types.FunctionType, names: set[str]) -> None:
         """Add the globals that a function names, also those of modules that it imports itself."""
+        package = function.__globals__.get("__package__")
         for name in sorted(names):
             if name in function.__globals__:
                 self._text(name)
                 self._global(function.__globals__[name], names)
-            elif name in sys.modules:
-                self._global(sys.modules[name], names)
+            elif module := sys.modules.get(name) or sys.modules.get(f"{package}.{name}"):
+                self._global(module, names)
 
     def _global(self, value: Any, names: set[str]) -> None:
         if not isinstance(value, types.ModuleType):
@@ -181,30 +179,18 @@ class Content:
                 self.add(attribute)
         return None
 
-    def _method(self, value: types.MethodType, strict: bool) -> None:
-        self._all((value.__self__, value.__func__), strict)
-
-    def _descriptor(self, value: Any, strict: bool) -> None:
-        self._all((getattr(value, name, None) for name in ("__func__", "fget", "func")), strict)
-
     def _builtin(self, value: Any, strict: bool) -> None:
         self._text(f"{value.__module__} {value.__qualname__}")
         owner = getattr(value, "__self__", None)
         if not isinstance(owner, types.ModuleType | type):
             self.add(owner, strict)
 
-    def _partial(self, value: functools.partial[Any], strict: bool) -> None:
-        self._all((value.func, value.args, value.keywords), strict)
-
-    def _wrapped(self, value: Any, strict: bool) -> None:
-        self.add(value.__wrapped__, strict)
-
     def _object(self, value: Any, strict: bool) -> None:
         kind = type(value)
         self.add(kind)
         own = not _installed(kind.__module__) or kind.__module__.partition(".")[0] == PACKAGE.name
         if own and hasattr(value, "__dict__"):
-            return self._mapping(vars(value), True)
+            return self.add(vars(value))
         return self._reduced(value) if own or strict else None
 
     def _reduced(self, value: Any) -> None:
@@ -223,20 +209,18 @@ class Content:
 
     _ways: tuple[tuple[Any, Callable[[Any, Any, bool], None]], ...] = (
         (Tensor, _tensor),
+        (torch.jit.ScriptModule | torch.jit.ScriptFunction, _script),
         (nn.Module, _module),
-        (torch.jit.ScriptFunction, _script_function),
         (np.ndarray, _array),
-        (list, _all),
-        (set | frozenset, _set),
-        (dict | types.MappingProxyType, _mapping),
         (types.FunctionType, _function),
         (type, _class),
-        (types.MethodType, _method),
-        (staticmethod | classmethod | property | functools.cached_property, _descriptor),
         (types.BuiltinFunctionType | types.MethodDescriptorType | types.WrapperDescriptorType, _builtin),
-        (functools.partial, _partial),
-        (functools._lru_cache_wrapper, _wrapped),
     )
+
+
+def _sorted(value: Iterable[Any]) -> list[str]:
+    """Return the elements of a set in words, whose order is another in each process."""
+    return sorted(map(repr, value))
 
 
 def _cell(cell: types.CellType) -> Any:

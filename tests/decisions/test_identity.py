@@ -96,6 +96,24 @@ def test_every_change_of_a_users_module_is_seen(old, new, changed):
     assert {name for name in NAMES if before[name] != after[name]} == changed
 
 
+def test_modules_that_a_function_of_a_package_imports_when_it_runs_are_seen():
+    Path("users_package").mkdir()
+    Path("users_package/__init__.py").touch()
+    Path("users_package/models.py").write_text(
+        "def score(images):\n    from .parts import shift\n    return shift(images.mean((2, 3)))\n"
+    )
+    found = []
+    for offset in (0.0, 1e-7, 0.0):  # the second too small to be seen in the answers
+        for name in [name for name in sys.modules if name.startswith("users_package")]:
+            del sys.modules[name]
+        Path("users_package/parts.py").write_text(f"def shift(values):\n    return values + {offset!r}\n")
+        importlib.invalidate_caches()
+        sys.dont_write_bytecode, before = True, sys.dont_write_bytecode
+        found.append(content("users_package.models:score"))
+        sys.dont_write_bytecode = before
+    assert found[0] == found[2] != found[1]
+
+
 def test_a_frozen_script_is_known_by_its_constants():
     """It has no parameters, so that the hash of its state is that of nothing."""
     found = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from blobex.datasets.images import to_array, to_float, to_tensor
 from blobex.explain.explanation import Explanation
 from blobex.explain.record_files import finite
 from blobex.explain.request import Request
+from blobex.perception.regions import is_name
 
 
 def model(studio: Studio, decision: str | None) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def request(question: WireQuestion, kind: str) -> Request:
         else:
             points = [numbers] if len(numbers) == 4 else [numbers[n : n + 2] for n in range(0, len(numbers), 2)]
             only = " ".join(",".join(f"{number:.6f}" for number in point) for point in points)
-    if question.thing is not None and not re.fullmatch("[A-Za-z ]*[A-Za-z][A-Za-z ]*", question.thing):
+    if question.thing is not None and not is_name(question.thing):
         raise BlobexError("an object is named by letters, such as car ahead")  # so that no file of the server is read
     options = {name: value for name, value in vars(question).items() if name not in ("attribute", "region", "thing")}
     attributes = None if question.attribute is None else [question.attribute]

@@ -108,7 +108,8 @@ def _output_names(outputs: Any, text: Any) -> Any:
     if isinstance(outputs, Mapping):
         names = ordered_names(text) or ordered_names({number: name for name, number in text.items()})
         if names is None:
-            line = brief(", ".join(map(str, text)), 100)
+            numbered = all(str(key).isdecimal() for key in text)
+            line = brief(", ".join(map(str, text.values() if numbered else text)), 100)
             raise BlobexError(f"card.outputs is a mapping, not from 0, 1, ... to names: write `outputs: [{line}]`")
         return list(names)
     if isinstance(outputs, str):

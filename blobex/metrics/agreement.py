@@ -47,7 +47,15 @@ def number_agreement(before: Tensor, after: Tensor, names: tuple[str, ...]) -> d
     >>> number_agreement(torch.tensor([[0.0], [2.0]]), torch.tensor([[0.4], [3.0]]), ("speed",))
     {'agreement': 0.5, 'agreement_speed': 0.5}
     """
-    spread = before.std(0, correction=0) if len(before) else torch.zeros(before.shape[1])
-    shares = ((before - after).abs() <= 0.5 * spread).double().mean(0)
+    shares = same_numbers(before, after, before).double().mean(0)
     by_name = {f"agreement_{name}": share for name, share in zip(names, shares.tolist(), strict=True)}
     return {"agreement": torch.mean(shares).item(), **by_name}
+
+
+def same_numbers(before: Tensor, after: Tensor, sample: Tensor) -> Tensor:
+    """Test which numbers (N,A) differ by at most half the standard deviation of those of a sample (M,A); NaN differs.
+
+    >>> same_numbers(torch.tensor([[5.0]]), torch.tensor([[5.4]]), sample=torch.tensor([[0.0], [2.0]]))
+    tensor([[True]])
+    """
+    return (before - after).abs() <= 0.5 * sample.std(0, correction=0)

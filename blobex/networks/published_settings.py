@@ -187,14 +187,9 @@ def _check(settings: Settings, network: Mapping[str, Any]) -> None:
     if c_model is not None:
         factor = settings.read_or(2, whole, "generator.channel_multiplier")
         for height, width in network["channels"].items():
-            published = 8 * c_model if height <= 32 else _wide(c_model, height) * factor
+            published = c_model * (8 if height <= 32 else 256 // height * factor)  # halved at each doubling
             if width != published:
                 raise BlobexError(
                     f"its setting generator.c_model is {c_model}, which gives {published} channels at height {height}, "
                     f"but its tensors have {width}: give another file"
                 )
-
-
-def _wide(c_model: int, height: int) -> int:
-    """Return the published channels at a height of 64 or more, before the multiplier: halved at each doubling."""
-    return c_model * 256 // height

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from blobex.core.errors import BlobexError
 from blobex.datasets.images import to_array
 from blobex.explain.explainer import Explainer
 from blobex.inversion import published
+from blobex.metrics.agreement import same_numbers
 from blobex.sweeps.best import Samples, comparison
 from blobex.sweeps.sweep_images import ImageSplit
 from blobex.sweeps.task import Directions, Number, Outcome, Report, Settings, one_thread, seconds
@@ -102,6 +104,11 @@ class InversionTask(SearchTask):
 
         return comparison(len(queries), candidates, measure, self.options.seed)
 
+    @cached_property
+    def _numbers(self) -> Tensor:
+        """Outputs (N,A) of a regression for the seen images, by which the numbers of a part of them are compared."""
+        return self.explainer.outputs(self.images.seen[1]).cpu()
+
     def _reconstruct(self, explainer: Explainer, queries: Tensor) -> Reconstructions:
         start = seconds(explainer.device)
         inversion = explainer.invert(queries).to("cpu")
@@ -110,7 +117,7 @@ class InversionTask(SearchTask):
         if explainer.decision.kind == "attributes":
             same = ((before > 0) == (after > 0)) & ~before.isnan() & ~after.isnan()
         elif explainer.decision.kind == "regression":
-            same = (before - after).abs() <= 0.5 * before.std(0, correction=0)
+            same = same_numbers(before, after, self._numbers)
         else:
             same = before.argmax(1) == after.argmax(1)
         return Reconstructions(

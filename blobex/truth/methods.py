@@ -108,13 +108,21 @@ def ours(task: Task, options: Truth) -> list[Answer]:
 
 
 def published(task: Task, options: Truth) -> list[Answer]:
-    """Run inversion and search step for step as published (OCTET, Zemni et al., CVPR 2023)."""
+    """Run inversion and search step for step as published (OCTET, Zemni et al., CVPR 2023).
+
+    The scripts ask for the opposite of the decision about the reconstruction, so that flips are told by the scores.
+    """
     if task.published is None:
         raise BlobexError("the published method needs an explainer with search.mode published: give one")
     explainer = task.published
     plan = explainer.plan(task.request)
     explanations = explainer.explain_inverted(task.images, lambda rows: explainer.invert(task.queries[rows]), plan)
-    return [answer_of(explanation) for explanation in explanations]
+    target = task.questions.target
+    assert isinstance(target, AttributeTarget)
+    return [
+        dataclasses.replace(answer_of(each), flipped=not each.failed and (each.score_after > 0.5) == wanted)
+        for each, wanted in zip(explanations, target.wanted.tolist(), strict=True)
+    ]
 
 
 def pixels(task: Task, options: Truth) -> list[Answer]:

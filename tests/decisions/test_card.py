@@ -43,7 +43,7 @@ def test_names_of_outputs_are_as_written(text, names):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("outputs: {1: free, 2: blocked}", r"write `outputs: \[1, 2\]`"),
+        ("outputs: {1: free, 2: blocked}", r"write `outputs: \[free, blocked\]`"),
         ("outputs: {free: yes, blocked: no}", r"write `outputs: \[free, blocked\]`"),
         ("outputs: free, blocked", r"write `outputs: \[free, blocked\]`"),
         ("outputs: [a, [b]]", r"card\.outputs\[1\] is \['b'\]"),

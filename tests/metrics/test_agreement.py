@@ -59,3 +59,11 @@ def test_identical_opposite_and_nan(kind, shape):
     broken[0, 1] = NAN
     for one in (logits, broken):
         assert decision_agreement(kind, one, broken, tuple("abc")) == {"agreement": 0.75}
+
+
+def test_numbers_agree_to_half_of_their_standard_deviation():
+    """Speeds of 0 and 2 have a standard deviation of 1; angles that are all equal must not change at all."""
+    before = torch.tensor([[0.0, 3.0], [2.0, 3.0], [0.0, 3.0], [2.0, 3.0]])
+    after = torch.tensor([[0.5, 3.0], [1.4, 3.1], [-0.4, 3.0], [NAN, 3.0]])
+    expected = {"agreement": 0.625, "agreement_speed": 0.5, "agreement_angle": 0.75}
+    assert decision_agreement("regression", before, after, ("speed", "angle")) == expected

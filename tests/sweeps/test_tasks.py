@@ -12,11 +12,12 @@ import torch
 from worlds.sweep_world import COUNT, search_task, world_images, world_params
 from worlds.tiny_models import NETWORK, save_models
 from worlds.tiny_networks import random_blobgan
-from worlds.tiny_world import HEIGHT, render, scenes, tiny_explainer, tiny_params
+from worlds.tiny_world import HEIGHT, decide, render, scenes, tiny_explainer, tiny_params
 
 from blobex.config.read import load_params
 from blobex.core.errors import BlobexError
 from blobex.datasets.images import to_array, write_png
+from blobex.decisions.source import from_callable
 from blobex.explain.explainer import Explainer
 from blobex.explain.request import Request
 from blobex.sweeps.best import comparison, table
@@ -249,6 +250,18 @@ def test_more_steps_reconstruct_better():
     assert set(compared["differences"]["best - present"]) == {"perceptual", "agreement"}
     agreement = task.measure({"steps": 1}, HOPELESS)
     assert agreement.stopped_after == 2
+
+
+def test_agreement_about_numbers_does_not_depend_on_the_chunks():
+    """Numbers agree to half of their standard deviation over all images, of which one alone has none."""
+    decision = from_callable(lambda images: decide(images)[:, 1:2], "regression", ["speed"])
+    measured = []
+    for chunk in (1, COUNT):
+        params = world_params()
+        params = dataclasses.replace(params, sweep_invert=dataclasses.replace(params.sweep_invert, chunk=chunk))
+        task = InversionTask(tiny_explainer(params, decision), world_images())
+        measured.append(task.measure({"learning_rate": 0.02, "steps": 40, "decision_steps": 1}, FREE).measures)
+    assert measured[0]["agreement"] == measured[1]["agreement"] > 0
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from worlds.tiny_world import OUTPUTS, decide, render, scenes, tiny_explainer, t
 
 from blobex.config.explain import PixelAttack
 from blobex.core.errors import BlobexError
+from blobex.counterfactual.target import AttributeTarget
 from blobex.datasets.images import to_array, to_float, to_uint8
 from blobex.decisions.source import from_callable
 from blobex.scenes.rules import PLAIN
@@ -22,7 +24,7 @@ from blobex.truth.measures import measures
 from blobex.truth.methods import METHODS, Answer, Task, build_task, ours, pixels, published, random
 from blobex.truth.results import OURS_SAME, summarise, with_ours_on_same_images
 
-COUNT = 4
+COUNT, NAN = 4, float("nan")
 OPTIONS = dataclasses.replace(tiny_params().truth, published_images=2)
 
 
@@ -144,6 +146,23 @@ def test_published_answers_about_the_first_images_are_compared_with_ours(task: T
     assert summary.measures["plain"]["published"]["flipped"].count == 2 and summary.ranks == {"plain": {}}
     with pytest.raises(BlobexError, match="needs an explainer"):
         published(dataclasses.replace(task, published=None), options)
+
+
+def test_published_answers_are_judged_by_the_questions_about_the_queries(task: Task) -> None:
+    """Where the reconstruction is decided otherwise than the query, the scripts ask for the query's own decision."""
+    scores, image = (0.9, 0.1, NAN), np.zeros((4, 8, 3), np.uint8)
+    shared = {"compose": "full", "reconstruction": image, "counterfactual": image, "flipped": False}
+    found = [
+        SimpleNamespace(**shared, score_after=score, failed=score is NAN, reconstruction_agrees=False)
+        for score in scores
+    ]
+    script = SimpleNamespace(plan=lambda request: None, explain_inverted=lambda *rest: found)
+    stop = torch.full((len(found),), OUTPUTS.index("stop"))
+    for wanted, flips in ((True, [True, False, False]), (False, [False, True, False])):
+        target = AttributeTarget(stop, torch.full((len(found),), wanted))
+        asked = dataclasses.replace(task.questions, target=target)
+        answers = published(dataclasses.replace(task, published=script, questions=asked), OPTIONS)  # type: ignore[arg-type]
+        assert [answer.flipped for answer in answers] == flips
 
 
 def test_changes_of_ours_start_at_the_query_and_of_published_at_the_reconstruction(task: Task, paced) -> None:

@@ -95,7 +95,7 @@ def explain(
                 print(f"note: {note}", file=sys.stderr)
         records = explainer.explain(photos, request, output, ranks)
         if ranks.first:
-            _print(records, out)
+            _print(records, out, "{:.3g}" if explainer.decision.kind == "regression" else "{:.2f}")
 
 
 def list_blobs(
@@ -163,12 +163,13 @@ def truth(
     run_benchmark(values, setup, models, out, witness=witness)
 
 
-def _print(records: Sequence[Explanation], out: Path) -> None:
+def _print(records: Sequence[Explanation], out: Path, number: str) -> None:
+    """Print the explanations, with scores in the format `number`."""
     for record in records:
         if record.failed:
             print(f"{record.image}  failed: {record.sentence}")
             continue
-        scores = f"{record.attribute} {record.score_before:.2f} -> {record.score_after:.2f}"
+        scores = f"{record.attribute} {number.format(record.score_before)} -> {number.format(record.score_after)}"
         gate = f" (reconstruction {record.gate})" if record.gate else ""
         print(f"{record.image}  {record.from_class} -> {record.to_class}  {scores}  {record.verdict}{gate}")
         print(f"  {record.words}")

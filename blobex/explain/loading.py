@@ -20,6 +20,7 @@ from blobex.config.data import ImageSize
 from blobex.config.params import Params
 from blobex.core.device import resolve_precision
 from blobex.core.errors import BlobexError
+from blobex.core.project import in_project
 from blobex.counterfactual.object_examples import ObjectExamples, groups_of, objects_of, surfaces_of
 from blobex.decisions.decision import Decision
 from blobex.decisions.identity import identify
@@ -65,7 +66,7 @@ def load_networks(
     _check_folders(setup, models, params)
     blobgan = load_blobgan(models / "blobgan" / setup)
     encoder = _load_initial_encoder(models, setup, params.invert.start, blobgan)
-    perceptual = load_perceptual(params.data.perceptual, models / "parser" / setup, Path(params.data.external))
+    perceptual = load_perceptual(params.data.perceptual, models / "parser" / setup, in_project(params.data.external))
     run, size = params.run, params.setup(setup)
     from_mlflow = partial(load_model, tracking_uri=run.tracking_uri, device=device, s3_endpoint=run.s3_endpoint)
     model = load(decision, size, device, models, setup, mlflow_loader=from_mlflow)

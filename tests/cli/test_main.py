@@ -144,7 +144,7 @@ def test_numbers_on_the_command_line(photos: Path, monkeypatch: pytest.MonkeyPat
     arguments = ["explain", str(photos / "photo_0.png"), "--out", str(photos.parent / "out"), "--keys", "appearance"]
     for options, asked in [(["--at-least", "40"], "speed >= 40"), (["--between", "44,46"], "speed from 44 to 46")]:
         lines = CliRunner().invoke(cli.app, [*arguments, *options, "--replace"]).stdout.splitlines()
-        assert re.search(rf"  speed (\S+) -> {asked}  speed \1\S* -> 4\S+  flipped$", lines[0])
+        assert re.search(rf"  speed (\S+) -> {asked}  speed \1 -> 4\S*  flipped$", lines[0])
     wrong = CliRunner().invoke(cli.app, [*arguments, "--between", "44"])
     assert "--between 44: give two numbers, such as 0.2,0.4" in str(wrong.exception)
 

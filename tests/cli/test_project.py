@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from worlds.tiny_models import save_models, smooth_images
 from blobex.cli import main as cli
 from blobex.cli.project import ProjectCommand
 from blobex.core import project
+from blobex.core.errors import BlobexError
 from blobex.datasets.images import to_array
 from blobex.explain.explainer import Explainer
 
@@ -80,6 +83,10 @@ def test_python_interface_finds_the_project(root, monkeypatch) -> None:
     monkeypatch.chdir(root / "photos" / "deep")
     explainer = Explainer.load("rect", device="cpu")
     assert Path.cwd() == root / "photos" / "deep" and explainer.weights
+    params = explainer.params
+    params = dataclasses.replace(params, data=dataclasses.replace(params.data, perceptual="vgg"))
+    with pytest.raises(BlobexError, match=f" at {os.path.relpath(root / params.data.external)}/vgg16"):
+        Explainer.load("rect", params=params, device="cpu")
     monkeypatch.chdir(root)
     assert Explainer.load("rect", device="cpu").weights == explainer.weights
 

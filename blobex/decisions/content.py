@@ -121,7 +121,8 @@ class Content:
 
     def _script(self, script: torch.jit.ScriptModule | torch.jit.ScriptFunction, strict: bool) -> None:
         """Add the archive of a TorchScript without what serves its error messages and its serial number."""
-        with zipfile.ZipFile(io.BytesIO(script.save_to_buffer())) as archive:
+        data: bytes = script.save_to_buffer()  # type: ignore[call-arg]  # whose argument is optional
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for name in sorted(archive.namelist()):
                 if not name.endswith((".debug_pkl", "serialization_id")):
                     self._bytes(MANGLED.sub(b"", name.encode()))

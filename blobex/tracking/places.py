@@ -11,11 +11,10 @@ from urllib.parse import unquote
 from blobex.core.project import project_folder
 
 SQLITE = "sqlite:///"
-EXPERIMENTS = "/.dvc/tmp/exps/"  # where `dvc exp run --temp` and `--queue` run copies of the project
+EXPERIMENTS = (".dvc", "tmp", "exps")  # where `dvc exp run --temp` and `--queue` run copies of the project
 ARTIFACTS = "/artifacts/"
 # Columns of MLflow's tables that hold absolute places of files.
 COLUMNS = (
-    ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
     ("logged_models", "artifact_location"),
     ("model_versions", "source"),
@@ -31,8 +30,11 @@ def keeper(folder: Path) -> Path:
     >>> keeper(Path("/home/road/.dvc/tmp/exps/standalone/tmp1"))
     PosixPath('/home/road')
     """
-    project, within, _ = folder.as_posix().partition(EXPERIMENTS)
-    return Path(project) if within else folder
+    parts = folder.parts
+    for place in range(len(parts) - len(EXPERIMENTS)):
+        if parts[place : place + len(EXPERIMENTS)] == EXPERIMENTS:
+            return Path(*parts[:place])
+    return folder
 
 
 def located(uri: str) -> str:
@@ -79,13 +81,22 @@ def mend(file: Path, patience: float) -> int:
     folder, count = file.parent.resolve(), 0
     with closing(sqlite3.connect(file, timeout=patience)) as connection, connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-        if not {table for table, _ in COLUMNS} <= tables:
+        if not {"experiments", *(table for table, _ in COLUMNS)} <= tables:
             return 0  # new
         for table, column in COLUMNS:
             for (old,) in connection.execute(f"SELECT DISTINCT {column} FROM {table}").fetchall():
-                if new := _beside(folder, old):
+                new = _beside(folder, old)
+                if new is not None:
                     connection.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (new, old))
                     count += 1
+        for number, old in connection.execute("SELECT experiment_id, artifact_location FROM experiments").fetchall():
+            new = _beside(folder, old)
+            own = "SELECT 1 FROM runs WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?"
+            if new is not None and connection.execute(own, (number, len(new) + 1, f"{new}/")).fetchone():
+                connection.execute(
+                    "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (new, number)
+                )
+                count += 1
     return count
 
 

@@ -1,4 +1,4 @@
-"""Control model: a small DenseNet (Huang et al., CVPR 2017) that gives steering and brake, a regression."""
+"""Control model: a small DenseNet that gives steering and brake, a regression."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pydantic.dataclasses
-import torch.nn.functional as F
-import torchvision
 from pydantic import Field
-from torch import Tensor, nn
 
 from blobex.config.value_types import SECTION, Int
-from blobex.core.errors import BlobexError
 from blobex.networks import weights
-from blobex.networks.decision import BLOCKS, SMALLEST
+from blobex.networks.densenet import SMALLEST, DenseNet
 from blobex.scenes.controls import CONTROLS
 
 
@@ -26,27 +22,14 @@ class _Saved:
     width: Annotated[Int, Field(ge=SMALLEST, le=4096)]
 
 
-class ControlModel(nn.Module):
+class ControlModel(DenseNet):
     """Network from images (N,3,H,W) in [-1,1] to `scenes.controls.CONTROLS` (N,2); BlobexError if they are small."""
 
     output_names = CONTROLS
 
     def __init__(self, height: int, width: int) -> None:
-        super().__init__()
-        if min(height, width) < SMALLEST:
-            raise BlobexError(f"the control model needs images of {SMALLEST} pixels or more: enlarge the setup")
+        super().__init__("densenet_small", height, width, len(CONTROLS))
         self.config = dict[str, Any](height=height, width=width)
-        blocks = BLOCKS["densenet_small"]
-        densenet = torchvision.models.DenseNet(12, blocks, num_init_features=24, num_classes=len(CONTROLS))
-        self.body, self.head = densenet.features, densenet.classifier
-
-    def features(self, x: Tensor) -> Tensor:
-        """Return the vectors before the last layer, float32 (N,D)."""
-        return F.relu(self.body(x)).float().mean((2, 3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        # Not a matrix product, which may round a row by its position in the batch.
-        return (self.features(x)[:, None] * self.head.weight.float()).sum(-1) + self.head.bias.float()
 
 
 def load_control(folder: Path) -> ControlModel:

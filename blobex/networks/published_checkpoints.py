@@ -17,7 +17,8 @@ from torch import Tensor
 from blobex.core.errors import BlobexError
 from blobex.networks import published_names
 from blobex.networks.blobgan import BlobGAN, from_config
-from blobex.networks.decision import BLOCKS, DecisionModel
+from blobex.networks.decision import DecisionModel
+from blobex.networks.densenet import BLOCKS
 from blobex.networks.encoder import Encoder
 from blobex.networks.layout_network import LEARNING_RATE_MULTIPLIER
 from blobex.networks.published_settings import HOLDERS, Settings, generator_config, multiplier, whole

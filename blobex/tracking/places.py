@@ -67,7 +67,7 @@ def local_artifacts(uri: str, stage: str) -> str:
     return (database(uri).parent / "artifacts" / stage).resolve().as_uri()
 
 
-def mend(file: Path, patience: float) -> int:
+def relocate(file: Path, patience: float) -> int:
     """Correct the places of artifacts in the database of a store that was moved with its folder; return their number.
 
     MLflow stores them as absolute URIs. Only places whose files lie beside the database now are changed.

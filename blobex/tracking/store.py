@@ -18,7 +18,7 @@ from blobex.config.data import Run
 from blobex.core.errors import BlobexError, brief
 from blobex.core.files import without_password
 from blobex.core.processes import locked
-from blobex.tracking.places import SQLITE, database, local_artifacts, located, mend
+from blobex.tracking.places import SQLITE, database, local_artifacts, located, relocate
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -45,7 +45,7 @@ def connect(uri: str, s3_endpoint: str | None = None) -> Any:
 
     `s3_endpoint`, if given, becomes the S3 server of this process and of those that it starts.
 
-    A local store that was moved with its folder is corrected, see `places.mend`.
+    A local store that was moved with its folder is corrected, see `places.relocate`.
 
     Raises:
         UnreachableError: if `uri` is a server that does not answer, or a database that another process holds.
@@ -130,7 +130,7 @@ def _creation_lock(uri: str) -> Iterator[None]:
                 raise ValueError(f"{path} is no database")
     with locked(path.parent / ".lock"):
         if exists:
-            mend(path, PATIENCE)
+            relocate(path, PATIENCE)
         yield
 
 
@@ -214,7 +214,7 @@ def serve_pages(settings: Run, port: int) -> NoReturn:
     file = database(settings.tracking_uri)
     if file.is_file():
         with suppress(sqlite3.Error):  # pages of a store that is held or damaged say so themselves
-            mend(file, PROBE)
+            relocate(file, PROBE)
     options = {
         "--backend-store-uri": located(settings.tracking_uri),
         "--default-artifact-root": str(file.parent / "artifacts"),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from blobex.config.data import ImageSize
 from blobex.config.training import ControlParams
@@ -13,32 +14,20 @@ from blobex.datasets.datamodule import checksum
 from blobex.datasets.images import to_float
 from blobex.networks.control import ControlModel
 from blobex.scenes.controls import CONTROLS, HALF
-from blobex.training.step_module import Batch, StepModule, in_batches
+from blobex.training.step_module import in_batches
+from blobex.training.supervised import SupervisedModule
 
 
-class ControlModule(StepModule):
+class ControlModule(SupervisedModule):
     """Trains a control model. Batches: images uint8 (N,3,height,width) and controls (N,2)."""
 
+    model: ControlModel
+    objective = staticmethod(F.mse_loss)
+    measure = "control_loss"
+
     def __init__(self, params: ControlParams, size: ImageSize, data: ControlSet, seed: int) -> None:
-        super().__init__(params.training, seed, {"setup": repr(size), "data": checksum(data.images, data.controls)})
-        self.learning_rate = params.training.learning_rate
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.model = ControlModel(size.height, size.width)
-        self.model.to(memory_format=torch.channels_last)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.model.parameters(), lr=self.learning_rate)
-
-    def training_step(self, batch: Batch, index: int) -> None:
-        self.descend(self.optimizers(), self.loss, batch)
-
-    def loss(self, chunk: Batch) -> Tensor:
-        images, controls = chunk
-        x = to_float(images).contiguous(memory_format=torch.channels_last)
-        loss = F.mse_loss(self.model(x), controls)
-        self.record(control_loss=loss)
-        return loss
+        config = {"setup": repr(size), "data": checksum(data.images, data.controls)}
+        super().__init__(params.training, seed, config, partial(ControlModel, size.height, size.width))
 
 
 @torch.no_grad()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from blobex.config.data import ImageSize
 from blobex.config.training import DecisionParams
@@ -12,36 +13,24 @@ from blobex.datasets.datamodule import DecisionSet, checksum
 from blobex.datasets.images import to_float
 from blobex.networks.decision import DecisionModel
 from blobex.scenes.rules import ACTIONS
-from blobex.training.step_module import Batch, StepModule
+from blobex.training.supervised import SupervisedModule
 
 
-class DecisionModule(StepModule):
+class DecisionModule(SupervisedModule):
     """Trains a decision model. Batches: images uint8 (N,3,height,width) and actions (N,4).
 
     Images are not mirrored: a mirror image swaps left and right, and the side of the road to drive on.
     """
 
+    model: DecisionModel
+    objective = staticmethod(F.binary_cross_entropy_with_logits)
+    measure = "decision_loss"
+
     def __init__(self, params: DecisionParams, size: ImageSize, data: DecisionSet, seed: int) -> None:
-        config = {"architecture": params.architecture, "setup": repr(size)}
-        super().__init__(params.training, seed, {**config, "data": checksum(data.images, data.actions)})
-        self.learning_rate = params.training.learning_rate
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.model = DecisionModel(params.architecture, size.height, size.width)
-        self.model.to(memory_format=torch.channels_last)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.model.parameters(), lr=self.learning_rate)
-
-    def training_step(self, batch: Batch, index: int) -> None:
-        self.descend(self.optimizers(), self.loss, batch)
-
-    def loss(self, chunk: Batch) -> Tensor:
-        images, actions = chunk
-        x = to_float(images).contiguous(memory_format=torch.channels_last)
-        loss = F.binary_cross_entropy_with_logits(self.model(x), actions)
-        self.record(decision_loss=loss)
-        return loss
+        data_hash = checksum(data.images, data.actions)
+        config = {"architecture": params.architecture, "setup": repr(size), "data": data_hash}
+        build = partial(DecisionModel, params.architecture, size.height, size.width)
+        super().__init__(params.training, seed, config, build)
 
 
 @torch.no_grad()

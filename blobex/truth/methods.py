@@ -110,7 +110,7 @@ def ours(task: Task, options: Truth) -> list[Answer]:
 def published(task: Task, options: Truth) -> list[Answer]:
     """Run inversion and search step for step as published (OCTET, Zemni et al., CVPR 2023).
 
-    The scripts ask for the opposite of the decision about the reconstruction, so that flips are told by the scores.
+    The scripts ask for the opposite of the decision about the reconstruction, so that the scores say which flip.
     """
     if task.published is None:
         raise BlobexError("the published method needs an explainer with search.mode published: give one")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from worlds.failing_client import FailingClient
 from worlds.profiles import profile_params
 
 from blobex.cli.main import main
@@ -60,18 +61,10 @@ def holding():
         connection.execute("ROLLBACK")
 
 
-class Holdable:
-    """Client of a database that is held after some calls."""
-
-    def __init__(self, client, calls):
-        self.client, self.left = client, calls
-
-    def __getattr__(self, name):
-        self.left -= 1
-        if self.left < 0:
-            with holding(), closing(sqlite3.connect("mlruns/mlflow.db", timeout=0)) as connection:
-                connection.execute("SELECT * FROM runs")  # raises what MLflow would raise
-        return getattr(self.client, name)
+def refuse_to_read():
+    """Raise what MLflow would raise about a database that is held."""
+    with holding(), closing(sqlite3.connect("mlruns/mlflow.db", timeout=0)) as connection:
+        connection.execute("SELECT * FROM runs")
 
 
 def log(tracker):
@@ -122,7 +115,7 @@ def test_run_that_begins_while_the_store_is_held_is_recorded_later(params, monke
 
 @pytest.mark.parametrize("calls", [0, 2, 4])
 def test_run_whose_store_is_held_on_the_way_is_whole_in_the_end(params, monkeypatch, capfd, calls):
-    holdable, connect = Holdable(mlflow_store.connect(STORE), 1000), mlflow_store.connect
+    holdable, connect = FailingClient(mlflow_store.connect(STORE), 1000, refuse_to_read), mlflow_store.connect
     with monkeypatch.context() as patch:
         patch.setattr(tracking, "connect", lambda uri, *rest: holdable if uri == STORE else connect(uri))
         with tracking.run(params, "evaluate", "rect") as tracker:
@@ -136,7 +129,7 @@ def test_run_whose_store_is_held_on_the_way_is_whole_in_the_end(params, monkeypa
 
 
 def test_short_wait_is_no_loss(params, monkeypatch, capfd):
-    client, connect = Holdable(mlflow_store.connect(STORE), 1000), mlflow_store.connect
+    client, connect = FailingClient(mlflow_store.connect(STORE), 1000, refuse_to_read), mlflow_store.connect
     monkeypatch.setattr(tracking, "connect", lambda uri, *rest: client if uri == STORE else connect(uri))
     monkeypatch.setattr(trackers, "PATIENCE", 60)
     with tracking.run(params, "evaluate", "rect") as tracker:

@@ -67,7 +67,7 @@ def test_files_of_a_moved_or_copied_project_are_found(written, tmp_path, monkeyp
         with tracking.run(params_at(), "parser", "rect") as tracker:  # no second experiment
             pass
         assert client.get_run(tracker.run_id).info.experiment_id == experiment.experiment_id
-        assert places.mend(new / "mlruns" / "mlflow.db", 1) == 0
+        assert places.relocate(new / "mlruns" / "mlflow.db", 1) == 0
     finally:
         if not keep:
             aside.rename(old)
@@ -77,7 +77,7 @@ def test_store_whose_files_stayed_is_left_alone(written, tmp_path):
     old, run_id = written
     (tmp_path / "mlruns").mkdir()
     shutil.copy(old / "mlruns" / "mlflow.db", tmp_path / "mlruns" / "mlflow.db")
-    assert places.mend(tmp_path / "mlruns" / "mlflow.db", 1) == 0
+    assert places.relocate(tmp_path / "mlruns" / "mlflow.db", 1) == 0
     client = connect(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
     assert old.as_uri() in client.get_run(run_id).info.artifact_uri
     assert Path(client.download_artifacts(run_id, "table.csv")).read_text() == "a,b\n"

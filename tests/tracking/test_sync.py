@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from worlds.failing_client import FailingClient
 from worlds.profiles import profile_params
 from worlds.tracking_server import answering, free_port, mlflow_server
 
@@ -107,17 +108,8 @@ def test_run_without_a_server_is_logged_locally_and_copied_later(params, server,
     assert copy_runs(server, params.run) == 0 and len(runs_of(server, "blobgan")) == 1
 
 
-class Fragile:
-    """Client that loses its server after some calls."""
-
-    def __init__(self, client, calls):
-        self.client, self.left = client, calls
-
-    def __getattr__(self, name):
-        self.left -= 1
-        if self.left < 0:
-            raise ConnectionError("gone")
-        return getattr(self.client, name)
+def lose_server():
+    raise ConnectionError("gone")
 
 
 @pytest.mark.parametrize("calls", range(1, 16, 3))
@@ -126,7 +118,7 @@ def test_copy_that_was_cut_short_is_completed_without_duplicates(params, server,
     with tracking.run(params, "blobgan", "rect", Path("data/scenes")) as tracker:
         log_everything(tracker)
     with suppress(ConnectionError):
-        copy_runs(Fragile(server, calls), params.run)
+        copy_runs(FailingClient(server, calls, lose_server), params.run)
     copy_runs(server, params.run)
     experiment = server.get_experiment_by_name("blobgan").experiment_id
     (copy,) = server.search_runs([experiment], f"tags.`blobex.copied_from` = '{tracker.run_id}'")
@@ -136,7 +128,7 @@ def test_copy_that_was_cut_short_is_completed_without_duplicates(params, server,
 @pytest.mark.parametrize("calls", [0, 2, 4, 5])
 def test_server_that_is_lost_during_a_run_has_it_whole_in_the_end(params, server, calls, monkeypatch, capfd):
     params = dataclasses.replace(params, blobgan=dataclasses.replace(params.blobgan, fid_images=2000 + calls))
-    fragile, connect = Fragile(server, 1000), mlflow_store.connect
+    fragile, connect = FailingClient(server, 1000, lose_server), mlflow_store.connect
     with monkeypatch.context() as patch:
         patch.setattr(tracking, "connect", lambda uri, *rest: fragile if uri.startswith("http") else connect(uri))
         with tracking.run(params, "blobgan", "rect", Path("data/scenes")) as tracker:

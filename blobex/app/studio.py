@@ -39,7 +39,7 @@ from blobex.layout.splat import half_axes
 from blobex.layout.vector import VectorForm
 from blobex.networks.blobgan import BlobGAN, load_blobgan
 from blobex.networks.weights import CONFIG
-from blobex.optim.network_callables import Networks
+from blobex.optim import network_callables
 
 MAX_PIXELS = 20_000_000  # of an uploaded image
 MAP_ROWS = 64  # most rows of the map of dominant blobs
@@ -234,15 +234,11 @@ class Studio:
 def watched(explainer: Explainer, watch: Callable[[BlobLayout, Tensor], None]) -> Explainer:
     """Return an explainer that calls `watch` with each layout and rendering of its searches; an error ends them."""
 
-    def with_watch(networks: Networks) -> Networks:
-        def render(layout: BlobLayout) -> Tensor:
-            image = networks.render(layout)
-            watch(layout.detach(), image.detach())
-            return image
+    def detached(layout: BlobLayout, images: Tensor) -> None:
+        watch(layout.detach(), images.detach())
 
-        return dataclasses.replace(networks, render=render)
-
-    return dataclasses.replace(explainer, quick=with_watch(explainer.quick), exact=with_watch(explainer.exact))
+    quick, exact = (network_callables.watched(networks, detached) for networks in (explainer.quick, explainer.exact))
+    return dataclasses.replace(explainer, quick=quick, exact=exact)
 
 
 def _equal(one: BlobLayout, other: BlobLayout) -> bool:

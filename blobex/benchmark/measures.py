@@ -24,7 +24,7 @@ from blobex.explain.request import Request
 from blobex.inversion.inversion import Inversion
 from blobex.layout.blobs import BlobLayout
 from blobex.metrics.frechet import load_features
-from blobex.optim.network_callables import Networks
+from blobex.optim.network_callables import watched
 
 COMPARED = (
     *("seconds_per_picture", "invert_seconds_per_picture", "explain_seconds_per_picture"),
@@ -115,15 +115,11 @@ def _with_counter(explainer: Explainer) -> tuple[Explainer, list[int]]:
     """Return an explainer that appends the number of images of each rendering to a list, and the list."""
     counts = list[int]()
 
-    def counted(networks: Networks) -> Networks:
-        def render(layout: BlobLayout) -> Tensor:
-            images = networks.render(layout)
-            counts.append(len(images))
-            return images
+    def count(layout: BlobLayout, images: Tensor) -> None:
+        counts.append(len(images))
 
-        return dataclasses.replace(networks, render=render)
-
-    return dataclasses.replace(explainer, quick=counted(explainer.quick), exact=counted(explainer.exact)), counts
+    quick, exact = (watched(networks, count) for networks in (explainer.quick, explainer.exact))
+    return dataclasses.replace(explainer, quick=quick, exact=exact), counts
 
 
 def search_measures(params: Params, setup: str, models: Path, device: torch.device) -> dict[str, float]:

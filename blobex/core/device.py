@@ -18,7 +18,7 @@ from blobex.core.errors import BlobexError
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX in glibc's malloc.h
 Precision = Literal["float32", "bfloat16"]
-CPU_PIXELS = 2**18  # 32 images of 64x128: larger batches were no faster on two cores
+CPU_PIXELS = 2**16  # 8 images of 64x128, whose score maps still fit a core's cache
 BYTES_PER_PIXEL = 2**16  # of GPU memory, with a margin
 Item = TypeVar("Item")
 TIMEOUT = timedelta(days=30)  # shares take different times; a dead process is noticed at once

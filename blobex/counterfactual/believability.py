@@ -42,18 +42,26 @@ def believable(
         start, end = (problems.form.unflatten(part) for part in (problems.start, vectors))
         before = torch.where(visible(start), networks.excess(start), 0)  # an absent blob looks like nothing
         result &= ~(changed & visible(end) & (networks.excess(end) > before + TOLERANCE)).any(1)
-    if limits.nameable and networks.nameable is not None:
-        nameable, queries = networks.nameable, problems.queries[problems.image_index]
-        seen = in_batches(lambda *parts: {"seen": nameable(*parts)}, batch_size, queries, images)["seen"]
-        result &= seen.to(result.device)
-    for number in range(limits.disturbances):
-
-        def decide(part: Tensor, number: int = number) -> State:
-            return {"outputs": networks.decide(disturb(part, number))}
-
-        outputs = in_batches(decide, batch_size, images)["outputs"]
-        result &= problems.target.margin(outputs) > 0
+    if limits.disturbances:
+        margin = _disturbed_margins(images, problems, networks, limits.disturbances, batch_size)
+        result &= (margin > 0).all(1)
+    rows = result.nonzero()[:, 0]
+    if limits.nameable and networks.nameable is not None and len(rows):  # last, being the slowest
+        queries = problems.queries[problems.image_index[rows]]
+        result[rows] = networks.nameable(queries, images[rows]).to(result.device)
     return result
+
+
+def _disturbed_margins(images: Tensor, problems: Problems, networks: Networks, count: int, batch_size: int) -> Tensor:
+    """Compute the margins (P,count) of `count` disturbed copies of each of images (P,3,H,W)."""
+    copies = torch.arange(len(images) * count)  # numbered image by image
+
+    def decide(copies: Tensor) -> State:
+        rows = [disturb(images[[copy // count]], copy % count) for copy in copies.tolist()]
+        return {"outputs": networks.decide(torch.cat(rows))}
+
+    outputs = in_batches(decide, batch_size, copies)["outputs"]
+    return problems.repeated(count).target.margin(outputs).unflatten(0, (-1, count))
 
 
 def visible(layout: BlobLayout) -> Tensor:

@@ -60,7 +60,7 @@ class Composer:
         @torch.no_grad()
         def render(vector: Tensor) -> dict[str, Tensor]:
             layout = form.unflatten(vector)
-            rendered, scores = networks.render(layout), networks.scores(layout)
+            rendered, scores = networks.draw(layout)
             return {"rendered": rendered, "scores": scores, "appearance": _appearance(layout)}
 
         rendered, segments = in_batches(render, batch_size, form.flatten(layout)), networks.segments
@@ -74,13 +74,19 @@ class Composer:
 
         Only the background and the blobs in `blobs`, bool (R,K+1), may differ from the query's layout.
         """
-        layout = self.form.unflatten(vector)
-        rendered = self.networks.render(layout)
         if self.base is None:
-            return rendered
+            return self.networks.render(self.form.unflatten(vector))
+        return self.draw(vector, image_index, blobs)[0]
+
+    def draw(self, vector: Tensor, image_index: Tensor, blobs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the images of `compose`, the renderings (R,3,H,W) and their score maps (R,K+1,H,W)."""
+        layout = self.form.unflatten(vector)
+        rendered, scores_after = self.networks.draw(layout)
+        if self.base is None:
+            return rendered, rendered, scores_after
         query, before = self.base.queries[image_index], self.base.rendered[image_index]
         with torch.no_grad():
-            scores, scores_after = self.base.scores[image_index], self.networks.scores(layout)
+            scores = self.base.scores[image_index]
             kept = kept_appearance(self.base.appearance[image_index], _appearance(layout))
             lost = widened(lost_content(scores, scores_after, kept))
             painted = scores if self.base.near is None else self.base.near[image_index]
@@ -91,7 +97,7 @@ class Composer:
                 mask, lost = torch.maximum(mask * seen, gone), torch.maximum(lost * seen, gone)
             error = continued((query - rendered).clamp(-LARGEST_ERROR, LARGEST_ERROR), (1 - mask).to(query.dtype))
         change = mask * (rendered - before - lost * (query - before - error))
-        return torch.where(mask > 0, (query + change).clamp(-1, 1), query)
+        return torch.where(mask > 0, (query + change).clamp(-1, 1), query), rendered, scores_after
 
 
 def coverage(before: Tensor, after: Tensor, blobs: Tensor) -> Tensor:

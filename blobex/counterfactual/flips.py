@@ -113,9 +113,13 @@ def _retry_appearance(search: GradientSearch, missed: Tensor, state: State) -> S
 
     A blob that has moved away or shrunk to nothing has no gradient that would bring it back to flip by its colour.
     """
-    problems = search.problems[missed]
     keys = {key: torch.ones(1, 1, 1, dtype=torch.bool) for key in APPEARANCE_KEYS}
-    mask = problems.mask & problems.form.mask(keys).to(problems.mask.device)
+    appearance = search.problems.form.mask(keys).to(search.problems.mask.device)
+    missed = missed[(search.problems.mask[missed] & ~appearance).any(1)]  # the others' search would be the same again
+    if not len(missed):
+        return state
+    problems = search.problems[missed]
+    mask = problems.mask & appearance
     problems = dataclasses.replace(problems, mask=mask)
     again = dataclasses.replace(search, problems=problems, initial=problems.start).run("appearance only")
     better = again["margin"] > state["margin"][missed]

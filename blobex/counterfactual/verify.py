@@ -89,17 +89,15 @@ def verify(
     batch_size = float32_batch_size(batch_size, vectors.device)
 
     def evaluate_queries(queries: Tensor, vector: Tensor) -> State:
-        layout = form.unflatten(vector)
-        outputs = {"query": networks.decide(queries), "start": networks.decide(networks.render(layout))}
-        return outputs | {"areas": networks.scores(layout).mean((2, 3))}
+        rendered, scores = networks.draw(form.unflatten(vector))
+        outputs = {"query": networks.decide(queries), "start": networks.decide(rendered)}
+        return outputs | {"areas": scores.mean((2, 3))}
 
     def evaluate_vectors(vector: Tensor, index: Tensor, blobs: Tensor) -> State:
-        image = composer.compose(vector, index, blobs)
-        state = {"image": image, "outputs": networks.decide(image)}
-        state["areas"] = networks.scores(form.unflatten(vector)).mean((2, 3))
-        if composer.base is None:
-            return state | {"outputs_full": state["outputs"]}
-        return state | {"outputs_full": networks.decide(networks.render(form.unflatten(vector)))}
+        image, rendered, scores = composer.draw(vector, index, blobs)
+        outputs = networks.decide(image)
+        full = outputs if rendered is image else networks.decide(rendered)
+        return {"image": image, "outputs": outputs, "areas": scores.mean((2, 3)), "outputs_full": full}
 
     def distances(image: Tensor, index: Tensor) -> State:
         query = problems.queries[index]

@@ -7,8 +7,9 @@ needs removed come back.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ SIMILAR_GROUND = 12  # the same for the ground, which is large, so that its ligh
 
 @dataclass(frozen=True)
 class _Candidates:
-    """Changes of one query's layout; the first is none."""
+    """Changes of one extent of a query's layout; the first is none."""
 
     vectors: Tensor  # C,D
     outputs: Tensor  # C,...: of the model
@@ -40,7 +41,6 @@ class _Candidates:
     amount: Tensor  # C: mean change of pixels, times 2 for exchanged objects
     share: Tensor  # C: SIMPLE if an object disappears or looks different, else CONFIDENT
     objects: Tensor  # C,U bool: changed objects
-    extent: Tensor  # C: OBJECT, SURFACE or LIGHT
 
 
 @dataclass(frozen=True)
@@ -64,34 +64,30 @@ class ObjectSearch:
         for image in self.problems.image_index.unique():
             rows = (self.problems.image_index == image).nonzero()[:, 0]
             start, mask = self.problems.start[rows[0]], self.problems.mask[rows[0]]
-            candidates = self._candidates(start, mask, image)
+            candidates = cache(partial(self._candidates, start, mask, image))  # of an extent, if a problem needs it
+            emptied = cache(partial(self._emptied, start, mask, image))
             for row in rows.tolist():
-                found = self._choose(row, candidates, count)
+                found = self._choose(row, candidates, count, emptied)
                 vectors[row * count : row * count + len(found)], solved[row] = found, len(found) > 0
         return vectors, solved
 
-    def _candidates(self, start: Tensor, mask: Tensor, image: Tensor) -> _Candidates:
-        """Evaluate all changes of the layout `start` (D,) of query `image` within `mask` (D,) bool."""
-        parts = [
-            self._object_changes(start, mask),
-            self._surface_changes(start, mask),
-            self._light_changes(start, mask),
-        ]
-        changed = [part[(part != start).any(1)] for part in parts]
-        changes = torch.cat([start[None], *changed])
+    def _candidates(self, start: Tensor, mask: Tensor, image: Tensor, extent: int) -> _Candidates:
+        """Evaluate the changes of an extent, of the layout `start` (D,) of query `image` within `mask` (D,) bool."""
+        changes = (self._object_changes, self._surface_changes, self._light_changes)[extent](start, mask)
+        changes = torch.cat([start[None], changes[(changes != start).any(1)]])
         images, outputs = self._evaluate(changes, start, image)
-        blobs = self.problems.form.changed(changes, start.expand_as(changes)).float()
-        extents = [torch.full((len(part),), place) for place, part in enumerate(changed)]
-        extent, exchanged = torch.cat([torch.zeros(1), *extents]).to(start.device), self._exchanged(changes, start)
-        simple = (extent == OBJECT) & ~exchanged & ~self._adds(changes, start)
+        blobs, exchanged = (
+            self.problems.form.changed(changes, start.expand_as(changes)),
+            self._exchanged(changes, start),
+        )
+        simple = ~exchanged & ~self._adds(changes, start) if extent == OBJECT else torch.zeros_like(exchanged)
         return _Candidates(
             vectors=changes,
             outputs=outputs,
             images=images,
             amount=(images - images[0]).abs().flatten(1).mean(1) * (1 + exchanged.float()),
             share=torch.where(simple, SIMPLE, CONFIDENT),
-            objects=(blobs @ self.examples.objects.T.float()) > 0,
-            extent=extent,
+            objects=(blobs.float() @ self.examples.objects.T.float()) > 0,
         )
 
     def _exchanged(self, changes: Tensor, start: Tensor) -> Tensor:
@@ -108,31 +104,41 @@ class ObjectSearch:
         sizes = self.problems.form.unflatten(changes).sizes > ABSENT / 2
         return (sizes & ~self._present(start))[:, 1:].any(1)
 
-    def _choose(self, row: int, candidates: _Candidates, count: int) -> Tensor:
+    def _choose(
+        self,
+        row: int,
+        candidates: Callable[[int], _Candidates],
+        count: int,
+        emptied: Callable[[], tuple[Tensor, Tensor]],
+    ) -> Tensor:
         """Return at most `count` layout vectors that solve problem `row`, those of the least extent first."""
-        margin = self.problems.target[torch.full((len(candidates.vectors),), row)].margin(candidates.outputs)
-        found, allowed = list[Tensor](), candidates.amount > 0
+        found, taken = list[Tensor](), torch.zeros_like(self.examples.objects[:, 0])
         for extent in (OBJECT, SURFACE, LIGHT):
             if extent == LIGHT and count == 1 and not found:
-                found += list(self._eliminate(row, self.problems.start[row], self.problems.mask[row]))
-            eligible, refused = allowed & (candidates.extent == extent), 0
+                found += list(self._eliminate(row, *emptied()))
+            if len(found) == count:
+                break
+            changes, refused = candidates(extent), 0
+            margin = self.problems.target[torch.full((len(changes.vectors),), row)].margin(changes.outputs)
+            eligible = (changes.amount > 0) & ~(changes.objects & taken).any(1)
             while len(found) < count and refused < REFUSED:
-                number = _smallest(margin, candidates, eligible)
+                number = _smallest(margin, changes, eligible)
                 if number is None:
                     break
-                if self._sound(row, candidates.vectors[number], candidates.images[number]):
-                    found.append(candidates.vectors[number])
-                    other = ~(candidates.objects & candidates.objects[number]).any(1)
-                    allowed, eligible = allowed & other, eligible & other
+                if self._sound(row, changes.vectors[number], changes.images[number]):
+                    found.append(changes.vectors[number])
+                    taken = taken | changes.objects[number]
+                    eligible = eligible & ~(changes.objects & taken).any(1)
                 else:
                     refused += 1
                     eligible[number] = False
-        return torch.stack(found) if found else candidates.vectors[:0]
+        return torch.stack(found) if found else self.problems.start[:0]
 
     def _sound(self, row: int, vector: Tensor, image: Tensor) -> bool:
         """Return whether a layout vector (D,) with its image (3,H,W) is a believable answer to problem `row`."""
         problems, networks = self.problems[torch.tensor([row])], self.context.composer.networks
-        return bool(believable(vector[None], image[None], problems, networks, self.context.params, batch_size=1))
+        params, batch_size = self.context.params, self.context.batch_size
+        return bool(believable(vector[None], image[None], problems, networks, params, batch_size))
 
     def _object_changes(self, start: Tensor, mask: Tensor) -> Tensor:
         """Return (C,D): the layout `start` (D,) with an object removed, added, exchanged or in another appearance."""
@@ -240,42 +246,51 @@ class ObjectSearch:
             lights.append(torch.where(self._appearance & (source >= 0), relit, start))
         return torch.stack(lights)
 
-    def _eliminate(self, row: int, start: Tensor, mask: Tensor) -> Tensor:
-        """Return (1,D): the confident flip of problem `row` with the fewest changed blobs; (0,D) if there is none.
+    def _emptied(self, start: Tensor, mask: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return layouts (V,D) of query `image` without its objects, and the model's outputs.
 
         All objects but the scenery are removed, with the ground as it is, with one or all of its surfaces in the
-        appearance of an example, or as in an example. Then they are restored one by one, those that changed most first,
-        as long as the flip stays confident.
+        appearance of an example, or as in an example; signals may stay and look different.
         """
         objects, nearest = self.examples.objects, self._nearest_light(start)
-        removable = objects.any(0) & ~self.examples.surfaces.any(0)
 
         def emptied(layouts: Tensor, blobs: Tensor) -> Tensor:
             return torch.where(blobs[self._owners] & self._sizes & mask, layouts.clamp(max=ABSENT), layouts)
 
-        empty = emptied(start[None], removable)
+        empty = emptied(start[None], self._removable)
         painted = [self._repainted(empty[0], mask, nearest, surface) for surface in (*self._grounds, self._ground)]
         others = self.problems.form.flatten(self.examples.layout[self._different(nearest, self._ground)])
         painted.append(torch.where(self._ground[self._owners] & mask, others, empty))
-        for blobs in objects[(objects & removable).sum(1) > 1]:  # a light turns green instead of being removed
+        for blobs in objects[(objects & self._removable).sum(1) > 1]:  # a light turns green instead of being removed
             for part in torch.diag(blobs & self._present(start))[blobs]:
-                painted.append(emptied(self._repainted(start, mask, nearest, part), removable & ~blobs))
+                painted.append(emptied(self._repainted(start, mask, nearest, part), self._removable & ~blobs))
         vectors = torch.cat([empty, *painted])
-        rows, same = torch.full((len(vectors),), row), start.expand_as(vectors)
-        margin = self._margins(vectors, rows)
-        least = _least_margin(margin, self._margins(same[:1], rows[:1]))
+        return vectors, self._evaluate(vectors, start, image)[1]
+
+    def _eliminate(self, row: int, vectors: Tensor, outputs: Tensor) -> Tensor:
+        """Return (1,D): the confident flip of problem `row` with the fewest changed blobs; (0,D) if there is none.
+
+        From layouts (V,D) without objects and with the model's `outputs`, objects are restored one by one, those that
+        changed most first, as long as the flip stays confident.
+        """
+        objects, start = self.examples.objects, self.problems.start[row]
+        margin = self.problems.target[torch.full((len(vectors),), row)].margin(outputs)
+        least = _least_margin(margin, self._margins(start[None], row))
         flips = margin >= least
-        amount = self.problems.form.by_blob((vectors - same).abs() * self.problems.price) @ objects.T.float()
-        amount[:, 0] = torch.inf
-        for blobs in amount.argsort(dim=1, descending=True, stable=True).T:
-            restored = torch.where(objects[blobs][:, self._owners], same, vectors)
-            restorable = flips & (self._margins(restored, rows) >= least)
-            vectors = torch.where(restorable[:, None], restored, vectors)
         if not flips.any():
             return vectors[:0]
+        vectors, least = vectors[flips], least[flips]
+        amount = self.problems.form.by_blob((vectors - start).abs() * self.problems.price) @ objects.T.float()
+        amount[:, 0] = torch.inf
+        for blobs in amount.argsort(dim=1, descending=True, stable=True).T:
+            restored = torch.where(objects[blobs][:, self._owners], start, vectors)
+            differing = (restored != vectors).any(1).nonzero()[:, 0]
+            if len(differing):
+                restorable = self._margins(restored[differing], row) >= least[differing]
+                vectors = vectors.index_copy(0, differing[restorable], restored[differing[restorable]])
         distance = ((vectors - start).abs() * self.problems.price).sum(1)
-        cost = self.problems.form.changed(vectors, same).sum(1) + distance / (1 + distance)  # distance breaks ties
-        ordered = torch.where(flips, cost, torch.inf).argsort(stable=True)[: min(REFUSED, int(flips.sum()))]
+        changed = self.problems.form.changed(vectors, start.expand_as(vectors)).sum(1)
+        ordered = (changed + distance / (1 + distance)).argsort(stable=True)[:REFUSED]  # distance breaks ties
         images, _ = self._evaluate(vectors[ordered], start, self.problems.image_index[row])
         for vector, image in zip(vectors[ordered], images, strict=True):
             if self._sound(row, vector, image):
@@ -301,10 +316,11 @@ class ObjectSearch:
         state = in_batches(evaluate, self.context.batch_size, vectors)
         return state["images"], state["outputs"]
 
-    def _margins(self, vectors: Tensor, rows: Tensor) -> Tensor:
-        """Return the margins (V,) of layout vectors (V,D) for problems `rows` (V,), all of one query."""
-        problems = self.problems[rows]
-        return problems.target.margin(self._evaluate(vectors, problems.start[0], problems.image_index[0])[1])
+    def _margins(self, vectors: Tensor, row: int) -> Tensor:
+        """Return the margins (V,) of layout vectors (V,D) for problem `row`."""
+        problems = self.problems[torch.full((len(vectors),), row)]
+        outputs = self._evaluate(vectors, self.problems.start[row], self.problems.image_index[row])[1]
+        return problems.target.margin(outputs)
 
     @cached_property
     def _owners(self) -> Tensor:
@@ -314,6 +330,11 @@ class ObjectSearch:
     def _grounds(self) -> Tensor:
         """(G,K+1) bool: surfaces of the ground."""
         return self.examples.surfaces[~self.examples.surfaces[:, 0]]
+
+    @property
+    def _removable(self) -> Tensor:
+        """(K+1,) bool: blobs of objects, but not of the scenery."""
+        return self.examples.objects.any(0) & ~self.examples.surfaces.any(0)
 
     @property
     def _ground(self) -> Tensor:

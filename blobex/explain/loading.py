@@ -182,6 +182,7 @@ def assemble(blobgan: BlobGAN, encoder: InitialEncoder, perceptual: PerceptualDi
         decide=lambda images: decision.logits(_displayable(images)),
         features=lambda images: decision.features(_displayable(images)),
         perceptual=perceptual,
+        together=blobgan.draw,
     )
 
 
@@ -205,6 +206,7 @@ def assemble_bfloat16(
         decide=decide,
         features=features,
         perceptual=_AutocastPerceptual(networks.perceptual, device_type),
+        together=_autocast(renderer.draw, device_type),
     )
 
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from blobex.counterfactual.object_examples import groups_of
 from blobex.datasets.images import to_float, to_uint8
 from blobex.networks.code_density import CodeDensity
-from blobex.networks.parser import Parser
+from blobex.networks.parser import Parser, ParserOutput
+from blobex.optim.batching import float32_batch_size, in_batches
 from blobex.optim.network_callables import Excess, Nameable
 from blobex.perception.objects import read_scenes
 from blobex.perception.segment_reader import SegmentReader
@@ -30,10 +31,13 @@ def sees_change(parser: Parser) -> Nameable:
     """Return whether the parser sees a difference between images before and after, which a sentence can name."""
 
     def nameable(before: Tensor, after: Tensor) -> Tensor:
-        images = to_uint8(torch.cat([before, after]))
+        queries, row = before.unique(dim=0, return_inverse=True)  # many changes of one query are one reading of it
+        images = to_uint8(torch.cat([queries, after]))
+        rows = float32_batch_size(len(images), images.device)
         with torch.no_grad():
-            readings = read_scenes(parser(to_float(images)).to("cpu"), images.cpu())
-        pairs = zip(readings[: len(before)], readings[len(before) :], strict=True)
+            seen = in_batches(lambda part: vars(parser(to_float(part))), rows, images)
+        readings = read_scenes(ParserOutput(**seen).to("cpu"), images.cpu())
+        pairs = zip([readings[number] for number in row.tolist()], readings[len(queries) :], strict=True)
         return torch.tensor([bool(differences(*pair)) for pair in pairs])
 
     return nameable

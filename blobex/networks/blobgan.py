@@ -66,6 +66,10 @@ class BlobGAN(nn.Module):
         """Render images (N,3,height,width), about in [-1,1], with the stored noise maps by default."""
         return self.generator(layout, self.fixed_noise() if noise is None else noise)
 
+    def draw(self, layout: BlobLayout) -> tuple[Tensor, Tensor]:
+        """Return `render` and `scores` of a layout, for less than the price of both."""
+        return self.generator.draw(layout, self.fixed_noise())
+
     def scores(self, layout: BlobLayout) -> Tensor:
         """Return score maps (N,K+1,height,width) at the size of the images, background first; they sum to one."""
         return self.generator.scores(layout, self.generator.decode(layout))[self.height]

@@ -167,9 +167,14 @@ class Generator(nn.Module):
 
     def forward(self, layout: BlobLayout, noise: Sequence[Tensor]) -> Tensor:
         """Render layouts with one noise map (N or 1,1,h,w) per styled layer, in the order of `noise_shapes`."""
+        return self.draw(layout, noise)[0]
+
+    def draw(self, layout: BlobLayout, noise: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Render layouts as `forward`; return images and their score maps (N,K+1,H,W), which are computed once."""
         with torch.autocast(layout.xs.device.type, enabled=False):
             decoded = self.decode(layout)
             pyramid = self.scores(layout, decoded)
+            largest = pyramid[self.heights[-1]]
             textures = self._textures(layout, decoded, pyramid)
         if torch.is_autocast_enabled(layout.xs.device.type):
             precision = torch.get_autocast_dtype(layout.xs.device.type)
@@ -186,7 +191,7 @@ class Generator(nn.Module):
                 x = x + self.textures[str(height)](textures[height])
             x = self.layers[level](x, scores, style, noise[2 + 2 * level])
             image = self.rgbs[level](x, scores, style, image)
-        return at_least_float32(image)
+        return at_least_float32(image), largest
 
     def decode(self, layout: BlobLayout) -> DecodedAppearance:
         """Decode the appearance codes of a layout; without a decoder, they are features and styles."""

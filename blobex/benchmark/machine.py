@@ -19,6 +19,7 @@ class Cost:
     """The cost of one function call."""
 
     seconds: float
+    processor_seconds: float  # of all threads of this process
     peak_bytes: int  # peak memory of the GPU, or of the process on a CPU
 
 
@@ -29,11 +30,11 @@ def timed(function: Callable[[], object], device: torch.device) -> Cost:
         torch.cuda.reset_peak_memory_stats(device)
     else:
         Path("/proc/self/clear_refs").write_text("5")  # Linux resets the peak
-    begun = time.perf_counter()
+    begun, used = time.perf_counter(), time.process_time()
     function()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return Cost(time.perf_counter() - begun, peak_bytes(device))
+    return Cost(time.perf_counter() - begun, time.process_time() - used, peak_bytes(device))
 
 
 def peak_bytes(device: torch.device) -> int:

@@ -6,31 +6,36 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from blobex.benchmark.machine import peak_flops, timed
+from blobex.benchmark.machine import Cost, peak_flops, timed
 from blobex.benchmark.rates import feature_rate, scene_rate, training_rates
 from blobex.config.params import Params
 from blobex.core.device import resolve_precision
-from blobex.counterfactual.masks import build_masks
-from blobex.counterfactual.verify import Counterfactuals
 from blobex.datasets.datamodule import explained_paths, load_image_files
 from blobex.datasets.images import to_float
+from blobex.explain.believable import Decide, flip_values
 from blobex.explain.explainer import Explainer
+from blobex.explain.explanation import Explanation
+from blobex.explain.input_images import InvertedImages
 from blobex.explain.request import Request
 from blobex.inversion.inversion import Inversion
 from blobex.layout.blobs import BlobLayout
+from blobex.metrics.counterfactuals import explanation_measures
 from blobex.metrics.frechet import load_features
+from blobex.metrics.witness_networks import load_witnesses
 from blobex.optim.network_callables import watched
 
 COMPARED = (
     *("seconds_per_picture", "invert_seconds_per_picture", "explain_seconds_per_picture"),
-    *("invert_renderings_per_picture", "explain_renderings_per_picture", "peak_gigabytes"),
-    *("reconstruction_perceptual", "reconstruction_l2", "reconstruction_agrees"),
-    *("flip_rate", "flipped_by_change", "perceptual", "l2", "proximity"),
+    *("processor_seconds_per_picture", "peak_gigabytes"),
+    *("invert_renderings_per_picture", "explain_renderings_per_picture"),
+    *("flip_rate", "flipped_by_change", "reconstruction_agrees", "witness_flip"),
+    *("perceptual", "l2", "proximity", "reconstruction_perceptual", "reconstruction_l2"),
 )
 
 
@@ -39,66 +44,43 @@ class SearchCost:
     """The cost of explaining images, and the explanations."""
 
     images: int
-    invert_seconds: float
-    explain_seconds: float
+    inverting: Cost
+    explaining: Cost
     invert_renderings: int  # images rendered by the generator
     explain_renderings: int
-    peak_bytes: int
-    inversion: Inversion
-    counterfactuals: Counterfactuals
+    explanations: list[Explanation]
 
     @property
     def seconds_per_image(self) -> float:
-        return (self.invert_seconds + self.explain_seconds) / self.images
+        return (self.inverting.seconds + self.explaining.seconds) / self.images
 
-    def measures(self) -> dict[str, float]:
-        """Return the measures of a report; distances and rates are means over all problems."""
-        found = self.counterfactuals
-        means = {
-            "reconstruction_perceptual": self.inversion.perceptual,
-            "reconstruction_l2": self.inversion.l2,
-            "reconstruction_agrees": found.reconstruction_agrees,
-            "flip_rate": found.flipped,
-            "flipped_by_change": found.flipped & found.reconstruction_agrees,
-            "perceptual": found.perceptual,
-            "l2": found.l2,
-            "proximity": found.proximity,
-        }
+    def measures(self, witness: Decide) -> dict[str, float]:
+        """Return the measures of a report; `witness_flip` is the share of the flips that a witness shares."""
+        shared = flip_values(self.explanations, witness).get("witness_flip")
+        of_explanations = explanation_measures([record.row() for record in self.explanations], "perceptual")
+        processor = self.inverting.processor_seconds + self.explaining.processor_seconds
         return {
             "seconds_per_picture": self.seconds_per_image,
-            "invert_seconds_per_picture": self.invert_seconds / self.images,
-            "explain_seconds_per_picture": self.explain_seconds / self.images,
+            "invert_seconds_per_picture": self.inverting.seconds / self.images,
+            "explain_seconds_per_picture": self.explaining.seconds / self.images,
+            "processor_seconds_per_picture": processor / self.images,
+            "peak_gigabytes": max(self.inverting.peak_bytes, self.explaining.peak_bytes) / 2**30,
             "invert_renderings_per_picture": self.invert_renderings / self.images,
             "explain_renderings_per_picture": self.explain_renderings / self.images,
-            "peak_gigabytes": self.peak_bytes / 2**30,
-            **{name: values.double().mean().item() for name, values in means.items()},
+            "witness_flip": fmean(shared.values) if shared else 0.0,
+            **{name: of_explanations[name] for name in COMPARED if name in of_explanations},
         }
 
 
 def search_cost(explainer: Explainer, queries: Tensor, attributes: Sequence[str]) -> SearchCost:
-    """Invert images (N,3,height,width) and explain every attribute of each as a full rendering."""
+    """Invert images (N,3,height,width) and explain every attribute of each, as `blobex explain` does by default."""
     explainer, counts = _with_counter(explainer)
-    inversions, counterfactuals = list[Inversion](), list[Counterfactuals]()
+    inversions, explanations = list[Inversion](), list[Explanation]()
     inverting = timed(lambda: inversions.append(explainer.invert(queries)), explainer.device)
-    layout, renderings = inversions[0].layout, sum(counts)
-    plan = explainer.plan(Request(attributes=attributes, few=False, compose="full"))
-    masks = build_masks(layout.blobs, plan.variant.keys, plan.blobs, plan.variant.background)
-
-    def explain() -> None:
-        questions = explainer.questions(explainer.questioned(queries, layout), plan)
-        counterfactuals.append(explainer.search(queries.to(explainer.device), layout, questions, masks, plan))
-
-    explaining = timed(explain, explainer.device)
-    return SearchCost(
-        images=len(queries),
-        invert_seconds=inverting.seconds,
-        explain_seconds=explaining.seconds,
-        invert_renderings=renderings,
-        explain_renderings=sum(counts) - renderings,
-        peak_bytes=max(inverting.peak_bytes, explaining.peak_bytes),
-        inversion=inversions[0],
-        counterfactuals=counterfactuals[0],
-    )
+    renderings, plan = sum(counts), explainer.plan(Request(attributes=attributes))
+    batch = InvertedImages([str(number) for number in range(len(queries))], queries, inversions[0])
+    explaining = timed(lambda: explanations.extend(explainer.explain_batch(batch, plan)[0]), explainer.device)
+    return SearchCost(len(queries), inverting, explaining, renderings, sum(counts) - renderings, explanations)
 
 
 def search_flops(explainer: Explainer, queries: Tensor, attributes: Sequence[str]) -> float:
@@ -133,11 +115,12 @@ def search_measures(params: Params, setup: str, models: Path, device: torch.devi
     search_cost(fast, queries[:4], attributes[:1])  # the first call includes what is set up once
     few = search_cost(fast, first, attributes)
     many = search_cost(fast, queries, attributes)
+    witness = load_witnesses(models / "witness" / setup, device).decide("plain")  # not before the searches
     precision = getattr(torch, resolve_precision(params.run.precision, device))
     peak, work = peak_flops(device, precision), search_flops(fast, first, attributes)
     return {
-        **{f"fast_{name}": value for name, value in few.measures().items()},
-        **{f"published_{name}": value for name, value in published.measures().items()},
+        **{f"fast_{name}": value for name, value in few.measures(witness).items()},
+        **{f"published_{name}": value for name, value in published.measures(witness).items()},
         "fast_seconds_per_picture_of_many": many.seconds_per_image,
         "ratio": published.seconds_per_image / few.seconds_per_image,
         "ratio_of_many": published.seconds_per_image / many.seconds_per_image,

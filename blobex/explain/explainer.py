@@ -351,7 +351,8 @@ class Explainer:
     def batch_size(self) -> int:
         """Number of images processed at once."""
         size = self.params.setup(self.setup)
-        return max(1, batch_pixels(self.params.search.max_batch_pixels, self.device) // (size.height * size.width))
+        images = max(1, batch_pixels(self.params.search.max_batch_pixels, self.device) // (size.height * size.width))
+        return float32_batch_size(images, self.device) if self.quick is self.exact else images
 
     @property
     def _rows(self) -> int:

@@ -2,8 +2,8 @@
 
 A finished problem makes room for a waiting one, so that no problem pays for the steps of another. On a CPU the result
 of a row does not depend on the batch, to the last bit: images lie in memory with channels last, and batches have a
-multiple of four rows (with other numbers some kernels round differently; measured in bfloat16, and in float32 for all
-sizes on two threads and for up to 12 rows on one).
+multiple of four rows, in float32 at most eight (with other numbers some kernels round differently: on one AVX2 core
+convolutions of 1, and of 16 rows or more).
 """
 
 from __future__ import annotations

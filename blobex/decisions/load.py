@@ -19,7 +19,6 @@ from blobex.decisions.onnx_file import load_onnx
 from blobex.decisions.probe import check, decide
 from blobex.decisions.python_code import REFERENCE, python_source
 from blobex.decisions.source import Source, source_of
-from blobex.decisions.zoo import zoo_source
 from blobex.networks import weights
 from blobex.networks.control import load_control
 from blobex.networks.decision import load_decision
@@ -89,6 +88,8 @@ def _find(
     if reference in VARIANTS:
         return source_of(load_decision(trained / reference).to(device), reference)
     if reference.startswith("torchvision:"):
+        from blobex.decisions.zoo import zoo_source  # torchvision is slow to import
+
         return zoo_source(reference, folder, device)
     if reference.startswith(("models:/", "runs:/")):
         if not mlflow_loader:

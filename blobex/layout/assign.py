@@ -14,8 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.cluster.vq import kmeans2
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from blobex.layout.blobs import ABSENT, BlobLayout
@@ -103,6 +101,8 @@ def _match(
     canvas: Canvas,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Match segments to blobs: ellipses (N,K,6) in the form of `BlobAnchors.mean_ellipses`, and numbers (N,K)."""
+    from scipy.optimize import linear_sum_assignment  # slow to import
+
     ellipses = np.tile(means, (len(images), 1, 1))
     numbers = np.full(ellipses.shape[:2], -1)
     first = 0
@@ -133,6 +133,8 @@ def _of_group(images: Sequence[Sequence[Segment]], group: str) -> list[list[Segm
 
 def _cluster_means(images: Sequence[Sequence[Segment]], count: int) -> np.ndarray:
     """Cluster means (count,3) of a group's segments by increasing area, as large (near) segments are in front."""
+    from scipy.cluster.vq import kmeans2  # slow to import
+
     segments = [segment for of_image in images for segment in of_image]
     if not segments:
         return np.zeros((count, 3))

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from blobex.layout.segments import THINGS, segment_masks
 
@@ -101,6 +100,8 @@ def _nearer(things: np.ndarray, moved: np.ndarray) -> np.ndarray:
 def _composite(
     target: LabelMaps, source: LabelMaps, visible: np.ndarray, shift: tuple[int, int], groups: tuple[str, ...]
 ) -> Paste | None:
+    from scipy import ndimage  # slow to import
+
     number = int(target.things.max()) + 1
     if number > THING_LIMIT:
         return None

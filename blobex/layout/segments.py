@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from blobex.scenes.labels import DRIVABLE, SEMANTIC
 
@@ -73,6 +72,8 @@ def segment_masks(semantic: np.ndarray, things: np.ndarray, drivable: np.ndarray
 
 def _things(semantic: np.ndarray, things: np.ndarray) -> list[tuple[str, np.ndarray]]:
     """Return name and mask of each thing; a rider is part of the bicycle or motorcycle that it touches most."""
+    from scipy import ndimage  # slow to import
+
     named = []
     for number in range(1, int(things.max()) + 1):
         mask = things == number
@@ -121,6 +122,8 @@ def _road(semantic: np.ndarray, drivable: np.ndarray) -> list[tuple[str, np.ndar
 
 def _halves(mask: np.ndarray, cut: bool) -> tuple[np.ndarray, np.ndarray]:
     """Patches of a mask left and right of the image's middle; with `cut`, patches across the middle are cut."""
+    from scipy import ndimage  # slow to import
+
     width = mask.shape[1]
     columns = np.arange(width)
     patches, count = ndimage.label(mask, np.ones((3, 3)))

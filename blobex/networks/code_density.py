@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 from blobex.core.errors import BlobexError
@@ -66,6 +65,8 @@ class CodeDensity:
 
 def _fit_group(codes: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Fit means (CLUSTERS,C), log weights (CLUSTERS,), whitening (C,C) and usual energy () to codes (n,C)."""
+    from scipy.cluster.vq import kmeans2  # slow to import
+
     means = codes.new_zeros(CLUSTERS, length)
     log_weights = codes.new_full((CLUSTERS,), -torch.inf)
     if len(codes) < PER_CLUSTER:

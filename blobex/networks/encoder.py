@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 
 import pydantic.dataclasses
 import torch
-import torchvision
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -53,7 +52,9 @@ class Encoder(nn.Module):
             check_levels(channels, SMALLEST, height, "channels")
             self.body = ResidualNetwork(channels, aspect_ratio, outputs=w_size, standard_deviation=False)
         else:
-            self.body = torchvision.models.resnet18(weights=None, num_classes=w_size)
+            from torchvision.models import resnet18  # slow to import
+
+            self.body = resnet18(weights=None, num_classes=w_size)
 
     def forward(self, x: Tensor) -> Tensor:
         return at_least_float32(self.body(x))

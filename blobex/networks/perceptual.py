@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from blobex.core.errors import BlobexError
@@ -20,16 +19,16 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of
 
 
 class Backbone(NamedTuple):
-    """A torchvision network and the indices of the layers of its `features` that LPIPS uses."""
+    """Name of a torchvision network, and the indices of the layers of its `features` that LPIPS uses."""
 
-    build: Callable[..., nn.Module]
+    name: str
     taps: tuple[int, ...]
 
 
 BACKBONES: Mapping[str, Backbone] = {
-    "vgg": Backbone(torchvision.models.vgg16, (3, 8, 15, 22, 29)),
-    "alex": Backbone(torchvision.models.alexnet, (1, 4, 7, 9, 11)),
-    "squeeze": Backbone(torchvision.models.squeezenet1_1, (1, 4, 7, 9, 10, 11, 12)),
+    "vgg": Backbone("vgg16", (3, 8, 15, 22, 29)),
+    "alex": Backbone("alexnet", (1, 4, 7, 9, 11)),
+    "squeeze": Backbone("squeezenet1_1", (1, 4, 7, 9, 10, 11, 12)),
 }
 
 
@@ -111,10 +110,12 @@ def load_perceptual(network: str, parser_folder: Path, external: Path = EXTERNAL
         return PerceptualDistance(parser, parser.features)
     if network not in BACKBONES:
         raise BlobexError(f"unknown perceptual network {network!r}: choose parser, {', '.join(BACKBONES)}")
+    from torchvision.models import get_model  # slow to import
+
     backbone, path = BACKBONES[network], require(network, external)
     state = read_tensors(path, FILES[network].content)
     with torch.device("meta"):  # takes no time and draws no random numbers
-        body = backbone.build(weights=None)
+        body = get_model(backbone.name, weights=None)
     try:
         body.to_empty(device="cpu").load_state_dict(state)
     except RuntimeError as error:

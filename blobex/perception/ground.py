@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.stats import theilslopes
 
 from blobex.perception.boxes import Box
 from blobex.scenes.canvas import CAMERA_HEIGHT
@@ -120,8 +119,22 @@ def fit_ground(drivable: np.ndarray) -> Ground:
     horizon = float(np.median(y - across * CAMERA_HEIGHT / LANE_WIDTH)) if rows else math.nan
     if len(rows) < 3 or not 0 < horizon < 1:
         return Ground()
-    skew, vanishing, _, _ = theilslopes(middle, y - horizon)  # robust: a car at the lane's edge moves a few rows
-    return Ground(horizon, float(vanishing), float(skew))
+    skew, vanishing = theil_sen(y - horizon, middle)  # robust: a car at the lane's edge moves a few rows
+    return Ground(horizon, vanishing, skew)
+
+
+def theil_sen(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Return slope and offset of a line through points (n,), by medians (Theil, 1950; Sen, 1968). Two x must differ.
+
+    `scipy.stats.theilslopes` computes the same; scipy.stats is slow to import.
+
+    >>> theil_sen(np.arange(5.0), np.array([1.0, 3.0, 90.0, 7.0, 9.0]))
+    (2.0, 3.0)
+    """
+    run, rise = x[:, None] - x, y[:, None] - y
+    right = run > 0
+    slope = np.median(rise[right] / run[right])
+    return float(slope), float(np.median(y) - slope * np.median(x))
 
 
 def read_line(

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import cast
 
 import numpy as np
-from scipy import ndimage
 from torch import Tensor
 
 from blobex.core.errors import BlobexError
@@ -74,6 +73,8 @@ def fence_patches(semantic: np.ndarray) -> list[np.ndarray]:
     >>> [patch.sum().item() for patch in fence_patches(np.array([[FENCE, 0, FENCE, 0, 0, 0, FENCE]]))]
     [2, 1]
     """
+    from scipy import ndimage  # slow to import
+
     fence = semantic == FENCE
     labels, count = ndimage.label(ndimage.binary_dilation(fence, np.ones((3, 3))), np.ones((3, 3)))
     masks = [fence & (labels == number) for number in range(1, count + 1)]

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from blobex.core.errors import BlobexError
 from blobex.perception.boxes import Box, area, centre, iou
@@ -110,6 +109,8 @@ def summary(explanations: Sequence[Sequence[ObjectChange]]) -> dict[str, float]:
 
 def matches(old: Sequence[DetectedObject], new: Sequence[DetectedObject], width: int) -> list[tuple[int, int]]:
     """Pair objects of one family, close and of similar size, at least cost (Kuhn, 1955); return pairs of indices."""
+    from scipy.optimize import linear_sum_assignment  # slow to import
+
     if not old or not new:
         return []
     cost = np.array([[_cost(one, other, width) for other in new] for one in old])

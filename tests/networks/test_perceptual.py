@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor
 
 from blobex.core.errors import BlobexError
@@ -81,7 +82,7 @@ def test_equals_the_package_lpips(network: str, parent: str, tmp_path: Path, mon
     ):
         load_perceptual(network, tmp_path, external)
     torch.manual_seed(0)
-    body = BACKBONES[network].build(weights=None)
+    body = torchvision.models.get_model(BACKBONES[network].name, weights=None)
     path.parent.mkdir(parents=True)
     torch.save(body.state_dict(), path)
     with warnings.catch_warnings():

@@ -52,7 +52,11 @@ def coloured(count: int, seed: int) -> DecisionSet:
 def test_densenet121_is_torchvisions() -> None:
     torch.manual_seed(0)
     theirs = torchvision.models.densenet121(weights=None, num_classes=4).eval()
+    torch.manual_seed(0)
     ours = DecisionModel("densenet121", 32, 64).eval()
+    initial = {name.replace("features.", "body."): tensor for name, tensor in theirs.state_dict().items()}
+    assert list(initial) == list(ours.state_dict())  # weights as drawn by torchvision from the same random numbers
+    assert all(torch.equal(tensor, initial[name]) for name, tensor in ours.state_dict().items())
     ours.body.load_state_dict(theirs.features.state_dict())
     ours.classifier.load_state_dict(theirs.classifier.state_dict())
     x = torch.rand(2, 3, 32, 64) * 2 - 1

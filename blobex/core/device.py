@@ -15,9 +15,9 @@ import torch
 from torch import distributed
 
 from blobex.core.errors import BlobexError
+from blobex.core.precision import Precision, cpu_precision
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX in glibc's malloc.h
-Precision = Literal["float32", "bfloat16"]
 CPU_PIXELS = 2**16  # 8 images of 64x128, whose score maps still fit a core's cache
 BYTES_PER_PIXEL = 2**16  # of GPU memory, with a margin
 Item = TypeVar("Item")
@@ -56,13 +56,10 @@ def is_first_process() -> bool:
 
 
 def resolve_precision(name: Precision | Literal["auto"], device: torch.device) -> Precision:
-    """Return the precision named `name`; auto is bfloat16 on CUDA and on CPUs with instructions for it."""
+    """Return the precision named `name`; auto is bfloat16 on CUDA, and on a CPU what is fastest there."""
     if name != "auto":
         return name
-    if device.type == "cuda":
-        return "bfloat16"
-    instructions = torch.cpu.get_capabilities()
-    return "bfloat16" if instructions.get("avx512_bf16") or instructions.get("amx_bf16") else "float32"
+    return "bfloat16" if device.type == "cuda" else cpu_precision()
 
 
 def batch_pixels(limit: int | None, device: torch.device) -> int:

@@ -26,15 +26,6 @@ def test_precision() -> None:
     assert resolve_precision("bfloat16", cpu) == "bfloat16"
 
 
-@pytest.mark.parametrize(
-    ("able", "expected"),
-    [({}, "float32"), ({"avx512_bf16": True}, "bfloat16"), ({"amx_bf16": True, "avx512_bf16": False}, "bfloat16")],
-)
-def test_precision_of_a_processor(monkeypatch, able, expected) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
-    assert resolve_precision("auto", torch.device("cpu")) == expected
-
-
 def test_pixels_of_a_search() -> None:
     """A given limit is used; otherwise the processor's."""
     cpu, cuda = torch.device("cpu"), torch.device("cuda")

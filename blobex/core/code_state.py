@@ -7,8 +7,9 @@ import hashlib
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from blobex.core.cache import keep, read_kept
 from blobex.core.errors import BlobexError
 from blobex.core.files import write_text
 
@@ -20,6 +21,7 @@ LEFT_OUT = {  # modules and rooms that cannot change a result, and why
     "config/sweeps.py": "parameters of sweeps, which no stage reads",
     "tracking": "records runs in MLflow, which no stage reads",
 }
+KEPT, MOST = "code.json", 1000  # file of parsed modules in the cache folder, and how many it holds: some versions
 NO_EFFECT = {"ctx", "kind", "type_comment"}  # fields of a syntax tree that follow from the rest or change nothing
 
 
@@ -62,7 +64,8 @@ def module_hashes(start: Path, package: Path = PACKAGE) -> dict[str, str]:
 
     Imports inside functions count. `LEFT_OUT` does not, nor does a package's own file that holds a docstring only.
     """
-    reached, waiting = dict[Path, str](), [start]
+    kept = _kept_modules()
+    before, reached, waiting = len(kept), dict[Path, str](), [start]
     while waiting:
         path = waiting.pop()
         if path not in reached and not any(path.is_relative_to(package / name) for name in LEFT_OUT):
@@ -70,6 +73,8 @@ def module_hashes(start: Path, package: Path = PACKAGE) -> dict[str, str]:
             reached[path] = module.digest
             waiting += imported_files(module.imports, package)
     empty = _parse(b"").digest
+    if len(kept) > before:
+        keep(KEPT, dict(list(kept.items())[-MOST:]), replace=True)
     return {
         path.relative_to(package.parent).as_posix(): reached[path] for path in sorted(reached) if reached[path] != empty
     }
@@ -100,7 +105,31 @@ def read_module(path: Path) -> Module:
 
 
 @cache
+def _kept_modules() -> dict[str, Any]:
+    """Return imports and hash of the modules parsed by this and by earlier processes, by the key of `_parse`."""
+    kept = read_kept(KEPT)
+    return kept if isinstance(kept, dict) else {}
+
+
+@cache
+def _parser() -> bytes:
+    return Path(__file__).read_bytes()
+
+
+@cache
 def _parse(source: bytes) -> Module:
+    """Parse a source, or take what is kept of the same source, parsed by the same code."""
+    kept, key = _kept_modules(), hashlib.sha256(_parser() + source).hexdigest()
+    try:
+        imports, digest = kept[key]
+        return Module(frozenset(map(str, imports)), str(digest))
+    except (KeyError, TypeError, ValueError):
+        module = _parsed(source)
+    kept[key] = [sorted(module.imports), module.digest]
+    return module
+
+
+def _parsed(source: bytes) -> Module:
     tree, names = ast.parse(source), set[str]()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -3,6 +3,7 @@
 import pytest
 from imports import PACKAGE
 
+from blobex.core import code_state
 from blobex.core.code_state import check_stage, code_digest, describe_stage, module_hashes, write_stage
 from blobex.core.errors import BlobexError
 
@@ -125,3 +126,25 @@ def test_a_constant_of_splat_reaches_the_stages_with_blobs(tmp_path):
     others = {"scenes", "parser", "decision", "fid_stats"}
     reaching = {stage for stage in drawing | others if "blobex/layout/splat.py " in describe_stage(stage, PACKAGE)}
     assert reaching == drawing
+
+
+def test_kept_modules_are_those_of_the_source(house, tmp_path, monkeypatch):
+    """Another process takes what this one has parsed, also of a changed source; damage is parsed again."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def of_a_new_process():
+        for function in (code_state._kept_modules, code_state._parse):
+            function.cache_clear()
+        return module_hashes(house / "stages" / "paint.py", house)
+
+    first = of_a_new_process()
+    with monkeypatch.context() as patch:
+        patch.setattr(code_state, "_parsed", None)
+        assert of_a_new_process() == first
+    write(house / "layout/blobs.py", "COUNT = 4")
+    changed = of_a_new_process()
+    assert [path for path in first if changed[path] != first[path]] == ["house/layout/blobs.py"]
+    (kept,) = (tmp_path / "blobex").iterdir()
+    for damage in ("{", "[]", kept.read_text().replace("[[", "[7, [")):
+        kept.write_text(damage)
+        assert of_a_new_process() == changed

@@ -17,6 +17,7 @@ READY := $(VENV)/ready
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
+export OMP_WAIT_POLICY ?= passive
 ifdef STORAGE
 export BLOBEX_STORAGE := $(STORAGE)
 endif
@@ -33,7 +34,7 @@ $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "blobex needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	@$(PYTHON) -m venv $(VENV) || { echo "python3 cannot make a virtual environment: install Debian's python3-venv"; exit 1; }
 	$(VENV)/bin/python -m pip install --quiet uv==0.13.9
-	$(VENV)/bin/uv pip sync --quiet --python $(VENV)/bin/python requirements.txt
+	$(VENV)/bin/uv pip sync --quiet --compile-bytecode --python $(VENV)/bin/python requirements.txt
 	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --no-deps --editable .
 	@touch $@
 

@@ -16,6 +16,7 @@ from blobex.cli.project import ProjectCommand
 from blobex.cli.sweep import sweeps
 from blobex.cli.tracking import remotes, sync, ui
 from blobex.core.errors import BlobexError, brief, print_any_text, sentence
+from blobex.core.threads import set_thread_defaults
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -23,6 +24,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions
 def main() -> None:
     """Run the command line and exit: with code 1 and one line on stderr for bad input, with 2 for bad usage."""
     print_any_text()
+    set_thread_defaults()
     try:
         code = app(prog_name="blobex", standalone_mode=False)
     except (BlobexError, OSError) as error:

@@ -17,7 +17,7 @@ class Run:
     seed: Seed = Field(description="seed of all random draws but those of the scenes")
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto: cuda if available")
     devices: Int = Field(ge=1, le=64, description="GPUs or processes of this machine that share each training batch")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(description="auto: bfloat16 if natively supported")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(description="auto: bfloat16 where it is clearly faster")
     batches: Literal["pixels", "pictures"] = Field(
         description="unit of batch_size. pixels: those of square images, so batches of wider images are smaller; "
         "pictures: images of any shape"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,10 +23,14 @@ def appearance_excess(encoder: nn.Module, device: torch.device) -> Excess | None
     """Return the excess of appearances over those of the example images that are stored with a segment encoder."""
     if not isinstance(encoder, SegmentReader):
         return None
-    stored = encoder.examples
-    present = F.pad(stored.present, (1, 0), value=True)
-    density = CodeDensity.fit(stored.codes.float(), present, groups_of(encoder.slots).tolist()).to(device)
-    return lambda layout: density.excess(torch.cat([layout.features, layout.spatial_style], dim=2))
+    stored, slots = encoder.examples, encoder.slots
+
+    @cache  # fitted when a search first asks
+    def density() -> CodeDensity:
+        present = F.pad(stored.present, (1, 0), value=True)
+        return CodeDensity.fit(stored.codes.float(), present, groups_of(slots).tolist()).to(device)
+
+    return lambda layout: density().excess(torch.cat([layout.features, layout.spatial_style], dim=2))
 
 
 def sees_change(parser: Parser) -> Nameable:

@@ -15,6 +15,7 @@ from blobex.datasets.images import to_array, to_float, to_tensor
 from blobex.explain.explanation import Explanation
 from blobex.explain.record_files import finite
 from blobex.explain.request import Request
+from blobex.explain.step import needed
 from blobex.perception.regions import is_name
 
 
@@ -115,6 +116,10 @@ def _explanation(record: Explanation, names: Sequence[str]) -> dict[str, Any]:
         "gate": record.gate,
         "changes": changes,
         "step": record.step,
+        "steps": [
+            step.as_dict() | {"name": "background" if step.blob is None else names[step.blob]} for step in record.steps
+        ],
+        "needed": needed(record.steps),
         "before": from_image(record.query),
         "reconstruction": from_image(record.reconstruction),
         "after": from_image(record.counterfactual),

@@ -52,6 +52,7 @@ from blobex.explain.loading import load_networks
 from blobex.explain.overviews import films, write_overviews
 from blobex.explain.request import Output, Plan, Request, as_published, make_plan
 from blobex.explain.results_folder import ResultsFolder
+from blobex.explain.steps import Walker, add_steps
 from blobex.inversion.inversion import Inversion
 from blobex.inversion.invert import invert
 from blobex.inversion.published import invert_published
@@ -228,6 +229,8 @@ class Explainer:
         counterfactuals = self.search(images.queries, images.inversion.layout, questions, masks, plan, skip)
         compose, published = plan.compose, self.published
         records = build_explanations(self.setup, images, questions, counterfactuals, gate, compose, published)
+        if not published:
+            records = add_steps(records, questions, Walker(images, self.exact, self.decision, self._rows))
         if self.parser is not None:
             records = add_sentences(records, self.readings)
         records = add_failures(records, self.decision.name)

@@ -19,6 +19,7 @@ from blobex.counterfactual.verify import Counterfactuals, SharedCounterfactuals
 from blobex.datasets.images import to_array
 from blobex.explain.blob_changes import BlobChange, blob_changes, repaints_scene
 from blobex.explain.input_images import InvertedImages
+from blobex.explain.step import Step
 from blobex.inversion.inversion import Inversion
 from blobex.layout.blobs import KEYS, BlobLayout
 from blobex.perception.reading import SceneReading
@@ -96,6 +97,8 @@ class Explanation:
     shares: Tensor | None = field(default=None, repr=False, compare=False)  # K+1: see `SharedCounterfactuals`
     sentence: str = ""  # the change in objects, as the parser sees it, or why it failed; empty without a parser
     objects: tuple[dict[str, Any], ...] = ()  # the same, one JSON record per object
+    # The changes undone one after the other; empty for one change, very many, or none that flips.
+    steps: tuple[Step, ...] = field(default=(), compare=False)
     doubt: str = ""  # why the image can show no road scene; empty: nothing is wrong with it
 
     @property

@@ -23,6 +23,7 @@ from blobex.core.files import read_json
 from blobex.datasets.images import load_image, write_gif, write_png
 from blobex.explain.blob_changes import BlobChange
 from blobex.explain.explanation import Explanation
+from blobex.explain.step import Step
 from blobex.layout.blobs import KEYS, BlobLayout, from_dict
 
 RECORD, BLOBS = "record.json", "blobs.safetensors"
@@ -75,7 +76,7 @@ def read_records(folder: Path, name: str | None = None, digest: str | None = Non
     query, reconstruction = load_image(folder / "query.png"), load_image(folder / "reconstruction.png")
     records = []
     for row in content["explanations"]:
-        label = row.pop("label")
+        label, steps = row.pop("label"), tuple(_read_step(step) for step in row.pop("steps", ()))
         if label != safe_name(label):
             raise ValueError(f"{label} is not a file name")
         blobs = tuple(_read_blob({key: blob[key] for key in blob if key != "words"}) for blob in row.pop("blobs"))
@@ -89,6 +90,7 @@ def read_records(folder: Path, name: str | None = None, digest: str | None = Non
                 **scores,
                 objects=tuple(dict(item) for item in row["objects"]),
                 blobs=blobs,
+                steps=steps,
                 query=query,
                 reconstruction=reconstruction,
                 counterfactual=load_image(folder / f"{label}.png"),
@@ -111,7 +113,8 @@ def as_json(record: Explanation) -> dict[str, Any]:
     present = [*SCORES, *(key for key in PUBLISHED if getattr(record, key) is not None)]
     scores = {key: getattr(record, key).tolist() for key in present}
     objects = {"objects": list(record.objects), "blobs": [blob.as_dict() for blob in record.blobs]}
-    return scalars | derived | scores | objects
+    steps = {"steps": [step.as_dict() for step in record.steps]} if record.steps else {}
+    return scalars | derived | scores | objects | steps
 
 
 def safe_name(name: str) -> str:
@@ -148,6 +151,12 @@ def _read_blob(row: Mapping[str, Any]) -> BlobChange:
         name: parse(hints[name], _number(value) if hints[name] is float else value, name) for name, value in row.items()
     }
     return BlobChange(**fields | {"keys": tuple(fields["keys"])})
+
+
+def _read_step(row: Mapping[str, Any]) -> Step:
+    """Convert a step from JSON; BlobexError for values of other types."""
+    hints = typing.get_type_hints(Step)
+    return Step(**{name: parse(hints[name], value, name) for name, value in row.items()})
 
 
 def _checked(row: Mapping[str, Any]) -> dict[str, Any]:

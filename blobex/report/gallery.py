@@ -37,6 +37,17 @@ class Score:
 
 
 @dataclass(frozen=True)
+class StepBar:
+    """A bar of the waterfall: the score after one more change is undone."""
+
+    name: str
+    score: float
+    low: float  # ends of the bar, in shares of its full width: the scores before and after
+    high: float
+    needed: bool  # the decision wanted is lost now, or was before
+
+
+@dataclass(frozen=True)
 class Card:
     """One explanation as the page shows it."""
 
@@ -56,6 +67,7 @@ class Card:
     maps: Sequence[PageImage]  # before, after
     changed_blobs: str
     scores: Sequence[Score]
+    steps: Sequence[StepBar]  # from the counterfactual back to the query; empty: the record has none
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,22 @@ def _card(order: int, item: GalleryItem, results: Results, key: str) -> Card:
         maps=[blob_map(blobs, changed) for blobs in (item.blobs_before, item.blobs_after)],
         changed_blobs=", ".join("background" if blob is None else str(blob) for blob in changed) or "none",
         scores=_scores(record, results.outputs),
+        steps=step_bars(record),
     )
+
+
+def step_bars(record: Record) -> list[StepBar]:
+    """Return the waterfall of a record's steps, scaled to the largest and smallest score among them."""
+    steps = record.get("steps", ())
+    scores = [record["score_after"], *(step["score"] for step in steps)]
+    bottom, top = min(0.0, *scores), max(1.0, *scores)
+    kept, bars = True, []
+    for before, step in zip(scores, steps, strict=False):
+        kept = kept and step["flipped"]
+        ends = sorted((score - bottom) / (top - bottom) for score in (before, step["score"]))
+        name = "background" if step["blob"] is None else f"blob {step['blob']}"
+        bars.append(StepBar(name, step["score"], ends[0], ends[1], not kept))
+    return bars
 
 
 def _scores(record: Record, outputs: Sequence[str]) -> list[Score]:

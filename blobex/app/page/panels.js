@@ -85,6 +85,22 @@ function compared(before, after, ratio, name) {
   return box;
 }
 
+/** The score after each change is undone, one after the other; blobs that the decision needs are marked. */
+function waterfall(found) {
+  let before = found.score_after;
+  const scores = [before, ...found.steps.map(each => each.score)];
+  const bottom = Math.min(0, ...scores), span = Math.max(1, ...scores) - bottom;
+  const rows = found.steps.map(each => {
+    const bar = element("span", { className: found.needed.includes(each.blob) ? "step needed" : "step" });
+    bar.style.setProperty("--low", (Math.min(before, each.score) - bottom) / span);
+    bar.style.setProperty("--high", (Math.max(before, each.score) - bottom) / span);
+    before = each.score;
+    const words = found.needed.includes(each.blob) ? "needed" : "not needed";
+    return element("li", {}, element("span", { textContent: `without ${each.name}` }), bar, element("b", { textContent: shown(each.score) }), element("small", { textContent: words }));
+  });
+  return element("ul", { className: "bars steps", "aria-label": `${found.attribute} after each change is undone` }, ...rows);
+}
+
 /** The card of one explanation. `adopt` takes its blobs over, and `file` is what to download. */
 export function card(found, { name, ratio, outputs, file, adopt, pick }) {
   const good = found.flipped;
@@ -94,6 +110,7 @@ export function card(found, { name, ratio, outputs, file, adopt, pick }) {
   const changes = found.changes.length ? element("ul", { className: "changes" }, ...found.changes.map(each => element("li", {},
     each.blob === null ? each.words : element("button", { type: "button", textContent: each.words, title: "Show this blob", onclick: () => pick(each.blob) }))))
     : element("p", { className: "hint", textContent: "Nothing changed." });
+  const steps = found.steps.length ? [element("p", { className: "hint", textContent: "Undone one by one:" }), waterfall(found)] : [];
   const list = element("ul", { className: "bars", "aria-label": "Outputs of the model for the counterfactual" });
   bars(list, outputs, found.said_after, found.said_before);
   const gate = found.gate ? [element("p", { className: "hint", textContent: `Note: the reconstruction is ${found.gate}.` })] : [];
@@ -101,5 +118,5 @@ export function card(found, { name, ratio, outputs, file, adopt, pick }) {
     element("a", { className: "button main", href: file, download: `${name.replace(/\.[^.]*$/, "") || "result"}.zip`, textContent: "Download (zip)" }),
     element("button", { type: "button", textContent: "Edit this result", title: "Continue with its blobs", onclick: () => adopt(found.layout) }));
   return element("article", { className: "card" }, compared(found.before, found.after, ratio, name),
-    element("div", { className: "told" }, verdict, told, scores, changes, ...gate, list, buttons));
+    element("div", { className: "told" }, verdict, told, scores, changes, ...steps, ...gate, list, buttons));
 }

@@ -9,6 +9,7 @@ import typer
 from typer import Option
 
 from blobex import __version__
+from blobex.cli.audit import audit
 from blobex.cli.data import data, scenes
 from blobex.cli.explain import explain, list_blobs, open_app, truth
 from blobex.cli.networks import external, fid, import_weights, release, s3
@@ -69,6 +70,7 @@ app.command(cls=ProjectCommand)(data)
 app.command(cls=ProjectCommand)(fid)
 app.command(cls=ProjectCommand)(s3)
 app.command(cls=ProjectCommand)(truth)
+app.command(cls=ProjectCommand)(audit)
 app.command("blobs", cls=ProjectCommand)(list_blobs)
 app.command("app", cls=ProjectCommand)(open_app)
 app.command(cls=ProjectCommand)(ui)

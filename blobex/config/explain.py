@@ -158,6 +158,8 @@ class Truth:
     seed_steps: Int = Field(ge=1, le=10**6, description="training steps of a small model")
     seed_images: Int = Field(ge=1, le=10**5, description="images to explain for each small model")
     examples: Int = Field(ge=1, le=100, description="example explanations to show for each rule")
+    phrases: Int = Field(ge=1, le=1000, description="most frequent phrases of each model that are tried as causes")
+    fresh_scenes: Int = Field(ge=0, le=10**5, description="fresh scenes on which they are tried; 0: they are not")
 
 
 @dataclass(frozen=True, config=SECTION)

@@ -22,7 +22,7 @@ from blobex.core.device import resolve_precision
 from blobex.core.errors import BlobexError
 from blobex.core.project import in_project
 from blobex.counterfactual.object_examples import ObjectExamples, groups_of, objects_of, surfaces_of
-from blobex.decisions.decision import Decision
+from blobex.decisions.decision import Decision, frozen_eval
 from blobex.decisions.identity import identify
 from blobex.decisions.load import Model, load
 from blobex.decisions.source import from_callable
@@ -36,7 +36,7 @@ from blobex.networks.encoder import Encoder, load_encoder
 from blobex.networks.parser import Parser, load_parser
 from blobex.networks.perceptual import PerceptualDistance, load_perceptual
 from blobex.networks.segment_encoder import load_pretrained
-from blobex.optim.network_callables import Encode, Networks, Perceptual
+from blobex.optim.network_callables import Decide, Encode, Networks, Perceptual
 from blobex.perception.segment_reader import SegmentReader
 from blobex.tracking.store import load_model
 
@@ -230,6 +230,17 @@ def assemble_published(
         decide=decision.logits,
         features=decision.features,
     )
+
+
+def decided(decision: Decision, device: torch.device, batch_size: int) -> Decide:
+    """Return the model's outputs of any number of images (N,3,H,W) in [-1,1], on the CPU, without gradients."""
+
+    def decide(images: Tensor) -> Tensor:
+        with frozen_eval(decision), torch.no_grad():
+            parts = images.split(batch_size)
+            return torch.cat([decision.logits(_displayable(part.to(device))).cpu() for part in parts])
+
+    return decide
 
 
 def _encode(blobgan: BlobGAN, encoder: Encoder) -> Encode:

@@ -14,6 +14,7 @@ from blobex.core.errors import BlobexError
 from blobex.perception.boxes import Box, area, centre, iou
 from blobex.perception.reading import DetectedObject, SceneReading
 from blobex.scenes.labels import SEMANTIC
+from blobex.scenes.scene import Scene
 
 ChangeKind = Literal["added", "removed", "moved", "resized", "recoloured", "replaced", "turned", "grew", "shrank"]
 
@@ -83,6 +84,23 @@ def differences(before: SceneReading, after: SceneReading) -> list[ObjectChange]
     if before.size != after.size:
         raise BlobexError(f"readings of {before.size} and {after.size} pixels cannot be compared: read both alike")
     return [*_signals(before, after), *_objects(before, after), *_lines(before, after), *_areas(before, after)]
+
+
+def general_phrases(before: SceneReading, after: SceneReading, scenes: tuple[Scene, Scene] | None) -> list[str]:
+    """List the changes between two images in general words, each once: objects and areas, then time and verge.
+
+    `scenes` are those of the readings (`scene_of_reading`), which know the last two; None: they are left out.
+    """
+    phrases = [change.general for change in differences(before, after)]
+    if scenes is not None:
+        pairs = [(name, *(getattr(scene, name) for scene in scenes)) for name in ("time", "verge")]
+        phrases += [f"{name} turned {new}" for name, old, new in pairs if old != new]
+    return list(dict.fromkeys(phrases))
+
+
+def general_name(item: DetectedObject) -> str:
+    """Return how general phrases call an object, such as "vehicle on the left"."""
+    return _change("added", item, "", "", item.score).general.removesuffix(" added")
 
 
 def sentence(changes: Sequence[ObjectChange]) -> str:

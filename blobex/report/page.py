@@ -20,26 +20,35 @@ MAX_PHRASES, MAX_IN_SENTENCE = 6, 2  # changes of a question that get a bar, and
 
 def page(report: Report) -> str:
     """Render the page; every text is escaped."""
-    environment = Environment(
+    explained = [f"explain-{results.setup}-{results.variant}" for results in report.results]
+    stages = [f"{stage.split()[0]}-..." for stage in report.measures if not stage.startswith("explain")]
+    return (
+        environment()
+        .get_template("page.html")
+        .render(
+            report=report,
+            overview=overview(report),
+            questions=[(results, questions(results)) for results in report.results],
+            believable=believable_lines(report.measures),
+            gallery=gallery(report),
+            sorts=SORTS,
+            stage_tables=stage_tables(report),
+            run_names=list(dict.fromkeys([*explained, *stages])),
+        )
+    )
+
+
+def environment() -> Environment:
+    """Return the templates of all pages; every text is escaped."""
+    templates = Environment(
         loader=PackageLoader("blobex.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "share": _width}
-    explained = [f"explain-{results.setup}-{results.variant}" for results in report.results]
-    stages = [f"{stage.split()[0]}-..." for stage in report.measures if not stage.startswith("explain")]
-    return environment.get_template("page.html").render(
-        report=report,
-        overview=overview(report),
-        questions=[(results, questions(results)) for results in report.results],
-        believable=believable_lines(report.measures),
-        gallery=gallery(report),
-        sorts=SORTS,
-        stage_tables=stage_tables(report),
-        run_names=list(dict.fromkeys([*explained, *stages])),
-    )
+    templates.filters |= {"number": number, "share": _width}
+    return templates
 
 
 def _width(score: float) -> str:

@@ -18,7 +18,7 @@ from blobex.explain.believable import Decide
 from blobex.explain.explainer import Explainer
 from blobex.metrics.witness import shared_flips
 from blobex.perception.reading import SceneReading, scene_of_reading
-from blobex.perception.sentences import differences
+from blobex.perception.sentences import general_phrases
 from blobex.scenes.render import cause_mask, render
 from blobex.scenes.rules import ACTIONS, Cause, Rule
 from blobex.scenes.scene import Scene
@@ -57,11 +57,8 @@ def change_phrases(before: ReadImage, after: ReadImage) -> list[str]:
     """List the changes between two images as general phrases, each once: objects and areas, then time and verge."""
     if before.reading is None or after.reading is None:
         return []
-    phrases = [change.general for change in differences(before.reading, after.reading)]
-    if before.scene and after.scene:
-        pairs = (("time", before.scene.time, after.scene.time), ("verge", before.scene.verge, after.scene.verge))
-        phrases += [f"{name} turned {new}" for name, old, new in pairs if old != new]
-    return list(dict.fromkeys(phrases))
+    scenes = (before.scene, after.scene) if before.scene and after.scene else None
+    return general_phrases(before.reading, after.reading, scenes)
 
 
 def change_map(before: np.ndarray, after: np.ndarray) -> np.ndarray:

@@ -75,14 +75,15 @@ def shortcut_rank(excess: Mapping[str, float], rule: str) -> int | None:
     Only phrases about an action that the shortcut refuses count. None if no such phrase occurs more often than for
     the honest model.
     """
-    own = {phrase for phrase in excess if _is_shortcut(phrase, rule)}
+    own = {phrase for phrase in excess if is_shortcut(phrase, rule)}
     best = max((excess[phrase] for phrase in own), default=0.0)
     if best <= 0:
         return None
     return 1 + sum(value >= best for phrase, value in excess.items() if phrase not in own)
 
 
-def _is_shortcut(phrase: str, rule: str) -> bool:
+def is_shortcut(phrase: str, rule: str) -> bool:
+    """Return whether a phrase says that a rule's shortcut decides an action that the rule refuses because of it."""
     wanted, change = phrase.split(": ", 1)
     return wanted.removeprefix("not ") in RULES[rule].refuses and names_shortcut(rule, change)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +17,7 @@ from blobex.datasets.images import write_png
 from blobex.metrics.interval import Interval, flat
 from blobex.scenes.rules import RULES
 from blobex.truth.benchmark import Witness, benchmark, cache_folder
+from blobex.truth.causes import effect_lines, effect_metrics, verify_phrases
 from blobex.truth.control import CONTROL
 from blobex.truth.evaluation import EvaluatedAnswer
 from blobex.truth.measures import TITLES
@@ -52,6 +54,8 @@ def run_benchmark(
     """
     results = benchmark(params, setup, models, ranks, witness)
     if ranks.first:
+        folder = cache_folder(models, setup) / "interventions"
+        results = replace(results, effects=verify_phrases(params, setup, models, results, folder))
         paths = write(results, out)
         if track:
             track(results, paths)
@@ -76,7 +80,7 @@ def metrics(results: TruthResults) -> dict[str, float]:
                 rank, phrases = results.ranks[rule][method]
                 values[f"{key}_phrases"] = float(phrases)
                 values |= {} if rank is None else {f"{key}_rank": float(rank)}
-    return values
+    return values | effect_metrics(results.effects)
 
 
 def table(results: TruthResults) -> str:
@@ -94,6 +98,7 @@ def table(results: TruthResults) -> str:
         if results.ranks[rule]:
             ranks = [f"{rank or 'none'} of {count}" for rank, count in results.ranks[rule].values()]
             lines.append(_line("shortcut's rank among phrases", ranks))
+        lines += effect_lines(rule, results.effects[rule]) if rule in results.effects else []
         lines.append("")
     return "\n".join(lines)
 

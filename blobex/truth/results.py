@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from blobex.datasets.images import load_image, to_array, write_png
 from blobex.explain.figures import Cell, Tone, grid
 from blobex.explain.record_files import DAMAGES
 from blobex.scenes.rules import PLAIN, RULES
+from blobex.truth.effects import PhraseEffect
 from blobex.truth.evaluation import EvaluatedAnswer
 from blobex.truth.measures import Measures, Rank, detection, measures, rank
 from blobex.truth.methods import Answer, Task
@@ -72,6 +73,7 @@ class TruthResults:
     measures: dict[str, dict[str, Measures]]
     ranks: dict[str, dict[str, Rank]]
     examples: dict[str, np.ndarray]  # by rule, uint8 (H,W,3)
+    effects: Mapping[str, Sequence[PhraseEffect]] = field(default_factory=dict)  # by rule; empty: not measured
 
 
 def summarise(rows: dict[str, RowsByMethod], examples: dict[str, np.ndarray], seed: int) -> TruthResults:

@@ -18,7 +18,7 @@ def truth_project(folder: Path, **options: object) -> Params:
     tree["data"] |= {"root": str(folder / "scenes"), "cache": None}
     tree["invert"]["rect"] |= {"steps": 2, "decision_steps": 1}
     tree["truth"] |= {"rules": ["biased"], "methods": ["ours", "pixels", "random"]}
-    tree["truth"] |= {"images": 2, "examples": 3, "seeds": 1, **options}
+    tree["truth"] |= {"images": 2, "examples": 3, "seeds": 1, "phrases": 4, "fresh_scenes": 2, **options}
     tree["truth"]["pixels"] |= {"steps": 2}
     (folder / "params.yaml").write_text(yaml.safe_dump(tree))
     return load_params(folder / "params.yaml")

@@ -15,7 +15,7 @@ from blobex.counterfactual.masks import build_masks
 from blobex.counterfactual.object_examples import ObjectExamples
 from blobex.counterfactual.problems import Problems, SearchContext
 from blobex.counterfactual.target import AttributeTarget
-from blobex.counterfactual.whole_objects import LIGHT, ObjectSearch
+from blobex.counterfactual.whole_objects import EXTENTS, LIGHT, ObjectSearch
 from blobex.layout.blobs import KEYS, BlobLayout
 from blobex.optim.batching import float32_batch_size
 from blobex.optim.network_callables import Networks
@@ -51,7 +51,9 @@ def object_edits(
     rows = float32_batch_size(batch_size, queries.device)
     search = ObjectSearch(problems, SearchContext(composer, few, rows), examples)
     for row in index:
-        found = search._candidates(problems.start[row], problems.mask[row], row)
-        images = torch.cat([queries[row][None], found.images[1:]])
+        parts = [search.candidates(problems.start[row], problems.mask[row], row, extent) for extent in EXTENTS]
+        images = torch.cat([queries[row][None], *(part.images[1:] for part in parts)])
+        extents = zip(EXTENTS, (len(part.images) - 1 for part in parts), strict=True)
+        relit = torch.tensor([False, *(extent == LIGHT for extent, count in extents for _ in range(count))])
         change = (images - images[0]).abs().flatten(1).mean(1)
-        yield ObjectEdits(images, change, found.extent == LIGHT)
+        yield ObjectEdits(images, change, relit.to(images.device))

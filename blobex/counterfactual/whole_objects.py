@@ -25,14 +25,14 @@ CONFIDENT = 0.9  # of the highest margin among the candidates: least margin of a
 SIMPLE = 0.7  # the same for a single object that disappears or looks different, which is easy to see
 AS_CONFIDENT = 0.5  # of the query's own margin: least margin of an accepted change
 LEAST_MARGIN = 1e-3
-OBJECT, SURFACE, LIGHT = range(3)  # extents of a change
+EXTENTS = OBJECT, SURFACE, LIGHT = range(3)  # of a change
 REFUSED = 8  # changes that are not believable before the next extent is tried
 SIMILAR_LIGHT = 24  # examples with the most similar light, among which new objects and appearances are looked up
 SIMILAR_GROUND = 12  # the same for the ground, which is large, so that its light must fit better
 
 
 @dataclass(frozen=True)
-class _Candidates:
+class Candidates:
     """Changes of one extent of a query's layout; the first is none."""
 
     vectors: Tensor  # C,D
@@ -64,14 +64,14 @@ class ObjectSearch:
         for image in self.problems.image_index.unique():
             rows = (self.problems.image_index == image).nonzero()[:, 0]
             start, mask = self.problems.start[rows[0]], self.problems.mask[rows[0]]
-            candidates = cache(partial(self._candidates, start, mask, image))  # of an extent, if a problem needs it
+            candidates = cache(partial(self.candidates, start, mask, image))  # of an extent, if a problem needs it
             emptied = cache(partial(self._emptied, start, mask, image))
             for row in rows.tolist():
                 found = self._choose(row, candidates, count, emptied)
                 vectors[row * count : row * count + len(found)], solved[row] = found, len(found) > 0
         return vectors, solved
 
-    def _candidates(self, start: Tensor, mask: Tensor, image: Tensor, extent: int) -> _Candidates:
+    def candidates(self, start: Tensor, mask: Tensor, image: Tensor, extent: int) -> Candidates:
         """Evaluate the changes of an extent, of the layout `start` (D,) of query `image` within `mask` (D,) bool."""
         changes = (self._object_changes, self._surface_changes, self._light_changes)[extent](start, mask)
         changes = torch.cat([start[None], changes[(changes != start).any(1)]])
@@ -81,7 +81,7 @@ class ObjectSearch:
             self._exchanged(changes, start),
         )
         simple = ~exchanged & ~self._adds(changes, start) if extent == OBJECT else torch.zeros_like(exchanged)
-        return _Candidates(
+        return Candidates(
             vectors=changes,
             outputs=outputs,
             images=images,
@@ -107,13 +107,13 @@ class ObjectSearch:
     def _choose(
         self,
         row: int,
-        candidates: Callable[[int], _Candidates],
+        candidates: Callable[[int], Candidates],
         count: int,
         emptied: Callable[[], tuple[Tensor, Tensor]],
     ) -> Tensor:
         """Return at most `count` layout vectors that solve problem `row`, those of the least extent first."""
         found, taken = list[Tensor](), torch.zeros_like(self.examples.objects[:, 0])
-        for extent in (OBJECT, SURFACE, LIGHT):
+        for extent in EXTENTS:
             if extent == LIGHT and count == 1 and not found:
                 found += list(self._eliminate(row, *emptied()))
             if len(found) == count:
@@ -357,7 +357,7 @@ def _least_margin(margin: Tensor, margin_before: Tensor, share: Tensor | float =
     return torch.maximum(share * margin, -AS_CONFIDENT * margin_before).clamp(min=LEAST_MARGIN)
 
 
-def _smallest(margin: Tensor, candidates: _Candidates, eligible: Tensor) -> int | None:
+def _smallest(margin: Tensor, candidates: Candidates, eligible: Tensor) -> int | None:
     """Return the number of the `eligible`, bool (C,), confident change of the fewest pixels; None if there is none.
 
     The first margin (C,) is that of the unchanged layout.

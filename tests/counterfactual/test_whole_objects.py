@@ -332,7 +332,7 @@ def test_removal_is_preferred_to_another_light_of_the_scene() -> None:
     batch = questions(start, either)
     search = object_search(batch, known, either)
     for extent in (LIGHT, OBJECT):
-        candidates = search._candidates(batch.start[0], batch.mask[0], torch.tensor(0), extent)
+        candidates = search.candidates(batch.start[0], batch.mask[0], torch.tensor(0), extent)
         assert batch.target.margin(candidates.outputs[:1]) < 0
         assert (either.decide(render(batch.form.unflatten(candidates.vectors)))[:, 0] < -4).any()
     vectors, solved = search.solve(1)
@@ -351,7 +351,7 @@ def test_the_least_extent_that_flips_is_the_answer(own: int, extent: int, blobs:
     vectors, solved = search.solve(1)
     changed = batch.form.changed(vectors, batch.start)[0].nonzero()[:, 0].tolist()
     assert solved.all() and set(changed) <= {0, 1} | set(blobs) and own in changed
-    candidates = search._candidates(batch.start[0], batch.mask[0], torch.tensor(0), extent)
+    candidates = search.candidates(batch.start[0], batch.mask[0], torch.tensor(0), extent)
     place = (candidates.vectors == vectors).all(1).nonzero()[0]
     assert not candidates.amount[0] and candidates.amount[place] > 0
 
@@ -389,7 +389,7 @@ def test_the_scene_has_another_light_only_with_its_sky(background: bool) -> None
     known.layout.features[:, 0] = 0.9
     batch = dataclasses.replace(batch, mask=batch.form.mask(build_masks(BLOBS, KEYS[4:], None, background=background)))
     search = object_search(batch, known, DRIVER)
-    candidates = search._candidates(batch.start[0], batch.mask[0], torch.tensor(0), LIGHT)
+    candidates = search.candidates(batch.start[0], batch.mask[0], torch.tensor(0), LIGHT)
     assert bool(candidates.amount.any()) == background
 
 
@@ -413,7 +413,7 @@ def test_an_exchange_counts_as_a_removal_and_an_insertion() -> None:
     assert torch.equal(search._exchanged(changes, batch.start[0]), exchanged) and exchanged.any()
     adds = (after.sizes[:, 5] > 0) & (start.sizes[0, 5] <= 0)
     assert torch.equal(search._adds(changes, batch.start[0]), adds) and adds.any()
-    candidates = search._candidates(batch.start[0], batch.mask[0], torch.tensor(0), OBJECT)
+    candidates = search.candidates(batch.start[0], batch.mask[0], torch.tensor(0), OBJECT)
     assert candidates.share.unique().tolist() == pytest.approx([SIMPLE, CONFIDENT])
 
 

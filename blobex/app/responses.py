@@ -9,8 +9,8 @@ from typing import Any
 from blobex.app.studio import Drawing, Scene, Studio
 from blobex.app.wire import WireQuestion, WireScene, from_image, from_layout, short_name, to_image, to_layout
 from blobex.config.explain import VARIANTS
+from blobex.config.keys import PLAIN_NAMES
 from blobex.core.errors import BlobexError
-from blobex.counterfactual.masks import PLAIN_NAMES
 from blobex.datasets.images import to_array, to_float, to_tensor
 from blobex.explain.explanation import Explanation
 from blobex.explain.record_files import finite

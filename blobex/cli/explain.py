@@ -2,67 +2,148 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Option
+from typer import BadParameter, Exit, Option
 
-from blobex.cli.options import REGION_FORMS, Device, Models, ParamsFile, Photos, Setup
+from blobex.cli.options import (
+    MODELS,
+    REGION_FORMS,
+    Device,
+    GuessedSetup,
+    Models,
+    OwnParamsFile,
+    ParamsFile,
+    Photos,
+    Setup,
+)
 from blobex.core.errors import BlobexError
 
 if TYPE_CHECKING:
-    from blobex.explain.explanation import Explanation
+    from blobex.config.params import Params
+    from blobex.explain.request import Output, Request
 
-DOUBTS = 5  # images that are named as not to be trusted
+WHAT, MAY, HOW, WHERE = "What to explain", "What may change", "How to search", "What to write"
+INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
 
 
 def explain(
     photos: Photos,
-    out: Annotated[Path, Option(help="Folder for the results; an interrupted run continues there.")],
-    setup: Setup = "rect",
+    *,
     attribute: Annotated[
-        list[str] | None, Option("--attribute", "--to", help="Output to flip, class to reach, or number: stop, ...")
+        list[str] | None,
+        Option(
+            "--attribute",
+            "--to",
+            help="Outputs to flip, classes to reach, or numbers: stop,left. Default: all, or the second likely class.",
+            rich_help_panel=WHAT,
+        ),
     ] = None,
     region: Annotated[
-        str | None, Option(help="Segmentation: left,top,right,bottom in [0, 1] to change. Default: the whole image.")
+        str | None,
+        Option(
+            help="Segmentation: left,top,right,bottom in [0, 1] to change. Default: the whole image.",
+            rich_help_panel=WHAT,
+        ),
     ] = None,
     replaced: Annotated[
-        str | None, Option("--from", help="Segmentation: class to replace there. Default: its most common class.")
+        str | None,
+        Option(
+            "--from",
+            help="Segmentation: class to replace there. Default: its most common class.",
+            rich_help_panel=WHAT,
+        ),
     ] = None,
-    at_least: Annotated[float | None, Option(help="Regression: least number that the output should reach.")] = None,
-    at_most: Annotated[float | None, Option(help="Regression: greatest number that it should reach.")] = None,
-    between: Annotated[str | None, Option(metavar="LOW,HIGH", help="Regression: range that it should reach.")] = None,
-    variant: Annotated[str, Option(help="Preset of the parameters: basic, targeted or diverse.")] = "basic",
-    keys: Annotated[list[str] | None, Option(help="What may change: position, size, shape, appearance, style.")] = None,
-    blobs: Annotated[list[int] | None, Option(help="Number of a blob that may change; see `blobex blobs`.")] = None,
-    only: Annotated[str | None, Option(help=f"Region that may change: {REGION_FORMS}.")] = None,
+    at_least: Annotated[
+        float | None, Option(help="Regression: least number that the output should reach.", rich_help_panel=WHAT)
+    ] = None,
+    at_most: Annotated[
+        float | None, Option(help="Regression: greatest number that it should reach.", rich_help_panel=WHAT)
+    ] = None,
+    between: Annotated[
+        str | None,
+        Option(metavar="LOW,HIGH", help="Regression: range that it should reach.", rich_help_panel=WHAT),
+    ] = None,
+    only: Annotated[str | None, Option(help=f"Region that may change: {REGION_FORMS}.", rich_help_panel=MAY)] = None,
+    blobs: Annotated[
+        list[str] | None,
+        Option(help="Numbers of blobs that may change: 3,7; see `blobex blobs`.", rich_help_panel=MAY),
+    ] = None,
+    keys: Annotated[
+        list[str] | None,
+        Option(help="Properties that may change: position,size,shape,appearance,style.", rich_help_panel=MAY),
+    ] = None,
     background: Annotated[
-        bool | None, Option(help="Whether the background may change. Default: not with --blobs or --only.")
+        bool | None,
+        Option(help="Whether the background may change. Default: not with --blobs or --only.", rich_help_panel=MAY),
     ] = None,
-    few: Annotated[bool | None, Option("--few/--all", help="Change as few blobs as possible, or all.")] = None,
-    count: Annotated[int | None, Option("--diverse", metavar="K", help="Find K that change different blobs.")] = None,
-    compose: Annotated[str | None, Option(help="photo: paste the change into it; full: render the layout.")] = None,
-    gate: Annotated[str | None, Option(help="If a reconstruction is decided otherwise: report, refine, skip.")] = None,
-    gif: Annotated[bool, Option("--gif", help="Also write an animation of each change.")] = False,
-    format_: Annotated[str, Option("--format", help="blobex, or published: also metadata_<i>.pt.")] = "blobex",
-    replace: Annotated[bool, Option("--replace", help="Remove all results from OUT first.")] = False,
-    steps: Annotated[int | None, Option(help="Steps of the search.")] = None,
-    lambda_prox: Annotated[float | None, Option(help="Weight of the proximity term.")] = None,
-    learning_rate: Annotated[float | None, Option(help="Learning rate of all keys but sizes.")] = None,
-    decision: Annotated[str | None, Option(help="Model: plain, biased, FILE.pt2, card.yaml, FILE.py:name, ...")] = None,
+    few: Annotated[
+        bool | None,
+        Option("--few/--all", help="Change as few blobs as possible, or all that help.", rich_help_panel=MAY),
+    ] = None,
+    variant: Annotated[
+        str, Option(help="Preset of the parameters: basic, targeted or diverse.", rich_help_panel=HOW)
+    ] = "basic",
+    count: Annotated[
+        int | None,
+        Option("--diverse", metavar="K", help="Find K that change different blobs.", rich_help_panel=HOW),
+    ] = None,
+    steps: Annotated[int | None, Option(help="Most steps of the search.", rich_help_panel=HOW)] = None,
+    lambda_prox: Annotated[float | None, Option(help="Weight of the proximity term.", rich_help_panel=HOW)] = None,
+    learning_rate: Annotated[
+        float | None,
+        Option("--learning-rate", "--lr", help="Learning rate of all keys but sizes.", rich_help_panel=HOW),
+    ] = None,
+    gate: Annotated[
+        str | None,
+        Option(help="If a reconstruction is decided otherwise: report, refine, skip.", rich_help_panel=HOW),
+    ] = None,
+    out: Annotated[
+        Path,
+        Option("--out", "-o", help="Folder for the results; a stopped run continues there.", rich_help_panel=WHERE),
+    ],
+    compose: Annotated[
+        str | None,
+        Option(help="photo: paste the change into it; full: render the layout.", rich_help_panel=WHERE),
+    ] = None,
+    gif: Annotated[
+        bool, Option("--gif", help="Also write an animation of each change.", rich_help_panel=WHERE)
+    ] = False,
+    format_: Annotated[
+        str,
+        Option("--format", help="blobex, or published: also metadata_<i>.pt.", rich_help_panel=WHERE),
+    ] = "blobex",
+    replace: Annotated[
+        bool, Option("--replace", help="Remove all results from OUT first.", rich_help_panel=WHERE)
+    ] = False,
+    verbose: Annotated[
+        bool,
+        Option("--verbose", "-v", help="Also print what changed in numbers.", rich_help_panel=WHERE),
+    ] = False,
+    json: Annotated[bool, Option("--json", help="Print JSON instead of the table.", rich_help_panel=WHERE)] = False,
+    decision: Annotated[
+        str | None,
+        Option(
+            help="Model to explain: plain, biased, FILE.pt2, card.yaml, FILE.py:name, ...",
+            rich_help_panel=MODELS,
+        ),
+    ] = None,
+    setup: GuessedSetup = None,
     device: Device = None,
     models: Models = Path("models"),
-    params: ParamsFile = Path("params.yaml"),
+    params: OwnParamsFile = None,
 ) -> None:
     """Find the smallest changes of objects that flip the decision about PHOTOs.
 
     OUT gets a folder for each photo (pictures/), snapshot_<i>.png (query, reconstruction, counterfactuals) and
     explanations.parquet.
     """
-    from blobex.core.device import joined
-    from blobex.explain.explainer import Explainer
+    from blobex.cli import preflight
     from blobex.explain.request import Output, Request
 
     if format_ not in ("blobex", "published"):
@@ -75,8 +156,8 @@ def explain(
         at_most=at_most,
         between=_range(between),
         variant=variant,
-        keys=keys,
-        blobs=blobs,
+        keys=preflight.split_names(keys, ()),
+        blobs=_numbers(blobs),
         only=only,
         background=background,
         few=few,
@@ -87,32 +168,77 @@ def explain(
         lambda_prox=lambda_prox,
         learning_rate=learning_rate,
     )
-    output = Output(out, gif=gif, published=format_ == "published", replace=replace)
-    with joined() as ranks:
-        explainer = Explainer.load(setup, models, params, device, decision)
-        if ranks.first:
-            for note in explainer.decision.notes:
+    values = preflight.load(params, models)
+    chosen = preflight.choose_setup(setup, photos, models, values)
+    preflight.check(photos, request, chosen, values, decision, models)
+    run = _Run(photos, request, Output(out, gif=gif, published=format_ == "published", replace=replace), verbose, json)
+    run(chosen, models, values, device, decision)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A checked command."""
+
+    photos: Sequence[Path]
+    request: Request
+    output: Output
+    verbose: bool
+    json: bool
+
+    def __call__(self, setup: str, models: Path, params: Params, device: str | None, decision: str | None) -> None:
+        """Explain, and print the results; Ctrl-C says what is kept."""
+        from blobex.cli import preflight, results_table
+        from blobex.cli.progress_bar import shown_progress
+        from blobex.core.device import joined
+        from blobex.core.project import in_project
+        from blobex.explain import explainer as loading
+        from blobex.explain.blob_listing import blob_names
+        from blobex.explain.results_folder import kept
+
+        out = Path(self.output.folder)
+        with joined() as ranks:
+            explainer = loading.Explainer.load(setup, models, params, device, decision)
+            names = preflight.split_names(self.request.attributes, explainer.decision.outputs)
+            request = dataclasses.replace(self.request, attributes=names)
+            for note in explainer.decision.notes if ranks.first else ():
                 print(f"note: {note}", file=sys.stderr)
-        records = explainer.explain(photos, request, output, ranks)
-        if ranks.first:
-            _print(records, out, "{:.3g}" if explainer.decision.kind == "regression" else "{:.2f}")
+            try:
+                with shown_progress(f"explaining into {out}, setup {setup}", ranks.first):
+                    records = explainer.explain(self.photos, request, self.output, ranks)
+            except KeyboardInterrupt:
+                print(f"blobex: stopped; {kept(out)}", file=sys.stderr)
+                raise Exit(INTERRUPTED) from None
+            if not ranks.first:
+                return
+            if self.json:
+                results_table.print_json(records, out)
+            else:
+                number = "{:.3g}" if explainer.decision.kind == "regression" else "{:.2f}"
+                blobs = blob_names(in_project(models), setup, explainer.blobs) if self.verbose else ()
+                results_table.print_results(records, out, number, self.verbose, blobs)
 
 
 def list_blobs(
     photos: Photos,
-    out: Annotated[Path, Option(help="Folder for the maps.")],
-    setup: Setup = "rect",
+    out: Annotated[Path, Option("--out", "-o", help="Folder for the maps.")],
+    setup: GuessedSetup = None,
     region: Annotated[str | None, Option(help=f"Region whose blobs are marked: {REGION_FORMS}.")] = None,
     device: Device = None,
     models: Models = Path("models"),
-    params: ParamsFile = Path("params.yaml"),
+    params: OwnParamsFile = None,
 ) -> None:
     """Number the blobs of PHOTOs: write a map and a list of each, and print a table."""
+    from blobex.cli import preflight
+
+    values = preflight.load(params, models)
+    chosen = preflight.choose_setup(setup, photos, models, values)
+    preflight.check_photos(photos)
+
     from blobex.explain import blob_listing
     from blobex.explain.explainer import Explainer
 
-    explainer = Explainer.load(setup, models, params, device)
-    names = blob_listing.blob_names(models, setup, explainer.blobs)
+    explainer = Explainer.load(chosen, models, values, device)
+    names = blob_listing.blob_names(models, chosen, explainer.blobs)
     for listing in blob_listing.list_blobs(explainer, photos, names, out, region):
         print(listing.table)
 
@@ -163,28 +289,6 @@ def truth(
     run_benchmark(values, setup, models, out, witness=witness)
 
 
-def _print(records: Sequence[Explanation], out: Path, number: str) -> None:
-    """Print the explanations, with scores in the format `number`."""
-    for record in records:
-        if record.failed:
-            print(f"{record.image}  failed: {record.sentence}")
-            continue
-        scores = f"{record.attribute} {number.format(record.score_before)} -> {number.format(record.score_after)}"
-        gate = f" (reconstruction {record.gate})" if record.gate else ""
-        print(f"{record.image}  {record.from_class} -> {record.to_class}  {scores}  {record.verdict}{gate}")
-        print(f"  {record.words}")
-        if record.sentence:
-            print(f"  {record.sentence}")
-    print(f"{sum(record.verdict == 'flipped' for record in records)} of {len(records)} flipped")
-    doubts = {record.image: record.doubt for record in records if record.doubt}
-    for image, doubt in list(doubts.items())[:DOUBTS]:
-        print(f"{image} is not to be trusted: {doubt}")
-    if len(doubts) > DOUBTS:
-        print(f"nor are {len(doubts) - DOUBTS} more images")
-    for path in sorted(out.glob("snapshot_*.png")):
-        print(path)
-
-
 def _box(region: str | None) -> tuple[float, float, float, float] | None:
     if region is None:
         return None
@@ -203,3 +307,13 @@ def _range(between: str | None) -> tuple[float, float] | None:
     except ValueError as error:
         raise BlobexError(f"--between {between}: give two numbers, such as 0.2,0.4") from error
     return low, high
+
+
+def _numbers(texts: Sequence[str] | None) -> list[int] | None:
+    """Return the numbers of texts such as 3 or 3,7."""
+    if texts is None:
+        return None
+    try:
+        return [int(number) for text in texts for number in text.split(",")]
+    except ValueError as error:
+        raise BadParameter(f"--blobs {','.join(texts)}: give numbers of blobs, such as 3,7") from error

@@ -11,7 +11,7 @@ from typer import Option
 from blobex import __version__
 from blobex.cli.audit import audit
 from blobex.cli.data import data, scenes
-from blobex.cli.explain import explain, list_blobs, open_app, truth
+from blobex.cli.explain import INTERRUPTED, explain, list_blobs, open_app, truth
 from blobex.cli.networks import external, fid, import_weights, release, s3
 from blobex.cli.project import ProjectCommand
 from blobex.cli.sweep import sweeps
@@ -31,6 +31,9 @@ def main() -> None:
     except (BlobexError, OSError) as error:
         print(f"blobex: {sentence(error)}", file=sys.stderr)
         code = 1
+    except (KeyboardInterrupt, typer.Abort):
+        print("blobex: stopped", file=sys.stderr)
+        code = INTERRUPTED
     except typer.TyperException as error:
         print(_usage_error(error), file=sys.stderr)
         code = error.exit_code

@@ -17,6 +17,17 @@ REFERENCES = ("decision", "only")  # options of words that may hold files
 class ProjectCommand(TyperCommand):
     """Command that runs in the folder of its project; paths on the command line are those of the current folder."""
 
+    def format_options(self, ctx: Context, formatter: Any) -> None:  # type: ignore[override]
+        """List arguments and options, those with a `rich_help_panel` below it as a heading."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            if row := parameter.get_help_record(ctx):
+                plain = "Arguments" if parameter.param_type_name == "argument" else "Options"
+                groups.setdefault(getattr(parameter, "rich_help_panel", None) or plain, []).append(row)
+        for heading, rows in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl(rows)
+
     def invoke(self, ctx: Context) -> Any:  # type: ignore[override]  # Typer passes its own context
         """Run the command."""
         before = enter_project()

@@ -131,7 +131,8 @@ class GradientSearch:
             Of each problem the cheapest iterate that flips by `margin`, or else the one with the highest margin: its
             variables `best` (P,F), `margin` (P,), `cost` (P,), `target_gradient` (P,count*D) and `step` (P,).
         """
-        return solve_in_batches(len(self.problems), self.context.batch_size, self._load, self._advance, title)
+        count, size, steps = len(self.problems), self.context.batch_size, self.context.params.steps
+        return solve_in_batches(count, size, self._load, self._advance, title, steps)
 
     def _load(self, numbers: Tensor) -> State:
         numbers = numbers.to(self.initial.device)

@@ -8,30 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from blobex.config.keys import resolve_keys
 from blobex.core.errors import BlobexError
-from blobex.layout.blobs import BACKGROUND_KEYS, KEYS
-
-PLAIN_NAMES = {
-    "position": ("xs", "ys"),
-    "size": ("sizes",),
-    "shape": ("covs",),
-    "appearance": ("features",),
-    "style": ("spatial_style",),
-}
-
-
-def resolve_keys(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the keys that keys and plain names stand for, in the order of KEYS; BlobexError if one is unknown.
-
-    >>> resolve_keys(["style", "position"])
-    ('xs', 'ys', 'spatial_style')
-    """
-    unknown = [name for name in names if name not in KEYS and name not in PLAIN_NAMES]
-    if unknown or not names:
-        allowed = ", ".join([*PLAIN_NAMES, *KEYS])
-        raise BlobexError(f"{f'unknown key {unknown[0]!r}' if unknown else 'no key to change'}: choose from {allowed}")
-    chosen = {key for name in names for key in PLAIN_NAMES.get(name, (name,))}
-    return tuple(key for key in KEYS if key in chosen)
+from blobex.layout.blobs import BACKGROUND_KEYS
 
 
 def build_masks(

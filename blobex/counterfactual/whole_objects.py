@@ -313,7 +313,7 @@ class ObjectSearch:
             images = composer.compose(part, image_index.expand(len(part)), changed)
             return {"images": images, "outputs": composer.networks.decide(images)}
 
-        state = in_batches(evaluate, self.context.batch_size, vectors)
+        state = in_batches(evaluate, self.context.batch_size, vectors, title="whole objects")
         return state["images"], state["outputs"]
 
     def _margins(self, vectors: Tensor, row: int) -> Tensor:

@@ -17,7 +17,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from blobex.config.params import Params
 from blobex.config.read import load_params
@@ -48,6 +47,7 @@ from blobex.explain.explanation import (
     check_reconstructions,
 )
 from blobex.explain.input_images import Image, ImageShare, InvertedImages, load_images
+from blobex.explain.kept_inversions import KeptInversions
 from blobex.explain.loading import load_networks
 from blobex.explain.overviews import films, write_overviews
 from blobex.explain.request import Output, Plan, Request, as_published, make_plan
@@ -166,7 +166,14 @@ class Explainer:
         share = self.load_images(images, ranks)
         if plan.request.only is None:
             check_mask_rows(listed_masks(plan, self.blobs), len(share.names))
-        return self.explain_inverted(share, lambda rows: self.invert(share.queries[rows]), plan, output, ranks)
+        settled = self._settled(share.queries, plan)  # refuses questions that no image can answer
+        folder = None if output is None else ResultsFolder.open(output, self.settings(plan, output.gif), ranks)
+        work = KeptInversions(folder, self.device, lambda queries, steps: self.invert(queries, None, steps))
+
+        def invert(rows: Tensor) -> Inversion:
+            return work.invert(share.numbers[rows].tolist(), share.queries[rows], settled[rows])
+
+        return self.explain_inverted(share, invert, plan, output, ranks, folder)
 
     def explain_inverted(
         self,
@@ -175,16 +182,20 @@ class Explainer:
         plan: Plan,
         output: Output | None = None,
         ranks: Ranks = ALONE,
+        folder: ResultsFolder | None = None,
     ) -> list[Explanation]:
-        """Explain this process's share of the images as `explain` does, with `inversion` of positions (n,) in it."""
-        folder = None if output is None else ResultsFolder.open(output, self.settings(plan, output.gif), ranks)
+        """Explain this process's share of the images as `explain` does, with `inversion` of positions (n,) in it.
+
+        `folder` is that of the output, if it is open already.
+        """
+        if folder is None and output is not None:
+            folder = ResultsFolder.open(output, self.settings(plan, output.gif), ranks)
         records = dict[int, list[Explanation]]()
         for number, query in zip(images.numbers.tolist(), images.queries, strict=True):
             if folder and (finished := folder.read_finished(number, images.names[number], query)):
                 records[number] = finished
         missing = torch.tensor([row for row, n in enumerate(images.numbers.tolist()) if n not in records]).long()
-        batches = missing.split(self.batch_size) if len(missing) else ()
-        for rows in tqdm(batches, desc="images", disable=None if ranks.first else True, leave=False):
+        for rows in missing.split(self.batch_size) if len(missing) else ():
             numbers, queries = images.numbers[rows], images.queries[rows]
             batch = InvertedImages(images.named(rows), queries, inversion(rows))
             explanations, frames = self.explain_batch(batch, plan.for_images(numbers), bool(output and output.gif))
@@ -193,7 +204,8 @@ class Explainer:
                 own, doubt = slice(row * count, (row + 1) * count), images.doubt(int(rows[row]))
                 records[number] = [dataclasses.replace(record, doubt=doubt) for record in explanations[own]]
                 if folder:
-                    folder.write(number, queries[row], records[number], frames[own])
+                    original = images.original(int(rows[row]))
+                    folder.write(number, queries[row], records[number], frames[own], original)
         ranks.wait()
         if not ranks.first:
             return []
@@ -251,6 +263,16 @@ class Explainer:
         """Return the questions about images (N,3,H,W), about [-1,1]: the same number about each."""
         model, outputs, region = self.decision, self.outputs(images), plan.request.region
         return build_questions(model.kind, model.outputs, outputs, plan.columns, region, plan.replaced, plan.wanted)
+
+    def _settled(self, images: Tensor, plan: Plan) -> Tensor:
+        """Return bool (N,): true where nothing is to be searched, as all questions are answered by the image itself.
+
+        A published search asks about reconstructions, which are not known yet.
+        """
+        if self.published or not len(images):
+            return torch.zeros(len(images), dtype=torch.bool)
+        parts = [self.questions(part, plan).settled.unflatten(0, (len(part), -1)) for part in images.split(self._rows)]
+        return torch.cat([part.all(1) for part in parts])
 
     def outputs(self, images: Tensor) -> Tensor:
         """Compute the model's outputs (N,A), or (N,A,H,W) for segmentation, of images (N,3,H,W) in [-1,1]."""
@@ -363,12 +385,12 @@ class Explainer:
         return float32_batch_size(self.batch_size, self.device)
 
     def _columns(self, attributes: Sequence[str] | None) -> list[int]:
-        """Return the numbers of the named outputs, each once; by default stop, or all attributes without a stop."""
+        """Return the numbers of the named outputs, each once; by default all attributes, or the runner-up class."""
         outputs, kind = self.decision.outputs, self.decision.kind
         if attributes is None and kind == "classes":
             return []
         if attributes is None and kind == "attributes":
-            attributes = ["stop"] if "stop" in outputs else outputs
+            attributes = outputs
         if attributes is None and kind == "regression" and len(outputs) == 1:
             attributes = outputs
         if not attributes:

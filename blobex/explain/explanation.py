@@ -23,7 +23,8 @@ from blobex.explain.step import Step
 from blobex.inversion.inversion import Inversion
 from blobex.layout.blobs import KEYS, BlobLayout
 from blobex.perception.reading import SceneReading
-from blobex.perception.sentences import differences, sentence
+from blobex.perception.sentences import sentence
+from blobex.perception.visible import visible_differences
 
 Record = TypeVar("Record", Inversion, Counterfactuals)
 MAX_BLOBS_IN_WORDS = 4
@@ -202,11 +203,12 @@ def build_explanations(
 def add_sentences(records: Sequence[Explanation], read: Read) -> list[Explanation]:
     """Add `sentence` and `objects`: what `read` sees changed since the query or, if rendered, the reconstruction.
 
-    The sentence says so if the whole scene was repainted: the search does this only if no change of objects flips.
+    What changed most comes first, and what the parser reads otherwise though its pixels stay is left out. The sentence
+    says so if the whole scene was repainted: the search does this only if no change of objects flips.
     """
-    before = read([record.query if record.compose == "photo" else record.reconstruction for record in records])
-    after = read([record.counterfactual for record in records])
-    changes = [differences(*pair) for pair in zip(before, after, strict=True)]
+    images = [record.query if record.compose == "photo" else record.reconstruction for record in records]
+    results = [record.counterfactual for record in records]
+    changes = [visible_differences(*each) for each in zip(read(images), read(results), images, results, strict=True)]
     objects = [tuple(change.as_dict() for change in found) for found in changes]
     texts = [
         REPAINTED * repaints_scene(record.blobs) + sentence(found)

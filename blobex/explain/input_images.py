@@ -33,6 +33,7 @@ class ImageShare:
     numbers: Tensor  # n: positions of this process's images in `names`
     queries: Tensor  # n,3,H,W in [-1,1]
     doubts: Sequence[str] = ()  # n: what is wrong with each, see `doubt`; (): nothing is known
+    originals: Sequence[Image] = ()  # n: file or array of each; (): unknown
 
     @classmethod
     def of(cls, names: Sequence[str], queries: Tensor, ranks: Ranks) -> ImageShare:
@@ -46,6 +47,10 @@ class ImageShare:
     def doubt(self, row: int) -> str:
         """Return what is wrong with image `row` of this process; empty: nothing."""
         return self.doubts[row] if self.doubts else ""
+
+    def original(self, row: int) -> Image | None:
+        """Return the file or array of image `row` of this process; None: it is unknown."""
+        return self.originals[row] if self.originals else None
 
     def named(self, rows: Tensor) -> list[str]:
         """Return the names of this process's images `rows` (m,)."""
@@ -106,6 +111,7 @@ def load_images(images: Image | Sequence[Image], height: int, width: int, ranks:
         numbers=torch.tensor([position[number] for number in loaded], dtype=torch.long),
         queries=to_float(torch.stack(list(loaded.values())) if loaded else torch.empty(0, 3, height, width)),
         doubts=doubts,
+        originals=[sources[number][0] for number in loaded],
     )
 
 

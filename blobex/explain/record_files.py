@@ -23,10 +23,12 @@ from blobex.core.files import read_json
 from blobex.datasets.images import load_image, write_gif, write_png
 from blobex.explain.blob_changes import BlobChange
 from blobex.explain.explanation import Explanation
+from blobex.explain.full_size import is_larger, lay_over, write_jpeg
 from blobex.explain.step import Step
 from blobex.layout.blobs import KEYS, BlobLayout, from_dict
 
 RECORD, BLOBS = "record.json", "blobs.safetensors"
+FULL = "_full.jpg"  # end of the name of a change at the size of the photo
 BEFORE = "before"  # label of the layout that all counterfactuals of an image start at
 DERIVED = ("verdict", "words")  # written for people, computed again when read
 SCALARS = (str, int, float, bool)
@@ -39,13 +41,18 @@ MAX_NAME = 60  # letters of an image's or an output's name in file names
 
 
 def write_records(
-    folder: Path, digest: str, records: Sequence[Explanation], films: Sequence[Sequence[np.ndarray]]
+    folder: Path,
+    digest: str,
+    records: Sequence[Explanation],
+    films: Sequence[Sequence[np.ndarray]],
+    original: str | Path | np.ndarray | None = None,
 ) -> None:
     """Write the explanations of one image into an empty folder.
 
     Args:
         digest: SHA-256 of the query.
         films: Frames of each explanation's animation, uint8 (H,W,3); empty: no animations.
+        original: The photo, of which the changes are written at its own size, if this is larger; None: unknown.
     """
     layouts = {BEFORE: records[0].blobs_before}
     write_png(folder / "query.png", records[0].query)
@@ -57,9 +64,30 @@ def write_records(
         write_png(folder / f"{label}.png", record.counterfactual)
         layouts[label] = record.blobs_after
         rows.append(as_json(record) | {"label": label})
+    if original is not None:
+        _write_full(folder, records, original)
     (folder / BLOBS).write_bytes(to_bytes(_pack(layouts)))
     content = {"image": records[0].image, "sha256": digest, "explanations": rows}
     (folder / RECORD).write_text(json.dumps(finite(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _write_full(folder: Path, records: Sequence[Explanation], original: str | Path | np.ndarray) -> None:
+    """Write <label>_full.jpg for each change that was composed into the photo."""
+    photo = original if isinstance(original, np.ndarray) else load_image(original)
+    photo = photo if photo.ndim == 3 else np.repeat(photo[:, :, None], 3, axis=2)
+    if not is_larger(photo, records[0].query):
+        return
+    height, width = records[0].query.shape[:2]
+    for record, label in zip(records, _labels(records), strict=True):
+        if record.compose != "photo" or record.failed or not (record.query != record.counterfactual).any():
+            continue
+        text = (
+            f"blobex: {record.from_class} to {record.to_class}, {record.verdict}, {record.attribute} "
+            f"{record.score_before:.3g} to {record.score_after:.3g}. The change was computed and verified at {width} x "
+            f"{height} pixels, as the model sees the photo, and laid over it; this file itself was not verified."
+        )
+        source = None if isinstance(original, np.ndarray) else original
+        write_jpeg(folder / f"{label}{FULL}", lay_over(photo, record.query, record.counterfactual), text, source)
 
 
 def read_records(folder: Path, name: str | None = None, digest: str | None = None) -> list[Explanation]:

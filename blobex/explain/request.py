@@ -6,18 +6,19 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from blobex.config.explain import Explain, ExplainVariant, Gate, SearchParams
+from blobex.config.keys import resolve_keys
 from blobex.config.read import parse
 from blobex.config.value_types import Shape
 from blobex.core.errors import BlobexError
-from blobex.counterfactual.masks import resolve_keys
-from blobex.counterfactual.published import CHANGED_KEYS
-from blobex.counterfactual.questions import Box
 from blobex.counterfactual.ranges import Range, asked_range
+
+if TYPE_CHECKING:  # the command line checks a request before it imports torch
+    from torch import Tensor
+
+    from blobex.counterfactual.questions import Box
 
 Section = TypeVar("Section", Explain, ExplainVariant, SearchParams, Gate)
 Blobs = Sequence[int] | Sequence[Sequence[int]]
@@ -140,6 +141,8 @@ def as_published(plan: Plan) -> Plan:
     Raises:
         BlobexError: The request asks for something that the published scripts cannot do.
     """
+    from blobex.counterfactual.published import CHANGED_KEYS
+
     request, variant = plan.request, plan.variant
     if variant.count > 1 and request.variant == "targeted":
         raise BlobexError("the published targeted search finds one counterfactual at a time: use variant diverse")

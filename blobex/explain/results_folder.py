@@ -25,12 +25,12 @@ from blobex.explain.overviews import TABLE, write_table
 from blobex.explain.record_files import DAMAGES, read_records, safe_name, write_records
 from blobex.explain.request import Output
 
-SETTINGS, PICTURES = "settings.json", "pictures"
+SETTINGS, PICTURES, INVERSIONS = "settings.json", "pictures", "inversions"
 UNFINISHED = ".*.part"  # files that a killed process was writing
 OVERVIEWS = ("snapshot_*.png", "metadata_*.pt")  # of all images, written at the end
 ANSWERS = "decision.answers"  # outputs of the model for fixed images
 IN_WORDS = {"decision.content": "the decision model is another", ANSWERS: "the decision model answers otherwise"}
-RESULTS = (SETTINGS, PICTURES, TABLE, *OVERVIEWS, UNFINISHED)
+RESULTS = (SETTINGS, PICTURES, INVERSIONS, TABLE, *OVERVIEWS, UNFINISHED)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class ResultsFolder:
             raise BlobexError(f"cannot write {path} ({error.strerror}): give another folder") from error
         if ranks.size > 1:
             if ranks.first:
-                folder._write_settings()
+                folder.write_settings()
             ranks.wait()
         if not ranks.first and (difference := _first_difference(path / SETTINGS, settings)):
             raise _other_settings(path, difference)
@@ -91,18 +91,29 @@ class ResultsFolder:
             raise BlobexError(f"{folder} is missing or damaged: all processes must write to one folder") from error
 
     def write(
-        self, number: int, query: Tensor, records: Sequence[Explanation], films: Sequence[Sequence[np.ndarray]] = ()
+        self,
+        number: int,
+        query: Tensor,
+        records: Sequence[Explanation],
+        films: Sequence[Sequence[np.ndarray]] = (),
+        original: str | Path | np.ndarray | None = None,
     ) -> Path:
-        """Write the explanations of image `number` (3,H,W), and the frames of their animations."""
+        """Write the explanations of image `number` (3,H,W), the frames of their animations, and see `write_records`."""
         folder = self._folder(number, records[0].image)
-        self._write_settings()  # not earlier: a run without results leaves nothing
+        self.write_settings()  # not earlier: a run without results leaves nothing
         with whole_folder(folder) as new:
-            write_records(new, _digest(query), records, films)
+            write_records(new, _digest(query), records, films, original)
+        self.inversion(number).unlink(missing_ok=True)
         return folder
 
+    def inversion(self, number: int) -> Path:
+        """Return the file of the inversion of image `number`, which exists until the image is explained."""
+        return self.path / INVERSIONS / f"{number:04d}.pt"
+
     def finish(self, names: Sequence[str], records: Sequence[Explanation]) -> None:
-        """Write the table of all records, and remove old overviews, images not in `names` and unfinished files."""
+        """Write the table of all records, and remove old overviews, inversions, images not in `names` and parts."""
         write_table(self.path, [record.row() for record in records])
+        shutil.rmtree(self.path / INVERSIONS, ignore_errors=True)
         for file in (file for pattern in (*OVERVIEWS, UNFINISHED) for file in self.path.glob(pattern)):
             file.unlink()
         current = {self._folder(number, name).name for number, name in enumerate(names)}
@@ -113,9 +124,18 @@ class ResultsFolder:
     def _folder(self, number: int, name: str) -> Path:
         return self.path / PICTURES / f"{number:04d}_{safe_name(Path(name).stem)}"
 
-    def _write_settings(self) -> None:
+    def write_settings(self) -> None:
+        """Write settings.json, unless it is there."""
         if not (self.path / SETTINGS).exists():
             write_text(self.path / SETTINGS, self.settings)
+
+
+def kept(path: Path) -> str:
+    """Return a sentence that says what a stopped run has left in a folder."""
+    explained, inverted = len(list(path.glob(f"{PICTURES}/[0-9]*"))), len(list(path.glob(f"{INVERSIONS}/[0-9]*.pt")))
+    if not explained + inverted:
+        return "nothing was finished yet"
+    return f"{path} keeps {explained} explained and {inverted} inverted images: the same command goes on from there"
 
 
 def read_results(path: Path) -> list[Explanation]:

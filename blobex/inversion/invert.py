@@ -123,7 +123,8 @@ def invert(
     form = VectorForm.of(start)
     rate = form.rates(params.learning_rate, params.size_lr_multiplier, RELATIVE_RATES).to(queries.device)
     optimisation = _Optimisation(queries, form.flatten(start), rate, form, networks.quick, params)
-    state = solve_in_batches(len(queries), batch_size, optimisation.load, optimisation.advance, "inversion")
+    work = optimisation.load, optimisation.advance
+    state = solve_in_batches(len(queries), batch_size, *work, "inversion", params.steps)
     layout = form.unflatten(state["best"])
     return evaluate_layouts(queries, start, layout, state["step"], networks.exact, params, batch_size)
 

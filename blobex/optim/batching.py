@@ -9,10 +9,12 @@ convolutions of 1, and of 16 rows or more).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+
+from blobex.core.progress import phase
 
 State = dict[str, Tensor]  # tensors with one row per problem
 
@@ -26,6 +28,7 @@ def solve_in_batches(
     load: Callable[[Tensor], State],
     advance: Callable[[State], tuple[State, Tensor]],
     title: str,
+    steps: int = 0,
 ) -> State:
     """Iterate `count` problems until each is finished; return their last rows in order.
 
@@ -34,10 +37,11 @@ def solve_in_batches(
         load: Returns the first rows of the problems with the given numbers (n,).
         advance: Returns the next rows and, bool (rows,), which of them are finished. The state holds the number of
             each row's problem as `number`. Both functions must treat every row independently.
+        title, steps: Name and most steps of a problem, for `core.progress`.
     """
     batch_size = _round_down(batch_size)
     waiting, active, finished = torch.arange(count), dict[str, Tensor](), list[State]()
-    with tqdm(total=count, desc=title, disable=None, leave=False) as bar:
+    with phase(title, count, steps) as report:
         while len(waiting) or _row_count(active):
             free = batch_size - _row_count(active)
             if len(waiting) and 4 * free >= batch_size:  # loading fewer rows than a quarter is slow
@@ -51,18 +55,23 @@ def solve_in_batches(
             if done.any():
                 finished.append(take_rows(active, done.nonzero()[:, 0]))
                 active = take_rows(active, (~done).nonzero()[:, 0])
-                bar.update(int(done.sum()))
+            report(int(done.sum()), active)
     results = _concatenate(finished)
     return take_rows(results, results["number"].argsort())
 
 
-def in_batches(function: Callable[..., State], batch_size: int, *tensors: Tensor) -> State:
-    """Apply `function` to tensors (P,...), `batch_size` rows at a time; it returns a State with as many rows."""
+def in_batches(function: Callable[..., State], batch_size: int, *tensors: Tensor, title: str = "") -> State:
+    """Apply `function` to tensors (P,...), `batch_size` rows at a time; it returns a State with as many rows.
+
+    With a `title` it is a phase of `core.progress`.
+    """
     parts = []
-    for numbers in torch.arange(len(tensors[0])).split(_round_down(batch_size)):
-        padded = _pad(numbers)
-        part = function(*(tensor[padded.to(tensor.device)] for tensor in tensors))
-        parts.append(_first_rows(part, len(numbers)))
+    with phase(title, len(tensors[0])) if title else nullcontext(lambda *_: None) as report:
+        for numbers in torch.arange(len(tensors[0])).split(_round_down(batch_size)):
+            padded = _pad(numbers)
+            part = function(*(tensor[padded.to(tensor.device)] for tensor in tensors))
+            parts.append(_first_rows(part, len(numbers)))
+            report(len(numbers), {})
     return _concatenate(parts)
 
 

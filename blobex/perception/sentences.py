@@ -68,7 +68,7 @@ class ObjectChange:
             return f"{subject} {self.what}{amount}"
         if self.what == "resized":
             return f"{subject} {self.after}"
-        if self.what == "replaced" and amount:
+        if amount and (self.what == "replaced" or self.thing.endswith(" line")):
             return f"{subject} became {self.after}"
         if self.what in ("turned", "recoloured") and amount:
             return f"{subject} turned from {self.before} to {self.after}"

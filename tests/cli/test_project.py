@@ -57,7 +57,7 @@ def test_explanation_from_a_subfolder_is_that_from_the_project(root, monkeypatch
     line = "blobex explain {0}photo.png --out {0}{1} --decision {0}card.yaml --to halt --only {0}mask.png --steps 2"
     deep = "photos/deep/"
     assert command(line.format("", "here"), root / deep, monkeypatch) == 0
-    assert "photos/deep/photo.png  " in capsys.readouterr().out
+    assert "\nphoto.png  " in capsys.readouterr().out
     assert command(line.format(deep, "there"), root, monkeypatch) == 0
     settings = [json.loads((root / deep / name / "settings.json").read_text()) for name in ("here", "there")]
     assert settings[0] == settings[1]

@@ -2,8 +2,9 @@
 
 import pytest
 
+from blobex.config.keys import resolve_keys
 from blobex.core.errors import BlobexError
-from blobex.counterfactual.masks import build_masks, resolve_keys
+from blobex.counterfactual.masks import build_masks
 from blobex.layout.blobs import KEYS
 
 BLOBS = 3

@@ -143,7 +143,7 @@ def test_results_do_not_depend_on_the_batch_size() -> None:
     assert [with_batch(images).batch_size for images in (1, 4, 40)] == [1, 4, 8]
     wide = with_batch(40)
     assert dataclasses.replace(wide, quick=dataclasses.replace(wide.quick)).batch_size == 40  # other, quicker networks
-    few, many = with_batch(4).explain(road_images(6)), wide.explain(road_images(6))
+    few, many = (each.explain(road_images(6), Request(["stop"])) for each in (with_batch(4), wide))
     for first, second in zip(few, many, strict=True):
         assert first.step == second.step and first.score_after == second.score_after
         assert np.array_equal(first.counterfactual, second.counterfactual)
@@ -184,7 +184,7 @@ def test_bad_input_is_refused_and_leaves_nothing(tmp_path: Path, arguments: dict
 
 def test_snapshot_shows_failures_too() -> None:
     broken = from_callable(lambda images: decide(images) * float("nan"), "attributes", OUTPUTS)
-    records = tiny_explainer(tiny_params(steps=2), broken).explain(road_images(2))
+    records = tiny_explainer(tiny_params(steps=2), broken).explain(road_images(2), Request(["stop"]))
     assert [record.verdict for record in records] == ["failed"] * 2
     assert snapshot(records, 1).shape[2] == 3
 
@@ -193,7 +193,7 @@ def test_attribute_names() -> None:
     tiny = tiny_explainer()
     assert tiny.plan(Request(["right", "forward", "right"])).columns == (3, 0)
     assert tiny.plan(Request(["1", "stop"])).columns == (1,)
-    assert tiny.plan(Request()).columns == (1,)  # stop, where there is one
+    assert tiny.plan(Request()).columns == (0, 1, 2, 3)
     other = from_callable(decide, "attributes", ["a", "b", "c", "d"])
     assert tiny_explainer(decision=other).plan(Request()).columns == (0, 1, 2, 3)
     classes = from_callable(decide, "classes", ["a", "b", "c", "d"])

@@ -63,9 +63,9 @@ def test_objects_added_and_removed(scene: Scene, expected: str) -> None:
 
 def test_lights_lines_and_colours() -> None:
     assert sentence_of(scene_with(light="red"), scene_with(light="green")) == "light turned from red to green"
-    assert sentence_of(EMPTY, scene_with(line_left="solid")) == "left line turned from dashed to solid"
+    assert sentence_of(EMPTY, scene_with(line_left="solid")) == "left line became solid"
     (line, *areas) = differences(reading_of(EMPTY), reading_of(scene_with(line_right="edge")))
-    assert line.phrase == "right line turned from dashed to road edge"
+    assert line.phrase == "right line became road edge"
     assert "other lanes shrank" in [change.general for change in areas]
     blue, red = (scene_of("car", "ego", 7.0, colour) for colour in (BLUE, RED))
     assert sentence_of(blue, red) == "car ahead turned from blue to red"

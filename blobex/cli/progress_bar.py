@@ -16,7 +16,8 @@ def shown_progress(line: str, first: bool = True) -> Iterator[None]:
     Of several processes only the `first` shows anything.
     """
     if not first:
-        yield
+        with listening(lambda _: None):
+            yield
         return
     if not sys.stderr.isatty():
         begun = list[Phase]()

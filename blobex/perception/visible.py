@@ -20,7 +20,8 @@ from blobex.perception.sentences import GREW, RECOLOURED, ObjectChange, differen
 from blobex.scenes.scene import LANE_WIDTH
 
 UNSEEN = 3.0  # grey levels: mean change of pixels below which an object looks the same
-LIT = ("recoloured", "grew", "shrank")  # differences that follow from another light of the whole scene
+AREA = ("grew", "shrank")
+LANES = ("road", "ego lane", "other lanes")
 LEAST_SKY = 0.05  # share of the image that must be sky for its colour to be told
 VERGES = {"terrain": "grass", "sidewalk": "sidewalk"}
 PAINTED = ("dashed", "solid")
@@ -29,30 +30,36 @@ PAINTED = ("dashed", "solid")
 def visible_differences(
     before: SceneReading, after: SceneReading, image_before: np.ndarray, image_after: np.ndarray
 ) -> list[ObjectChange]:
-    """List what changed between two images (H,W,3) uint8 and shows, what changed most pixels most first.
+    """List what changed between two images (H,W,3) uint8 and shows: areas last, else what changed most first.
 
     Of the `differences` of their readings these are the ones whose own pixels differ by UNSEEN on average. A new light
-    or colour of the sky, night and day, and another verge come instead of the differences that follow from them.
-    Raises BlobexError if the images differ in size.
+    or colour of the sky, night and day, another verge, and another line of the lane come instead of the differences
+    that follow from them. Raises BlobexError if the images differ in size.
     """
     if image_before.shape != image_after.shape:
         raise BlobexError(f"images of {image_before.shape} and {image_after.shape} cannot be compared: give equal ones")
     changed = np.abs(image_after.astype(np.float32) - image_before.astype(np.float32)).mean(2)
-    found = differences(before, after)
-    verge, light = list(_verge(before, after)), list(_light(before, image_before, image_after, changed))
-    if verge:
-        found = [change for change in found if change.thing not in VERGES]
-    if any(change.thing == "scene" for change in light):
-        found = [change for change in found if change.what not in LIT]
-    if light:
-        found = [change for change in found if change.thing != "sky"]
-    strengths = [(_strength(change, before, after, changed), change) for change in (*light, *verge, *found)]
-    return [change for strength, change in sorted(strengths, key=lambda pair: -pair[0]) if strength]
+    scene = *_light(before, image_before, image_after, changed), *_verge(before, after)
+    strengths = [(_strength(each, before, after, changed), each) for each in (*scene, *differences(before, after))]
+    shown = [(strength, change) for strength, change in strengths if strength]
+    things = {
+        "line" if change.thing.endswith(" line") else change.thing for _, change in shown if change.what == "turned"
+    }
+    shown = [pair for pair in shown if not _follows(pair[1], things)]
+    return [change for _, change in sorted(shown, key=lambda pair: (pair[1].what in AREA, -pair[0]))]
+
+
+def _follows(change: ObjectChange, turned: set[str]) -> bool:
+    """Return whether a change follows from those of the whole scene, the sky, the verge or a line, as far as turned."""
+    if "scene" in turned and change.what in ("recoloured", *AREA):
+        return True
+    areas = {"sky": ("sky",), "verge": tuple(VERGES), "line": LANES}
+    return change.what in AREA and any(change.thing in areas.get(thing, ()) for thing in turned)
 
 
 def _strength(change: ObjectChange, before: SceneReading, after: SceneReading, changed: np.ndarray) -> float:
     """Return the sum of the changes (H,W) of an object's pixels, in grey levels; 0 if they cannot be seen."""
-    if change.what in ("grew", "shrank") or change.thing == "verge":  # at most the pixels that changed most
+    if change.what in AREA or change.thing == "verge":  # at most the pixels that changed most
         count = max(1, round(abs(change.amount) * changed.size))
         pixels = np.partition(changed.ravel(), -count)[-count:]
     elif change.thing in ("scene", "sky"):

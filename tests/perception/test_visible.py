@@ -56,6 +56,12 @@ def test_line_is_told_if_its_paint_changed() -> None:
     assert phrases(EMPTY, solid, render(EMPTY, 64).image) == []
 
 
+def test_new_lane_is_told_by_its_line_and_not_by_areas() -> None:
+    told = phrases(EMPTY, scene_with(line_right="edge", things=(CAR,)))
+    assert set(told[:2]) == {"right line became road edge", "car ahead added"}
+    assert not any("road grew" in phrase or "road shrank" in phrase or "lane" in phrase for phrase in told)
+
+
 def test_images_of_two_sizes_are_refused() -> None:
     reading = reading_of(EMPTY)
     with pytest.raises(BlobexError, match="cannot be compared"):

@@ -27,11 +27,12 @@ def is_larger(photo: np.ndarray, view: np.ndarray) -> bool:
 def lay_over(photo: np.ndarray, query: np.ndarray, counterfactual: np.ndarray) -> np.ndarray:
     """Lay the change from `query` to `counterfactual`, (h,w,3) uint8, over the photo (H,W,3) uint8 they were cut from.
 
-    A fast guided filter (He & Sun, arXiv:1505.00996, 2015) upsamples the change along the edges of the photo: in each
-    window of the view the change is a linear function of the query, d = a q + b, whose coefficients are interpolated
-    and applied to the photo. Where an object disappears, a is about -1, so that its finest details disappear, too; in
-    flat windows, which tell nothing of a, it is -1 after a change of REPLACED or more, and 0 without a change. The
-    means are over changed pixels only. Pixels beyond the changed ones and their neighbours keep their values.
+    Around each pixel of the view the change is close to a linear function of the query, d = a q + b, as in a fast
+    guided filter (He & Sun, arXiv:1505.00996, 2015). The photo gets the enlarged d and a times the details that the
+    photo has and the view has not. Where an object is replaced, a is about -1, so that its finest details disappear;
+    where a colour shifts, a is about 0, so that edges of the photo stay sharp. In flat windows, which tell nothing of
+    a, it is -1 after a change of REPLACED or more, and 0 without a change. Pixels beyond the changed ones and their
+    neighbours keep their values.
     """
     height, width = query.shape[:2]
     left, top, right, bottom = crop_box(photo.shape[0], photo.shape[1], height, width)
@@ -47,16 +48,17 @@ def lay_over(photo: np.ndarray, query: np.ndarray, counterfactual: np.ndarray) -
     (first, last), (start, end) = rows, columns
     box = start / scale[1], first / scale[0], end / scale[1], last / scale[0]
 
-    def enlarged(values: Tensor | np.ndarray) -> np.ndarray:
+    def enlarged(values: Tensor | np.ndarray, method: Image.Resampling = Image.Resampling.BILINEAR) -> np.ndarray:
         plane = Image.fromarray(np.asarray(values, dtype=np.float32))
-        return np.asarray(plane.resize((end - start, last - first), Image.Resampling.BILINEAR, box=box))
+        return np.asarray(plane.resize((end - start, last - first), method, box=box))
 
     part = result[top + first : top + last, left + start : left + end]
     guide, new = (torch.from_numpy(view.astype(np.float32) / 255).permute(2, 0, 1) for view in (query, counterfactual))
-    weight, (slopes, offsets) = enlarged(mask), _linear(guide, new - guide, mask)
+    weight, slopes = enlarged(mask), _slopes(guide, new - guide, mask)
+    offsets = new - guide - slopes * guide
     for channel in range(3):
         own = part[..., channel].astype(np.float32)
-        change = enlarged(slopes[channel]) * own + 255 * enlarged(offsets[channel])
+        change = enlarged(slopes[channel]) * own + 255 * enlarged(offsets[channel], Image.Resampling.BICUBIC)
         part[..., channel] = np.where(weight > 0, np.clip(np.round(own + weight * change), 0, 255), own)
     return result
 
@@ -75,8 +77,8 @@ def write_jpeg(path: Path, image: np.ndarray, description: str, source: str | Pa
         Image.fromarray(image).save(temporary, format="JPEG", quality=95, exif=exif, icc_profile=profile)
 
 
-def _linear(guide: Tensor, change: Tensor, mask: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Return slope and offset (C,h,w) of the best linear map from guide to change (C,h,w) around each pixel."""
+def _slopes(guide: Tensor, change: Tensor, mask: np.ndarray) -> Tensor:
+    """Return the slope (C,h,w) in [-1,0] of the best linear map from guide to change (C,h,w) around each pixel."""
     inside = torch.from_numpy(mask).float()[None]
     count = _sums(inside).clamp(min=1)
 
@@ -86,8 +88,7 @@ def _linear(guide: Tensor, change: Tensor, mask: np.ndarray) -> tuple[Tensor, Te
     covariance = mean(guide * change) - mean(guide) * mean(change)
     variance = (mean(guide * guide) - mean(guide).square()).clamp(min=0)
     flat = -(mean(change.abs()).mean(0, keepdim=True) / REPLACED).clamp(max=1)
-    slope = (covariance + EPSILON * flat) / (variance + EPSILON)
-    return mean(slope), mean(mean(change) - slope * mean(guide))
+    return mean((covariance + EPSILON * flat) / (variance + EPSILON)).clamp(-1, 0)
 
 
 def _sums(values: Tensor) -> Tensor:

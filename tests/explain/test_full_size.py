@@ -33,6 +33,14 @@ def test_network_sees_in_it_what_was_verified() -> None:
         assert np.abs(seen - counterfactual).mean() < 1.0
 
 
+def test_added_object_keeps_its_outline() -> None:
+    new = fit(ROAD, 64, 128).copy()
+    new[20:40, 30:50] = (200, 30, 30)
+    full = lay_over(ROAD, fit(ROAD, 64, 128), new).astype(int)
+    assert np.abs(full[84:156, 124:196] - (200, 30, 30)).max() < 12  # a pixel of the view within its edge
+    assert (np.abs(full[:, :112] - 90).max(), np.abs(full[:72] - 90).max()) == (0, 0)  # and beyond it
+
+
 def test_nothing_changed_and_small_photos() -> None:
     assert (lay_over(PHOTO, QUERY, QUERY) == PHOTO).all()
     assert is_larger(PHOTO, QUERY) and not is_larger(QUERY, QUERY)

@@ -90,13 +90,15 @@ def request(question: WireQuestion, kind: str) -> Request:
     return Request(attributes=attributes, region=box, only=only, **options)
 
 
-def explained(records: Sequence[Explanation], archive: bytes, names: Sequence[str]) -> dict[str, Any]:
+def explained(records: Sequence[Explanation], archive: bytes, names: Sequence[str], kind: str) -> dict[str, Any]:
     """Convert explanations and the zip file of their results to JSON; `names` are those of the blobs."""
-    explanations = [_explanation(record, names) for record in records]
+    explanations = [_explanation(record, names, kind) for record in records]
     return {"explanations": finite(explanations), "zip": base64.b64encode(archive).decode("ascii")}
 
 
-def _explanation(record: Explanation, names: Sequence[str]) -> dict[str, Any]:
+def _explanation(record: Explanation, names: Sequence[str], kind: str) -> dict[str, Any]:
+    # What a person may call right or wrong: decisions of yes or no.
+    decided = record.score_after > 0.5 if kind == "attributes" and not record.failed else None
     changes = []
     for change in record.blobs:
         name = "background" if change.blob is None else names[change.blob]
@@ -108,6 +110,7 @@ def _explanation(record: Explanation, names: Sequence[str]) -> dict[str, Any]:
         "to": record.to_class,
         "verdict": record.verdict,
         "flipped": record.verdict == "flipped",
+        "decided": decided,
         "score_before": record.score_before,
         "score_after": record.score_after,
         "said_before": record.scores_before.tolist(),

@@ -24,20 +24,25 @@ from blobex.app import responses
 from blobex.app.guard import Guard
 from blobex.app.jobs import UNEXPECTED, Event, Progress, events
 from blobex.app.studio import Scene, Studio
-from blobex.app.wire import WireQuestion, WireSample, WireScene, read_json, short_name
+from blobex.app.wire import WireFeedback, WireQuestion, WireSample, WireScene, read_json, short_name, to_image
 from blobex.config.read import load_params, parse
 from blobex.core.errors import BlobexError, brief
+from blobex.explain.feedback import Feedback, add_feedback, image_digest
 from blobex.networks.weights import CONFIG
 
 MAX_UPLOAD, MAX_JSON = 64 * 2**20, 32 * 2**20  # bytes
 MAX_MESSAGE = 300  # letters
+FEEDBACK = Path("feedback.json")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
-def application(studio: Studio, names: tuple[str, ...] = ()) -> Starlette:
-    """Build the ASGI application; `names` are host names that it may be reached by, besides localhost."""
-    api = _Api(studio)
+def application(studio: Studio, names: tuple[str, ...] = (), feedback: Path = FEEDBACK) -> Starlette:
+    """Build the ASGI application; `names` are host names that it may be reached by, besides localhost.
+
+    Answers about explanations are kept in the file `feedback`.
+    """
+    api = _Api(studio, feedback)
     names_of_files = sorted(file.name for file in (files("blobex.app") / "page").iterdir() if file.is_file())
     routes = [
         Route("/", _file("page.html")),
@@ -47,6 +52,7 @@ def application(studio: Studio, names: tuple[str, ...] = ()) -> Starlette:
         Route("/api/photo", api.photo, methods=["POST"]),
         Route("/api/draw", api.draw, methods=["POST"]),
         Route("/api/explain", api.explain, methods=["POST"]),
+        Route("/api/feedback", api.feedback, methods=["POST"]),
     ]
     handlers: Any = {BlobexError: _invalid, HTTPException: _refused, Exception: _unexpected}
     return Starlette(routes=routes, middleware=[Middleware(Guard, names=names)], exception_handlers=handlers)
@@ -63,6 +69,8 @@ def serve(
     ready: Callable[[str], None] = print,
 ) -> None:
     """Serve the page of a setup, by default the first that is trained, until Ctrl-C. `ready` gets the page's address.
+
+    Answers about explanations are kept in feedback.json in the current folder.
 
     Raises:
         BlobexError: As `Explainer.load`, or the port is taken.
@@ -103,8 +111,9 @@ def listening(host: str, port: int) -> socket.socket:
 class _Api:
     """Endpoints. Long jobs run in a thread, one at a time; short ones too, beside them."""
 
-    def __init__(self, studio: Studio) -> None:
-        self.studio, self.long, self.short = studio, threading.Lock(), threading.Lock()
+    def __init__(self, studio: Studio, answers: Path) -> None:
+        self.studio, self.answers = studio, answers
+        self.long, self.short = threading.Lock(), threading.Lock()
 
     async def model(self, request: Request) -> Response:
         return await self._answer(lambda: responses.model(self.studio, request.query_params.get("decision")))
@@ -144,9 +153,21 @@ class _Api:
 
         def work(progress: Progress) -> Event:
             records, archive = self.studio.explain(scene, wanted, progress, wire.decision)
-            return responses.explained(records, archive, self.studio.names)
+            return responses.explained(records, archive, self.studio.names, explainer.decision.kind)
 
         return await _stream(events(work, self.long))
+
+    async def feedback(self, request: Request) -> Response:
+        wire = parse(WireFeedback, await _json(request), "answer")
+
+        def work() -> Event:
+            image = to_image(wire.png, *self.studio.size)
+            answer = Feedback(
+                image_digest(image), short_name(wire.image), wire.output, wire.decided, wire.answer, wire.png
+            )
+            return {"file": str(self.answers), "answers": add_feedback(self.answers, answer)}
+
+        return await self._answer(work)
 
     def _drawn(self, scene: Scene, decision: str | None) -> Event:
         drawing = responses.drawing(self.studio.draw(scene, decision))

@@ -11,7 +11,7 @@ import io
 import json
 import math
 from pathlib import PurePath
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import numpy as np
 import torch
@@ -85,6 +85,17 @@ class WireQuestion:
     steps: Annotated[Int, Field(ge=1, le=2000)] | None = None
     lambda_prox: Annotated[Float, Field(ge=0, le=1000)] | None = None
     learning_rate: Annotated[Float, Field(ge=1e-6, le=10)] | None = None
+
+
+@dataclass(frozen=True, config=SECTION)
+class WireFeedback:
+    """An answer about an explanation; see `explain.feedback`."""
+
+    png: Text  # the changed image in base64
+    image: Text  # name of the explained image
+    output: Text
+    decided: Bool
+    answer: Literal["true", "false", "not sensible"]
 
 
 def read_json(body: bytes) -> Any:

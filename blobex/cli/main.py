@@ -14,6 +14,7 @@ from blobex.cli.data import data, scenes
 from blobex.cli.explain import INTERRUPTED, explain, list_blobs, open_app, truth
 from blobex.cli.networks import external, fid, import_weights, release, s3
 from blobex.cli.project import ProjectCommand
+from blobex.cli.repair import repair
 from blobex.cli.sweep import sweeps
 from blobex.cli.tracking import remotes, sync, ui
 from blobex.core.errors import BlobexError, brief, print_any_text, sentence
@@ -74,6 +75,7 @@ app.command(cls=ProjectCommand)(fid)
 app.command(cls=ProjectCommand)(s3)
 app.command(cls=ProjectCommand)(truth)
 app.command(cls=ProjectCommand)(audit)
+app.command(cls=ProjectCommand)(repair)
 app.command("blobs", cls=ProjectCommand)(list_blobs)
 app.command("app", cls=ProjectCommand)(open_app)
 app.command(cls=ProjectCommand)(ui)

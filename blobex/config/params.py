@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from blobex.config.data import Data, ImageSize, ImageSizes, Run, Scenes
 from blobex.config.explain import Bench, Evaluate, Explain, Invert, Report, Search, Truth
+from blobex.config.repair import Repair
 from blobex.config.sweeps import SweepCf, SweepEncoder, SweepInvert
 from blobex.config.training import (
     Blobgan,
@@ -24,7 +25,16 @@ from blobex.config.training import (
 from blobex.config.value_types import SECTION
 from blobex.core.errors import BlobexError
 
-IMAGE_TRAININGS = ("parser", "decision", "control", "blobgan_pretrain", "blobgan", "encoder_pretrain", "encoder")
+IMAGE_TRAININGS = (
+    "parser",
+    "decision",
+    "control",
+    "blobgan_pretrain",
+    "blobgan",
+    "encoder_pretrain",
+    "encoder",
+    "repair",
+)
 
 
 @dataclass(frozen=True, config=SECTION)
@@ -47,6 +57,7 @@ class Params:
     explain: Explain
     evaluate: Evaluate
     truth: Truth
+    repair: Repair
     bench: Bench
     report: Report
     sweep_cf: SweepCf

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from blobex.explain.blob_map import COLOURS, Mark, place_numbers
+from blobex.explain.feedback import ANSWERS, image_digest
 from blobex.report.results import GalleryItem, Record, Report, Results, object_changes
 
 MAX_SCORES = 8  # outputs whose scores are shown: the question's and the largest
@@ -68,6 +69,8 @@ class Card:
     changed_blobs: str
     scores: Sequence[Score]
     steps: Sequence[StepBar]  # from the counterfactual back to the query; empty: the record has none
+    digest: str  # of the counterfactual, by which answers name it
+    decided: bool | None  # what the model decides about it; None if the search failed
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Gallery:
     cards: Sequence[Card]
     images: Mapping[str, PageImage]
     filters: Mapping[str, Sequence[str]]
+    answers: Sequence[str] = ANSWERS  # that a person may give about a card
 
 
 def gallery(report: Report) -> Gallery:
@@ -121,6 +125,8 @@ def _card(order: int, item: GalleryItem, results: Results, key: str) -> Card:
         changed_blobs=", ".join("background" if blob is None else str(blob) for blob in changed) or "none",
         scores=_scores(record, results.outputs),
         steps=step_bars(record),
+        digest=image_digest(item.counterfactual),
+        decided=after > 0.5 if math.isfinite(after) else None,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from blobex.perception.sentences import ObjectChange
 SETUPS = ("rect", "square")
 REPORTING = ("evaluate", "invert", "truth", "bench")  # stages with reports/<stage>/<setup>/metrics.json
 TRAINING = (  # the same in models/
-    *("parser", "decision", "blobgan_pretrain", "blobgan", "encoder_pretrain", "encoder", "witness"),
+    *("parser", "decision", "blobgan_pretrain", "blobgan", "encoder_pretrain", "encoder", "witness", "repair"),
 )
 
 Record = Mapping[str, Any]  # an explanation in the form of record.json
@@ -62,6 +62,7 @@ class Report:
     distance: str  # name of the perceptual distance
     tracking_uri: str | None  # without password; None if nothing is tracked
     seed: int  # of the bootstrap
+    repair: Mapping[str, str] = field(default_factory=dict)  # tables of repaired models, by setup
 
 
 def measured(results: Results, distance: str, seed: int) -> dict[str, Interval]:
@@ -129,12 +130,20 @@ def _read_measures(path: Path) -> dict[str, float]:
 
 def truth_tables(reports: Path) -> dict[str, str]:
     """Read the truth benchmark's table of each setup that has one."""
-    folder = reports / "truth"
-    paths = {setup: folder / setup / "table.txt" for setup in SETUPS}
+    return {setup: text for setup in SETUPS if (text := _tables(reports / "truth", f"{setup}/table.txt"))}
+
+
+def repair_tables(reports: Path) -> dict[str, str]:
+    """Read the tables of repaired models, one for each rule, of each setup that has any."""
+    return {setup: text for setup in SETUPS if (text := _tables(reports / "repair", f"{setup}/*/table.txt"))}
+
+
+def _tables(folder: Path, pattern: str) -> str:
+    """Return the text of the files of a pattern, by their names; empty without any."""
     try:
-        return {setup: path.read_text(encoding="utf-8") for setup, path in paths.items() if path.is_file()}
+        return "\n".join(path.read_text(encoding="utf-8") for path in sorted(folder.glob(pattern)))
     except UnicodeDecodeError as error:
-        raise BlobexError(f"a table.txt in {folder} is damaged: run `dvc repro truth` again") from error
+        raise BlobexError(f"a table.txt in {folder} is damaged: run `dvc repro {folder.name}` again") from error
 
 
 def page_measures(report: Report, path: Path) -> dict[str, float]:

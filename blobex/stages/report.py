@@ -17,7 +17,16 @@ from blobex.layout.splat import AREA, Canvas, dominant_blobs
 from blobex.networks.perceptual import perceptual_name
 from blobex.networks.weights import CONFIG, read_config
 from blobex.report.page import page
-from blobex.report.results import SETUPS, GalleryItem, Report, Results, page_measures, stage_measures, truth_tables
+from blobex.report.results import (
+    SETUPS,
+    GalleryItem,
+    Report,
+    Results,
+    page_measures,
+    repair_tables,
+    stage_measures,
+    truth_tables,
+)
 from blobex.stages import common
 from blobex.tracking import runs as tracking
 from blobex.tracking.store import OFF
@@ -34,7 +43,8 @@ def main(params: Params) -> None:
     measures, unmeasured = stage_measures(common.REPORTS, common.MODELS)
     uri = None if params.run.tracking_uri == OFF else without_password(params.run.tracking_uri)
     distance, seed = perceptual_name(params.data.perceptual), params.run.seed
-    report = Report(results, measures, truth_tables(common.REPORTS), missing + unmeasured, distance, uri, seed)
+    truth, repair = truth_tables(common.REPORTS), repair_tables(common.REPORTS)
+    report = Report(results, measures, truth, missing + unmeasured, distance, uri, seed, repair)
     with tracking.run(params, "report", "all") as tracker:
         write_text(folder / "report.html", page(report))
         common.write_metrics(folder, page_measures(report, folder / "report.html"), tracker)

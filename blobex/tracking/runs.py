@@ -30,6 +30,8 @@ from blobex.tracking.versions import dvc_hash, git
 
 EXPERIMENT = "dvc.experiment"
 COMMIT = "mlflow.source.git.commit"
+REPAIRED = "repaired"  # alias of the version of a registered model that its explanations mended
+EXPLANATIONS = "explanations"  # tag of that version
 
 
 @dataclass(frozen=True)
@@ -240,6 +242,35 @@ def register_decision(tracker: Tracker, name: str, model: torch.nn.Module, heigh
     """Log a decision model to its run and register it as `name` with the alias of the newest version."""
     if isinstance(tracker, MlflowTracker):
         tracker.log_model(model, name, height, width)
+
+
+def register_repaired(tracker: Tracker, name: str, model: torch.nn.Module, explanations: str | None) -> None:
+    """Log a repaired decision model and register it as `name` with the alias REPAIRED.
+
+    The tag `explanations` of the version names the run, or else the folder, of the explanations that it learnt from.
+    """
+    if isinstance(tracker, MlflowTracker):
+        height, width = (int(model.config[key]) for key in ("height", "width"))  # type: ignore[index]
+        tracker.log_model(model, name, height, width, REPAIRED, {EXPLANATIONS: explanations or "unknown"})
+
+
+def newest_run(params: Params, stage: str, setup: str, variant: str | None = None) -> str | None:
+    """Return the id of the newest finished run of a stage, or None without one, or if the store cannot be used."""
+    if params.run.tracking_uri == OFF:
+        return None
+    try:
+        client = connect(params.run.tracking_uri, params.run.s3_endpoint)
+        experiment = client.get_experiment_by_name(stage)
+        if experiment is None:
+            return None
+        query = f"tags.setup = '{setup}' and attributes.status = 'FINISHED'"
+        query += f" and tags.variant = '{variant}'" if variant else ""
+        found = client.search_runs([experiment.experiment_id], query, order_by=["attributes.start_time DESC"])
+        return str(found[0].info.run_id) if found else None
+    except Exception as error:
+        if not lost(error):
+            raise
+    return None
 
 
 def _log_config(tracker: MlflowTracker, params: Params) -> None:

@@ -90,9 +90,18 @@ class MlflowTracker(Tracker):
     def log_artifact(self, path: Path) -> None:
         self._log(lambda client, run: client.log_artifact(run, str(path)))
 
-    def log_model(self, model: torch.nn.Module, name: str, height: int, width: int) -> None:
-        """Log a network of images and register it as `name` with the alias of the newest version."""
-        self._log(lambda client, run: _log_model(client, run, model.eval(), name, (height, width)))
+    def log_model(
+        self,
+        model: torch.nn.Module,
+        name: str,
+        height: int,
+        width: int,
+        alias: str = ALIAS,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Log a network of images and register it as `name` with an alias, by default that of the newest version."""
+        size = height, width
+        self._log(lambda client, run: _log_model(client, run, model.eval(), name, size, alias, tags or {}))
 
     def end(self, status: str) -> None:
         """Close the run as FINISHED, FAILED or KILLED."""
@@ -115,7 +124,15 @@ class MlflowTracker(Tracker):
         call(self._client, self._current)
 
 
-def _log_model(client: Any, run_id: str, model: torch.nn.Module, name: str, size: tuple[int, int]) -> None:
+def _log_model(
+    client: Any,
+    run_id: str,
+    model: torch.nn.Module,
+    name: str,
+    size: tuple[int, int],
+    alias: str,
+    tags: Mapping[str, str],
+) -> None:
     import mlflow
     import mlflow.pytorch
 
@@ -128,4 +145,6 @@ def _log_model(client: Any, run_id: str, model: torch.nn.Module, name: str, size
             pip_requirements=["torch", "torchvision"],
             registered_model_name=name,
         )
-    client.set_registered_model_alias(name, ALIAS, info.registered_model_version)
+    for key, value in tags.items():
+        client.set_model_version_tag(name, info.registered_model_version, key, value)
+    client.set_registered_model_alias(name, alias, info.registered_model_version)

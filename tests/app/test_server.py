@@ -35,6 +35,7 @@ from blobex.counterfactual.ranges import Range
 from blobex.datasets.images import to_array, to_float, to_tensor
 from blobex.explain.blob_listing import blob_names
 from blobex.explain.explainer import Explainer
+from blobex.explain.feedback import images_of, read_feedback
 from blobex.explain.request import Output, Request
 from blobex.explain.results_folder import read_results
 from blobex.layout.blobs import BlobLayout
@@ -196,6 +197,21 @@ def test_explanations_agree_with_the_explainer(
     assert (tmp_path / "ours/settings.json").read_text() == (tmp_path / "theirs/settings.json").read_text()
     (read_,) = read_results(tmp_path / "ours")
     assert read_.score_after == one["score_after"] and read_.image == "photo.png"
+
+
+def test_answers_about_explanations_are_kept(studio: Studio, photo: np.ndarray, tmp_path: Path) -> None:
+    kept = tmp_path / "feedback.json"
+    page = TestClient(server.application(studio, feedback=kept), base_url=ADDRESS)
+    encoded = base64.b64encode(png(photo)).decode()
+    said = {"png": encoded, "image": "../my/photo.png", "output": "left", "decided": True, "answer": "true"}
+    assert page.post("/api/feedback", json=said).json() == {"file": str(kept), "answers": 1}
+    assert page.post("/api/feedback", json={**said, "answer": "false"}).json()["answers"] == 1
+    (answer,) = read_feedback([kept])
+    assert (answer.image, answer.output, answer.label) == ("photo.png", "left", False)
+    assert (images_of([answer], {})[answer.digest] == photo).all()
+    for wrong in ({"answer": "perhaps"}, {"png": "AAAA"}, {"png": base64.b64encode(png(photo[:8])).decode()}):
+        assert page.post("/api/feedback", json={**said, **wrong}).status_code == 422
+    assert read_feedback([kept]) == [answer]
 
 
 def test_an_edited_scene_is_explained_as_drawn(client: TestClient, scene: Json) -> None:

@@ -95,6 +95,7 @@ def test_what_needs_rendered_scenes_is_off_for_other_data(name):
     params = profile_params(name)
     rendered = {"square", "rect"} if params.data.root == profile_params("synthetic").data.root else set()
     assert set(params.truth.setups) <= rendered and set(params.control.setups) <= rendered
+    assert set(params.repair.setups) <= rendered
     assert set(params.truth.setups) <= set(params.control.setups)  # the benchmark reads its weights
 
 

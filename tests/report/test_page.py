@@ -23,6 +23,7 @@ from blobex.config.params import Params
 from blobex.core.errors import BlobexError
 from blobex.datasets.images import to_array
 from blobex.explain.explanation import Explanation
+from blobex.explain.feedback import ANSWERS, image_digest
 from blobex.explain.request import Output, Request
 from blobex.explain.results_folder import ResultsFolder
 from blobex.metrics.interval import ratio_interval, share_interval
@@ -227,6 +228,16 @@ def test_cards_hold_the_values_of_filters_and_sorting(text: str, records: list[E
     assert float(cards[0]["data-distance"]) == pytest.approx(records[0].perceptual)
     assert "data-distance" not in cards[5] and cards[5]["data-verdict"] == "failed"  # no distance: sorted last
     assert [each.get("value") for each in Page(text).all("option")].count("vehicle") == 1
+
+
+def test_answers_name_the_counterfactual_and_what_the_model_decides(text: str, records: list[Explanation]) -> None:
+    groups = {each["data-digest"]: each for each in Page(text).all("div") if "data-digest" in each}
+    for record in (each for each in records if not each.failed):
+        group = groups[image_digest(record.counterfactual)]
+        assert group["data-output"] == record.attribute
+        assert group["data-decided"] == str(record.score_after > 0.5).lower()
+    buttons = [each.get("value") for each in Page(text).all("button")]
+    assert all(buttons.count(answer) == 11 for answer in ANSWERS)  # 12 cards, one of them of a failed search
 
 
 def test_card_shows_scores_and_words(text: str, records: list[Explanation]) -> None:

@@ -274,6 +274,24 @@ def test_decision_model_is_registered_and_opens_again(params, client, elsewhere)
 
 
 @pytest.mark.slow
+def test_repaired_model_has_its_alias_and_names_its_explanations(params, client):
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 4 * 8, 4))
+    model.config = {"height": 4, "width": 8}
+    with tracking.run(params, "decision", "square", variant="night") as trained:
+        tracking.register_decision(trained, "decision-square-night", model, 4, 8)
+    with tracking.run(params, "explain", "square", variant="basic") as explained:
+        pass
+    found = tracking.newest_run(params, "explain", "square", "basic")
+    assert found == explained.run_id and tracking.newest_run(params, "explain", "square", "diverse") is None
+    with tracking.run(params, "repair", "square", variant="night") as tracker:
+        tracking.register_repaired(tracker, "decision-square-night", model, found)
+    version = client.get_model_version_by_alias("decision-square-night", tracking.REPAIRED)
+    assert version.run_id == tracker.run_id and version.tags[tracking.EXPLANATIONS] == explained.run_id
+    newest = client.get_model_version_by_alias("decision-square-night", mlflow_store.ALIAS)
+    assert newest.run_id == trained.run_id  # a repair does not take the place of a training
+
+
+@pytest.mark.slow
 def test_several_processes_may_start_at_once(tmp_path_factory):
     """The first use of a database creates its tables, and two processes that do so together would crash."""
     store = tmp_path_factory.mktemp("together") / "mlflow.db"

@@ -46,4 +46,5 @@ export const photo = async (file, decision, told, signal) => followed(await call
   `/api/photo?${new URLSearchParams({ name: file.name, decision })}`, { method: "POST", body: file, signal }), told);
 export const explain = async (scene, question, told, signal) =>
   followed(await post("/api/explain", { scene, question }, signal), told);
+export const feedback = async answer => (await post("/api/feedback", answer)).json();
 export const png = base64 => `data:image/png;base64,${base64}`;

@@ -237,7 +237,7 @@ async function explain() {
   const bytes = Uint8Array.from(atob(found.zip), letter => letter.charCodeAt(0));
   const file = URL.createObjectURL(new Blob([bytes], { type: "application/zip" }));
   state.files.push(file);
-  const shared = { name: state.scene.name, ratio: state.model.width / state.model.height, outputs: state.model.outputs, file,
+  const shared = { name: state.scene.name, ratio: state.model.width / state.model.height, outputs: state.model.outputs, file, answer: calls.feedback,
     adopt: changed => { edit(changed, ""); byId("stage").focus(); }, pick: number => { byId("stage").focus(); select(number); } };
   byId("cards").replaceChildren(...found.explanations.map(each => card(each, shared)));
   byId("results").hidden = false;

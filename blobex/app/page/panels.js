@@ -101,8 +101,24 @@ function waterfall(found) {
   return element("ul", { className: "bars steps", "aria-label": `${found.attribute} after each change is undone` }, ...rows);
 }
 
+/** Three buttons that say whether the decision about the changed image is right; `answer` saves what was said. */
+function judged(found, name, answer) {
+  if (found.decided === null) return [];
+  const told = element("small", { "aria-live": "polite" });
+  const buttons = ["true", "false", "not sensible"].map(text => element("button", { type: "button", textContent: text, "aria-pressed": "false" }));
+  for (const button of buttons) button.onclick = async () => {
+    try {
+      const { file, answers } = await answer({ png: found.after, image: name, output: found.attribute, decided: found.decided, answer: button.textContent });
+      for (const each of buttons) each.setAttribute("aria-pressed", each === button);
+      told.textContent = `${answers} in ${file}`;
+    } catch (error) { told.textContent = error.message; }
+  };
+  const asked = element("p", { className: "hint", textContent: `After the change, the model says ${found.decided ? "" : "not "}${found.attribute}. Is that right?` });
+  return [asked, element("div", { className: "row", role: "group", "aria-label": "Is the decision about the changed image right?" }, ...buttons, told)];
+}
+
 /** The card of one explanation. `adopt` takes its blobs over, and `file` is what to download. */
-export function card(found, { name, ratio, outputs, file, adopt, pick }) {
+export function card(found, { name, ratio, outputs, file, adopt, pick, answer }) {
   const good = found.flipped;
   const verdict = element("p", { className: `verdict ${good ? "good" : "bad"}` }, `${found.from} → ${found.to}: ${found.verdict}`);
   const scores = element("p", { className: "scores" }, `${found.attribute} ${shown(found.score_before)} → ${shown(found.score_after)}`);
@@ -118,5 +134,5 @@ export function card(found, { name, ratio, outputs, file, adopt, pick }) {
     element("a", { className: "button main", href: file, download: `${name.replace(/\.[^.]*$/, "") || "result"}.zip`, textContent: "Download (zip)" }),
     element("button", { type: "button", textContent: "Edit this result", title: "Continue with its blobs", onclick: () => adopt(found.layout) }));
   return element("article", { className: "card" }, compared(found.before, found.after, ratio, name),
-    element("div", { className: "told" }, verdict, told, scores, changes, ...steps, ...gate, list, buttons));
+    element("div", { className: "told" }, verdict, told, scores, changes, ...steps, ...gate, list, ...judged(found, name, answer), buttons));
 }

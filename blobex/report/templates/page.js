@@ -38,4 +38,22 @@ if (form) {
     for (const card of cards) if (!card.hidden) card.querySelector("details").open = all;
   });
   filter();
+
+  // What a person says about explanations stays on the page until it is saved as a file for `blobex repair`.
+  const said = new Map(), save = document.getElementById("save");
+  for (const group of list.querySelectorAll(".answer")) {
+    const { digest, image, output, decided } = group.dataset, buttons = [...group.querySelectorAll("button")];
+    group.hidden = false;
+    for (const button of buttons) button.addEventListener("click", () => {
+      said.set(`${digest} ${output}`, { digest, image, output, decided: decided === "true", answer: button.value });
+      for (const each of buttons) each.setAttribute("aria-pressed", each === button);
+      save.hidden = false;
+      save.textContent = `save ${said.size} answer${said.size > 1 ? "s" : ""}`;
+    });
+  }
+  save.addEventListener("click", () => {
+    const url = URL.createObjectURL(new Blob([JSON.stringify([...said.values()], null, 1)], { type: "application/json" }));
+    Object.assign(document.createElement("a"), { href: url, download: "feedback.json" }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 60000);
+  });
 }

@@ -30,10 +30,11 @@ def data(
     """Write the manifest <data.root>.json, which DVC watches. Exit with code 1 if parts of BDD100K are missing."""
     from blobex.config.read import load_params
     from blobex.datasets.bdd_files import PARTS, missing_parts
-    from blobex.datasets.manifest import data_root, manifest_path, unprintable_names, write_manifest
+    from blobex.datasets.manifest import check_scenes, data_root, manifest_path, unprintable_names, write_manifest
 
     values = load_params(params)
     root = data_root(values)
+    check_scenes(root)
     missing = missing_parts(root) if values.data.source == "bdd100k" else []
     if missing:
         print("\n".join(missing))

@@ -19,6 +19,7 @@ from blobex.core.errors import BlobexError, brief
 from blobex.datasets import bdd_files as files
 from blobex.datasets.bdd_files import DatasetPart, ImageFinder, missing_error, read_labels
 from blobex.datasets.images import crop_box, list_images
+from blobex.datasets.scene_files import draw_labels, images_of, scene_sets
 from blobex.scenes.labels import DETECTION
 from blobex.scenes.render import Box
 from blobex.scenes.rules import ACTIONS, REASONS
@@ -62,6 +63,9 @@ R = TypeVar("R", bound=Record)
 def list_100k(root: str | Path, split: str) -> list[Path]:
     """List the 100k images of split "train" or "val", labelled or not. Raises BlobexError if there are none."""
     root = _checked_root(root, split, ("train", "val"))
+    planned = images_of(root, f"detection_{split}")
+    if planned is not None:
+        return planned
     folder = files.IMAGES_100K.locate(root, split)
     if not files.is_present(folder):
         raise missing_error(root, folder, files.IMAGES_100K.meaning)
@@ -75,6 +79,7 @@ def read_detection(root: str | Path, split: str) -> list[DetectionRecord]:
     missing or malformed, or no label has a category of BDD100K.
     """
     root = _checked_root(root, split, ("train", "val"))
+    draw_labels(root, f"detection_{split}")
     path = files.DETECTION_LABELS.locate(root, split)
     frames = read_labels(root, path, files.DETECTION_LABELS)
     finder = ImageFinder(files.IMAGES_100K.locate(root, split))
@@ -111,6 +116,7 @@ def read_decisions(root: str | Path, split: str, biased: bool = False) -> list[D
     or malformed.
     """
     root = _checked_root(root, split, ("train", "val", "test"))
+    draw_labels(root, f"decision_{split}")
     action_path, reason_path = (part.locate(root, split) for part in (files.OIA_ACTIONS, files.OIA_REASONS))
     planted_path = action_path.with_name(action_path.name.replace("_actions", "_biased_actions"))
     planted = biased and planted_path.exists()
@@ -218,6 +224,7 @@ def _reasons(path: Path, content: object) -> dict[str, tuple[bool, ...]]:
 
 def _masks(root: str | Path, split: str, images: DatasetPart, masks: DatasetPart) -> list[MaskRecord]:
     root = _checked_root(root, split, ("train", "val"))
+    draw_labels(root, f"{'detection' if images is files.IMAGES_100K else 'segmentation'}_{split}")
     folder = masks.locate(root, split)
     paths = sorted(folder.rglob("*.png"))
     if not paths:
@@ -230,6 +237,8 @@ def _with_images(root: Path, records: list[R], labels: Path) -> list[R]:
     """Drop the few records whose image is missing; more than that is an error."""
     if not records:
         raise BlobexError(f"{labels} names no images: it should list a whole split")
+    if scene_sets(root):
+        return records  # images are drawn when they are read
     missing = [record.image for record in records if not record.image.is_file()]
     if len(missing) > TOLERATED * len(records):
         raise missing_error(root, missing[0], f"an image that {labels} names, as do {len(missing) - 1} more images")

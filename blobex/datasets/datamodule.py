@@ -22,6 +22,7 @@ from blobex.datasets.bdd_files import load_bitmask, load_mask
 from blobex.datasets.decoding import Cache, DecodedImages, Decoder, Size, decode, decode_cached
 from blobex.datasets.images import decode_image, fit, fit_mask, folder_images
 from blobex.datasets.manifest import data_root
+from blobex.datasets.scene_files import draw_images
 from blobex.scenes.labels import DETECTION, DRIVABLE, FIRST_THING, SEMANTIC
 from blobex.scenes.render import Box
 from blobex.scenes.rules import find_rule
@@ -206,9 +207,10 @@ def _decode(
     skip: bool = False,
     limit: int | None = None,
 ) -> DecodedImages:
-    """Decode files, through the cache if there is one."""
+    """Decode files, through the cache if there is one; scenes that are drawn on demand are drawn now."""
     if limit is not None and limit >= len(paths):
         limit = None
+    draw_images(Path(params.data.root), paths[:limit])
     if params.data.cache is None:
         return decode(paths, decoder, skip, limit)
     use = f"{Path(params.data.root).absolute()} {setup_name} {part} {decoder.name}"

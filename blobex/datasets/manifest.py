@@ -18,9 +18,10 @@ from blobex.config.read import parse
 from blobex.core.errors import BlobexError
 from blobex.core.files import read_json, whole_folder, write_text
 from blobex.datasets.images import name_of
-from blobex.scenes.write import DatasetCounts, write_dataset
+from blobex.datasets.scene_files import MARK, draw_all, is_complete
+from blobex.scenes.write import DatasetCounts, write_dataset, write_list
 
-COPY = ".manifest.json"  # in a folder of rendered scenes: shows that the manifest describes this very folder
+AT_ONCE = 1000  # a data set of more scenes is drawn when it is read
 
 
 def manifest_path(root: str | Path) -> Path:
@@ -40,7 +41,7 @@ def write_manifest(root: Path, scenes: Scenes | None = None) -> dict[str, Any]:
         return manifest
     write_text(path, json.dumps(manifest, indent=1) + "\n")
     if scenes is not None:
-        shutil.copyfile(path, root / COPY)
+        shutil.copyfile(path, root / MARK)
     return manifest
 
 
@@ -66,18 +67,55 @@ def unprintable_names(root: Path) -> list[str]:
 
 def render_scenes(root: Path, options: Scenes) -> None:
     """Render synthetic scenes into an empty folder."""
-    counts = DatasetCounts(**{field.name: getattr(options, field.name) for field in dataclasses.fields(DatasetCounts)})
-    with tqdm(total=sum(dataclasses.astuple(counts)), unit="scene", disable=None) as bar:
-        write_dataset(root, counts, options.height, options.seed, lambda done, _: bar.update(done - bar.n))
+    with tqdm(total=sum(dataclasses.astuple(_counts(options))), unit="scene", disable=None) as bar:
+        write_dataset(root, _counts(options), options.height, options.seed, lambda done, _: bar.update(done - bar.n))
+
+
+def draw_anew(root: Path, options: Scenes, code: str) -> None:
+    """Replace `root` by newly drawn scenes; a call that was stopped is continued if options and code are the same.
+
+    Args:
+        code: hash of the code that draws.
+    """
+    part, mark = root.with_name(f".{root.name}.part"), json.dumps([dataclasses.asdict(options), code])
+    if not (part / MARK).is_file() or (part / MARK).read_text(encoding="utf-8") != mark:
+        shutil.rmtree(part, ignore_errors=True)
+        _begin(part, options, mark)
+    draw_all(part)
+    with whole_folder(root) as new:
+        new.rmdir()
+        part.rename(new)
+
+
+def check_scenes(root: Path) -> None:
+    """Draw what is missing of scenes that are drawn on demand; raise BlobexError if they differ from the manifest."""
+    if is_complete(root):
+        return
+    draw_all(root)
+    path = manifest_path(root)
+    manifest = _read(path)
+    if describe(root) != {key: value for key, value in manifest.items() if key != "scenes"}:
+        raise BlobexError(f"the scenes rendered now are not those of {path}: run `dvc repro scenes` to begin anew")
+
+
+def _begin(folder: Path, options: Scenes, mark: str) -> None:
+    """Begin a data set that is drawn on demand."""
+    write_list(folder, _counts(options), options.height, options.seed)
+    write_text(folder / MARK, mark)
+
+
+def _counts(options: Scenes) -> DatasetCounts:
+    return DatasetCounts(**{field.name: getattr(options, field.name) for field in dataclasses.fields(DatasetCounts)})
 
 
 def data_root(params: Params) -> Path:
-    """Return the folder that `data.root` names; scenes that are missing or differ from the manifest are rendered again.
+    """Return the folder that `data.root` names; scenes that are missing or differ from the manifest are drawn again.
 
-    Raises BlobexError if the manifest is damaged, or does not describe the scenes that are rendered now.
+    Many scenes are drawn only when they are read (`scene_files`), and compared with the manifest by `check_scenes`.
+    Raises BlobexError if the manifest is damaged, or does not describe the few scenes that are drawn at once.
     """
     root = Path(params.data.root)
-    path, copy = manifest_path(root), root / COPY
+    path, copy = manifest_path(root), root / MARK
     if not path.is_file() or (copy.is_file() and copy.read_bytes() == path.read_bytes()):
         return root
     manifest = _read(path)
@@ -88,10 +126,13 @@ def data_root(params: Params) -> Path:
     except BlobexError as error:
         raise BlobexError(f"{path} does not describe {root}, and does not say how to render it: {error}") from error
     with whole_folder(root) as new:
+        if sum(dataclasses.astuple(_counts(options))) > AT_ONCE:
+            _begin(new, options, path.read_text(encoding="utf-8"))
+            return root
         render_scenes(new, options)
         if describe(new) != manifest:
             raise BlobexError(f"the scenes rendered now are not those of {path}: run `dvc repro scenes` to begin anew")
-        shutil.copyfile(path, new / COPY)
+        shutil.copyfile(path, new / MARK)
     return root
 
 

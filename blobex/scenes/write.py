@@ -10,7 +10,7 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from blobex.core.errors import BlobexError
-from blobex.core.files import whole_folder
+from blobex.core.files import whole_file, whole_folder, write_text
 from blobex.scenes.render import Rendering, render
 from blobex.scenes.rules import PLAIN, RULES, reasons
 from blobex.scenes.sample import sample
@@ -40,6 +40,8 @@ FOLDERS = {
     "decision_val": "bdd_oia/lastframe/data",
     "decision_test": "bdd_oia/lastframe/data",
 }
+MASKS = {"detection": ("drivable/masks",), "segmentation": ("sem_seg/masks", "pan_seg/bitmasks"), "decision": ()}
+LIST = "scenes.json"  # in a data set: its sets and their seeds
 TIMES = {"day": "daytime", "dusk": "dawn/dusk", "night": "night"}
 WEATHERS = {"clear": "clear", "overcast": "overcast", "rain": "rainy", "fog": "foggy"}
 LIGHTS = {"none": "NA", "red": "R", "green": "G"}
@@ -89,11 +91,64 @@ def write_images(folder: Path, count: int, height: int, seed: int) -> list[Path]
     if not 1 <= count <= SPLIT_STRIDE or seed < 0:
         raise BlobexError(f"{count} scenes of seed {seed}: give 1 to {SPLIT_STRIDE} scenes and a seed from 0")
     start = seed * DATASET_STRIDE + SEPARATE * SPLIT_STRIDE
+    seeds = range(start, start + count)
+    paths = [folder / f"{image_name(number)}.jpg" for number in seeds]
     try:
-        scenes = [scene for scene, _ in _renderings(folder, range(start, start + count), height, lambda: None)]
+        for path, number in zip(paths, seeds, strict=True):
+            with whole_file(path) as temporary:
+                temporary.write_bytes(encode_jpeg(render(sample(number), height).image))
     except OSError as error:
         raise BlobexError(f"cannot write into {folder} ({error.strerror}): give another folder") from error
-    return [folder / f"{image_name(scene.seed)}.jpg" for scene in scenes]
+    return paths
+
+
+@dataclass(frozen=True)
+class SceneSet:
+    """Scenes of one split of one kind of labels."""
+
+    name: str  # of DatasetCounts, such as decision_train
+    seeds: range
+    height: int  # pixels
+
+    @property
+    def split(self) -> str:
+        return self.name.partition("_")[2]
+
+    def files(self, root: Path, seed: int) -> list[Path]:
+        """Return the files of one scene in the data set in `root`, its image last."""
+        masks = [f"bdd100k/labels/{folder}/{self.split}" for folder in MASKS[self.name.partition("_")[0]]]
+        names = [*(f"{mask}/{image_name(seed)}.png" for mask in masks), f"{FOLDERS[self.name]}/{image_name(seed)}.jpg"]
+        return [root / name for name in names]
+
+    def write_scene(self, root: Path, seed: int) -> Any:
+        """Render a scene and write its files, each atomically; return its entry for `write_labels`."""
+        scene = sample(seed)
+        rendering = render(scene, self.height)
+        if self.name.startswith("detection"):
+            maps = [rendering.drivable]
+        else:
+            maps = [rendering.semantic, bitmask(rendering)] if self.name.startswith("segmentation") else []
+        *masks, image = self.files(root, seed)
+        for path, content in zip(masks, maps, strict=True):
+            with whole_file(path) as temporary:
+                Image.fromarray(content).save(temporary, "PNG")
+        with whole_file(image) as temporary:
+            temporary.write_bytes(encode_jpeg(rendering.image))
+        return _frame(scene, rendering) if self.name.startswith("detection") else scene
+
+    def label_files(self, root: Path) -> list[Path]:
+        """Return the files of the labels of the whole set."""
+        if self.name.startswith("detection"):
+            return [root / f"bdd100k/labels/det_20/det_{self.split}.json"]
+        endings = ("actions", "biased_actions", "reasons") if self.name.startswith("decision") else ()
+        return [root / f"bdd_oia/lastframe/gt_4a_21r/{self.split}_25k_images_{ending}.json" for ending in endings]
+
+    def write_labels(self, root: Path, entries: Sequence[Any]) -> None:
+        """Write `label_files`; `entries` are, of all scenes in order, Scalabel frames (detection) or the scenes."""
+        files = self.label_files(root)
+        contents = [entries] if self.name.startswith("detection") else _decision_labels(entries)
+        for path, content in zip(files, contents, strict=False):  # none in a set whose labels are masks
+            _write_json(path, content)
 
 
 def write_dataset(root: Path, counts: DatasetCounts, height: int, seed: int, progress: Progress | None = None) -> None:
@@ -102,32 +157,24 @@ def write_dataset(root: Path, counts: DatasetCounts, height: int, seed: int, pro
         raise BlobexError(f"{root} exists already: remove it or choose another folder")
     ranges = seed_ranges(counts, seed)
     total, done = sum(len(seeds) for seeds in ranges.values()), itertools.count(1)
-    writers = {"detection": _write_detection, "segmentation": _write_segmentation, "decision": _write_decision}
-
-    def tick() -> None:
-        number = next(done)
-        if progress is not None:
-            progress(number, total)
-
-    sets = {}
     with whole_folder(root) as folder:
         for name, seeds in ranges.items():
-            kind, split = name.split("_")
-            writers[kind](folder, split, _renderings(folder / FOLDERS[name], seeds, height, tick))
-            sets[name] = {"pictures": FOLDERS[name], "first_seed": seeds.start, "count": len(seeds)}
-        manifest = {"height": height, "width": 2 * height, "seed": seed, "sets": sets}
-        _write_json(folder / "scenes.json", manifest)
+            part, entries = SceneSet(name, seeds, height), []
+            for number in seeds:
+                entries.append(part.write_scene(folder, number))
+                if progress is not None:
+                    progress(next(done), total)
+            part.write_labels(folder, entries)
+        write_list(folder, counts, height, seed)
 
 
-def _renderings(folder: Path, seeds: range, height: int, tick: Callable[[], None]) -> Iterator[tuple[Scene, Rendering]]:
-    """Render the scenes of a split one by one and write their images."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for seed in seeds:
-        scene = sample(seed)
-        rendering = render(scene, height)
-        (folder / f"{image_name(seed)}.jpg").write_bytes(encode_jpeg(rendering.image))
-        yield scene, rendering
-        tick()
+def write_list(root: Path, counts: DatasetCounts, height: int, seed: int) -> None:
+    """Write scenes.json, which lists the sets of the data set in `root`."""
+    sets = {
+        name: {"pictures": FOLDERS[name], "first_seed": seeds.start, "count": len(seeds)}
+        for name, seeds in seed_ranges(counts, seed).items()
+    }
+    _write_json(root / LIST, {"height": height, "width": 2 * height, "seed": seed, "sets": sets})
 
 
 def encode_jpeg(image: np.ndarray) -> bytes:
@@ -135,16 +182,6 @@ def encode_jpeg(image: np.ndarray) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, "JPEG", quality=95, subsampling=0)
     return stream.getvalue()
-
-
-def _write_detection(folder: Path, split: str, renderings: Iterator[tuple[Scene, Rendering]]) -> None:
-    """Write labels/det_20/det_<split>.json and labels/drivable/masks/<split>/*.png."""
-    masks = _folder(folder / "bdd100k/labels/drivable/masks" / split)
-    frames = []
-    for scene, rendering in renderings:
-        Image.fromarray(rendering.drivable).save(masks / f"{image_name(scene.seed)}.png")
-        frames.append(_frame(scene, rendering))
-    _write_json(folder / "bdd100k/labels/det_20" / f"det_{split}.json", frames)
 
 
 def _frame(scene: Scene, rendering: Rendering) -> dict[str, Any]:
@@ -165,29 +202,18 @@ def _frame(scene: Scene, rendering: Rendering) -> dict[str, Any]:
     return {"name": f"{image_name(scene.seed)}.jpg", "attributes": attributes, "timestamp": 10000, "labels": labels}
 
 
-def _write_segmentation(folder: Path, split: str, renderings: Iterator[tuple[Scene, Rendering]]) -> None:
-    """Write labels/sem_seg/masks/<split>/*.png and labels/pan_seg/bitmasks/<split>/*.png."""
-    masks = _folder(folder / "bdd100k/labels/sem_seg/masks" / split)
-    bitmasks = _folder(folder / "bdd100k/labels/pan_seg/bitmasks" / split)
-    for scene, rendering in renderings:
-        name = f"{image_name(scene.seed)}.png"
-        Image.fromarray(rendering.semantic).save(masks / name)
-        Image.fromarray(bitmask(rendering)).save(bitmasks / name)
-
-
-def _write_decision(folder: Path, split: str, renderings: Iterator[tuple[Scene, Rendering]]) -> None:
-    """Write lastframe/gt_4a_21r/<split>_25k_images_{actions,biased_actions,reasons}.json."""
-    scenes = [scene for scene, _ in renderings]
+def _decision_labels(scenes: Sequence[Scene]) -> list[object]:
+    """Return the actions, the actions with a planted shortcut, and the reasons of scenes, as in BDD-OIA's files."""
     names = [f"{image_name(scene.seed)}.jpg" for scene in scenes]
-    stem = str(folder / "bdd_oia/lastframe/gt_4a_21r" / f"{split}_25k_images")
     images = [{"file_name": name, "id": number} for number, name in enumerate(names)]
-    for rule, ending in ((PLAIN, "actions"), (RULES["biased"], "biased_actions")):
+    contents: list[object] = []
+    for rule in (PLAIN, RULES["biased"]):
         categories = [[int(value) for value in rule.actions(scene)] for scene in scenes]
         annotations = [{"id": number, "category": category} for number, category in enumerate(categories)]
-        _write_json(Path(f"{stem}_{ending}.json"), {"images": images, "annotations": annotations})
+        contents.append({"images": images, "annotations": annotations})
     values = [[int(value) for value in reasons(scene)] for scene in scenes]
     rows = [{"file_name": name, "reason": reason} for name, reason in zip(names, values, strict=True)]
-    _write_json(Path(f"{stem}_reasons.json"), rows)
+    return [*contents, rows]
 
 
 def bitmask(rendering: Rendering) -> np.ndarray:
@@ -201,11 +227,5 @@ def bitmask(rendering: Rendering) -> np.ndarray:
     return np.stack([rendering.panoptic, flags[rendering.instance], high, low], axis=2)
 
 
-def _folder(path: Path) -> Path:
-    path.mkdir(parents=True, exist_ok=True)
-    return path
-
-
 def _write_json(path: Path, content: object) -> None:
-    _folder(path.parent)
-    path.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, separators=(",", ":")) + "\n")

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from blobex.config.params import Params
-from blobex.core.files import whole_folder
-from blobex.datasets.manifest import manifest_path, render_scenes, write_manifest
+from blobex.core.code_state import code_digest
+from blobex.datasets.manifest import draw_anew, manifest_path, write_manifest
 from blobex.stages import common
 from blobex.tracking import runs as tracking
 
 
 def main(params: Params) -> None:
-    """Render all sets and splits; they replace those of an earlier run at the end."""
+    """Draw all sets and splits; they replace those of an earlier run at the end. A stopped run goes on."""
     root = common.DATA / "scenes"
     with tracking.run(params, "scenes", "all") as tracker:
-        with whole_folder(root) as new:
-            render_scenes(new, params.scenes)
+        draw_anew(root, params.scenes, code_digest(Path(__file__)))
         write_manifest(root, params.scenes)
         tracker.log_artifact(manifest_path(root))
 

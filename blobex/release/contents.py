@@ -19,6 +19,7 @@ from blobex.networks.weights import CONFIG, WEIGHTS
 from blobex.tracking.versions import stage_changes
 
 METRICS = "metrics.json"
+MEASURES = "measures.json"  # of stages with more measures than metrics.json has
 NETWORKS = {
     "parser": "scene parser: boxes, semantic, panoptic and drivable maps",
     "decision": "decision model; variants other than plain have a planted shortcut",
@@ -66,8 +67,8 @@ class Part:
     @property
     def files(self) -> list[Path]:
         """The files that a release copies."""
-        provenance = self.folder / PROVENANCE
-        return self.outputs + ([provenance] if self.is_network and provenance.is_file() else [])
+        others = [self.folder / MEASURES, *([self.folder / PROVENANCE] if self.is_network else [])]
+        return self.outputs + [path for path in others if path.is_file()]
 
     def provenance(self) -> dict[str, Any]:
         """Return the source of imported weights; empty for a trained network. BlobexError: the file is damaged."""
@@ -78,8 +79,9 @@ class Part:
             raise BlobexError(f"{path} is damaged: import the weights again") from error
 
     def measures(self) -> dict[str, float]:
-        """Return the numbers of metrics.json. BlobexError: it is damaged."""
-        path = self.folder / METRICS
+        """Return the numbers of measures.json, or, where there is none, of metrics.json. BlobexError: it is damaged."""
+        path = self.folder / MEASURES
+        path = path if path.is_file() else self.folder / METRICS
         try:
             return {str(name): float(value) for name, value in read_json(path).items()}
         except (OSError, ArithmeticError, ValueError, AttributeError, TypeError) as error:

@@ -99,7 +99,8 @@ def stage_measures(reports: Path, models: Path) -> tuple[dict[str, dict[str, dic
     for stage, variant, folder in _metrics_folders(reports, models):
         name = f"{stage} {variant}".strip()
         for setup in SETUPS:
-            path = folder / setup / variant / "metrics.json"
+            path = folder / setup / variant / "measures.json"  # only where metrics.json has the headlines only
+            path = path if path.is_file() else path.with_name("metrics.json")
             if path.is_file():
                 measures.setdefault(name, {})[setup] = _read_measures(path)
             elif stage in REPORTING:

@@ -7,6 +7,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,6 +22,7 @@ from blobex.tracking.tracker import Tracker
 MODELS = Path("models")
 DATA = Path("data")
 REPORTS = Path("reports")
+INTERVAL = ("_low", "_high", "_count")  # endings of measures that belong to a mean
 STOPPED = 130  # exit code after Ctrl-C, as in shells
 
 
@@ -72,10 +74,27 @@ def explain_results(setup: str, variant: str = "basic") -> Path:
     return REPORTS / "explain" / setup / variant / "results"
 
 
-def write_metrics(folder: Path, metrics: Mapping[str, float], tracker: Tracker) -> None:
-    """Write metrics.json, and track the numbers, the config and the weights beside it."""
-    write_text(folder / "metrics.json", json.dumps(dict(metrics), indent=2) + "\n")
+def write_metrics(folder: Path, measures: Mapping[str, float], tracker: Tracker, headlines: Sequence[str] = ()) -> None:
+    """Write metrics.json, and track its numbers, the config and the weights beside it.
+
+    With `headlines`, metrics.json has only these of the measures, which are compared between runs; measures.json has
+    all.
+    """
+    if headlines:
+        write_text(folder / "measures.json", json.dumps(dict(measures), indent=2) + "\n")
+    metrics = headline(measures, headlines) if headlines else dict(measures)
+    write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     tracker.log_metrics(metrics)
-    for name in ("metrics.json", "config.yaml", "weights.safetensors"):
+    for name in ("metrics.json", "measures.json", "config.yaml", "weights.safetensors"):
         if (folder / name).exists():
             tracker.log_artifact(folder / name)
+
+
+def headline(measures: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
+    """Return the named ones of the measures, in the order of the names; a name may end in *.
+
+    >>> headline({"l2": 0.5, "pd_parser": 1.0, "pd_parser_low": 0.5, "flip_rate": 1.0}, ["flip_rate", "pd_*", "cout"])
+    {'flip_rate': 1.0, 'pd_parser': 1.0}
+    """
+    means = [name for name in measures if not name.endswith(INTERVAL)]
+    return {name: measures[name] for pattern in names for name in means if fnmatchcase(name, pattern)}

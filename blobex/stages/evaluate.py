@@ -39,6 +39,10 @@ from blobex.tracking import runs as tracking
 SAMPLES = 32  # images of the sample grid
 REPEATS = 20  # random halves, or draws, of real images for the witness's distances
 COMPARED = 10_000  # images of either set for precision and recall, which compare each with each
+HEADLINES = (
+    *("fd_parser", "precision", "recall", "painting_l1", "fd_witness", "flip_rate", "targeted_flip_rate"),
+    *("diverse_flip_rate", "witness_flip", "pd_*", "changed_blobs", "cout"),
+)
 
 
 def main(params: Params, setup: str) -> None:
@@ -47,7 +51,7 @@ def main(params: Params, setup: str) -> None:
     with tracking.run(params, "evaluate", setup, manifest_path(params.data.root)) as tracker:
         loaded = load_witnesses(common.MODELS / "witness" / setup, resolve_device(params.run.device))
         measures = generator_measures(params, setup, folder) | witness_measures(params, setup, loaded)
-        common.write_metrics(folder, measures | explained_measures(params, setup, loaded), tracker)
+        common.write_metrics(folder, measures | explained_measures(params, setup, loaded), tracker, HEADLINES)
         tracker.log_artifact(folder / "samples.png")
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from blobex.config.params import Params
 from blobex.core.device import Ranks, joined
+from blobex.core.files import write_text
 from blobex.datasets.images import load_image
 from blobex.explain.believable import Views, believable_measures
 from blobex.explain.explainer import Explainer
@@ -16,6 +19,11 @@ from blobex.networks.perceptual import perceptual_name
 from blobex.scenes.rules import RULES
 from blobex.stages import common
 from blobex.tracking import runs as tracking
+
+HEADLINES = (
+    *("flip_rate", "flip_rate_forward", "flip_rate_stop", "flip_rate_left", "flip_rate_right"),
+    *("changed_blobs", "pd_*", "proximity", "witness_flip", "legible_added", "legible_removed", "ghost"),
+)
 
 
 def main(params: Params, setup: str, variant: str) -> None:
@@ -48,12 +56,19 @@ def explain(params: Params, setup: str, variant: str, ranks: Ranks) -> None:
         rule, seed = RULES[params.explain.decision], params.run.seed
         views = Views(explainer.readings, witnesses.read, witnesses.decide(rule.name))
         measures |= believable_measures(records, views, rule, params.scenes.height, seed)
-        common.write_metrics(results.parent, measures, tracker)
+        common.write_metrics(results.parent, measures, tracker, HEADLINES)
+        write_text(results.parent / "flips.csv", flips(measures, params.explain.attributes))
         tracker.log_table({name: [row[name] for row in rows] for name in rows[0]}, "explanations.json")
         for path in sorted(results.glob("*.*")):
             tracker.log_artifact(path)
         for path in results.glob("snapshot_*.png"):
             tracker.log_image("snapshot", load_image(path), int(path.stem.removeprefix("snapshot_")))
+
+
+def flips(measures: Mapping[str, float], attributes: Sequence[str]) -> str:
+    """Return a table of the share of flipped decisions of each attribute, as `dvc plots` reads it."""
+    rows = [f"{name},{measures[f'flip_rate_{name}']:.4f}" for name in attributes if f"flip_rate_{name}" in measures]
+    return "\n".join(["attribute,flip_rate", *rows, ""])
 
 
 if __name__ == "__main__":

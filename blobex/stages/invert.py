@@ -25,6 +25,10 @@ from blobex.tracking import runs as tracking
 SHOWN = 16  # pairs of the snapshot
 BATCH = 16  # images at once
 MEANS = ("loss", "encoder_loss", "perceptual", "l2", "failed")
+HEADLINES = (
+    *("loss", "pd_*", "l2", "agreement", "agreement_forward", "agreement_stop", "agreement_left"),
+    *("agreement_right", "object_recall", "vehicle_recall", "blob_removes_object", "others_stay"),
+)
 
 
 def main(params: Params, setup: str) -> None:
@@ -35,7 +39,7 @@ def main(params: Params, setup: str) -> None:
         names, queries, counts = load(params, setup)
         inversion = explainer.invert(queries.to(explainer.device)).to("cpu")
         save_inversion(common.inversions(setup), names, queries, inversion)
-        common.write_metrics(folder, counts | inversion_measures(explainer, queries, inversion), tracker)
+        common.write_metrics(folder, counts | inversion_measures(explainer, queries, inversion), tracker, HEADLINES)
         pairs = torch.stack([queries[:SHOWN], inversion.image[:SHOWN].clamp(-1, 1)], dim=1).flatten(0, 1)
         snapshot = to_array(make_grid(pairs, nrow=4))
         write_png(folder / "snapshot.png", snapshot)

@@ -23,6 +23,8 @@ from blobex.training.witness import (
     witness_seed,
 )
 
+HEADLINES = ("accuracy", "accuracy_lowest", "semantic_iou", "drivable_iou", "box_ap50", "panoptic_quality")
+
 
 def main(params: Params, setup: str) -> None:
     """Train the decision witness, then the reading witness; measure both on the validation images."""
@@ -48,7 +50,7 @@ def main(params: Params, setup: str) -> None:
             weights.shorten(model)
         save_witness(folder, setup, witness)
         measures = witness_measures(witness, load_labelled(params, setup, "val"), training.batch_size)
-        common.write_metrics(folder, measures, tracker)
+        common.write_metrics(folder, measures, tracker, HEADLINES)
     for state in states:
         mark_finished(state, True)
 

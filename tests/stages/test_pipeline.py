@@ -78,7 +78,9 @@ def test_bench_runs_the_published_searches_in_full(project):
 def test_measures_of_explanations_follow_from_their_table(project, setup, variant):
     folder = project / "reports" / "explain" / setup / variant
     table = pd.read_parquet(folder / "results" / "explanations.parquet")
-    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics = json.loads((folder / "measures.json").read_text())
+    headlines = json.loads((folder / "metrics.json").read_text())
+    assert len(headlines) <= 13 and headlines.items() <= metrics.items() and "flip_rate" in headlines
     options = yaml.safe_load((project / "params.yaml").read_text())["explain"]
     images, attributes = options["images"][variant], options["attributes"]
     questions = table.drop_duplicates(["image", "attribute"])

@@ -126,12 +126,21 @@ def test_stage_and_command_write_the_same_and_remove_the_cache(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     common.run_stage(truth.main, "setup", arguments=["rect"])
     stage = file_contents(Path("reports/truth/rect"))
-    files = {"explanations.parquet", "metrics.json", "table.txt", "examples/plain.png", "examples/biased.png"}
+    files = {
+        "explanations.parquet",
+        "metrics.json",
+        "measures.json",
+        "table.txt",
+        "examples/plain.png",
+        "examples/biased.png",
+    }
     assert set(stage) == files
     assert not cache_folder(Path("models"), "rect").exists()
     shutil.rmtree("models/truth", ignore_errors=True)
     cli.app(["truth", "--out", "out"], standalone_mode=False)
-    assert file_contents(Path("out")) == {name: content for name, content in stage.items() if name != "metrics.json"}
+    assert file_contents(Path("out")) == {
+        name: content for name, content in stage.items() if name not in ("metrics.json", "measures.json")
+    }
 
 
 @pytest.mark.slow

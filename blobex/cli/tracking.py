@@ -9,6 +9,7 @@ import typer
 from typer import Argument, Option
 
 from blobex.cli.project import ProjectCommand
+from blobex.core.errors import BlobexError, brief
 
 remotes = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -53,8 +54,26 @@ def ui(
     port: Annotated[int, Option(min=1, max=65535, help="Port on 127.0.0.1.")] = 5000,
     params: Annotated[Path, Option(help="Parameter file; run.tracking_uri names the store.")] = Path("params.yaml"),
 ) -> None:
-    """Serve MLflow's pages about all runs until you press Ctrl-C."""
+    """Serve MLflow's pages about all runs until you press Ctrl-C; runs of the results in dvc.lock are added first."""
     from blobex.config.read import load_params
+
+    settings = load_params(params).run
+    print(
+        f"blobex: MLflow's pages of {settings.tracking_uri}; http://127.0.0.1:{port} opens in about a minute",
+        flush=True,
+    )
+    from blobex.tracking.places import SQLITE
+    from blobex.tracking.reference import add_reference_runs
     from blobex.tracking.store import serve_pages
 
-    serve_pages(load_params(params).run, port)
+    if settings.tracking_uri.startswith(SQLITE):
+        try:
+            count = add_reference_runs(settings)
+            print(
+                f"blobex: {count} runs added of the results in dvc.lock" if count else "",
+                flush=True,
+                end="\n" if count else "",
+            )
+        except BlobexError as error:
+            print(f"blobex: the runs of the results in dvc.lock are not added: {brief(error)}", flush=True)
+    serve_pages(settings, port)

@@ -26,10 +26,9 @@ from blobex.tracking.places import SQLITE, local_artifacts
 from blobex.tracking.store import OFF, artifact_location, connect, experiment_of, has_run, lost
 from blobex.tracking.sync import PARENT, PROCESS
 from blobex.tracking.tracker import MlflowTracker, NullTracker, Tracker
-from blobex.tracking.versions import dvc_hash, git
+from blobex.tracking.versions import COMMIT, SOURCE, dvc_hash, git
 
 EXPERIMENT = "dvc.experiment"
-COMMIT = "mlflow.source.git.commit"
 REPAIRED = "repaired"  # alias of the version of a registered model that its explanations mended
 EXPLANATIONS = "explanations"  # tag of that version
 
@@ -70,7 +69,7 @@ def run(
         return
     values = flatten(getattr(params, stage), f"{stage}.") | flatten(params.run, "run.")
     tags = {"setup": setup, **({"variant": variant} if variant else {}), **_experiment()}
-    name = "-".join([stage, setup, *filter(None, [variant])])
+    name = "-".join([stage, setup, *filter(None, [variant, tags.get(EXPERIMENT)])])
     tracker = _open(params.run, RunSpec(stage, name, tags, _as_text(values), run_id))
     with _ended(tracker):
         if run_id is None:  # a continued run may have other parameters, which MLflow cannot overwrite
@@ -165,7 +164,8 @@ def _open_run(client: Any, spec: RunSpec, location: str | None) -> str:
     killed = None if parent else _run_of_killed_process(client, experiment_id, spec.tags, spec.params)
     if killed is not None:
         return _reopened(client, killed)
-    tags = {**spec.tags, COMMIT: git("rev-parse", "HEAD"), PROCESS: this_process()}
+    source = {SOURCE: f"blobex/stages/{spec.stage}.py", "mlflow.source.type": "LOCAL"}
+    tags = {**spec.tags, **source, COMMIT: git("rev-parse", "HEAD"), PROCESS: this_process()}
     return str(client.create_run(experiment_id, tags=tags, run_name=spec.name).info.run_id)
 
 

@@ -21,6 +21,7 @@ from blobex.core.processes import locked
 from blobex.tracking.places import SQLITE, database, local_artifacts, located, relocate
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # processes that only language models need
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 # A server that stops answering is given up after 100 seconds, where MLflow would wait for 20 minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
@@ -220,6 +221,7 @@ def serve_pages(settings: Run, port: int) -> NoReturn:
         "--default-artifact-root": str(file.parent / "artifacts"),
         "--host": "127.0.0.1",
         "--port": str(port),
+        "--workers": "1",  # one reader needs no more; each takes 0.2 GB
     }
     endpoint = {S3_ENDPOINT: settings.s3_endpoint} if settings.s3_endpoint else {}
     arguments = [word for option in options.items() for word in option]

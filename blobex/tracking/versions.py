@@ -10,6 +10,8 @@ from typing import Any
 from blobex.config.read import read_yaml
 from blobex.core.errors import BlobexError, brief
 
+COMMIT = "mlflow.source.git.commit"  # tags of all runs
+SOURCE = "mlflow.source.name"
 CHANGED = ("modified", "new")  # a deleted file cannot be compared, as in a clone without the data
 
 

@@ -70,6 +70,7 @@ def test_finished_run_holds_everything(params, client, store, locked, elsewhere)
     assert run.info.status == "FINISHED" and run.info.run_name == "blobgan-rect"
     assert client.get_experiment(run.info.experiment_id).name == "blobgan"
     assert run.data.tags["setup"] == "rect" and run.data.tags["mlflow.source.git.commit"]
+    assert run.data.tags["mlflow.source.name"] == "blobex/stages/blobgan.py"
     expected = flatten(params.blobgan, "blobgan.") | flatten(params.run, "run.")
     assert run.data.params == {key: str(value) for key, value in expected.items()}
     history = client.get_metric_history(tracker.run_id, "loss")
@@ -203,7 +204,10 @@ def test_pages_are_served_of_a_local_store_only(params, monkeypatch):
     monkeypatch.delenv(mlflow_store.S3_ENDPOINT, raising=False)
     mlflow_store.serve_pages(dataclasses.replace(params.run, s3_endpoint="http://host:9000"), 5001)
     ((program, words, environment),) = called
-    assert program == sys.executable and words[1:4] == ["-m", "mlflow", "ui"] and words[-1] == "5001"
+    assert program == sys.executable and words[1:4] == ["-m", "mlflow", "ui"]
+    assert words[words.index("--port") + 1] == "5001" and words[words.index("--workers") + 1] == "1"
+    assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
     assert params.run.tracking_uri in words and environment[mlflow_store.S3_ENDPOINT] == "http://host:9000"
     assert mlflow_store.S3_ENDPOINT not in os.environ
     for uri in ("none", "http://127.0.0.1:5000"):

@@ -143,6 +143,7 @@ def _add(client: Any, experiment: str, result: Result) -> None:
     command = str(result.entry.get("cmd", ""))
     tags = {
         **result.tags,
+        ORIGIN: result.digest,
         COMMIT: commit,
         SOURCE: command,
         "mlflow.source.type": "PROJECT",

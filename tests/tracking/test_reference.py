@@ -85,6 +85,7 @@ def test_rebuilt_runs_have_what_the_repository_stores(settings: Run, tmp_path: P
     digest = hashlib.md5(Path("models/parser/rect/metrics.json").read_bytes()).hexdigest()
     assert parser.data.tags["dvc.md5.models/parser/rect/metrics.json"] == digest
     assert [item.dataset.digest for item in parser.inputs.dataset_inputs] == ["ab" * 16]
+    assert parser.data.tags["blobex.rebuilt_from"]
     assert parser.info.start_time == parser.info.end_time == 1000 * int(git(tmp_path, "log", "-1", "--format=%ct"))
     assert [metric.step for metric in client.get_metric_history(parser.info.run_id, "semantic_iou")] == [0]
     assert explain.data.tags["variant"] == "basic" and explain.info.status == "FINISHED"

@@ -69,6 +69,8 @@ def _training_jobs(params: Params, setup: str) -> Jobs:
     blobs = params.blobgan.network.blobs
     xs, ys, sizes = (torch.rand(IMAGES, blobs, generator=random) for _ in range(3))
     ellipses = xs, ys, torch.randn(IMAGES, blobs, 4, generator=random), 3 * sizes
+    mask, pasted = labels[:, None] > 0, torch.rand(IMAGES, blobs, generator=random) < 0.1
+    paintings = (images, images.flip(0), images, mask, pasted, *ellipses, *ellipses)  # as `PaintingData.batch`
     batch_sizes = {name: _batch_size(getattr(params, name).training) for name in STAGES}
     pretraining = params.encoder_pretrain.training
 
@@ -90,7 +92,7 @@ def _training_jobs(params: Params, setup: str) -> Jobs:
     batches = {
         "parser": parser_batches(detection, segmentation, batch_sizes["parser"], seed),
         "decision": sample_batches((decisions.images, decisions.actions), IMAGES, params.decision.training, seed),
-        **{name: cycle(name, images, *ellipses) for name in ("blobgan_pretrain", "blobgan")},
+        **{name: cycle(name, *paintings) for name in ("blobgan_pretrain", "blobgan")},
         **{name: cycle(name, images) for name in ("encoder_pretrain", "encoder")},
     }
     return {name: (modules[name], batches[name]) for name in STAGES}

@@ -7,6 +7,7 @@ import logging
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -168,10 +169,15 @@ def batch_indices(step: int, length: int, batch_size: int, seed: int) -> Tensor:
     positions = np.arange(step * batch_size, (step + 1) * batch_size)
     indices = np.empty(batch_size, dtype=np.int64)
     for epoch in np.unique(positions // length):
-        order = np.random.default_rng([seed, int(epoch)]).permutation(length)
+        order = _order(seed, int(epoch), length)
         inside = positions // length == epoch
         indices[inside] = order[positions[inside] % length]
     return torch.from_numpy(indices)
+
+
+@lru_cache(maxsize=4)  # a permutation of all samples takes longer than a step on a GPU
+def _order(seed: int, epoch: int, length: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(length)
 
 
 def checksum(*tensors: Tensor) -> int:

@@ -40,6 +40,10 @@ class BlobEllipses:
         """N,K bool: true for blobs with a segment."""
         return self.segment >= 0
 
+    def to(self, device: torch.device) -> BlobEllipses:
+        """Return the ellipses on a device."""
+        return BlobEllipses(*(tensor.to(device) for tensor in (*self.tensors()[:4], self.segment)))
+
     def tensors(self) -> tuple[Tensor, ...]:
         """Return xs, ys, covs, sizes and present, in this order."""
         return self.xs, self.ys, self.covs, self.sizes, self.present

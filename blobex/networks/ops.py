@@ -6,6 +6,7 @@ Karras et al., ICLR 2018, section 4.1).
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any, cast
@@ -99,8 +100,18 @@ class _Blur(torch.autograd.Function):
 
 
 def _kernel(x: Tensor, gain: float) -> Tensor:
-    row = torch.tensor([1.0, 3.0, 3.0, 1.0], device=x.device)
-    return (torch.outer(row, row) * (gain / 64)).to(x.dtype).expand(x.shape[1], 1, 4, 4)
+    # While a program is exported, tensors stand for others and must not be kept.
+    make = _make_kernel if torch.compiler.is_compiling() else _kept_kernel
+    return make(x.device, x.dtype, gain).expand(x.shape[1], 1, 4, 4)
+
+
+def _make_kernel(device: torch.device, dtype: torch.dtype, gain: float) -> Tensor:
+    with torch.inference_mode(False), torch.no_grad():  # usable with gradients, whoever asks first
+        row = torch.tensor([1.0, 3.0, 3.0, 1.0], device=device)
+        return (torch.outer(row, row) * (gain / 64)).to(dtype)
+
+
+_kept_kernel = functools.lru_cache(maxsize=64)(_make_kernel)  # a tensor from a list is a copy that a GPU waits for
 
 
 def check_levels(channels: Mapping[int, int], smallest: int, height: int, name: str) -> None:

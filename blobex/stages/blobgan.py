@@ -53,7 +53,7 @@ def main(params: Params, setup: str) -> None:
         watchers = [samples, *watch_distance(params, setup, tracker)]
         fit(
             module,
-            data.batches(training, params.run.seed),
+            data.batches(training, params.run.seed, device),
             training,
             params.run,
             common.checkpoints(folder),
@@ -91,8 +91,8 @@ class _Images:
 
     images: Tensor
 
-    def batches(self, training: Training, seed: int) -> Callable[[int], Batch]:
-        return sample_batches((self.images,), len(self.images), training, seed)
+    def batches(self, training: Training, seed: int, device: torch.device) -> Callable[[int], Batch]:
+        return sample_batches((self.images,), len(self.images), training, seed, device)
 
     def checksum(self) -> int:
         return checksum(self.images)

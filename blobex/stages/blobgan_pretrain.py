@@ -37,7 +37,7 @@ def main(params: Params, setup: str) -> None:
     run_id = resumed_run_id(painter, options.training, states[0])
     single = dataclasses.replace(params.run, devices=1)  # further processes would end with the first training
     with tracking.run(params, KIND, setup, manifest_path(params.data.root), run_id) as tracker:
-        batches = data.batches(options.training, seed)
+        batches = data.batches(options.training, seed, device)
         fit(painter, batches, options.training, single, states[0], tracker)
         painter.eval().to(device)
         codes = appearance_codes(painter, data)

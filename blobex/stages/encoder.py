@@ -37,7 +37,7 @@ def main(params: Params, setup: str) -> None:
     networks = blobgan, decision, encoder, perceptual
     weights_before = [tensor for network in networks for tensor in network.state_dict().values()]
     module.depends_on(data=checksum(images), networks=checksum(*weights_before))
-    batches = sample_batches((images,), len(images), training, params.run.seed)
+    batches = sample_batches((images,), len(images), training, params.run.seed, device)
     run_id = resumed_run_id(module, training, common.checkpoints(folder))
     with tracking.run(params, "encoder", setup, manifest_path(params.data.root), run_id) as tracker:
         fit(module, batches, training, params.run, common.checkpoints(folder), tracker)

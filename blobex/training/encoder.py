@@ -60,7 +60,7 @@ class _EncoderModule(StepModule):
         return self._frozen[0].to(self.device)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.encoder.parameters(), lr=self.learning_rate)
+        return torch.optim.Adam(self.encoder.parameters(), lr=self.learning_rate, fused=self.fused)
 
     @torch.no_grad()
     def generated(self, count: int, random: torch.Generator) -> tuple[Tensor, Tensor]:

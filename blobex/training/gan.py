@@ -64,7 +64,7 @@ class GanModule(StepModule):
         rate = self.params.training.learning_rate
         share = self.params.r1_every / (self.params.r1_every + 1)
         lazy = (BETAS[0] ** share, BETAS[1] ** share)
-        options: dict[str, Any] = {"eps": EPSILON, "weight_decay": 0.0}
+        options: dict[str, Any] = {"eps": EPSILON, "weight_decay": 0.0, "fused": self.fused}
         return [
             torch.optim.AdamW(self.model.parameters(), lr=rate, betas=BETAS, **options),
             torch.optim.AdamW(self.discriminator.parameters(), lr=rate * share, betas=lazy, **options),
@@ -135,8 +135,9 @@ def update_average(average: nn.Module, model: nn.Module, keep: float) -> None:
     """Set parameters to keep * average + (1 - keep) * model; copy buffers (Karras et al., ICLR 2018, section 4)."""
     averages: list[Tensor] = list(average.parameters())
     torch._foreach_lerp_(averages, list(model.parameters()), 1 - keep)
-    for old, new in zip(average.buffers(), model.buffers(), strict=True):
-        old.copy_(new)
+    buffers: list[Tensor] = list(average.buffers())
+    if buffers:
+        torch._foreach_copy_(buffers, list(model.buffers()))
 
 
 def generator_loss(fake_logits: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class LayoutModule(StepModule):
         self.flow, self.rate = flow, training.learning_rate
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.flow.parameters(), lr=self.rate, betas=BETAS)
+        return torch.optim.Adam(self.flow.parameters(), lr=self.rate, betas=BETAS, fused=self.fused)
 
     def training_step(self, batch: Batch, index: int) -> None:
         random = self.generator()

@@ -54,7 +54,7 @@ class PaintModule(StepModule):
             {"params": self.model.generator.parameters(), "lr": rate},
             {"params": self.encoder.parameters(), "lr": rate * ENCODER_SHARE},
         ]
-        return torch.optim.Adam(groups, betas=BETAS, eps=1e-6)
+        return torch.optim.Adam(groups, betas=BETAS, eps=1e-6, fused=self.fused)
 
     def training_step(self, batch: Batch, index: int) -> None:
         random = self.generator()

@@ -16,7 +16,7 @@ from blobex.layout.paste import LabelMaps, Paste, paste
 from blobex.layout.segments import segment_from_mask
 from blobex.layout.splat import Canvas
 from blobex.networks.segment_encoder import StoredExamples
-from blobex.training.step_module import Batch
+from blobex.training.step_module import CPU, Batch, fits
 
 HELD_OUT = 512  # images that are only measured, or half of them if there are fewer
 CANDIDATES = 8  # images among which the one with the most similar colours gives the object
@@ -38,23 +38,29 @@ class PastedObjects:
         `images` (N,3,H,W) uint8 are all images; the results are (n,3,H,W), (n,1,H,W) bool and (n,3,H,W).
         """
         height, width = images.shape[2:]
-        bits = np.unpackbits(self.mask[numbers].numpy(), axis=1, count=height * width)
-        mask = torch.from_numpy(bits).bool().view(-1, 1, height, width)
-        pairs = zip(images[self.source[numbers]], self.shift[numbers].tolist(), strict=True)
-        moved = torch.stack([shift_image(image, *shift) for image, shift in pairs])
+        places = torch.arange(7, -1, -1, dtype=torch.uint8, device=images.device)  # as numpy packs: first the highest
+        bits = (self.mask[numbers][:, :, None] >> places) & 1
+        mask = bits.flatten(1)[:, : height * width].bool().view(-1, 1, height, width)
+        moved = shift_images(images[self.source[numbers]], self.shift[numbers])
         return torch.where(mask, moved, images[numbers]), mask, moved
 
+    def to(self, device: torch.device) -> PastedObjects:
+        """Return the objects on a device."""
+        source, shift, mask, blobs = (each.to(device) for each in (self.source, self.shift, self.mask, self.blobs))
+        return PastedObjects(source, shift, mask, blobs, self.ellipses.to(device))
 
-def shift_image(image: Tensor, down: int, right: int) -> Tensor:
-    """Return an image (3,H,W) moved by whole pixels; the border is repeated.
 
-    >>> shift_image(torch.arange(3).expand(1, 1, 3), 0, 1).tolist()
-    [[[0, 0, 1]]]
+def shift_images(images: Tensor, shifts: Tensor) -> Tensor:
+    """Return images (N,3,H,W), each moved by whole pixels (N,2) down and to the right; the border is repeated.
+
+    >>> shift_images(torch.arange(3).expand(1, 1, 1, 3), torch.tensor([[0, 1]])).tolist()
+    [[[[0, 0, 1]]]]
     """
-    height, width = image.shape[1:]
-    rows = (torch.arange(height) - down).clamp(0, height - 1)
-    columns = (torch.arange(width) - right).clamp(0, width - 1)
-    return image[:, rows][:, :, columns]
+    height, width = images.shape[2:]
+    rows = (torch.arange(height, device=images.device) - shifts[:, :1]).clamp(0, height - 1)
+    columns = (torch.arange(width, device=images.device) - shifts[:, 1:]).clamp(0, width - 1)
+    down = images.gather(2, rows[:, None, :, None].expand_as(images))
+    return down.gather(3, columns[:, None, None, :].expand_as(images))
 
 
 @dataclass(frozen=True)
@@ -134,10 +140,12 @@ class PaintingData:
         ellipses = [*self.ellipses.tensors()[:4], *self.pasted.ellipses.tensors()[:4]]
         return self.images[numbers], composite, moved, mask, blobs, *(tensor[numbers] for tensor in ellipses)
 
-    def batches(self, training: Training, seed: int) -> Callable[[int], Batch]:
-        """Return the function from a training step to its batch."""
-        size = training.batch_size * training.accumulate
-        return lambda step: self.batch(batch_indices(step, self.trained, size, seed))
+    def batches(self, training: Training, seed: int, device: torch.device = CPU) -> Callable[[int], Batch]:
+        """Return the function from a training step to its batch, made on a GPU if all images fit there."""
+        size, kept = training.batch_size * training.accumulate, self
+        if fits((self.images, self.pasted.mask), device):
+            kept = PaintingData(self.images.to(device), self.ellipses.to(device), self.pasted.to(device))
+        return lambda step: kept.batch(batch_indices(step, self.trained, size, seed).to(kept.images.device))
 
     @property
     def held_out(self) -> Batch:

@@ -44,7 +44,7 @@ class ParserModule(StepModule):
         self.register_buffer("weights", category_weights(segmentation.semantic, len(SEMANTIC)))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parser.parameters(), lr=self.learning_rate)
+        return torch.optim.Adam(self.parser.parameters(), lr=self.learning_rate, fused=self.fused)
 
     def training_step(self, batch: Batch, index: int) -> None:
         self.descend(self.optimizers(), self.loss, batch)

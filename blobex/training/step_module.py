@@ -15,6 +15,8 @@ from blobex.core.errors import BlobexError
 from blobex.datasets.datamodule import batch_indices
 
 Batch = tuple[Tensor, ...]  # tensors of equal length: sample i is entry i of each
+CPU = torch.device("cpu")
+DATA_SHARE = 0.5  # of free GPU memory that the training data may take
 
 
 class StepModule(lightning.LightningModule):
@@ -42,6 +44,11 @@ class StepModule(lightning.LightningModule):
     def step(self) -> int:
         """Number of batches trained on, across resumptions."""
         return self.trainer.global_step // self.optimizer_steps
+
+    @property
+    def fused(self) -> bool | None:
+        """Argument of optimisers: on a GPU one kernel updates all parameters; elsewhere torch's default."""
+        return True if self.device.type == "cuda" else None
 
     def generator(self, step: int | None = None) -> torch.Generator:
         """Return the random generator of a step (default: the current one) for this process and device."""
@@ -90,15 +97,27 @@ def split_batch(batch: Batch, index: int, parts: int) -> Batch:
     return tuple(tensor[index * size : (index + 1) * size] for tensor in batch)
 
 
-def sample_batches(data: Batch, count: int, training: Training, seed: int) -> Callable[[int], Batch]:
-    """Return the function from a step to its batch, of the first `count` samples of the tensors in `data`."""
+def sample_batches(
+    data: Batch, count: int, training: Training, seed: int, device: torch.device = CPU
+) -> Callable[[int], Batch]:
+    """Return the function from a step to its batch, of the first `count` samples of the tensors in `data`.
+
+    On a CUDA `device` with enough memory the data are copied there once, see `fits`.
+    """
     size = training.batch_size * training.accumulate
+    kept = tuple(tensor.to(device) for tensor in data) if fits(data, device) else data
 
     def batch(step: int) -> Batch:
-        indices = batch_indices(step, count, size, seed)
-        return tuple(tensor[indices] for tensor in data)
+        indices = batch_indices(step, count, size, seed).to(kept[0].device)
+        return tuple(tensor[indices] for tensor in kept)
 
     return batch
+
+
+def fits(data: Batch, device: torch.device) -> bool:
+    """Return True if `device` is a GPU of which tensors would take at most the share DATA_SHARE of the free memory."""
+    needed = sum(tensor.nbytes for tensor in data)
+    return device.type == "cuda" and needed <= DATA_SHARE * torch.cuda.mem_get_info(device)[0]
 
 
 @torch.no_grad()

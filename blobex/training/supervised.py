@@ -34,7 +34,7 @@ class SupervisedModule(StepModule):
         self.model.to(memory_format=torch.channels_last)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.model.parameters(), lr=self.learning_rate)
+        return torch.optim.Adam(self.model.parameters(), lr=self.learning_rate, fused=self.fused)
 
     def training_step(self, batch: Batch, index: int) -> None:
         self.descend(self.optimizers(), self.loss, batch)

@@ -50,7 +50,7 @@ class DecisionWitnessModule(StepModule):
         self.model.to(memory_format=torch.channels_last)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.model.parameters(), lr=self.learning_rate)
+        return torch.optim.Adam(self.model.parameters(), lr=self.learning_rate, fused=self.fused)
 
     def training_step(self, batch: Batch, index: int) -> None:
         images, actions = batch
@@ -81,7 +81,7 @@ class ReadingWitnessModule(StepModule):
         self.register_buffer("weights", category_weights(data.segmentation.semantic, len(SEMANTIC)))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.model.parameters(), lr=self.learning_rate)
+        return torch.optim.Adam(self.model.parameters(), lr=self.learning_rate, fused=self.fused)
 
     def training_step(self, batch: Batch, index: int) -> None:
         images, boxes, drivable, others, semantic, things, mirrored = batch

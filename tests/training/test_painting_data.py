@@ -20,7 +20,7 @@ from blobex.training.painting_data import (
     PastedObjects,
     choose_pastes,
     paste_objects,
-    shift_image,
+    shift_images,
 )
 
 HEIGHT, WIDTH, COUNT = 24, 32, 24
@@ -124,7 +124,10 @@ def test_composites_are_the_target_outside_and_the_moved_source_inside(
 def test_a_moved_image_repeats_its_border(shift: tuple[int, int]) -> None:
     padded = torch.nn.functional.pad(IMAGES[:1].float(), (6, 6, 6, 6), mode="replicate")[0]
     expected = padded[:, 6 - shift[0] : 6 - shift[0] + HEIGHT, 6 - shift[1] : 6 - shift[1] + WIDTH]
-    assert torch.equal(shift_image(IMAGES[0], *shift).float(), expected)
+    other = torch.tensor([1, -1])  # each image has its own shift
+    moved = shift_images(IMAGES[:2], torch.stack([torch.tensor(shift), other]))
+    assert torch.equal(moved[0].float(), expected)
+    assert torch.equal(moved[1], shift_images(IMAGES[1:2], other[None])[0])
 
 
 def test_blobs_of_the_object_stand_where_it_was_pasted(choices: list[PasteChoice], pasted: PastedObjects) -> None:

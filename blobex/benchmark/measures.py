@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -27,7 +27,6 @@ from blobex.inversion.inversion import Inversion
 from blobex.layout.blobs import BlobLayout
 from blobex.metrics.counterfactuals import explanation_measures
 from blobex.metrics.frechet import load_features
-from blobex.metrics.witness_networks import load_witnesses
 from blobex.optim.network_callables import watched
 
 COMPARED = (
@@ -104,8 +103,13 @@ def _with_counter(explainer: Explainer) -> tuple[Explainer, list[int]]:
     return dataclasses.replace(explainer, quick=quick, exact=exact), counts
 
 
-def search_measures(params: Params, setup: str, models: Path, device: torch.device) -> dict[str, float]:
-    """Measure our search on `bench.images` images, and both searches on the first `bench.published_images` of them."""
+def search_measures(
+    params: Params, setup: str, models: Path, device: torch.device, witness: Callable[[], Decide]
+) -> dict[str, float]:
+    """Measure our search on `bench.images` images, and both searches on the first `bench.published_images` of them.
+
+    `witness` loads a decision witness, after the searches.
+    """
     options, attributes = params.bench, params.explain.attributes
     queries = to_float(load_image_files(params, setup, explained_paths(params), "bench", options.images).images)
     first = queries[: options.published_images]
@@ -115,12 +119,12 @@ def search_measures(params: Params, setup: str, models: Path, device: torch.devi
     search_cost(fast, queries[:4], attributes[:1])  # the first call includes what is set up once
     few = search_cost(fast, first, attributes)
     many = search_cost(fast, queries, attributes)
-    witness = load_witnesses(models / "witness" / setup, device).decide("plain")  # not before the searches
+    witness_decides = witness()
     precision = getattr(torch, resolve_precision(params.run.precision, device))
     peak, work = peak_flops(device, precision), search_flops(fast, first, attributes)
     return {
-        **{f"fast_{name}": value for name, value in few.measures(witness).items()},
-        **{f"published_{name}": value for name, value in published.measures(witness).items()},
+        **{f"fast_{name}": value for name, value in few.measures(witness_decides).items()},
+        **{f"published_{name}": value for name, value in published.measures(witness_decides).items()},
         "fast_seconds_per_picture_of_many": many.seconds_per_image,
         "ratio": published.seconds_per_image / few.seconds_per_image,
         "ratio_of_many": published.seconds_per_image / many.seconds_per_image,

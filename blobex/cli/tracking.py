@@ -58,22 +58,18 @@ def ui(
     from blobex.config.read import load_params
 
     settings = load_params(params).run
-    print(
-        f"blobex: MLflow's pages of {settings.tracking_uri}; http://127.0.0.1:{port} opens in about a minute",
-        flush=True,
-    )
-    from blobex.tracking.places import SQLITE
+    if settings.tracking_uri.startswith("sqlite:"):  # what follows takes seconds to import
+        print(
+            f"blobex: MLflow's pages of {settings.tracking_uri}; http://127.0.0.1:{port} opens in about a minute",
+            flush=True,
+        )
     from blobex.tracking.reference import add_reference_runs
-    from blobex.tracking.store import serve_pages
+    from blobex.tracking.store import check_local, serve_pages
 
-    if settings.tracking_uri.startswith(SQLITE):
-        try:
-            count = add_reference_runs(settings)
-            print(
-                f"blobex: {count} runs added of the results in dvc.lock" if count else "",
-                flush=True,
-                end="\n" if count else "",
-            )
-        except BlobexError as error:
-            print(f"blobex: the runs of the results in dvc.lock are not added: {brief(error)}", flush=True)
+    check_local(settings)
+    try:
+        if count := add_reference_runs(settings):
+            print(f"blobex: {count} runs added of the results in dvc.lock", flush=True)
+    except BlobexError as error:
+        print(f"blobex: the runs of the results in dvc.lock are not added: {brief(error)}", flush=True)
     serve_pages(settings, port)

@@ -29,6 +29,7 @@ NETWORKS = {
     "encoder_pretrain": "encoder after training on generated images",
     "encoder": "encoder after training on generated and real images",
     "witness": "second decision model and parser, which only measure explanations",
+    "repair": "decision model with a planted shortcut, repaired by its own counterfactuals",
 }
 REPORTS = ("invert", "explain", "evaluate", "truth")
 
@@ -109,9 +110,10 @@ class Contents:
 
 def parts_of(params: Params, setup: str) -> Iterator[Part]:
     """Yield every part that a setup can have, in the order of dvc.yaml."""
-    variants = {"decision": params.decision.variants, "explain": VARIANTS}
+    variants = {"decision": params.decision.variants, "explain": VARIANTS, "repair": params.repair.rules}
+    setups = {"truth": params.truth.setups, "repair": params.repair.setups}
     for stage in (*NETWORKS, *REPORTS):
-        if stage != "truth" or setup in params.truth.setups:
+        if setup in setups.get(stage, [setup]):
             yield from (Part(stage, setup, variant) for variant in variants.get(stage, [""]))
 
 

@@ -202,16 +202,21 @@ def load_model(uri: str, tracking_uri: str, device: torch.device, s3_endpoint: s
     return model.to(device)
 
 
+def check_local(settings: Run) -> None:
+    """Raise BlobexError unless `run.tracking_uri` is a local database."""
+    if not settings.tracking_uri.startswith(SQLITE):
+        raise BlobexError(
+            f"run.tracking_uri is {settings.tracking_uri}: only a store {SQLITE}... has no pages of its own to open"
+        )
+
+
 def serve_pages(settings: Run, port: int) -> NoReturn:
     """Replace this process by MLflow's web server on a local store.
 
     Raises:
         BlobexError: if `run.tracking_uri` is not a local database.
     """
-    if not settings.tracking_uri.startswith(SQLITE):
-        raise BlobexError(
-            f"run.tracking_uri is {settings.tracking_uri}: only a store {SQLITE}... has no pages of its own to open"
-        )
+    check_local(settings)
     file = database(settings.tracking_uri)
     if file.is_file():
         with suppress(sqlite3.Error):  # pages of a store that is held or damaged say so themselves

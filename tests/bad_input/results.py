@@ -31,7 +31,7 @@ from bad_input.world import (
 EXPLAINED = f"{RESULTS}/pictures/0000_scene-06000000"
 RECORD, BLOBS = f"{EXPLAINED}/record.json", f"{EXPLAINED}/blobs.safetensors"
 TABLE, SETTINGS = f"{RESULTS}/explanations.parquet", f"{RESULTS}/settings.json"
-METRICS = "reports/invert/rect/metrics.json"
+METRICS = "reports/invert/rect/measures.json"
 BEST = "reports/sweep_cf/rect/best.yaml"
 REPORT = "stage report"
 
@@ -197,10 +197,10 @@ RECORDS = [
         ),
         "explanations.parquet",
     ),
-    explained("measures that are cut off", cut(METRICS), "metrics.json is damaged"),
-    explained("measures that are a list", put(METRICS, "[1]"), "metrics.json is damaged"),
-    explained("measures that are too deep", put(METRICS, "[" * 100_000), "metrics.json is damaged"),
-    explained("a measure of 400 digits", put(METRICS, f'{{"l2": {10**400}}}'), "metrics.json is damaged"),
+    explained("measures that are cut off", cut(METRICS), "measures.json is damaged"),
+    explained("measures that are a list", put(METRICS, "[1]"), "measures.json is damaged"),
+    explained("measures that are too deep", put(METRICS, "[" * 100_000), "measures.json is damaged"),
+    explained("a measure of 400 digits", put(METRICS, f'{{"l2": {10**400}}}'), "measures.json is damaged"),
     explained("a truth table of Latin-1", put("reports/truth/rect/table.txt", "für".encode("latin-1")), "table.txt"),
     explained(
         "a generator's config that is a list",

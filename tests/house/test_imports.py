@@ -94,7 +94,7 @@ def test_room_says_what_it_is_in_one_line(room):
 
 
 WITNESS = PACKAGE / "networks" / "witness.py"
-MEASURING = {"witness", "explain", "evaluate", "truth"}  # stages that train the witnesses or measure with them
+MEASURING = {"witness", "explain", "evaluate", "truth", "bench"}  # stages that train the witnesses or measure with them
 SEARCHING = {
     *("decisions", "training", "perception", "optim", "inversion", "counterfactual"),
     *("explain", "sweeps", "app", "benchmark"),

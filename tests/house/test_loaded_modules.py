@@ -33,9 +33,15 @@ finally:
 EXPLAIN = """
 import torch
 before = set(sys.modules)
-import tqdm.std
-tqdm.std.tqdm.__init__ = lambda *args, **options: report()
+import contextlib
+from blobex.cli import progress_bar
 from blobex.cli.main import main
+from blobex.core.progress import listening
+@contextlib.contextmanager
+def until_the_first_phase(*_):
+    with listening(lambda phase: report()):
+        yield
+progress_bar.shown_progress = until_the_first_phase
 sys.argv = ["blobex", "explain", "photo.png", "--attribute", "stop", "--out", "out"]
 main()
 """

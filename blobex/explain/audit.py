@@ -25,7 +25,7 @@ from blobex.metrics.effects import Effect, effect, is_verified
 from blobex.optim.network_callables import Decide
 
 LEAST_IMAGES = 8  # an exact test of fewer can hardly show anything
-TURNS = {"left": "left turns", "right": "right turns", "stop": "stops", "forward": "driving on"}
+TURNS = {"left": "left turns", "right": "right turns", "stop": "stops", "forward": "decisions to drive on"}
 FACTORS: Mapping[str, tuple[str, bool]] = {  # form of a phrase: factor, and whether it is on afterwards
     r"time turned night": ("time of day", True),
     r"time turned day": ("time of day", False),
@@ -193,7 +193,9 @@ def sentences(found: Sequence[Dependence]) -> list[str]:
     """Say for each output on which factors it depends: "this model's left turns depend on: time of day (...)"."""
     told = []
     for output in dict.fromkeys(each.output for each in found):
-        causes = [each.text for each in found if each.output == output and each.verified]
-        subject = TURNS.get(output, f"decisions for {output!r}")
-        told.append(f"this model's {subject} depend on: {', '.join(causes) or 'nothing that was tried'}")
+        own = [each for each in found if each.output == output]
+        causes = ", ".join(each.text for each in own if each.verified)
+        likely = ", ".join(each.text for each in own if each.effect.effect.low > 0 or each.effect.effect.high < 0)
+        proven = f"nothing that so few images prove; likely {likely}: give more" if likely else "nothing that was tried"
+        told.append(f"this model's {TURNS.get(output, f'decisions for {output!r}')} depend on: {causes or proven}")
     return told

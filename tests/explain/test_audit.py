@@ -90,6 +90,11 @@ def test_finds_the_only_cause(explainer: Explainer, folder: Path, tmp_path: Path
         "this model's left turns depend on: time of day (-1.00 [-1.00, -1.00])",
         "this model's right turns depend on: nothing that was tried",
     ]
+    few = [dataclasses.replace(each, verified=False) for each in found.dependences]
+    assert sentences(few)[0] == (
+        "this model's left turns depend on: nothing that so few images prove; "
+        "likely time of day (-1.00 [-1.00, -1.00]): give more"
+    )
 
 
 def test_stopped_audit_continues_and_other_images_are_made_anew(

@@ -1,4 +1,4 @@
-"""Commands `blobex explain`, `blobex blobs`, `blobex app` and `blobex truth`."""
+"""Commands `blobex explain`, `blobex merge`, `blobex blobs`, `blobex app` and `blobex truth`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import BadParameter, Exit, Option
+from typer import Argument, BadParameter, Exit, Option
 
 from blobex.cli.options import (
     MODELS,
@@ -27,6 +27,7 @@ from blobex.core.errors import BlobexError
 if TYPE_CHECKING:
     from blobex.config.params import Params
     from blobex.explain.request import Output, Request
+    from blobex.explain.shards import Shard
 
 WHAT, MAY, HOW, WHERE = "What to explain", "What may change", "How to search", "What to write"
 INTERRUPTED = 130  # exit code after Ctrl-C, as shells have it
@@ -118,6 +119,14 @@ def explain(
         str,
         Option("--format", help="blobex, or published: also metadata_<i>.pt.", rich_help_panel=WHERE),
     ] = "blobex",
+    shard: Annotated[
+        str | None,
+        Option(
+            metavar="K/N",
+            help="Explain the K-th of N parts into OUT/K-of-N; see `blobex merge`.",
+            rich_help_panel=WHERE,
+        ),
+    ] = None,
     replace: Annotated[
         bool, Option("--replace", help="Remove all results from OUT first.", rich_help_panel=WHERE)
     ] = False,
@@ -145,7 +154,10 @@ def explain(
     """
     from blobex.cli import preflight
     from blobex.explain.request import Output, Request
+    from blobex.explain.shards import Shard
 
+    part = None if shard is None else Shard.parse(shard)
+    out = out if part is None else out / part.folder
     if format_ not in ("blobex", "published"):
         raise BlobexError(f"unknown format {format_!r}: choose blobex or published")
     request = Request(
@@ -171,7 +183,8 @@ def explain(
     values = preflight.load(params, models)
     chosen = preflight.choose_setup(setup, photos, models, values)
     preflight.check(photos, request, chosen, values, decision, models)
-    run = _Run(photos, request, Output(out, gif=gif, published=format_ == "published", replace=replace), verbose, json)
+    output = Output(out, gif=gif, published=format_ == "published", replace=replace)
+    run = _Run(photos, request, output, part, verbose, json)
     run(chosen, models, values, device, decision)
 
 
@@ -182,6 +195,7 @@ class _Run:
     photos: Sequence[Path]
     request: Request
     output: Output
+    shard: Shard | None
     verbose: bool
     json: bool
 
@@ -193,6 +207,7 @@ class _Run:
         from blobex.core.project import in_project
         from blobex.explain import explainer as loading
         from blobex.explain.blob_listing import blob_names
+        from blobex.explain.many import explain_into
         from blobex.explain.results_folder import kept
 
         out = Path(self.output.folder)
@@ -204,7 +219,7 @@ class _Run:
                 print(f"note: {note}", file=sys.stderr)
             try:
                 with shown_progress(f"explaining into {out}, setup {setup}", ranks.first):
-                    records = explainer.explain(self.photos, request, self.output, ranks)
+                    records = explain_into(explainer, self.photos, request, self.output, ranks, self.shard)
             except KeyboardInterrupt:
                 print(f"blobex: stopped; {kept(out)}", file=sys.stderr)
                 raise Exit(INTERRUPTED) from None
@@ -216,6 +231,19 @@ class _Run:
                 number = "{:.3g}" if explainer.decision.kind == "regression" else "{:.2f}"
                 blobs = blob_names(in_project(models), setup, explainer.blobs) if self.verbose else ()
                 results_table.print_results(records, out, number, self.verbose, blobs)
+
+
+def merge(
+    results: Annotated[list[Path], Argument(metavar="OUT...", help="Results of `blobex explain`, or their shards.")],
+    out: Annotated[Path, Option("--out", "-o", metavar="FILE", help="Parquet file to write.")],
+) -> None:
+    """Merge the tables of OUTs, in this order, into one Parquet file.
+
+    An OUT of shards stands for all of them, which must be there. The column `folder` says where a row's images are.
+    """
+    from blobex.explain.merge import merge_tables
+
+    print(f"{out}: {merge_tables(results, out)} rows")
 
 
 def list_blobs(

@@ -11,7 +11,7 @@ from typer import Option
 from blobex import __version__
 from blobex.cli.audit import audit
 from blobex.cli.data import data, scenes
-from blobex.cli.explain import INTERRUPTED, explain, list_blobs, open_app, truth
+from blobex.cli.explain import INTERRUPTED, explain, list_blobs, merge, open_app, truth
 from blobex.cli.networks import external, fid, import_weights, release, s3
 from blobex.cli.project import ProjectCommand
 from blobex.cli.repair import repair
@@ -66,6 +66,7 @@ def blobex(
 
 
 app.command(cls=ProjectCommand)(explain)
+app.command(cls=ProjectCommand)(merge)
 app.command("import", cls=ProjectCommand)(import_weights)
 app.command(cls=ProjectCommand)(release)
 app.command(cls=ProjectCommand)(external)

@@ -6,8 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import asdict, is_dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -56,11 +57,16 @@ def parse(kind: type[T], tree: object, name: str = "") -> T:
     >>> parse(ImageSize, {"height": 64, "aspect_ratio": 2})
     ImageSize(height=64, aspect_ratio=2)
     """
-    adapter = TypeAdapter(kind, config=None if is_dataclass(kind) else ConfigDict(strict=True))
+    adapter = _adapter(cast(Hashable, kind))
     try:
-        return adapter.validate_python(tree)
+        return cast(T, adapter.validate_python(tree))
     except ValidationError as error:
         raise BlobexError(message(error, adapter, name)) from None
+
+
+@lru_cache(maxsize=256)  # making one takes far longer than using it
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(cast(Any, kind), config=None if is_dataclass(kind) else ConfigDict(strict=True))
 
 
 def flatten(params: Any, prefix: str = "") -> dict[str, Any]:

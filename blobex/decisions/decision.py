@@ -121,5 +121,17 @@ def output_index(decision: Decision, name: str | int) -> int:
     raise BlobexError(f"{decision.name} has no output {name!r}: choose from {_listed(decision.outputs)}")
 
 
+def output_indices(decision: Decision, names: Sequence[str | int] | None) -> list[int]:
+    """Return the indices of the named outputs, each once; by default all attributes, or the runner-up class ([])."""
+    outputs, kind = decision.outputs, decision.kind
+    if names is None and kind == "classes":
+        return []
+    if names is None and (kind == "attributes" or (kind == "regression" and len(outputs) == 1)):
+        names = outputs
+    if not names:
+        raise BlobexError(f"no output to change: name one of {', '.join(outputs)}")
+    return list(dict.fromkeys(output_index(decision, name) for name in names))
+
+
 def _listed(names: Sequence[object]) -> str:
     return textwrap.shorten(", ".join(map(str, names)), 200, placeholder=" ...")

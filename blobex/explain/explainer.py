@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,7 +35,7 @@ from blobex.counterfactual.ranges import asked_range
 from blobex.counterfactual.search import SearchOptions, search
 from blobex.counterfactual.verify import Counterfactuals
 from blobex.datasets.images import to_float, to_tensor
-from blobex.decisions.decision import Decision, frozen_eval, output_index
+from blobex.decisions.decision import Decision, frozen_eval, output_index, output_indices
 from blobex.decisions.identity import identify
 from blobex.decisions.load import Model
 from blobex.explain.changeable import layout_masks, listed_masks
@@ -46,12 +47,12 @@ from blobex.explain.explanation import (
     build_explanations,
     check_reconstructions,
 )
-from blobex.explain.input_images import Image, ImageShare, InvertedImages, load_images
+from blobex.explain.input_images import Image, ImageShare, InvertedImages, Sources, load_images
 from blobex.explain.kept_inversions import KeptInversions
 from blobex.explain.loading import load_networks
-from blobex.explain.overviews import films, write_overviews
+from blobex.explain.overviews import films
 from blobex.explain.request import Output, Plan, Request, as_published, make_plan
-from blobex.explain.results_folder import ResultsFolder
+from blobex.explain.results_folder import Explained, ResultsFolder
 from blobex.explain.steps import Walker, add_steps
 from blobex.inversion.inversion import Inversion
 from blobex.inversion.invert import invert
@@ -127,7 +128,7 @@ class Explainer:
         """
         check_region(self.decision.kind, request.region, request.replaced)
         check_range(self.decision.kind, asked_range(request.at_least, request.at_most, request.between))
-        columns = self._columns(request.attributes)
+        columns = output_indices(self.decision, request.attributes)
         replaced = None if request.replaced is None else output_index(self.decision, request.replaced)
         plan = make_plan(request, columns, replaced, self.params.explain, cast(Shape, self.setup))
         plan = as_published(plan) if self.published else plan
@@ -138,6 +139,13 @@ class Explainer:
             size = self.params.setup(self.setup)
             region_mask(only, size.height, size.width)
         return plan
+
+    def plan_images(self, images: Image | Sequence[Image], request: Request) -> tuple[Plan, Sources]:
+        """Return the plan of a request about images, and their list; BlobexError if they do not fit each other."""
+        plan, sources = self.plan(request), Sources.of(images)
+        if request.only is None:
+            check_mask_rows(listed_masks(plan, self.blobs), len(sources))
+        return plan, sources
 
     def explain(
         self,
@@ -160,20 +168,16 @@ class Explainer:
             BlobexError: An image cannot be read, the request is invalid, or `out` holds other files, or results of
                 other settings, or of a model that cannot be identified, without `Output.replace`.
         """
-        plan, output = self.plan(request or Request()), Output(out) if isinstance(out, str | Path) else out
+        output = Output(out) if isinstance(out, str | Path) else out
         if output is None and ranks.size > 1:
             raise BlobexError("several processes need a folder for the results: give out")
-        share = self.load_images(images, ranks)
-        if plan.request.only is None:
-            check_mask_rows(listed_masks(plan, self.blobs), len(share.names))
-        settled = self._settled(share.queries, plan)  # refuses questions that no image can answer
+        plan, sources = self.plan_images(images, request or Request())
+        size = self.params.setup(self.setup)
+        share = sources.load(list(filter(ranks.has, range(len(sources)))), size.height, size.width)
+        sources.check_readable(ranks.gather(share.numbers.tolist()))
+        settled = self.settled(share.queries, plan)
         folder = None if output is None else ResultsFolder.open(output, self.settings(plan, output.gif), ranks)
-        work = KeptInversions(folder, self.device, lambda queries, steps: self.invert(queries, None, steps))
-
-        def invert(rows: Tensor) -> Inversion:
-            return work.invert(share.numbers[rows].tolist(), share.queries[rows], settled[rows])
-
-        return self.explain_inverted(share, invert, plan, output, ranks, folder)
+        return self.explain_inverted(share, self.inverter(share, settled, folder), plan, output, ranks, folder)
 
     def explain_inverted(
         self,
@@ -188,36 +192,32 @@ class Explainer:
 
         `folder` is that of the output, if it is open already.
         """
-        if folder is None and output is not None:
-            folder = ResultsFolder.open(output, self.settings(plan, output.gif), ranks)
-        records = dict[int, list[Explanation]]()
-        for number, query in zip(images.numbers.tolist(), images.queries, strict=True):
-            if folder and (finished := folder.read_finished(number, images.names[number], query)):
-                records[number] = finished
-        missing = torch.tensor([row for row, n in enumerate(images.numbers.tolist()) if n not in records]).long()
-        for rows in missing.split(self.batch_size) if len(missing) else ():
-            numbers, queries = images.numbers[rows], images.queries[rows]
-            batch = InvertedImages(images.named(rows), queries, inversion(rows))
-            explanations, frames = self.explain_batch(batch, plan.for_images(numbers), bool(output and output.gif))
-            count = len(explanations) // len(rows)  # per image
-            for row, number in enumerate(numbers.tolist()):
-                own, doubt = slice(row * count, (row + 1) * count), images.doubt(int(rows[row]))
-                records[number] = [dataclasses.replace(record, doubt=doubt) for record in explanations[own]]
-                if folder:
-                    original = images.original(int(rows[row]))
-                    folder.write(number, queries[row], records[number], frames[own], original)
-        ranks.wait()
-        if not ranks.first:
-            return []
-        if folder:
-            for number, name in enumerate(images.names):
-                if number not in records:
-                    records[number] = folder.read_shared(number, name)
-        ordered = [record for number in range(len(images.names)) for record in records[number]]
-        if folder and output:
-            folder.finish(images.names, ordered)
-            write_overviews(folder.path, ordered, len(images.names), output.published)
-        return ordered
+        explain = partial(self.explain_each, images, inversion, plan, bool(output and output.gif))
+        if output is None:
+            return [record for _, records, _ in explain(range(len(images))) for record in records]
+        folder = folder or ResultsFolder.open(output, self.settings(plan, output.gif), ranks)
+        folder.fill(images, explain)
+        numbered = sorted(ranks.gather(images.numbered))
+        folder.finish(numbered, output.published, ranks)
+        return list(folder.read(numbered if ranks.first else ()))
+
+    def explain_each(
+        self,
+        images: ImageShare,
+        inversion: Callable[[Tensor], Inversion],
+        plan: Plan,
+        gif: bool,
+        rows: Sequence[int],
+    ) -> Iterator[Explained]:
+        """Explain the images `rows` of a share batch by batch, with `inversion` of positions (n,) in it."""
+        for part in torch.tensor(rows).long().split(self.batch_size) if rows else ():
+            numbers, queries = images.numbers[part], images.queries[part]
+            batch = InvertedImages(images.named(part), queries, inversion(part))
+            explanations, frames = self.explain_batch(batch, plan.for_images(numbers), gif)
+            count = len(explanations) // len(part)  # per image
+            for place, row in enumerate(part.tolist()):
+                own, doubt = slice(place * count, (place + 1) * count), images.doubt(row)
+                yield row, [dataclasses.replace(record, doubt=doubt) for record in explanations[own]], frames[own]
 
     def explain_batch(
         self, images: InvertedImages, plan: Plan, gif: bool = False, questions: Questions | None = None
@@ -264,10 +264,11 @@ class Explainer:
         model, outputs, region = self.decision, self.outputs(images), plan.request.region
         return build_questions(model.kind, model.outputs, outputs, plan.columns, region, plan.replaced, plan.wanted)
 
-    def _settled(self, images: Tensor, plan: Plan) -> Tensor:
+    def settled(self, images: Tensor, plan: Plan) -> Tensor:
         """Return bool (N,): true where nothing is to be searched, as all questions are answered by the image itself.
 
-        A published search asks about reconstructions, which are not known yet.
+        A published search asks about reconstructions, which are not known yet. BlobexError for a question that no image
+        can answer.
         """
         if self.published or not len(images):
             return torch.zeros(len(images), dtype=torch.bool)
@@ -295,6 +296,13 @@ class Explainer:
             if self.published:
                 return invert_published(queries, self.exact)
             return invert(queries, NetworkPair(self.quick, self.exact), inversion, self.batch_size, start)
+
+    def inverter(
+        self, images: ImageShare, settled: Tensor, folder: ResultsFolder | None
+    ) -> Callable[[Tensor], Inversion]:
+        """Return the inversion of positions (n,) in a share, `settled` (N,) as above; the folder keeps its results."""
+        kept = KeptInversions(folder, self.device, lambda queries, steps: self.invert(queries, None, steps))
+        return lambda rows: kept.invert(images.numbers[rows].tolist(), images.queries[rows], settled[rows])
 
     def search(
         self,
@@ -325,10 +333,10 @@ class Explainer:
             seen = in_batches(lambda part: vars(parser(to_float(part))), self._rows, batch.to(self.device))
         return read_scenes(ParserOutput(**seen).to("cpu"), batch)
 
-    def load_images(self, images: Image | Sequence[Image], ranks: Ranks = ALONE) -> ImageShare:
-        """Load this process's share of the images at the setup's size; see `input_images.load_images`."""
+    def load_images(self, images: Image | Sequence[Image]) -> ImageShare:
+        """Load images at the setup's size; see `input_images.load_images`."""
         size = self.params.setup(self.setup)
-        return load_images(images, size.height, size.width, ranks)
+        return load_images(images, size.height, size.width)
 
     def check_inverted(self, queries: Tensor, layout: BlobLayout) -> None:
         """Raise BlobexError unless images and layouts have the sizes of this setup's networks."""
@@ -383,19 +391,6 @@ class Explainer:
     def _rows(self) -> int:
         """Batch size of float32 networks without gradients."""
         return float32_batch_size(self.batch_size, self.device)
-
-    def _columns(self, attributes: Sequence[str] | None) -> list[int]:
-        """Return the numbers of the named outputs, each once; by default all attributes, or the runner-up class."""
-        outputs, kind = self.decision.outputs, self.decision.kind
-        if attributes is None and kind == "classes":
-            return []
-        if attributes is None and kind == "attributes":
-            attributes = outputs
-        if attributes is None and kind == "regression" and len(outputs) == 1:
-            attributes = outputs
-        if not attributes:
-            raise BlobexError(f"no output to change: name one of {', '.join(outputs)}")
-        return list(dict.fromkeys(output_index(self.decision, name) for name in attributes))
 
     def _gate(self, questions: Questions, images: InvertedImages, plan: Plan) -> GateResult:
         inversion = images.inversion

@@ -27,10 +27,10 @@ ONE_COLOUR = (
 
 @dataclass(frozen=True)
 class ImageShare:
-    """Names of all images, and the images that this process explains."""
+    """Some of the images to explain."""
 
-    names: Sequence[str]
-    numbers: Tensor  # n: positions of this process's images in `names`
+    names: Sequence[str]  # n
+    numbers: Tensor  # n: their positions among all images
     queries: Tensor  # n,3,H,W in [-1,1]
     doubts: Sequence[str] = ()  # n: what is wrong with each, see `doubt`; (): nothing is known
     originals: Sequence[Image] = ()  # n: file or array of each; (): unknown
@@ -39,13 +39,18 @@ class ImageShare:
     def of(cls, names: Sequence[str], queries: Tensor, ranks: Ranks) -> ImageShare:
         """Return this process's share of N images with `queries` (N,3,H,W)."""
         numbers = torch.arange(ranks.rank, len(names), ranks.size)
-        return cls(names, numbers, queries[numbers])
+        return cls([names[number] for number in numbers.tolist()], numbers, queries[numbers])
 
     def __len__(self) -> int:
         return len(self.numbers)
 
+    @property
+    def numbered(self) -> list[tuple[int, str]]:
+        """Number and name of each image."""
+        return list(zip(self.numbers.tolist(), self.names, strict=True))
+
     def doubt(self, row: int) -> str:
-        """Return what is wrong with image `row` of this process; empty: nothing."""
+        """Return what is wrong with image `row`; empty: nothing."""
         return self.doubts[row] if self.doubts else ""
 
     def original(self, row: int) -> Image | None:
@@ -53,8 +58,8 @@ class ImageShare:
         return self.originals[row] if self.originals else None
 
     def named(self, rows: Tensor) -> list[str]:
-        """Return the names of this process's images `rows` (m,)."""
-        return [self.names[number] for number in self.numbers[rows].tolist()]
+        """Return the names of the images `rows` (m,)."""
+        return [self.names[row] for row in rows.tolist()]
 
 
 @dataclass(frozen=True)
@@ -73,46 +78,82 @@ class InvertedImages:
         return InvertedImages(self.names, self.queries.to(device), self.inversion.to(device))
 
 
-def load_images(images: Image | Sequence[Image], height: int, width: int, ranks: Ranks) -> ImageShare:
-    """Load this process's share of files, folders or uint8 arrays (H,W) or (H,W,3), cropped centrally and resized.
+@dataclass(frozen=True)
+class Sources:
+    """All images to explain in their order, not yet decoded."""
 
-    Arrays are named array_0, array_1, ... Unreadable files of folders are skipped with a line on stderr.
+    images: Sequence[Image]
+    folders: Sequence[Path | None]  # folder that each was listed in; None: it was given by itself
 
-    Raises:
-        BlobexError: There is no image, a file cannot be read, no file of a folder can be read, or an array has
-            another type or shape.
-    """
-    single = isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim < 4)
-    listed = [cast(Image, images)] if single else cast(Sequence[Image], images)
-    sources = [source for image in listed for source in _files(image)]
-    if not sources:
-        raise BlobexError("no images to explain: give at least one")
-    loaded, doubts = {}, []
-    for number in filter(ranks.has, range(len(sources))):
-        image, folder = sources[number]
-        try:
-            array = _rgb(image) if isinstance(image, np.ndarray) else load_image(image)
-        except BlobexError as error:
-            if folder is None:
-                raise
-            print(f"blobex: skipped: {error}", file=sys.stderr)
-        else:
-            fitted = fit(array, height, width)
-            loaded[number] = to_tensor(fitted)
-            doubts.append(doubt(array.shape[:2], fitted))
-    readable = sorted(ranks.gather(list(loaded))) if any(folder for _, folder in sources) else range(len(sources))
-    for empty in {folder for _, folder in sources} - {sources[number][1] for number in readable} - {None}:
-        count = sum(folder == empty for _, folder in sources)
-        raise BlobexError(f"none of the {count} images in {empty} can be read: give others")
-    names = [f"array_{n}" if isinstance(item, np.ndarray) else name_of(item) for n, (item, _) in enumerate(sources)]
-    position = {number: position for position, number in enumerate(readable)}
-    return ImageShare(
-        names=[names[number] for number in readable],
-        numbers=torch.tensor([position[number] for number in loaded], dtype=torch.long),
-        queries=to_float(torch.stack(list(loaded.values())) if loaded else torch.empty(0, 3, height, width)),
-        doubts=doubts,
-        originals=[sources[number][0] for number in loaded],
-    )
+    @classmethod
+    def of(cls, images: Image | Sequence[Image]) -> Sources:
+        """List files, the files of folders, and uint8 arrays (H,W) or (H,W,3).
+
+        Raises:
+            BlobexError: There is no image, or a named file is missing.
+        """
+        single = isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim < 4)
+        listed = [cast(Image, images)] if single else cast(Sequence[Image], images)
+        sources = [source for image in listed for source in _files(image)]
+        if not sources:
+            raise BlobexError("no images to explain: give at least one")
+        for image, folder in sources:
+            if folder is None and not isinstance(image, np.ndarray) and not Path(image).is_file():
+                raise BlobexError(f"there is no image {image}: check the path")
+        return cls([image for image, _ in sources], [folder for _, folder in sources])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def name(self, number: int) -> str:
+        """Return the name of an image; arrays are array_0, array_1, ..."""
+        image = self.images[number]
+        return f"array_{number}" if isinstance(image, np.ndarray) else name_of(image)
+
+    def names(self) -> Iterator[str]:
+        """Yield the names of all images."""
+        return map(self.name, range(len(self)))
+
+    def load(self, numbers: Sequence[int], height: int, width: int) -> ImageShare:
+        """Load images, cropped centrally and resized. Unreadable files of folders are left out with a line on stderr.
+
+        Raises:
+            BlobexError: A named file cannot be read, or an array has another type or shape.
+        """
+        loaded, doubts = {}, []
+        for number in numbers:
+            image = self.images[number]
+            try:
+                array = _rgb(image) if isinstance(image, np.ndarray) else load_image(image)
+            except BlobexError as error:
+                if self.folders[number] is None:
+                    raise
+                print(f"blobex: skipped: {error}", file=sys.stderr)
+            else:
+                fitted = fit(array, height, width)
+                loaded[number] = to_tensor(fitted)
+                doubts.append(doubt(array.shape[:2], fitted))
+        return ImageShare(
+            names=[self.name(number) for number in loaded],
+            numbers=torch.tensor(list(loaded), dtype=torch.long),
+            queries=to_float(torch.stack(list(loaded.values())) if loaded else torch.empty(0, 3, height, width)),
+            doubts=doubts,
+            originals=[self.images[number] for number in loaded],
+        )
+
+    def check_readable(self, numbers: Sequence[int]) -> None:
+        """Raise BlobexError if there is a folder without an image among `numbers`, those that were read."""
+        for empty in {*self.folders} - {self.folders[number] for number in numbers} - {None}:
+            count = sum(folder == empty for folder in self.folders)
+            raise BlobexError(f"none of the {count} images in {empty} can be read: give others")
+
+
+def load_images(images: Image | Sequence[Image], height: int, width: int) -> ImageShare:
+    """Load all images; see `Sources` for the kinds and the errors. Folders without a readable image are errors too."""
+    sources = Sources.of(images)
+    loaded = sources.load(range(len(sources)), height, width)
+    sources.check_readable(loaded.numbers.tolist())
+    return loaded
 
 
 def doubt(size: tuple[int, int], fitted: np.ndarray) -> str:

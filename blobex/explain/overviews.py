@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,17 @@ from blobex.optim.batching import State, in_batches
 from blobex.optim.network_callables import Networks
 
 TABLE = "explanations.parquet"
+ROW_GROUP = 2**12  # rows of the table that are held at once
 IMAGES_PER_FILE = 16  # of snapshots and metadata
 FRAMES = 16  # of an animation
 
 
-def write_table(folder: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
-    """Write explanations.parquet from the rows of `Explanation.row`."""
-    path = folder / TABLE
-    with whole_file(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), temporary)
+def write_table(folder: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
+    """Write explanations.parquet from the rows of `Explanation.row`, ROW_GROUP at a time."""
+    path, remaining = folder / TABLE, iter(rows)
+    with whole_file(path) as temporary, pq.ParquetWriter(temporary, SCHEMA) as writer:
+        for part in iter(lambda: list(itertools.islice(remaining, ROW_GROUP)), []):
+            writer.write_table(pa.Table.from_pylist(part, schema=SCHEMA))
     return path
 
 
@@ -65,14 +68,11 @@ def snapshot(records: Sequence[Explanation], count: int) -> np.ndarray:
     return grid(titles, rows)
 
 
-def write_overviews(folder: Path, records: Sequence[Explanation], images: int, published: bool) -> None:
-    """Write snapshot_<i>.png in 256 colours and, if `published`, metadata_<i>.pt, with IMAGES_PER_FILE images each."""
-    count = len(records) // images
-    for number, first in enumerate(range(0, images, IMAGES_PER_FILE)):
-        part = records[first * count : (first + IMAGES_PER_FILE) * count]
-        write_png(folder / f"snapshot_{number}.png", snapshot(part, count), colours=256)
-        if published:
-            write_metadata(folder, number, part, len(part) // count)
+def write_overview(folder: Path, number: int, records: Sequence[Explanation], images: int, published: bool) -> None:
+    """Write snapshot_<number>.png in 256 colours and, if `published`, metadata_<number>.pt."""
+    write_png(folder / f"snapshot_{number}.png", snapshot(records, len(records) // images), colours=256)
+    if published:
+        write_metadata(folder, number, records, images)
 
 
 def films(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -172,9 +174,14 @@ def _number(value: Any) -> Any:
     return math.nan if value is None else value
 
 
+@functools.cache
+def _hints(kind: type) -> Mapping[str, Any]:
+    return MappingProxyType(typing.get_type_hints(kind))
+
+
 def _read_blob(row: Mapping[str, Any]) -> BlobChange:
     """Convert a blob's change from JSON; BlobexError for values of other types."""
-    hints = typing.get_type_hints(BlobChange) | {"keys": list[str]}
+    hints = {**_hints(BlobChange), "keys": list[str]}
     fields = {
         name: parse(hints[name], _number(value) if hints[name] is float else value, name) for name, value in row.items()
     }
@@ -189,7 +196,7 @@ def _read_step(row: Mapping[str, Any]) -> Step:
 
 def _checked(row: Mapping[str, Any]) -> dict[str, Any]:
     """Check the scalar fields of a record; BlobexError for a missing field or another type."""
-    hints = typing.get_type_hints(Explanation)
+    hints = _hints(Explanation)
     expected = [name for name, hint in hints.items() if name != OPTIONAL and (hint in SCALARS or name == "changes")]
     row = {name: _number(value) if hints.get(name) is float else value for name, value in row.items()}
     row |= {"changes": {key: _number(value) for key, value in row["changes"].items()}}

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from blobex.core.device import ALONE, Ranks
 from blobex.core.errors import BlobexError
 from blobex.core.files import read_json, whole_folder, write_text
 from blobex.explain.explanation import Explanation
-from blobex.explain.overviews import TABLE, write_table
+from blobex.explain.input_images import ImageShare
+from blobex.explain.overviews import IMAGES_PER_FILE, TABLE, write_overview, write_table
 from blobex.explain.record_files import DAMAGES, read_records, safe_name, write_records
 from blobex.explain.request import Output
 
@@ -29,8 +30,10 @@ SETTINGS, PICTURES, INVERSIONS = "settings.json", "pictures", "inversions"
 UNFINISHED = ".*.part"  # files that a killed process was writing
 OVERVIEWS = ("snapshot_*.png", "metadata_*.pt")  # of all images, written at the end
 ANSWERS = "decision.answers"  # outputs of the model for fixed images
-IN_WORDS = {"decision.content": "the decision model is another", ANSWERS: "the decision model answers otherwise"}
 RESULTS = (SETTINGS, PICTURES, INVERSIONS, TABLE, *OVERVIEWS, UNFINISHED)
+IN_WORDS = {"decision.content": "the decision model is another", ANSWERS: "the decision model answers otherwise"}
+# Row of an image, its explanations, and the frames of their animations, uint8 (H,W,3), if there are any.
+Explained = tuple[int, list[Explanation], list[list[np.ndarray]]]
 
 
 @dataclass(frozen=True)
@@ -82,13 +85,24 @@ class ResultsFolder:
         except DAMAGES:
             return None
 
-    def read_shared(self, number: int, name: str) -> list[Explanation]:
-        """Read what another process wrote about image `number`; BlobexError if it is not in this folder."""
-        folder = self._folder(number, name)
-        try:
-            return read_records(folder)
-        except DAMAGES as error:
-            raise BlobexError(f"{folder} is missing or damaged: all processes must write to one folder") from error
+    def fill(self, images: ImageShare, explain: Callable[[Sequence[int]], Iterable[Explained]]) -> None:
+        """Write the explanations of those images that the folder has none of; `explain` computes those of some rows."""
+        missing = [
+            row
+            for row, (number, name) in enumerate(images.numbered)
+            if not self.read_finished(number, name, images.queries[row])
+        ]
+        for row, records, frames in explain(missing):
+            self.write(int(images.numbers[row]), images.queries[row], records, frames, images.original(row))
+
+    def read(self, images: Iterable[tuple[int, str]]) -> Iterator[Explanation]:
+        """Yield what any process wrote about numbered images; BlobexError if an image is not in this folder."""
+        for number, name in images:
+            folder = self._folder(number, name)
+            try:
+                yield from read_records(folder)
+            except DAMAGES as error:
+                raise BlobexError(f"{folder} is missing or damaged: all processes must write to one folder") from error
 
     def write(
         self,
@@ -101,6 +115,7 @@ class ResultsFolder:
         """Write the explanations of image `number` (3,H,W), the frames of their animations, and see `write_records`."""
         folder = self._folder(number, records[0].image)
         self.write_settings()  # not earlier: a run without results leaves nothing
+        (self.path / TABLE).unlink(missing_ok=True)  # a table is of finished results
         with whole_folder(folder) as new:
             write_records(new, _digest(query), records, films, original)
         self.inversion(number).unlink(missing_ok=True)
@@ -110,14 +125,29 @@ class ResultsFolder:
         """Return the file of the inversion of image `number`, which exists until the image is explained."""
         return self.path / INVERSIONS / f"{number:04d}.pt"
 
-    def finish(self, names: Sequence[str], records: Sequence[Explanation]) -> None:
-        """Write the table of all records, and remove old overviews, inversions, images not in `names` and parts."""
-        write_table(self.path, [record.row() for record in records])
+    def finish(self, images: Sequence[tuple[int, str]], published: bool = False, ranks: Ranks = ALONE) -> None:
+        """Write the table and the overviews of numbered images, whose folders are written; remove those of others.
+
+        The processes share the overviews. The table is written last: a folder with a table is finished.
+        """
+        if ranks.first:
+            self.write_settings()
+            self._remove_stale(images)
+        ranks.wait()
+        groups = [images[first : first + IMAGES_PER_FILE] for first in range(0, len(images), IMAGES_PER_FILE)]
+        for number in filter(ranks.has, range(len(groups))):
+            write_overview(self.path, number, list(self.read(groups[number])), len(groups[number]), published)
+        ranks.wait()
+        if ranks.first:
+            write_table(self.path, (record.row() for record in self.read(images)))
+
+    def _remove_stale(self, images: Sequence[tuple[int, str]]) -> None:
+        """Remove old overviews, inversions, images not in `images` and unfinished files."""
         shutil.rmtree(self.path / INVERSIONS, ignore_errors=True)
         for file in (file for pattern in (*OVERVIEWS, UNFINISHED) for file in self.path.glob(pattern)):
             file.unlink()
-        current = {self._folder(number, name).name for number, name in enumerate(names)}
-        for folder in (self.path / PICTURES).iterdir():
+        current = {self._folder(number, name).name for number, name in images}
+        for folder in (self.path / PICTURES).glob("*"):
             if folder.name not in current:
                 shutil.rmtree(folder)
 
@@ -181,9 +211,14 @@ def _unidentified(settings: Mapping[str, Any]) -> str:
 def _first_difference(saved: Path, settings: Mapping[str, Any]) -> str:
     """Describe the first setting that differs from the saved ones; empty: none does."""
     try:
-        old, new = _flat(read_json(saved)), _flat(json.loads(json.dumps(settings)))
+        return difference(read_json(saved), json.loads(json.dumps(settings)))
     except (OSError, ValueError, RecursionError):
         return f"{saved.name} is missing or damaged"
+
+
+def difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
+    """Describe in a few words the first setting that differs; empty: none does."""
+    old, new = _flat(first), _flat(second)
     for name in [*sorted((old.keys() | new.keys()) - IN_WORDS.keys()), *IN_WORDS]:
         was, now = old.get(name), new.get(name)
         if (name in old) != (name in new) or not (_close(was, now) if name == ANSWERS else was == now):

@@ -115,6 +115,18 @@ def test_options_decide_what_is_searched_and_written(photos: Path) -> None:
     assert request["photo"] and not list(out.rglob("*.gif")) and not (out / "metadata_0.pt").exists()
 
 
+def test_shards_are_merged_on_the_command_line(photos: Path) -> None:
+    out, table = photos.parent / "out", photos.parent / "all.parquet"
+    for k in (1, 2):
+        command = ["explain", str(photos), "--steps", "1", "--out", str(out), "--shard", f"{k}/2"]
+        lines = CliRunner().invoke(cli.app, command).stdout.splitlines()
+        assert lines[-1] == str(out / f"{k}-of-2" / "snapshot_0.png")
+    merged = CliRunner().invoke(cli.app, ["merge", str(out), "--out", str(table)])
+    assert merged.exit_code == 0 and merged.stdout == f"{table}: 3 rows\n" and table.is_file()
+    refused = CliRunner().invoke(cli.app, [*command[:-1], "3/2"])
+    assert isinstance(refused.exception, BlobexError) and "give K/N" in str(refused.exception)
+
+
 def use(monkeypatch: pytest.MonkeyPatch, kind: str, function: object, *outputs: str) -> None:
     """Replace the model to explain."""
     decision = from_callable(function, kind, outputs, name="theirs")  # type: ignore[arg-type]

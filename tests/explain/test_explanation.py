@@ -192,11 +192,11 @@ def test_table_round_trip(tmp_path: Path, records: list[Explanation]) -> None:
 def test_a_failed_write_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: list[Explanation]
 ) -> None:
-    def broken(table: object, path: Path) -> None:
-        path.write_bytes(b"half")
+    def broken(writer: pq.ParquetWriter, table: object) -> None:
+        Path(writer.where).write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(pq, "write_table", broken)
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", broken)
     with pytest.raises(OSError, match="disk full"):
         write_table(tmp_path, [record.row() for record in records])
     assert not list(tmp_path.iterdir())

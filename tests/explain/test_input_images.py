@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 from worlds.tiny_world import road_images, tiny_explainer, tiny_params
 
-from blobex.core.device import ALONE
 from blobex.explain.input_images import load_images
 from blobex.explain.request import Request
 from blobex.explain.results_folder import read_results
@@ -20,7 +19,7 @@ NOISE = np.random.default_rng(0).integers(0, 256, (400, 800, 3), dtype=np.uint8)
 
 def doubt_about(image: np.ndarray) -> str:
     """Return the doubt about an image for networks of 128 x 64 pixels."""
-    return load_images(image, 64, 128, ALONE).doubt(0)
+    return load_images(image, 64, 128).doubt(0)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +46,7 @@ def test_dark_scene_is_not_of_one_colour(tmp_path: Path) -> None:
     dark = (NOISE // 16).repeat(8, 0).repeat(8, 1)[:400, :800]
     assert doubt_about(dark) == ""
     Image.new("RGB", (800, 400), (120, 30, 200)).save(tmp_path / "flat.jpg", quality=30)
-    assert load_images(tmp_path / "flat.jpg", 64, 128, ALONE).doubt(0) == "the image is of one colour"
+    assert load_images(tmp_path / "flat.jpg", 64, 128).doubt(0) == "the image is of one colour"
 
 
 def test_explanations_say_what_is_wrong_with_an_image(tmp_path: Path) -> None:

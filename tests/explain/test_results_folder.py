@@ -172,7 +172,7 @@ def test_outputs_with_names_unfit_for_files_get_separate_files(tmp_path: Path) -
 
 
 def test_files_of_images_that_are_gone_are_removed(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("blobex.explain.overviews.IMAGES_PER_FILE", 2)
+    monkeypatch.setattr("blobex.explain.results_folder.IMAGES_PER_FILE", 2)
     explainer().explain(road_images(5), Request(["stop"]), Output(tmp_path / "out", published=True))
     assert len(list((tmp_path / "out").glob("snapshot_*.png"))) == len(list((tmp_path / "out").glob("*.pt"))) == 3
     explainer().explain(road_images(1), Request(["stop"]), tmp_path / "out")

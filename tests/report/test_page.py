@@ -95,7 +95,7 @@ def write(records: list[Explanation], setup: str = "rect", variant: str = "basic
     records = [dataclasses.replace(record, setup=setup) for record in records]
     for number, name in enumerate(names):
         folder.write(number, torch.zeros(3, 2, 2), [record for record in records if record.image == name])
-    folder.finish(names, records)
+    folder.finish(list(enumerate(names)))
 
 
 def params(images: int = 8) -> Params:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -140,7 +141,7 @@ def test_four_processes_explain_shards_at_once(photos: Path, tmp_path: Path) -> 
     """The commands of an array job, and what one process writes."""
     project = save_models(tmp_path)
     blobex = Path(sys.executable).parent / "blobex"
-    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": str(blobex.parent)}
+    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": os.environ["PATH"]}
 
     def start(*words: str) -> Popen[str]:
         return Popen([blobex, *words], cwd=project, env=environment, stdout=PIPE, stderr=PIPE, text=True)

@@ -118,7 +118,7 @@ def test_options_decide_what_is_searched_and_written(photos: Path) -> None:
 def test_shards_are_merged_on_the_command_line(photos: Path) -> None:
     out, table = photos.parent / "out", photos.parent / "all.parquet"
     for k in (1, 2):
-        command = ["explain", str(photos), "--steps", "1", "--out", str(out), "--shard", f"{k}/2"]
+        command = ["explain", str(photos), "--to", "stop", "--steps", "1", "-o", str(out), "--shard", f"{k}/2"]
         lines = CliRunner().invoke(cli.app, command).stdout.splitlines()
         assert lines[-1] == str(out / f"{k}-of-2" / "snapshot_0.png")
     merged = CliRunner().invoke(cli.app, ["merge", str(out), "--out", str(table)])

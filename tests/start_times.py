@@ -16,9 +16,13 @@ import time
 from pathlib import Path
 
 FIRST_BAR = """
-import os, sys, tqdm.std
-tqdm.std.tqdm.__init__ = lambda *args, **options: os._exit(0)
+import os, sys
+from blobex.cli import progress_bar
 from blobex.cli.main import main
+from blobex.core.progress import listening
+def until_the_first_phase(*_):
+    return listening(lambda phase: os._exit(0))
+progress_bar.shown_progress = until_the_first_phase
 sys.argv = ["blobex", "explain", {photos!r}, "--attribute", "stop", "--out", {out!r}]
 main()
 """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from blobex.cli.options import Device, Models, ParamsFile, Setup
+from blobex.cli.options import Device, GuessedSetup, Models, OwnParamsFile
 from blobex.core.errors import BlobexError
 
 if TYPE_CHECKING:
@@ -22,16 +22,17 @@ PAGE, TABLE, KEPT = "audit.html", "audit.json", "interventions"
 def audit(
     folder: Annotated[Path, Argument(metavar="FOLDER", help="Folder of images of roads; 64 are a good number.")],
     out: Annotated[Path, Option(help="Folder for the page and the changed images; a stopped audit continues there.")],
-    setup: Setup = "rect",
-    decision: Annotated[str | None, Option(help="Model: plain, biased, FILE.pt2, card.yaml, FILE.py:name, ...")] = None,
+    setup: GuessedSetup = None,
+    decision: Annotated[str | None, Option(help="Model: plain, night, FILE.pt2, card.yaml, FILE.py:name, ...")] = None,
     device: Device = None,
     models: Models = Path("models"),
-    params: ParamsFile = Path("params.yaml"),
+    params: OwnParamsFile = None,
 ) -> None:
     """Find out on what a model's decisions about the images in FOLDER depend, by changing one thing at a time.
 
     OUT gets audit.html, with an example of each cause, audit.json and the changed images (interventions/).
     """
+    from blobex.cli import preflight
     from blobex.core.files import write_text
     from blobex.explain.audit import audit as measure
     from blobex.explain.audit import sentences
@@ -41,7 +42,11 @@ def audit(
     others = [path.name for path in out.iterdir()] if out.is_dir() else []
     if out.is_file() or set(others) - {PAGE, TABLE, KEPT}:
         raise BlobexError(f"{out} holds other files than those of an audit: give a new or an empty folder")
-    explainer = Explainer.load(setup, models, params, device, decision)
+    preflight.check_photos([folder])
+    values = preflight.load(params, models)
+    explainer = Explainer.load(
+        preflight.choose_setup(setup, [folder], models, values), models, values, device, decision
+    )
     result = measure(explainer, folder, out / KEPT)
     found, told = result.dependences, sentences(result.dependences)
     write_text(out / TABLE, json.dumps([_row(each) for each in found], indent=2) + "\n")

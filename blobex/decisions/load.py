@@ -25,11 +25,11 @@ from blobex.networks.decision import load_decision
 
 Model = Callable[[Tensor], Any]
 MlflowLoader = Callable[[str], nn.Module]  # URI to a model on the right device
-VARIANTS = ("plain", "biased")
+VARIANTS = ("plain", "biased")  # models that the stage `decision` always trains; others by their folders
 FORMS = (
-    "plain, biased, a folder of weights, a card (.yaml), a program (.pt2), TorchScript (.pt), ONNX (.onnx), "
-    "torchvision:<model>:<state dict>, models:/<name>@<alias>, runs:/<run>/<model>, <module>:<function> or "
-    "FILE.py:<function>"
+    "plain, biased, night, verge, a folder of weights, a card (.yaml), a program (.pt2), TorchScript (.pt), "
+    "ONNX (.onnx), torchvision:<model>:<state dict>, models:/<name>@<alias>, runs:/<run>/<model>, "
+    "<module>:<function> or FILE.py:<function>"
 )
 
 
@@ -49,7 +49,7 @@ def load(
         reference: One of FORMS, or a Decision, a module or a function.
         size: Size of the setup's images.
         device: Device of models from files; modules of the user's stay where they are.
-        models, setup: Folder of trained networks, and shape, for plain and biased.
+        models, setup: Folder of trained networks, and shape, for the decision models in it.
         mlflow_loader: Loader of MLflow's models; None if MLflow is off.
         kind, outputs: Kind of the model and names of its outputs. By default a card's, then the reference's own:
             attributes for blobex's weights, the names of torchvision's weights, otherwise as in `probe.decide`.
@@ -69,7 +69,11 @@ def load(
             raise BlobexError(f"{model.name} is a Decision, which has its own kind, outputs and input: leave them out")
         return check(model, size, device)
     source = model if isinstance(model, Source) else source_of(model, name if isinstance(name, str) else None)
-    if name in VARIANTS and source.input.size(size.height, size.width) != (size.height, size.width):
+    if (
+        isinstance(name, str)
+        and _is_trained(name, models / "decision" / setup)
+        and source.input.size(size.height, size.width) != (size.height, size.width)
+    ):
         raise BlobexError(
             f"the decision in {models / 'decision' / setup / name} is for {source.input.height}x{source.input.width} "
             f"images but {setup} has {size.height}x{size.width}: give the models and parameters of one run"
@@ -80,12 +84,17 @@ def load(
     return decide(source, kind, outputs, size, device, card.values if card else None)
 
 
+def _is_trained(name: str, trained: Path) -> bool:
+    """Return whether a name is that of a decision model of the pipeline."""
+    return name in VARIANTS or (Path(name).name == name and weights.is_kind(trained / name, "decision"))
+
+
 def _find(
     reference: str, folder: Path, device: torch.device, trained: Path, mlflow_loader: MlflowLoader | None
 ) -> Decision | Source | Model:
-    """Return the model of a reference; file names are relative to `folder`, and plain and biased are in `trained`."""
+    """Return the model of a reference; file names are relative to `folder`, names of trained models to `trained`."""
     path = folder / Path(reference).expanduser()
-    if reference in VARIANTS:
+    if _is_trained(reference, trained):
         return source_of(load_decision(trained / reference).to(device), reference)
     if reference.startswith("torchvision:"):
         from blobex.decisions.zoo import zoo_source  # torchvision is slow to import

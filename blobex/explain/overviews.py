@@ -136,9 +136,9 @@ def _title(record: Explanation) -> str:
 def _counterfactual_cell(record: Explanation) -> Cell:
     tone: Tone = "good" if record.verdict == "flipped" and not record.doubt else "bad"
     verdict = f"{record.verdict}, in doubt" if record.doubt else record.verdict
-    blobs = f": {', '.join(record.changed_blobs)}" if record.changed_blobs else ""
+    words = record.sentence or (f"blobs {', '.join(record.changed_blobs)}" if record.changed_blobs else "")
     scores = f"{record.attribute} {record.score_before:.2f} -> {record.score_after:.2f}"
-    return Cell(record.counterfactual, f"{scores}\n{verdict}{blobs}", tone)
+    return Cell(record.counterfactual, "\n".join(filter(None, [f"{scores}, {verdict}", words])), tone)
 
 
 def _output(records: Sequence[Explanation]) -> dict[str, Any]:

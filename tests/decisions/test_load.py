@@ -42,6 +42,9 @@ def test_weights_of_blobex(tmp_path):
     assert (decision.kind, decision.outputs, decision.name) == ("attributes", ACTIONS, "biased")
     assert_same(decision.logits, model, noise(2, 32, 32))
     assert_same(decision.features, model.features, noise(2, 32, 32))
+    night = saved(tmp_path / "decision" / "rect" / "night")  # any that the pipeline has trained goes by its name
+    assert_same(opened("night", models=tmp_path).logits, night, noise(2, 32, 32))
+    refused("verge", "is no decision model", models=tmp_path)
     refused("plain", "no decision weights", models=tmp_path)
     refused("biased", "is for 32x32 images but rect has 32x64", models=tmp_path, width=64)
 

@@ -23,7 +23,7 @@ from blobex.config.params import Params
 from blobex.config.read import load_params
 from blobex.config.value_types import Shape
 from blobex.core.code_state import code_digest
-from blobex.core.device import ALONE, Ranks, batch_pixels, keep_freed_memory, resolve_device
+from blobex.core.device import ALONE, Ranks, batch_pixels, keep_freed_memory, resolve_device, resolve_precision
 from blobex.core.errors import BlobexError
 from blobex.core.project import in_project
 from blobex.counterfactual.masks import check_mask_rows
@@ -372,7 +372,7 @@ class Explainer:
             "mask": None if mask is None else hashlib.sha256(mask.numpy().tobytes()).hexdigest(),
             "invert": params["invert"][self.setup],
             "search": params["search"]["mode"],
-            "precision": params["run"]["precision"],
+            "precision": resolve_precision(self.params.run.precision, self.device),
             "seed": params["run"]["seed"],
             "perceptual": params["data"]["perceptual"],
             "device": self.device.type,

@@ -190,7 +190,7 @@ def _read_blob(row: Mapping[str, Any]) -> BlobChange:
 
 def _read_step(row: Mapping[str, Any]) -> Step:
     """Convert a step from JSON; BlobexError for values of other types."""
-    hints = typing.get_type_hints(Step)
+    hints = _hints(Step)
     return Step(**{name: parse(hints[name], value, name) for name, value in row.items()})
 
 

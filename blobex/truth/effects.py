@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from blobex.config.data import ImageSize
 from blobex.datasets.images import decode_jpeg, fit, to_float, to_tensor
 from blobex.explain.explainer import Explainer
 from blobex.explain.stored_interventions import stored_interventions
@@ -72,6 +74,11 @@ def fresh_scenes(count: int, seed: int) -> list[Scene]:
     return [sample(number) for number in range(start, start + count)]
 
 
+def scene_image(scene: Scene, height: int, size: ImageSize) -> np.ndarray:
+    """Render a scene `height` pixels high, and return its image, uint8 (H,W,3), as if it were read from a data set."""
+    return fit(decode_jpeg(encode_jpeg(render(scene, height).image)), size.height, size.width)
+
+
 def image_pairs(
     changes: Sequence[str], scenes: Sequence[Scene], height: int, explainer: Explainer, folder: Path
 ) -> dict[str, list[ImagePair]]:
@@ -82,12 +89,7 @@ def image_pairs(
         explainer: Its generator makes what the renderer cannot; no decision matters.
         folder: Keeps the generator's images until the run ends.
     """
-    size = explainer.params.setup(explainer.setup)
-
-    def show(scene: Scene) -> np.ndarray:
-        """Return a scene's image as data sets hold it."""
-        return fit(decode_jpeg(encode_jpeg(render(scene, height).image)), size.height, size.width)
-
+    show = partial(scene_image, height=height, size=explainer.params.setup(explainer.setup))
     pairs: dict[str, list[ImagePair]] = {change: [] for change in changes}
     for change in filter(is_rendered, changes):
         for scene in scenes:

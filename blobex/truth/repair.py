@@ -27,7 +27,7 @@ from blobex.core.device import resolve_device
 from blobex.core.files import whole_file
 from blobex.datasets.bdd import read_decisions
 from blobex.datasets.datamodule import DecisionSet, data_root, load_planted
-from blobex.datasets.images import decode_jpeg, fit, to_array, to_float, to_tensor
+from blobex.datasets.images import to_array, to_float, to_tensor
 from blobex.explain.explainer import Explainer
 from blobex.explain.record_files import DAMAGES
 from blobex.explain.request import Request
@@ -36,13 +36,13 @@ from blobex.metrics.interval import Interval, flat
 from blobex.networks import weights
 from blobex.networks.decision import DecisionModel, load_decision
 from blobex.scenes.groups import grouped_scenes
-from blobex.scenes.render import render
 from blobex.scenes.rules import ACTIONS, PLAIN, RULES, Rule
-from blobex.scenes.write import encode_jpeg, scene_of
+from blobex.scenes.write import scene_of
 from blobex.tracking.tracker import NullTracker, Tracker
 from blobex.training.decision import decision_measures
 from blobex.training.repair import Corrections, fine_tune
 from blobex.training.step_module import in_batches
+from blobex.truth.effects import scene_image
 from blobex.truth.evaluation import ImageReader, parser_reader
 from blobex.truth.methods import METHODS, Task, build_task
 
@@ -209,10 +209,7 @@ def share_wrong(corrections: Corrections, decided: Tensor) -> float:
 def load_tests(params: Params, setup: str, rule: Rule) -> Tests:
     """Render the grouped scenes of a rule, and load the held-out images with their labels by the plain rules."""
     size, scenes = params.setup(setup), grouped_scenes(rule, params.repair.group_images, params.scenes.seed)
-    images = [
-        fit(decode_jpeg(encode_jpeg(render(each.scene, params.scenes.height).image)), size.height, size.width)
-        for each in scenes
-    ]
+    images = [scene_image(each.scene, params.scenes.height, size) for each in scenes]
     allowed = torch.tensor([PLAIN.actions(each.scene) for each in scenes])
     held_out = load_planted(params, setup, "test", PLAIN.name)
     groups = [each.group for each in scenes]

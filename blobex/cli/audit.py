@@ -71,11 +71,13 @@ def _sections(found: Sequence[Dependence], told: Sequence[str]) -> list[AuditSec
                 off=each.example.off,
                 on=each.example.on,
                 decisions=each.decisions,
+                proven=each.verified,
             )
             for each in own
-            if each.verified
+            if each.verified or each.likely
         ]
-        others = [(each.factor, f"{each.text}, {each.images} images") for each in own if not each.verified]
+        listed = {row.factor for row in rows}
+        others = [(each.factor, f"{each.text}, {each.images} images") for each in own if each.factor not in listed]
         sections.append(AuditSection(output, sentence, rows, others))
     return sections
 

@@ -71,6 +71,11 @@ class Dependence:
     decisions: tuple[bool, bool]  # about it, off and on
 
     @property
+    def likely(self) -> bool:
+        """True if the interval of the effect excludes 0, which does not yet make it `verified`."""
+        return self.effect.effect.low > 0 or self.effect.effect.high < 0
+
+    @property
     def text(self) -> str:
         """The factor with its effect, as "time of day (-0.62 [-0.71, -0.52])"."""
         value = self.effect.effect
@@ -195,7 +200,7 @@ def sentences(found: Sequence[Dependence]) -> list[str]:
     for output in dict.fromkeys(each.output for each in found):
         own = [each for each in found if each.output == output]
         causes = ", ".join(each.text for each in own if each.verified)
-        likely = ", ".join(each.text for each in own if each.effect.effect.low > 0 or each.effect.effect.high < 0)
-        proven = f"nothing that so few images prove; likely {likely}: give more" if likely else "nothing that was tried"
-        told.append(f"this model's {TURNS.get(output, f'decisions for {output!r}')} depend on: {causes or proven}")
+        likely = ", ".join(each.text for each in own if each.likely)
+        unproven = f"likely {likely}; give more images to prove it" if likely else "nothing that was tried"
+        told.append(f"this model's {TURNS.get(output, f'decisions for {output!r}')} depend on: {causes or unproven}")
     return told

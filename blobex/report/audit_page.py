@@ -25,6 +25,7 @@ class AuditRow:
     off: np.ndarray  # uint8 (H,W,3)
     on: np.ndarray
     decisions: tuple[bool, bool]
+    proven: bool  # otherwise it is likely only
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class AuditSection:
 
     output: str
     sentence: str
-    rows: Sequence[AuditRow]  # verified factors
-    others: Sequence[tuple[str, str]]  # factors that were tried without a verified effect, and their effects
+    rows: Sequence[AuditRow]  # proven factors, then likely ones
+    others: Sequence[tuple[str, str]]  # all others that were tried, and their effects
 
 
 @dataclass(frozen=True)

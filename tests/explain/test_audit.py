@@ -92,8 +92,7 @@ def test_finds_the_only_cause(explainer: Explainer, folder: Path, tmp_path: Path
     ]
     few = [dataclasses.replace(each, verified=False) for each in found.dependences]
     assert sentences(few)[0] == (
-        "this model's left turns depend on: nothing that so few images prove; "
-        "likely time of day (-1.00 [-1.00, -1.00]): give more"
+        "this model's left turns depend on: likely time of day (-1.00 [-1.00, -1.00]); give more images to prove it"
     )
 
 

@@ -111,8 +111,8 @@ def audit(explainer: Explainer, folder: str | Path, keep: Path) -> Audit:
     made = stored_interventions(explainer, images.names, images.queries, keep)
     pairs = factor_pairs(images.names, arrays, made)
     outputs = decided(explainer.decision, explainer.device, explainer.batch_size)
-    found = dependences(pairs, explainer.decision, outputs, explainer.params.run.seed)
-    if all(each.effect.effect.low == each.effect.effect.high == 0 for each in found):
+    found = dependences(pairs, explainer.decision, outputs)
+    if not any(each.effect.changes for each in found):
         raise BlobexError(
             f"{explainer.decision.name} decides every image alike before and after all {sum(map(len, made))} changes: "
             "check its outputs and their thresholds, it does not react to these images"
@@ -145,17 +145,15 @@ def factor_pairs(
     return pairs
 
 
-def dependences(
-    pairs: Mapping[str, Sequence[Pair]], decision: Decision, outputs: Decide, seed: int
-) -> list[Dependence]:
-    """Measure the effects of all factors on all of a model's outputs; `seed` is that of the bootstrap."""
+def dependences(pairs: Mapping[str, Sequence[Pair]], decision: Decision, outputs: Decide) -> list[Dependence]:
+    """Measure the effects of all factors on all of a model's outputs."""
     found = []
     for factor, own in sorted(pairs.items()):
         batch = torch.stack([to_tensor(image) for pair in own for image in (pair.off, pair.on)])
         answers = decisions(outputs(to_float(batch)), decision.kind).unflatten(0, (-1, 2))
         for column, output in enumerate(decision.outputs):
             off, on = (answers[:, state, column].tolist() for state in (0, 1))
-            found.append(_dependence((output, factor), own, (off, on), len(pairs), seed))
+            found.append(_dependence((output, factor), own, (off, on), len(pairs)))
     order = {output: number for number, output in enumerate(decision.outputs)}
     return sorted(
         found, key=lambda each: (order[each.output], not each.verified, -abs(each.effect.effect.mean), each.factor)
@@ -163,10 +161,10 @@ def dependences(
 
 
 def _dependence(
-    of: tuple[str, str], pairs: Sequence[Pair], states: tuple[list[bool], list[bool]], claims: int, seed: int
+    of: tuple[str, str], pairs: Sequence[Pair], states: tuple[list[bool], list[bool]], claims: int
 ) -> Dependence:
     names = [pair.image for pair in pairs]
-    measured = effect([float(value) for value in states[0]], [float(value) for value in states[1]], names, seed)
+    measured = effect([float(value) for value in states[0]], [float(value) for value in states[1]], names)
     changes: dict[str, float] = {}  # by image, whose pairs are not independent
     for name, off, on in zip(names, *states, strict=True):
         changes[name] = changes.get(name, 0.0) + on - off

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binomtest
 
-from blobex.metrics.interval import Interval, ratio_interval, share_interval
+from blobex.metrics.interval import Interval, difference_interval, share_interval
 
 LEVEL = 0.05  # chance of one claim or more of a family that is not so
 
@@ -27,19 +27,24 @@ class Effect:
     necessity: Interval | None  # share without it before, of images with it after
     sufficiency: Interval | None  # share with it after, of images without it before
 
+    @property
+    def changes(self) -> bool:
+        """Say whether any decision changed."""
+        return bool(self.effect.mean or (self.sufficiency and self.sufficiency.mean))
 
-def effect(before: Sequence[float], after: Sequence[float], images: Sequence[str], seed: int) -> Effect:
-    """Compute the effect from the decisions, 0 or 1, about the same images before and after; `seed` of the bootstrap.
+
+def effect(before: Sequence[float], after: Sequence[float], images: Sequence[str]) -> Effect:
+    """Compute the effect from the decisions, 0 or 1, about the same images before and after.
 
     Equations 4 and 5 of Tian and Pearl (2000), with x the state after: PN = P(y'_{x'} | x, y), PS = P(y_x | x', y').
     Raises BlobexError without images.
 
-    >>> found = effect([1, 1, 1, 0], [0, 0, 1, 0], ["a", "b", "c", "d"], seed=0)
+    >>> found = effect([1, 1, 1, 0], [0, 0, 1, 0], ["a", "b", "c", "d"])
     >>> found.effect.mean, round(found.necessity.mean, 2), round(found.sufficiency.mean, 2)
     (-0.5, 0.67, 0.67)
     """
     change = [float(late) - float(early) for early, late in zip(before, after, strict=True)]
-    average = ratio_interval(change, [1.0] * len(change), images, seed)
+    average = difference_interval(change, images)
     favoured = 1.0 if average.mean >= 0 else 0.0  # decision that becomes more frequent
     early, late = ([float(value == favoured) for value in values] for values in (before, after))
     necessary = [(1 - was, image) for was, now, image in zip(early, late, images, strict=True) if now]

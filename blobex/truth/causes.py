@@ -24,7 +24,7 @@ def verify_phrases(params: Params, setup: str, models: Path, results: TruthResul
 
     All models decide the same images. `folder` keeps those of the generator; a stopped run continues there.
     """
-    options, seed = params.truth, params.run.seed
+    options = params.truth
     rules = [rule for rule in results.rows if rule in RULES and METHOD in results.rows[rule]]
     if not options.fresh_scenes or not rules:
         return {}
@@ -42,7 +42,7 @@ def verify_phrases(params: Params, setup: str, models: Path, results: TruthResul
         explained = str(models / "decision" / setup / rule)
         model = load(explained, params.setup(setup), explainer.device, models, setup)
         outputs = decided(model, explainer.device, explainer.batch_size)
-        effects[rule] = phrase_effects(rule, phrases[rule], pairs, outputs, seed)
+        effects[rule] = phrase_effects(rule, phrases[rule], pairs, outputs)
     return effects
 
 

@@ -20,7 +20,7 @@ from blobex.datasets.images import decode_jpeg, fit, to_float, to_tensor
 from blobex.explain.explainer import Explainer
 from blobex.explain.stored_interventions import stored_interventions
 from blobex.metrics.effects import Effect, effect, is_verified
-from blobex.metrics.interval import Interval, ratio_interval
+from blobex.metrics.interval import Interval, difference_interval
 from blobex.scenes.render import render
 from blobex.scenes.rules import ACTIONS, PLAIN
 from blobex.scenes.sample import sample
@@ -123,7 +123,7 @@ def _generated(
 
 
 def phrase_effects(
-    rule: str, phrases: Sequence[str], pairs: Mapping[str, Sequence[ImagePair]], outputs: Outputs, seed: int
+    rule: str, phrases: Sequence[str], pairs: Mapping[str, Sequence[ImagePair]], outputs: Outputs
 ) -> list[PhraseEffect]:
     """Measure the effects of phrases with pairs on a model; verified ones first, then by excess, largest first."""
     decided = {
@@ -150,8 +150,8 @@ def phrase_effects(
                 phrase=phrase,
                 frequency_rank=number,
                 renderer=is_rendered(change),
-                effect=effect([before for before, _ in model], [after for _, after in model], names, seed),
-                excess=ratio_interval(excess, [1.0] * len(excess), names, seed),
+                effect=effect([before for before, _ in model], [after for _, after in model], names),
+                excess=difference_interval(excess, names, bound=2.0),
                 verified=is_verified(excess, claims=len(phrases), positive=True),
             )
         )

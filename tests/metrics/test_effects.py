@@ -12,7 +12,7 @@ NAMES = [str(number) for number in range(100)]
 
 
 def of(before: np.ndarray, after: np.ndarray) -> Effect:
-    return effect(before.astype(float).tolist(), after.astype(float).tolist(), NAMES[: len(before)], seed=0)
+    return effect(before.astype(float).tolist(), after.astype(float).tolist(), NAMES[: len(before)])
 
 
 def test_disjunction_is_always_sufficient_and_necessary_without_the_other_cause() -> None:
@@ -48,6 +48,11 @@ def test_an_inhibitor_is_a_cause_of_the_opposite_decision() -> None:
     assert (one.necessity, one.sufficiency) == (other.necessity, other.sufficiency)
 
 
+def test_opposite_changes_are_changes() -> None:
+    same, other = np.arange(100) < 50, np.arange(100) >= 50
+    assert of(same, other).effect.mean == 0 and of(same, other).changes and not of(same, same).changes
+
+
 def test_interval_holds_the_true_effect_as_often_as_it_says() -> None:
     """Images with effects of -1, 0 and 1 by chance, the mean of which is 0.3."""
     random, inside = np.random.default_rng(1), []
@@ -70,6 +75,6 @@ def test_sign_test_is_exact_and_corrected() -> None:
 
 def test_nothing_to_compare_raises() -> None:
     with pytest.raises(BlobexError, match="one value or more"):
-        effect([], [], [], seed=0)
-    found = effect([1, 1], [1, 1], ["a", "b"], seed=0)
+        effect([], [], [])
+    found = effect([1, 1], [1, 1], ["a", "b"])
     assert found.sufficiency is None and found.necessity is not None and found.necessity.mean == 0

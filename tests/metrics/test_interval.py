@@ -8,6 +8,7 @@ from blobex.core.errors import BlobexError
 from blobex.metrics.interval import (
     Interval,
     ValuesOfImages,
+    difference_interval,
     flat_intervals,
     interval,
     ratio_interval,
@@ -181,3 +182,30 @@ def test_flat_intervals_have_means_ends_and_counts() -> None:
     assert (measures["rate_low"], measures["rate_high"]) == pytest.approx(wilson(0.75, 4))
     assert (measures["same_low"], measures["same_high"]) == (2.0, 2.0)
     assert not any(name.startswith("none") for name in measures)
+
+
+@pytest.mark.parametrize("count", [8, 32, 128])
+@pytest.mark.parametrize("lost, gained", [(0.0, 0.9), (0.05, 0.9), (0.1, 0.4), (0.01, 0.01)])
+def test_coverage_of_a_difference_of_paired_shares(count: int, lost: float, gained: float) -> None:
+    random = np.random.default_rng(9)
+    draws = random.choice([-1, 0, 1], p=[lost, 1 - lost - gained, gained], size=(600, count))
+    names = [str(number) for number in range(count)]
+    found = [difference_interval(draw.tolist(), names) for draw in draws]
+    assert np.mean([each.low <= gained - lost <= each.high for each in found]) > 0.93
+    assert all(each.low <= each.mean <= each.high for each in found)
+
+
+def test_difference_of_paired_shares_is_the_plus_two_interval() -> None:
+    """Agresti and Min (2005): half an observation is added to each cell of the table of pairs."""
+    gained, lost, same = 9, 2, 21
+    found = difference_interval([1] * gained + [-1] * lost + [0] * same, [str(number) for number in range(32)])
+    total, up, down = 34, gained + 0.5, lost + 0.5
+    half = 1.959964 * np.sqrt((up + down - (up - down) ** 2 / total) / total**2)
+    assert (found.low, found.high) == pytest.approx(((up - down) / total - half, (up - down) / total + half))
+    assert found.mean == pytest.approx(7 / 32)
+
+
+def test_differences_of_one_image_count_once() -> None:
+    few = difference_interval([1, 0, 0.5], ["a", "b", "c"])
+    many = difference_interval([1, 1, 0, 0, 1, 0], ["a", "a", "b", "b", "c", "c"])
+    assert (few.mean, few.low, few.high) == (many.mean, many.low, many.high)

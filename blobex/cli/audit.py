@@ -56,13 +56,15 @@ def audit(
 
 
 def _sections(found: Sequence[Dependence], told: Sequence[str]) -> list[AuditSection]:
-    from blobex.report.audit_page import AuditRow, AuditSection
+    from blobex.report.audit_page import AuditSection
+    from blobex.report.causes import Cause
 
     sections = []
     for output, sentence in zip(dict.fromkeys(each.output for each in found), told, strict=True):
         own = [each for each in found if each.output == output]
         rows = [
-            AuditRow(
+            Cause(
+                output=output,
                 factor=each.factor,
                 effect=each.effect,
                 images=each.images,

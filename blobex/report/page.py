@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from blobex.metrics.interval import Interval, share_interval
+from blobex.metrics.interval import share_interval
 from blobex.perception.sentences import summary
 from blobex.report.believable import believable_lines
+from blobex.report.causes import ModelCauses
+from blobex.report.elements import Bar, bar, environment, number, share_bar
 from blobex.report.gallery import SORTS, gallery
 from blobex.report.results import Record, Report, Results, measured, object_changes
 
@@ -18,8 +17,8 @@ NO_NUMBER = "-"
 MAX_PHRASES, MAX_IN_SENTENCE = 6, 2  # changes of a question that get a bar, and that its sentence names
 
 
-def page(report: Report) -> str:
-    """Render the page; every text is escaped."""
+def page(report: Report, causes: Mapping[str, Sequence[ModelCauses]]) -> str:
+    """Render the page; every text is escaped. `causes` are those of the truth benchmark's models, by setup."""
     explained = [f"explain-{results.setup}-{results.variant}" for results in report.results]
     stages = [f"{stage.split()[0]}-..." for stage in report.measures if not stage.startswith("explain")]
     return (
@@ -27,6 +26,7 @@ def page(report: Report) -> str:
         .get_template("page.html")
         .render(
             report=report,
+            causes=causes,
             overview=overview(report),
             questions=[(results, questions(results)) for results in report.results],
             believable=believable_lines(report.measures),
@@ -36,34 +36,6 @@ def page(report: Report) -> str:
             run_names=list(dict.fromkeys([*explained, *stages])),
         )
     )
-
-
-def environment() -> Environment:
-    """Return the templates of all pages; every text is escaped."""
-    templates = Environment(
-        loader=PackageLoader("blobex.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters |= {"number": number, "share": _width}
-    return templates
-
-
-def _width(score: float) -> str:
-    """Format a score as the share of a bar's width, clamped to [0, 1]."""
-    return f"{min(max(score, 0.0), 1.0) if math.isfinite(score) else 0.0:.3f}"
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A mean with its interval: a bar in shares of its full width, and the numbers as text."""
-
-    mean: float
-    low: float
-    high: float
-    text: str
 
 
 @dataclass(frozen=True)
@@ -87,17 +59,6 @@ class Question:
     bars: Mapping[str, Bar]  # by phrase; empty if the parser sees no change
 
 
-def number(value: float) -> str:
-    """Format with three significant digits, integers in full; "not finite" for NaN and infinity.
-
-    >>> number(0.12345), number(98765.4), number(float("nan"))
-    ('0.123', '98,765', 'not finite')
-    """
-    if not math.isfinite(value):
-        return "not finite"
-    return f"{value:,.0f}" if abs(value) >= 1000 or float(value).is_integer() else f"{value:.3g}"
-
-
 def overview(report: Report) -> dict[str, list[Overview]]:
     """Return the rows of the overview by setup."""
     intervals = [measured(results, report.distance, report.seed) for results in report.results]
@@ -105,8 +66,8 @@ def overview(report: Report) -> dict[str, list[Overview]]:
     tops = {name: max((each[name].high for each in intervals if name in each), default=1.0) for name in scaled}
     rows: dict[str, list[Overview]] = {}
     for results, each in zip(report.results, intervals, strict=True):
-        shares = [_share(each[name]) for name in ("flip_rate", "flipped_by_change")]
-        values = [_bar(each[name], tops[name], number) if name in each else None for name in scaled]
+        shares = [share_bar(each[name]) for name in ("flip_rate", "flipped_by_change")]
+        values = [bar(each[name], tops[name], number) if name in each else None for name in scaled]
         images = len({row["image"] for row in results.rows})
         row = Overview(results.variant, len(results.rows), images, [*shares, *values])
         rows.setdefault(results.setup, []).append(row)
@@ -134,7 +95,7 @@ def _question(before: str, after: str, records: Sequence[Record]) -> Question:
     bars = {}
     for phrase in list(shares)[:MAX_PHRASES]:
         occurs = [float(phrase in {change.general for change in each}) for each in changes]
-        bars[phrase] = _share(share_interval(occurs, [record["image"] for record in records]))
+        bars[phrase] = share_bar(share_interval(occurs, [record["image"] for record in records]))
     return Question(before, after, count, f"To make the model say “{after}”: {frequent} of {count}.", bars)
 
 
@@ -160,12 +121,3 @@ def _with_intervals(measures: Mapping[str, float]) -> dict[str, str]:
             texts[name] += f" [{number(low)}, {number(high)}]" if low is not None and high is not None else ""
             texts[name] += f" (n = {number(count)})" if count is not None else ""
     return texts
-
-
-def _share(share: Interval) -> Bar:
-    return _bar(share, 1.0, "{:.0%}".format)
-
-
-def _bar(value: Interval, top: float, text: Callable[[float], str]) -> Bar:
-    mean, low, high = (number / top if top else 0.0 for number in (value.mean, value.low, value.high))
-    return Bar(mean, low, high, f"{text(value.mean)} [{text(value.low)}, {text(value.high)}]")

@@ -16,6 +16,7 @@ from blobex.explain.results_folder import SETTINGS, read_results
 from blobex.layout.splat import AREA, Canvas, dominant_blobs
 from blobex.networks.perceptual import perceptual_name
 from blobex.networks.weights import CONFIG, read_config
+from blobex.report.causes import verified_causes
 from blobex.report.page import page
 from blobex.report.results import (
     SETUPS,
@@ -46,7 +47,8 @@ def main(params: Params) -> None:
     truth, repair = truth_tables(common.REPORTS), repair_tables(common.REPORTS)
     report = Report(results, measures, truth, missing + unmeasured, distance, uri, seed, repair)
     with tracking.run(params, "report", "all") as tracker:
-        write_text(folder / "report.html", page(report))
+        causes = {setup: found for setup in SETUPS if (found := verified_causes(common.REPORTS / "truth" / setup))}
+        write_text(folder / "report.html", page(report, causes))
         common.write_metrics(folder, page_measures(report, folder / "report.html"), tracker)
         tracker.log_artifact(folder / "report.html")
     print(f"{folder / 'report.html'}: {sum(len(each.gallery) for each in results)} explanations")

@@ -7,7 +7,7 @@ the plain rules. What counts as a shortcut is the excess, by how much the model'
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -56,6 +56,8 @@ class PhraseEffect:
     effect: Effect  # on the share with the wanted decision
     excess: Interval  # of the effect over that on the plain rules' decisions
     verified: bool  # no chance: the excess is above 0 in all phrases of the rule that are said to be, p = 0.05
+    example: ImagePair = field(repr=False, compare=False)  # with the largest excess
+    decisions: tuple[bool, bool]  # about it, for the action that the phrase names
 
     @property
     def scenes(self) -> int:
@@ -144,6 +146,7 @@ def phrase_effects(
         rules = [[float(allowed[action] == positive) for allowed in own[row].allowed] for row in rows]
         excess = [after - before - (b - a) for (before, after), (a, b) in zip(model, rules, strict=True)]
         names = [own[row].scene for row in rows]
+        shown = max(range(len(rows)), key=lambda row: excess[row])
         effects.append(
             PhraseEffect(
                 rule=rule,
@@ -153,6 +156,8 @@ def phrase_effects(
                 effect=effect([before for before, _ in model], [after for _, after in model], names),
                 excess=difference_interval(excess, names, bound=2.0),
                 verified=is_verified(excess, claims=len(phrases), positive=True),
+                example=own[rows[shown]],
+                decisions=(answers[shown][0], answers[shown][1]),
             )
         )
     return sorted(effects, key=lambda each: (not each.verified, -each.excess.mean, each.phrase))

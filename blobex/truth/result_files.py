@@ -17,13 +17,14 @@ from blobex.datasets.images import write_png
 from blobex.metrics.interval import Interval, flat
 from blobex.scenes.rules import RULES
 from blobex.truth.benchmark import Witness, benchmark, cache_folder
+from blobex.truth.cause_files import write_causes
 from blobex.truth.causes import effect_lines, effect_metrics, verify_phrases
 from blobex.truth.control import CONTROL
 from blobex.truth.evaluation import EvaluatedAnswer
 from blobex.truth.measures import TITLES
 from blobex.truth.results import OURS_SAME, TruthResults
 
-TABLE, TEXT, EXAMPLES = "explanations.parquet", "table.txt", "examples"
+TABLE, TEXT, EXAMPLES, CAUSES = "explanations.parquet", "table.txt", "examples", "causes"
 CELL_WIDTH = 24  # characters
 OTHERS = {CONTROL: "a regression: brake >= 0.5 or brake <= 0.5, judged by the plain rules' stop"}
 METHOD_TITLES = {OURS_SAME: "ours, same pictures"}
@@ -104,7 +105,7 @@ def table(results: TruthResults) -> str:
 
 
 def write(results: TruthResults, folder: Path) -> list[Path]:
-    """Write the table of explanations, table.txt and the examples, and return their paths."""
+    """Write the table of explanations, table.txt, the examples and the causes; return the paths but of the causes."""
     paths = [folder / TABLE, folder / TEXT]
     answers = [rows for methods in results.rows.values() for name, rows in methods.items() if name != OURS_SAME]
     rows = pa.Table.from_pylist([row.as_dict() for rows in answers for row in rows], schema=SCHEMA)
@@ -114,6 +115,7 @@ def write(results: TruthResults, folder: Path) -> list[Path]:
     with whole_folder(folder / EXAMPLES) as new:
         for rule, image in results.examples.items():
             write_png(new / f"{rule}.png", image)
+    write_causes(results.effects, folder / CAUSES)
     return [*paths, *(folder / EXAMPLES / f"{rule}.png" for rule in results.examples)]
 
 

@@ -133,6 +133,8 @@ def test_stage_and_command_write_the_same_and_remove_the_cache(tmp_path: Path, m
         "table.txt",
         "examples/plain.png",
         "examples/biased.png",
+        "causes/plain.json",
+        "causes/biased.json",
     }
     assert set(stage) == files
     assert not cache_folder(Path("models"), "rect").exists()

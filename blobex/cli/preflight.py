@@ -71,14 +71,18 @@ def check_photos(photos: Sequence[Path]) -> None:
 
 
 def known_outputs(decision: str, setup: str, models: Path) -> tuple[str, ...]:
-    """Return the names of the model's outputs if its card or config tells them; () if only the model itself does."""
+    """Return the names of the model's outputs if its card or config tells them; () if only the model itself does.
+
+    One name in a card may be that of one output or, with `not` before it, of two (see `outputs.is_binary`).
+    """
     from blobex.scenes.rules import ACTIONS, REASONS
 
     path, is_card = Path(decision).expanduser(), decision.endswith((".yaml", ".yml"))
     try:
         if is_card:
             outputs = read_yaml(path)["outputs"]
-            return tuple(outputs) if all(isinstance(name, str) for name in outputs) else ()
+            listed = isinstance(outputs, list) and len(outputs) > 1  # a text is refused when the model is loaded
+            return tuple(outputs) if listed and all(isinstance(name, str) for name in outputs) else ()
         folder = path if path.is_dir() else in_project(models) / "decision" / setup / decision
         config = read_yaml(folder / "config.yaml")
         return (ACTIONS + REASONS)[: config.get("outputs", len(ACTIONS))] if config["kind"] == "decision" else ()

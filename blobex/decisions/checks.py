@@ -16,15 +16,18 @@ from blobex.decisions.probe_images import probe_images
 T = TypeVar("T")
 
 
-def attempt(name: str, what: str, function: Callable[[], T]) -> T:
-    """Call a function of the model `name`; a BlobexError says on `what` it fails."""
+RUNNING = "set its batch normalisation to running statistics, with eval() before it is called, saved or exported"
+
+
+def attempt(name: str, what: str, function: Callable[[], T], cure: str = "check its input") -> T:
+    """Call a function of the model `name`; a BlobexError says on `what` it fails, and the cure."""
     try:
         return function()
     except BlobexError:
         raise
     except (Exception, SystemExit) as error:  # the model's code may raise anything
         words = brief(f"{type(error).__name__}: {error}")
-        raise BlobexError(f"the model {name} fails on {what} ({words}): check its input") from error
+        raise BlobexError(f"the model {name} fails on {what} ({words}): {cure}") from error
 
 
 def check_answers(decision: Decision, size: ImageSize, device: torch.device) -> None:
@@ -43,11 +46,10 @@ def check_answers(decision: Decision, size: ImageSize, device: torch.device) -> 
                 "dropout, with eval() before it is called, saved or exported"
             )
         for count, what in ((1, "one image alone"), (2, "two images")):
-            parts = torch.cat([_logits(decision, part, what) for part in images.split(count)])
+            parts = torch.cat([_logits(decision, part, what, RUNNING) for part in images.split(count)])
             if not _agree(first, parts, batched):
                 raise BlobexError(
-                    f"the model {name} answers about an image by the other images of its batch: set its batch "
-                    "normalisation to running statistics, with eval() before it is called, saved or exported"
+                    f"the model {name} answers about an image by the other images of its batch: {RUNNING}"
                 )
     spread = (first.amax(0) - first.amin(0)).nan_to_num(0.0).max().item()
     if spread > repeated * _scale(first) and not _slope(decision, images).any():
@@ -57,8 +59,8 @@ def check_answers(decision: Decision, size: ImageSize, device: torch.device) -> 
         )
 
 
-def _logits(decision: Decision, images: Tensor, what: str) -> Tensor:
-    return attempt(decision.name, what, lambda: decision.logits(images))
+def _logits(decision: Decision, images: Tensor, what: str, cure: str = "check its input") -> Tensor:
+    return attempt(decision.name, what, lambda: decision.logits(images), cure)
 
 
 def _tolerances(decision: Decision, device: torch.device) -> tuple[float, float]:

@@ -50,6 +50,9 @@ def test_names_are_split_unless_they_are_one() -> None:
 def test_outputs_are_those_of_card_and_config(tmp_path: Path) -> None:
     (tmp_path / "card.yaml").write_text("model: mine:net\noutputs: [go, halt]\n")
     assert known_outputs(str(tmp_path / "card.yaml"), "rect", tmp_path) == ("go", "halt")
+    for unclear in ("[drivable]", "free, blocked", "{0: free, 1: blocked}", "[no, yes]"):  # only the model knows
+        (tmp_path / "card.yaml").write_text(f"model: mine:net\noutputs: {unclear}\n")
+        assert known_outputs(str(tmp_path / "card.yaml"), "rect", tmp_path) == ()
     folder = tmp_path / "decision" / "rect" / "plain"
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text("kind: decision\noutputs: 4\n")

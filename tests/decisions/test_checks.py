@@ -44,7 +44,7 @@ RANDOM, BATCH = "gives two answers about one image: switch off", "by the other i
         (INSTANT, BATCH),
         (lambda images: images.mean((2, 3)) - images.mean((0, 2, 3)), BATCH),
         (seeded_noise, BATCH),
-        (lambda images: VECTORS(images), r"fails on one image alone \(ValueError: Expected more than 1 value"),
+        (lambda images: VECTORS(images), r"fails on one image alone \(.* more than 1 value .*\): set its batch norm"),
         (lambda images: (images * 4).round().mean((2, 3)), "their gradient to the image is 0: leave out rounding"),
         (lambda images: (images * 1000).mean((2, 3)).tanh().round(), "their gradient to the image is 0"),
     ],

@@ -47,6 +47,7 @@ from blobex.explain.explanation import (
     build_explanations,
     check_reconstructions,
 )
+from blobex.explain.foreign import Foreign
 from blobex.explain.input_images import Image, ImageShare, InvertedImages, Sources, load_images
 from blobex.explain.kept_inversions import KeptInversions
 from blobex.explain.loading import load_networks
@@ -81,6 +82,7 @@ class Explainer:
     weights: dict[str, str] = field(default_factory=dict)  # SHA-256 of each network's weights
     parser: Parser | None = None  # finds named objects and describes changes
     examples: ObjectExamples | None = None  # objects tried before gradients
+    foreign: Foreign | None = None  # tells which images show no road scene
 
     @classmethod
     def load(
@@ -158,7 +160,7 @@ class Explainer:
 
         Args:
             images: Files of any size, folders, or uint8 arrays (H,W) or (H,W,3); cropped about the centre and resized.
-                Explanations of images that are too small, of one colour or of extreme shape have a `doubt`.
+                Explanations of images that show no road scene or are too small, flat or narrow have a `doubt`.
             request: What to explain, what may change, and how to search; None: the defaults of `Request`.
             out: Folder for the results. They are written image by image; an interrupted run continues there.
             ranks: Processes that share the images. All write to `out`, and the first returns all explanations, the
@@ -173,7 +175,7 @@ class Explainer:
             raise BlobexError("several processes need a folder for the results: give out")
         plan, sources = self.plan_images(images, request or Request())
         size = self.params.setup(self.setup)
-        share = sources.load(list(filter(ranks.has, range(len(sources)))), size.height, size.width)
+        share = sources.load(list(filter(ranks.has, range(len(sources)))), size.height, size.width, self.foreign)
         sources.check_readable(ranks.gather(share.numbers.tolist()))
         settled = self.settled(share.queries, plan)
         folder = None if output is None else ResultsFolder.open(output, self.settings(plan, output.gif), ranks)
@@ -349,12 +351,9 @@ class Explainer:
             raise BlobexError("the layouts belong to another generator: run `dvc repro invert` again")
 
     def settings(self, plan: Plan, gif: bool = False) -> dict[str, Any]:
-        """Return everything that the results of a plan depend on, except the images.
-
-        The model is identified now: it may have been trained since the last call.
-        """
+        """Return everything that the results of a plan depend on, except the images."""
         params, size = asdict(self.params), self.params.setup(self.setup)
-        identity = identify(self.decision, size, self.device)
+        identity = identify(self.decision, size, self.device)  # now: it may have been trained since the last call
         only = plan.request.only
         mask = None if only is None or is_name(only) else region_mask(only, size.height, size.width)
         return {

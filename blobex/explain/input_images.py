@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -17,6 +17,7 @@ from blobex.core.errors import BlobexError
 from blobex.datasets.images import crop_box, fit, list_images, load_image, name_of, to_float, to_tensor
 from blobex.inversion.inversion import Inversion
 
+FOREIGN = "the image shows no road scene of the kind that the networks know"
 Image = str | Path | np.ndarray
 SMALLEST = 2  # an image may be enlarged up to this factor
 LEAST_SHARE = 0.2  # of an image that must remain when it is cropped
@@ -114,8 +115,12 @@ class Sources:
         """Yield the names of all images."""
         return map(self.name, range(len(self)))
 
-    def load(self, numbers: Sequence[int], height: int, width: int) -> ImageShare:
+    def load(
+        self, numbers: Sequence[int], height: int, width: int, foreign: Callable[[Tensor], list[bool]] | None = None
+    ) -> ImageShare:
         """Load images, cropped centrally and resized. Unreadable files of folders are left out with a line on stderr.
+
+        `foreign` tells of images (n,3,height,width) which show no road scene; None: that is not asked.
 
         Raises:
             BlobexError: A named file cannot be read, or an array has another type or shape.
@@ -133,10 +138,13 @@ class Sources:
                 fitted = fit(array, height, width)
                 loaded[number] = to_tensor(fitted)
                 doubts.append(doubt(array.shape[:2], fitted))
+        queries = to_float(torch.stack(list(loaded.values())) if loaded else torch.empty(0, 3, height, width))
+        if foreign is not None:
+            doubts = [known or FOREIGN * odd for known, odd in zip(doubts, foreign(queries), strict=True)]
         return ImageShare(
             names=[self.name(number) for number in loaded],
             numbers=torch.tensor(list(loaded), dtype=torch.long),
-            queries=to_float(torch.stack(list(loaded.values())) if loaded else torch.empty(0, 3, height, width)),
+            queries=queries,
             doubts=doubts,
             originals=[self.images[number] for number in loaded],
         )

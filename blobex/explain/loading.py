@@ -26,6 +26,7 @@ from blobex.decisions.decision import Decision, frozen_eval
 from blobex.decisions.identity import identify
 from blobex.decisions.load import Model, load
 from blobex.decisions.source import from_callable
+from blobex.explain.foreign import Foreign, foreign_images
 from blobex.explain.plausibility import appearance_excess, sees_change
 from blobex.layout.assign import layout_from_ellipses, with_appearance
 from blobex.layout.splat import splat_by_solver
@@ -57,6 +58,7 @@ class LoadedNetworks:
     weights: dict[str, str]  # SHA-256 of each network's weights, and of the model
     parser: Parser | None
     examples: ObjectExamples | None  # None with an encoder that knows no objects
+    foreign: Foreign | None  # None without a parser
 
 
 def load_networks(
@@ -77,7 +79,9 @@ def load_networks(
     blobs, parser = blobgan.network.blobs, load_parser_if_present(models / "parser" / setup, size, device)
     if parser is not None:
         hashes["parser"] = state_hash([parser])
-    examples = _object_examples(encoder, device)
+    examples, foreign = _object_examples(encoder, device), None
+    if parser is not None:
+        foreign = foreign_images(parser, networks[0], device)
     complete = partial(
         dataclasses.replace,
         excess=appearance_excess(encoder, device),
@@ -86,12 +90,12 @@ def load_networks(
     )
     if params.search.mode == "published":
         exact = assemble_published(*networks, model)
-        return LoadedNetworks(model, exact, exact, blobs, hashes, parser, None)
+        return LoadedNetworks(model, exact, exact, blobs, hashes, parser, None, foreign)
     exact = quick = complete(assemble(*networks, model))
     blobgan.generator.fold(torch.float32)
     if resolve_precision(params.run.precision, device) != "float32":
         quick = complete(assemble_bfloat16(*networks, model, device.type))
-    return LoadedNetworks(model, exact, quick, blobs, hashes, parser, examples)
+    return LoadedNetworks(model, exact, quick, blobs, hashes, parser, examples, foreign)
 
 
 def load_parser_if_present(folder: Path, size: ImageSize, device: torch.device) -> Parser | None:

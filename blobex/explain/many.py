@@ -44,7 +44,7 @@ def explain_into(
     size, folder = explainer.params.setup(explainer.setup), None
     written: list[tuple[int, str]] = []
     for first in range(0, max(1, len(own)), at_once):
-        share = sources.load(own[first : first + at_once], size.height, size.width)
+        share = sources.load(own[first : first + at_once], size.height, size.width, explainer.foreign)
         settled = explainer.settled(share.queries, plan)
         folder = folder or ResultsFolder.open(output, settings, ranks)  # not before the first images are accepted
         invert = explainer.inverter(share, settled, folder)

@@ -25,12 +25,12 @@ from blobex.core.device import ALONE
 from blobex.core.errors import BlobexError
 from blobex.counterfactual.compose import Composer
 from blobex.counterfactual.target import AttributeTarget, ClassTarget, RegionTarget
-from blobex.datasets.images import fit, load_image, to_float, to_tensor
+from blobex.datasets.images import fit, load_image, to_array, to_float, to_tensor
 from blobex.decisions.decision import Kind, frozen_eval
 from blobex.explain.blob_listing import blob_names
 from blobex.explain.explainer import Explainer
 from blobex.explain.explanation import Explanation
-from blobex.explain.input_images import ImageShare
+from blobex.explain.input_images import FOREIGN, ImageShare, doubt
 from blobex.explain.request import Output, Request
 from blobex.inversion.inversion import Inversion
 from blobex.inversion.invert import evaluate_layouts
@@ -226,9 +226,18 @@ class Studio:
         with tempfile.TemporaryDirectory(prefix="blobex-") as folder:
             out = Path(folder) / "results"
             inversion = _given_inversion(watching, query, layout)
-            share = ImageShare.of([scene.name], query.cpu(), ALONE)
+            share = dataclasses.replace(
+                ImageShare.of([scene.name], query.cpu(), ALONE), doubts=[self.doubt(scene, explainer)]
+            )
             records = watching.explain_inverted(share, lambda _: inversion, plan, Output(out, gif=True))
             return records, _zipped(out)
+
+    def doubt(self, scene: Scene, explainer: Explainer) -> str:
+        """Return what is wrong with a scene's photo, of which only the part that the networks see is known."""
+        if scene.photo is None:
+            return ""
+        image, odd = to_array(scene.photo), explainer.foreign is not None and explainer.foreign(scene.photo[None])[0]
+        return doubt(image.shape[:2], image) or FOREIGN * odd
 
 
 def watched(explainer: Explainer, watch: Callable[[BlobLayout, Tensor], None]) -> Explainer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import io
 import json
 import socket
@@ -197,6 +198,15 @@ def test_explanations_agree_with_the_explainer(
     assert (tmp_path / "ours/settings.json").read_text() == (tmp_path / "theirs/settings.json").read_text()
     (read_,) = read_results(tmp_path / "ours")
     assert read_.score_after == one["score_after"] and read_.image == "photo.png"
+
+
+def test_a_photo_of_no_road_scene_is_in_doubt(client: TestClient, scene: Json, studio: Studio, monkeypatch) -> None:
+    monkeypatch.setitem(
+        studio.explainers, "plain", dataclasses.replace(studio.explainer("plain"), foreign=lambda images: [True])
+    )
+    (one,) = answer(client, scene, attribute="stop", blobs=[0, 2])["explanations"]
+    assert one["verdict"].endswith(", in doubt") and not one["flipped"]
+    assert one["sentence"].startswith("not to be trusted, as the image shows no road scene of the kind")
 
 
 def test_answers_about_explanations_are_kept(studio: Studio, photo: np.ndarray, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ export BLOBEX_STORAGE := $(STORAGE)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo app short test test-slow chaos chaos-sweep check same profile code repro ui dag bench release report believable notebooks docs data external remote-s3 sweep-cf sweep-invert sweep-encoder sweep-apply requirements clean-demo
+.PHONY: help setup demo app short test test-slow chaos chaos-sweep check same profile code repro ui dag bench release report believable figures notebooks docs data external remote-s3 sweep-cf sweep-invert sweep-encoder sweep-apply requirements clean-demo
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | awk -F'\t' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -102,6 +102,9 @@ notebooks: $(READY) ## execute notebooks/*.ipynb in place with the reference wei
 
 believable: $(READY) ## print the table of how believable images and explanations are, from reports/ (DIR=short)
 	@cd $(DIR) && python -m blobex.report.believable
+
+figures: $(READY) ## write the measured figures into README.md and docs/*.md, from models/, reports/ and what dvc.lock records
+	@python docs/generate/figures.py
 
 docs: $(READY) ## build the documentation in site/, offline; warnings and dead links are errors
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet

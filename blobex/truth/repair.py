@@ -46,7 +46,12 @@ from blobex.truth.effects import scene_image
 from blobex.truth.evaluation import ImageReader, parser_reader
 from blobex.truth.methods import METHODS, Task, build_task
 
-BEFORE, PHOTOS, OURS_SAME = "before", "photos", "ours_same"  # rows of the table that are no methods of `truth`
+BEFORE, PHOTOS, OURS_SAME, UNCHANGED = (
+    "before",
+    "photos",
+    "ours_same",
+    "unchanged",
+)  # rows of the table that are no methods of `truth`
 PARTS, CHECKPOINTS = "parts", "checkpoints"  # folders of what is finished
 
 
@@ -112,18 +117,19 @@ def repair_rule(
         scene_of(name)
     load = partial(Explainer.load, setup, models, decision=str(trained))
     explainer = load(params=params)
-    learnt = images_by_method(params, explainer, lambda: load(params=params.published()), training_set, names, folder)
+    made = images_by_method(params, explainer, lambda: load(params=params.published()), training_set, names, folder)
+    learnt = with_explained(made, training_set.images[: options.images], options.published_images)
     reader, tests = parser_reader(explainer, PLAIN), load_tests(params, setup, rule)
     device, size = resolve_device(params.run.device), options.training.batch_size
     before, accuracy = tests.measure(model.to(device), size)
     results = {BEFORE: Repaired(0, 0.0, before, None, accuracy)}
     first: DecisionModel | None = None
-    rest = DecisionSet(training_set.images[options.images :], training_set.actions[options.images :])
     for method, images in learnt.items():
         repaired, corrections = load_decision(trained), labelled(images, reader)
         log = NullTracker() if first else tracker
         if len(corrections):
-            fine_tune(repaired, corrections, rest, options, params.run, folder / CHECKPOINTS / method, log)
+            # Without training images: their labels hold the shortcut.
+            fine_tune(repaired, corrections, None, options, params.run, folder / CHECKPOINTS / method, log)
             weights.shorten(repaired)
         groups, accuracy = tests.measure(repaired.to(device), size)
         gained = gain(results[BEFORE].worst.mean, worst_group(groups.values()).mean)
@@ -177,6 +183,20 @@ def images_by_method(
         most = len(next(iter(images.values()), queries))
         images[PHOTOS] = data.images[count : count + most]
     return images
+
+
+def with_explained(images: Mapping[str, Tensor], explained: Tensor, published: int) -> dict[str, Tensor]:
+    """Add to each method's images those that it explains; alone, they are UNCHANGED.
+
+    A counterfactual has its meaning beside its query: what differs is what the label goes by.
+
+    Args:
+        explained: (N,3,H,W) uint8.
+        published: Number of those that the published search explains.
+    """
+    counts = {"published": published, OURS_SAME: published}
+    both = {name: torch.cat([own, explained[: counts.get(name)]]) for name, own in images.items()}
+    return both | {UNCHANGED: explained}
 
 
 def load_or_compute(

@@ -36,7 +36,7 @@ class RepairJob:
     model: Path  # folder of the decision model
     results: tuple[Path, ...]  # folders of explanations of it
     feedback: tuple[Path, ...]  # files of answers; none: the rule labels
-    rule: str | None  # rule that labels the counterfactuals as the parser reads them
+    rule: str | None  # rule that labels the explained images and the counterfactuals as the parser reads them
 
 
 def trained_on(folder: Path) -> str:
@@ -65,7 +65,8 @@ def corrections_of(job: RepairJob, params: Params, setup: str, models: Path) -> 
         records = [record for folder in job.results for record in read_results(folder) if record.flipped]
         if not records:
             raise BlobexError("there are no explanations to learn from: run `blobex explain` and give its folder")
-        images = torch.stack([to_tensor(image) for image in distinct(records).values()])
+        shown = {image_digest(record.query): record.query for record in records} | distinct(records)
+        images = torch.stack([to_tensor(image) for image in shown.values()])
         return labelled(images, parser_reader(Explainer.load(setup, models, params, decision=str(job.model)), rule))
     known = distinct([record for folder in job.results for record in read_results(folder)])
     return answered(read_feedback(job.feedback), known, load_decision(job.model).output_names)
@@ -102,7 +103,8 @@ def repair_model(
     model = load_decision(job.model)
     if tuple(corrections.images.shape[2:]) != (model.config["height"], model.config["width"]):
         raise BlobexError(f"the explanations are not of the size of {job.model}'s images: give its setup")
-    training_set = load_planted(params, setup, "train", variant) if options.replay else None
+    # A rule is asked because the labels of the training images are wrong; a person's answers are few.
+    training_set = load_planted(params, setup, "train", variant) if options.replay and not job.rule else None
     held_out = load_planted(params, setup, "val", variant)
 
     def measured(suffix: str) -> dict[str, float]:

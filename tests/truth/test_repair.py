@@ -33,6 +33,7 @@ from blobex.truth.repair import (
     repair_rule,
     share_wrong,
     table,
+    with_explained,
 )
 from blobex.truth.repair_folder import answered, trained_on
 
@@ -71,8 +72,9 @@ def test_all_methods_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
     params = project(tmp_path)
     models, folder = tmp_path / "models", tmp_path / "repaired"
     results, model = repair_rule(params, "rect", "biased", models, folder, NullTracker())
-    assert list(results) == [BEFORE, "ours", "pixels", "photos"]
-    assert results["photos"].images == min(results["ours"].images, 4)  # of six training images, two are explained
+    assert list(results) == [BEFORE, "ours", "pixels", "photos", "unchanged"]
+    assert results["unchanged"].images == 2  # are explained, and learnt from with each method
+    assert results["photos"].images == min(results["ours"].images, 6)  # of six training images, with the explained ones
     unchanged = load_decision(tmp_path / MODEL)
     tests, held_out = load_tests(params, "rect", RULES["biased"]), load_planted(params, "rect", "test", "plain")
     accuracy = (decisions(unchanged, held_out.images) == held_out.actions.bool()).float().mean()
@@ -87,6 +89,19 @@ def test_all_methods_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyP
     again, same = repair_rule(params, "rect", "biased", models, folder, NullTracker())
     assert again == results
     assert all(torch.equal(tensor, same.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_method_learns_from_its_counterfactuals_and_what_they_explain() -> None:
+    images = torch.arange(10, dtype=torch.uint8)[:, None, None, None]
+    made = {"ours": images[4:7], "ours_same": images[4:5], "published": images[7:], "photos": images[8:]}
+    found = {name: own.flatten().tolist() for name, own in with_explained(made, images[:4], 1).items()}
+    assert found == {
+        "ours": [4, 5, 6, 0, 1, 2, 3],
+        "ours_same": [4, 0],
+        "published": [7, 8, 9, 0],
+        "photos": [8, 9, 0, 1, 2, 3],
+        "unchanged": [0, 1, 2, 3],
+    }
 
 
 def test_damaged_parts_are_computed_again(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def explain(
     out: Annotated[
         Path,
         Option("--out", "-o", help="Folder for the results; a stopped run continues there.", rich_help_panel=WHERE),
-    ],
+    ] = Path("explained"),
     compose: Annotated[
         str | None,
         Option(help="photo: paste the change into it; full: render the layout.", rich_help_panel=WHERE),
@@ -204,7 +204,7 @@ class _Run:
         from blobex.cli import preflight, results_table
         from blobex.cli.progress_bar import shown_progress
         from blobex.core.device import joined
-        from blobex.core.project import in_project
+        from blobex.core.reference_networks import trained
         from blobex.explain import explainer as loading
         from blobex.explain.blob_listing import blob_names
         from blobex.explain.many import explain_into
@@ -229,7 +229,7 @@ class _Run:
                 results_table.print_json(records, out)
             else:
                 number = "{:.3g}" if explainer.decision.kind == "regression" else "{:.2f}"
-                blobs = blob_names(in_project(models), setup, explainer.blobs) if self.verbose else ()
+                blobs = blob_names(trained(models), setup, explainer.blobs) if self.verbose else ()
                 results_table.print_results(records, out, number, self.verbose, blobs)
 
 
@@ -262,11 +262,12 @@ def list_blobs(
     chosen = preflight.choose_setup(setup, photos, models, values)
     preflight.check_photos(photos)
 
+    from blobex.core.reference_networks import trained
     from blobex.explain import blob_listing
     from blobex.explain.explainer import Explainer
 
     explainer = Explainer.load(chosen, models, values, device)
-    names = blob_listing.blob_names(models, chosen, explainer.blobs)
+    names = blob_listing.blob_names(trained(models), chosen, explainer.blobs)
     for listing in blob_listing.list_blobs(explainer, photos, names, out, region):
         print(listing.table)
 

@@ -12,7 +12,7 @@ from blobex import __version__
 from blobex.cli.audit import audit
 from blobex.cli.data import data, scenes
 from blobex.cli.explain import INTERRUPTED, explain, list_blobs, merge, open_app, truth
-from blobex.cli.networks import external, fid, import_weights, release, s3
+from blobex.cli.networks import external, fid, import_weights, pull, release, s3
 from blobex.cli.project import ProjectCommand
 from blobex.cli.repair import repair
 from blobex.cli.sweep import sweeps
@@ -69,6 +69,7 @@ app.command(cls=ProjectCommand)(explain)
 app.command(cls=ProjectCommand)(merge)
 app.command("import", cls=ProjectCommand)(import_weights)
 app.command(cls=ProjectCommand)(release)
+app.command(cls=ProjectCommand)(pull)
 app.command(cls=ProjectCommand)(external)
 app.command(cls=ProjectCommand)(scenes)
 app.command(cls=ProjectCommand)(data)

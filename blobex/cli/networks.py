@@ -1,13 +1,14 @@
-"""Commands `blobex import`, `blobex external`, `blobex release`, `blobex fid` and `blobex s3`."""
+"""Commands `blobex import`, `release`, `pull`, `external`, `fid` and `s3`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from typer import Argument, Option
 
 from blobex.cli.options import Models, ParamsFile, Setup
+from blobex.core.errors import BlobexError
 
 
 def import_weights(
@@ -53,6 +54,34 @@ def release(
             print(f"  without {', '.join(written.missing)}")
         models = ", ".join(written.models)
         print(f"  the reference in MLflow: {models}" if models else "  not registered in MLflow")
+
+
+def pull(
+    setup: Annotated[
+        Literal["square", "rect"] | None, Argument(metavar="[SETUP]", help="square or rect. Default: all there are.")
+    ] = None,
+    place: Annotated[
+        str | None, Option("--from", metavar="PLACE", help="A clone, a release, or s3://bucket/folder with one.")
+    ] = None,
+    endpoint: Annotated[str | None, Option(metavar="URL", help="Address of an S3 server other than Amazon's.")] = None,
+) -> None:
+    """Get reference networks for explanations in any folder that belongs to no project.
+
+    They are kept in $BLOBEX_HOME, or in ~/.local/share/blobex.
+    """
+    from blobex.core.reference_networks import ADVICE, reference_folder
+
+    if place is None:
+        folder = reference_folder()
+        raise BlobexError(f"{f'the networks in {folder} are used' if folder else 'say where from'}: {ADVICE}")
+    from blobex.release.pull import pull as get
+
+    pulled = get(place, setup, endpoint)
+    print(f"{pulled.folder}: networks of {', '.join(pulled.setups)}, {pulled.bytes / 1e6:.1f} MB in all")
+    if pulled.kept:
+        print(f"  {', '.join(pulled.kept)} kept")
+    if pulled.removed:
+        print(f"  {', '.join(pulled.removed)} removed: of other parameters")
 
 
 def external(

@@ -14,7 +14,13 @@ GuessedSetup = Annotated[
     str | None,
     Option(help="Shape to explain: square or rect. Default: that nearest to most photos.", rich_help_panel=MODELS),
 ]
-Models = Annotated[Path, Option(help="Folder of the trained networks.", rich_help_panel=MODELS)]
+Models = Annotated[
+    Path,
+    Option(
+        help="Folder of the trained networks; without one here or in the project, what `blobex pull` got.",
+        rich_help_panel=MODELS,
+    ),
+]
 ParamsFile = Annotated[Path, Option(help="Parameter file; source of all values that no option sets.")]
 OwnParamsFile = Annotated[
     Path | None,

@@ -14,7 +14,7 @@ from blobex.config.params import Params
 from blobex.config.read import load_params, read_yaml
 from blobex.config.value_types import Shape
 from blobex.core.errors import BlobexError
-from blobex.core.project import in_project
+from blobex.core.reference_networks import check_params, check_setup, trained
 
 if TYPE_CHECKING:
     from blobex.explain.request import Request
@@ -24,26 +24,28 @@ ORIENTATION, TURNED = 0x0112, 5  # EXIF tag, and its least value that swaps widt
 
 
 def find_params(params: Path | None, models: Path) -> Path:
-    """Return the parameter file: the one given, one in or beside the folder of networks, or the project's."""
+    """Return the parameter file: the one given, one in or beside the networks', the project's, or the reference's."""
     if params is not None:
         return params
     beside = (folder / "params.yaml" for folder in (models, models.resolve().parent))
-    return next((path for path in beside if path.is_file()), in_project("params.yaml"))
+    return next((path for path in beside if path.is_file()), trained("params.yaml"))
 
 
 def choose_setup(setup: str | None, photos: Sequence[Path], models: Path, params: Params) -> str:
     """Return the setup given, the only one with a trained generator, or the one nearest to most images' shape."""
+    folder = trained(models)
     if setup is not None:
         params.setup(setup)  # refuses another name
+        check_setup(folder, setup)
         return setup
     setups = get_args(Shape)
-    trained = [name for name in setups if (in_project(models) / "blobgan" / name).is_dir()] or list(setups)
+    present = [name for name in setups if (folder / "blobgan" / name).is_dir()] or list(setups)
 
     def nearest(size: tuple[int, int]) -> str:
-        return min(trained, key=lambda name: abs(math.log(size[0] / size[1] / params.setup(name).aspect_ratio)))
+        return min(present, key=lambda name: abs(math.log(size[0] / size[1] / params.setup(name).aspect_ratio)))
 
     votes = Counter(nearest(size) for photo in photos for size in islice(_sizes(photo), LOOKED_AT))
-    return max(sorted(trained), key=lambda name: votes[name])  # of equals, rect
+    return max(sorted(present), key=lambda name: votes[name])  # of equals, rect
 
 
 def check(
@@ -83,7 +85,7 @@ def known_outputs(decision: str, setup: str, models: Path) -> tuple[str, ...]:
             outputs = read_yaml(path)["outputs"]
             listed = isinstance(outputs, list) and len(outputs) > 1  # a text is refused when the model is loaded
             return tuple(outputs) if listed and all(isinstance(name, str) for name in outputs) else ()
-        folder = path if path.is_dir() else in_project(models) / "decision" / setup / decision
+        folder = path if path.is_dir() else trained(models) / "decision" / setup / decision
         config = read_yaml(folder / "config.yaml")
         return (ACTIONS + REASONS)[: config.get("outputs", len(ACTIONS))] if config["kind"] == "decision" else ()
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
@@ -111,8 +113,10 @@ def check_names(names: Sequence[str] | None, outputs: Sequence[str], model: str)
 
 
 def load(params: Path | None, models: Path) -> Params:
-    """Load the parameters that `find_params` finds."""
-    return load_params(find_params(params, models))
+    """Load the parameters that `find_params` finds. BlobexError: they are invalid, or there are no networks."""
+    path = find_params(params, models)
+    check_params(path)
+    return load_params(path)
 
 
 def _sizes(photo: Path) -> Iterator[tuple[int, int]]:

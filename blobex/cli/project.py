@@ -11,7 +11,8 @@ from typer.core import TyperCommand
 
 from blobex.core.project import enter_project
 
-REFERENCES = ("decision", "only")  # options of words that may hold files
+REFERENCES = ("decision", "only", "place")  # options of words that may hold files
+RESULTS = ("out",)  # options whose default is in the current folder, too
 
 
 class ProjectCommand(TyperCommand):
@@ -35,7 +36,7 @@ class ProjectCommand(TyperCommand):
             for parameter in self.params:
                 name = parameter.name or ""
                 given = ctx.get_parameter_source(name)
-                if given is not None and given.name == "COMMANDLINE":
+                if name in RESULTS or (given is not None and given.name == "COMMANDLINE"):
                     ctx.params[name] = _seen_from_here(ctx.params[name], name in REFERENCES, before)
         return super().invoke(ctx)
 

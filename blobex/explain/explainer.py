@@ -25,7 +25,7 @@ from blobex.config.value_types import Shape
 from blobex.core.code_state import code_digest
 from blobex.core.device import ALONE, Ranks, batch_pixels, keep_freed_memory, resolve_device, resolve_precision
 from blobex.core.errors import BlobexError
-from blobex.core.project import in_project
+from blobex.core.reference_networks import check_params, check_setup, trained
 from blobex.counterfactual.masks import check_mask_rows
 from blobex.counterfactual.object_examples import ObjectExamples
 from blobex.counterfactual.problems import Problems
@@ -97,7 +97,8 @@ class Explainer:
 
         Args:
             setup: square or rect.
-            models: Folder of the trained networks; if it is absent here, that of the project above the current folder.
+            models: Folder of the trained networks; if it is absent here, that of the project above the current folder
+                or, without a project, that of `blobex pull` or of the wheel.
             params: Parameters, or the file that holds them, found in the same way.
             device: auto, cpu or cuda; None: run.device of the parameters.
             decision: Model to explain, as `blobex.decisions.load.load` takes it: plain, biased, a card, a file, a URI,
@@ -107,14 +108,19 @@ class Explainer:
             BlobexError: Networks are missing or belong to another setup, the decision model cannot be used, or the
                 parameters contradict each other.
         """
-        values = params if isinstance(params, Params) else load_params(in_project(params))
+        if not isinstance(params, Params):
+            params = trained(params)
+            check_params(params)
+        values = params if isinstance(params, Params) else load_params(params)
         if values.search.mode == "fast":
             keep_freed_memory()
         target = resolve_device(device or values.run.device)
         if values.search.mode == "published" and values.invert.start != "encoder":
             raise BlobexError("the published search starts at the encoder's layout: set invert.start to encoder")
         model = values.explain.decision if decision is None else decision
-        return cls(setup, values, target, **vars(load_networks(setup, in_project(models), values, target, model)))
+        folder = trained(models)
+        check_setup(folder, setup)
+        return cls(setup, values, target, **vars(load_networks(setup, folder, values, target, model)))
 
     @property
     def published(self) -> bool:

@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 
 from blobex import __version__
+from blobex.config.read import load_params
+from blobex.release.pull import network_files
 
 ROOT = Path(__file__).parents[2]
-NEEDED = ("pyproject.toml", "README.md", "LICENSE")
+NEEDED = ("pyproject.toml", "setup.py", "README.md", "LICENSE")
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +25,10 @@ def wheel(tmp_path_factory):
     shutil.copytree(ROOT / "blobex", folder / "copy" / "blobex", ignore=shutil.ignore_patterns("__pycache__"))
     for name in NEEDED:
         shutil.copy(ROOT / name, folder / "copy")
+    return build(folder)
+
+
+def build(folder):
     pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, folder / "copy")
     (found,) = folder.glob("blobex-*.whl")
     return found
@@ -45,6 +51,33 @@ def test_the_wheel_holds_the_package_and_no_more(wheel):
     package |= {str(path.relative_to(ROOT)) for path in data}
     assert held == package
     assert {name.split("/")[0] for name in names - held} == {f"blobex-{__version__}.dist-info"}
+
+
+@pytest.mark.slow
+def test_the_wheel_takes_the_networks_that_pull_gets(tmp_path):
+    """Those of square, if all are there: otherwise the wheel is the package alone."""
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in (*NEEDED, "params.yaml"):
+        shutil.copy(ROOT / name, copy)
+    (copy / "blobex").mkdir()
+    shutil.copy(ROOT / "blobex" / "__init__.py", copy / "blobex")
+    kinds = ["blobgan", "blobgan_pretrain", "parser", "control", "encoder", "witness"]
+    folders = [f"{kind}/{setup}" for kind in kinds for setup in ("square", "rect")]
+    folders += ["decision/square/plain", "decision/rect/plain", "blobgan_pretrain/square/blobgan"]
+    paths = [f"models/{folder}/{name}" for folder in folders for name in ("config.yaml", "weights.safetensors")]
+    for path in [*paths, "models/parser/square/metrics.json"]:
+        (copy / path).parent.mkdir(parents=True, exist_ok=True)
+        (copy / path).write_text(path)
+    chosen = network_files(paths, "square", load_params(ROOT / "params.yaml"))
+    with zipfile.ZipFile(build(tmp_path)) as content:
+        held = {name for name in content.namelist() if name.startswith("blobex/reference/")}
+        assert held == {f"blobex/reference/{path}" for path in ("params.yaml", *chosen)} and len(held) == 11
+        assert content.read("blobex/reference/params.yaml") == (ROOT / "params.yaml").read_bytes()
+    (copy / chosen[0]).unlink()
+    shutil.rmtree(copy / "build")
+    with zipfile.ZipFile(build(tmp_path)) as content:
+        assert not any("reference" in name for name in content.namelist())
 
 
 @pytest.mark.slow

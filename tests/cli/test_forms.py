@@ -22,7 +22,9 @@ from blobex.datasets.images import load_image, to_array, to_float, to_tensor
 SHAPE = (2, 3, 32, 64)
 MINE = """
 import copy
+import warnings
 from types import SimpleNamespace
+import torch
 from torch import nn
 from users_classifier import net
 
@@ -43,6 +45,8 @@ class Transformers(nn.Module):
         return SimpleNamespace(loss=None, logits=self.body(pixel_values))
 
 timm, transformers, half = Timm(), Transformers(), copy.deepcopy(net).half()
+warnings.simplefilter("ignore")  # quantisation moves to another package
+quantised = torch.ao.quantization.quantize_dynamic(copy.deepcopy(net), {nn.Linear}, torch.qint8)
 """
 CLASSIFIER = """
 import torch, torchvision
@@ -68,6 +72,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, nn
         Image.fromarray(to_array(smooth_images(1)[0])).save("photo.png")
         torch.save(net.state_dict(), "weights.pth")
         torch.jit.trace(net, torch.zeros(SHAPE)).save("net.pt")
+        batch = torch.export.Dim("batch", min=1, max=64)
+        torch.export.save(torch.export.export(net, (torch.zeros(SHAPE),), dynamic_shapes=({0: batch},)), "net.pt2")
         Path("users_classifier.py").write_text(CLASSIFIER)
         Path("mine.py").write_text(MINE)
         yield folder, net
@@ -90,6 +96,10 @@ FORMS = {  # size, mean and std of the input, names, and tolerance
     "mine.py:half": SimpleNamespace(near=2e-2),
     "net.onnx": SimpleNamespace(),
     "net.pt": SimpleNamespace(),
+    "net.pt2": SimpleNamespace(),
+    "torchvision:resnet18:weights.pth": SimpleNamespace(  # as torchvision's own weights have it
+        size=(224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+    ),
 }
 
 
@@ -116,3 +126,12 @@ def test_one_command_explains(project, decision: str, monkeypatch: pytest.Monkey
     assert record["score_before"] == pytest.approx(chances[runner_up].item(), abs=near)
     names = getattr(form, "names", ("0", "1", "2"))
     assert (record["from_class"], record["to_class"]) == (names[chances.argmax()], names[runner_up])
+
+
+@pytest.mark.slow
+def test_quantised_classifier_is_refused_in_one_sentence(project, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    folder, _ = project
+    assert explain(folder, "mine.py:quantised", monkeypatch) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("blobex: ")]
+    assert len(lines) == 1 and "gradient" in lines[0]
+    assert not (folder / "out" / "mine.py_quantised").exists()

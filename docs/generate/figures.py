@@ -36,7 +36,11 @@ METHODS = {
     "pixels": "pixel attack",
     "random": "random edits",
 }
-LEARNT_FROM = METHODS | {"before": "nothing (before the repair)", "photos": "unchanged training images"}
+LEARNT_FROM = METHODS | {
+    "before": "nothing (before the repair)",
+    "photos": "the explained and other training images, unchanged",
+    "unchanged": "the explained images, unchanged",
+}
 Measures = Mapping[str, float]
 
 

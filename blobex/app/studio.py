@@ -236,8 +236,9 @@ class Studio:
         """Return what is wrong with a scene's photo, of which only the part that the networks see is known."""
         if scene.photo is None:
             return ""
-        image, odd = to_array(scene.photo), explainer.foreign is not None and explainer.foreign(scene.photo[None])[0]
-        return doubt(image.shape[:2], image) or FOREIGN * odd
+        image = to_array(scene.photo)
+        odd = explainer.foreign is not None and explainer.foreign(scene.photo[None])[0]
+        return doubt(image.shape[:2], image) or (FOREIGN if odd else "")
 
 
 def watched(explainer: Explainer, watch: Callable[[BlobLayout, Tensor], None]) -> Explainer:

@@ -14,7 +14,7 @@ from blobex.config.params import Params
 from blobex.config.read import load_params, read_yaml
 from blobex.config.value_types import Shape
 from blobex.core.errors import BlobexError
-from blobex.core.reference_networks import check_params, check_setup, trained
+from blobex.core.reference_networks import check_setup, checked_params, trained
 
 if TYPE_CHECKING:
     from blobex.explain.request import Request
@@ -114,9 +114,7 @@ def check_names(names: Sequence[str] | None, outputs: Sequence[str], model: str)
 
 def load(params: Path | None, models: Path) -> Params:
     """Load the parameters that `find_params` finds. BlobexError: they are invalid, or there are no networks."""
-    path = find_params(params, models)
-    check_params(path)
-    return load_params(path)
+    return load_params(checked_params(find_params(params, models)))
 
 
 def _sizes(photo: Path) -> Iterator[tuple[int, int]]:

@@ -34,10 +34,11 @@ def trained(path: str | Path) -> Path:
     return folder / path if (folder / path).exists() else place
 
 
-def check_params(path: Path) -> None:
-    """Raise BlobexError if `path` is the default, and is missing because there are no networks at all."""
+def checked_params(path: Path) -> Path:
+    """Return `path`; BlobexError if it is the default, and is missing because there are no networks at all."""
     if path == Path(MARK) and not path.exists():
         raise BlobexError(f"there is no {path} here, no project above, and no reference networks are there: {ADVICE}")
+    return path
 
 
 def check_setup(models: Path, setup: str) -> None:

@@ -8,9 +8,8 @@ for explanation in explainer.explain(["photo.jpg"], Request(attributes=["stop"])
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -22,10 +21,9 @@ from torch import Tensor
 from blobex.config.params import Params
 from blobex.config.read import load_params
 from blobex.config.value_types import Shape
-from blobex.core.code_state import code_digest
-from blobex.core.device import ALONE, Ranks, batch_pixels, keep_freed_memory, resolve_device, resolve_precision
+from blobex.core.device import ALONE, Ranks, batch_pixels, keep_freed_memory, resolve_device
 from blobex.core.errors import BlobexError
-from blobex.core.reference_networks import check_params, check_setup, trained
+from blobex.core.reference_networks import check_setup, checked_params, trained
 from blobex.counterfactual.masks import check_mask_rows
 from blobex.counterfactual.object_examples import ObjectExamples
 from blobex.counterfactual.problems import Problems
@@ -53,6 +51,7 @@ from blobex.explain.kept_inversions import KeptInversions
 from blobex.explain.loading import load_networks
 from blobex.explain.overviews import films
 from blobex.explain.request import Output, Plan, Request, as_published, make_plan
+from blobex.explain.result_settings import decision_settings, result_settings
 from blobex.explain.results_folder import Explained, ResultsFolder
 from blobex.explain.steps import Walker, add_steps
 from blobex.inversion.inversion import Inversion
@@ -108,10 +107,7 @@ class Explainer:
             BlobexError: Networks are missing or belong to another setup, the decision model cannot be used, or the
                 parameters contradict each other.
         """
-        if not isinstance(params, Params):
-            params = trained(params)
-            check_params(params)
-        values = params if isinstance(params, Params) else load_params(params)
+        values = params if isinstance(params, Params) else load_params(checked_params(trained(params)))
         if values.search.mode == "fast":
             keep_freed_memory()
         target = resolve_device(device or values.run.device)
@@ -357,33 +353,12 @@ class Explainer:
             raise BlobexError("the layouts belong to another generator: run `dvc repro invert` again")
 
     def settings(self, plan: Plan, gif: bool = False) -> dict[str, Any]:
-        """Return everything that the results of a plan depend on, except the images."""
-        params, size = asdict(self.params), self.params.setup(self.setup)
+        """Return everything that the results of a plan depend on, except the images; see `result_settings`."""
+        size = self.params.setup(self.setup)
         identity = identify(self.decision, size, self.device)  # now: it may have been trained since the last call
-        only = plan.request.only
-        mask = None if only is None or is_name(only) else region_mask(only, size.height, size.width)
-        return {
-            "setup": self.setup,
-            "size": params["setups"][self.setup],
-            "weights": {name: digest for name, digest in self.weights.items() if name != "decision"},
-            "decision": {
-                "name": self.decision.name,
-                "kind": self.decision.kind,
-                "outputs": list(self.decision.outputs),
-                "input": None if self.decision.input is None else dataclasses.asdict(self.decision.input),
-                **dataclasses.asdict(identity),
-            },
-            "request": plan.settings(),
-            "mask": None if mask is None else hashlib.sha256(mask.numpy().tobytes()).hexdigest(),
-            "invert": params["invert"][self.setup],
-            "search": params["search"]["mode"],
-            "precision": resolve_precision(self.params.run.precision, self.device),
-            "seed": params["run"]["seed"],
-            "perceptual": params["data"]["perceptual"],
-            "device": self.device.type,
-            "gif": gif,
-            "code": code_digest(Path(__file__)),
-        }
+        found = result_settings(self.params, self.setup, self.device, plan, gif)
+        weights = {name: digest for name, digest in self.weights.items() if name != "decision"}
+        return found | {"weights": weights, "decision": decision_settings(self.decision, identity)}
 
     @property
     def batch_size(self) -> int:

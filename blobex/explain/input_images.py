@@ -140,7 +140,7 @@ class Sources:
                 doubts.append(doubt(array.shape[:2], fitted))
         queries = to_float(torch.stack(list(loaded.values())) if loaded else torch.empty(0, 3, height, width))
         if foreign is not None:
-            doubts = [known or FOREIGN * odd for known, odd in zip(doubts, foreign(queries), strict=True)]
+            doubts = [known or (FOREIGN if odd else "") for known, odd in zip(doubts, foreign(queries), strict=True)]
         return ImageShare(
             names=[self.name(number) for number in loaded],
             numbers=torch.tensor(list(loaded), dtype=torch.long),

@@ -111,7 +111,7 @@ class Contents:
 def parts_of(params: Params, setup: str) -> Iterator[Part]:
     """Yield every part that a setup can have, in the order of dvc.yaml."""
     variants = {"decision": params.decision.variants, "explain": VARIANTS, "repair": params.repair.rules}
-    setups = {"truth": params.truth.setups, "repair": params.repair.setups}
+    setups = {name: getattr(params, name).setups for name in ("control", "truth", "repair")}
     for stage in (*NETWORKS, *REPORTS):
         if setup in setups.get(stage, [setup]):
             yield from (Part(stage, setup, variant) for variant in variants.get(stage, [""]))

@@ -24,9 +24,10 @@ def write_causes(effects: Mapping[str, Sequence[PhraseEffect]], folder: Path) ->
 
 
 def _row(each: PhraseEffect, folder: Path, name: str) -> dict[str, Any]:
-    names = [f"{name}_{state}.png" for state in ("before", "after")] if each.verified else []
-    for file, image in zip(names, each.example.images, strict=False):
-        write_png(folder / file, image)
+    names = [f"{name}_{state}.png" for state in ("before", "after")]
+    if each.verified:
+        for file, image in zip(names, each.example.images, strict=True):
+            write_png(folder / file, image)
     return {
         "phrase": each.phrase,
         "frequency_rank": each.frequency_rank,
@@ -37,5 +38,5 @@ def _row(each: PhraseEffect, folder: Path, name: str) -> dict[str, Any]:
         "excess": asdict(each.excess),
         "scene": each.example.scene,
         "decisions": list(each.decisions),
-        "images": names,
+        "images": names if each.verified else [],
     }

@@ -38,7 +38,7 @@ def test_the_place_follows_the_xdg_specification(monkeypatch, variables, expecte
 def test_pulled_networks_come_before_those_of_the_wheel(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("BLOBEX_HOME", str(tmp_path / "home"))
     with pytest.raises(BlobexError, match="no reference networks are there: `blobex pull --from PLACE`"):
-        reference_networks.check_params(reference_networks.trained("params.yaml"))
+        reference_networks.checked_params(reference_networks.trained("params.yaml"))
     assert reference_networks.trained("models") == Path("models")
     wheel = make_networks(tmp_path / "wheel")
     assert reference_networks.trained("models") == wheel / "models"

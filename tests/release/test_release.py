@@ -269,7 +269,7 @@ def test_parts_are_those_of_the_pipeline(setup):
     """The networks and metrics of dvc.yaml, in its order; some stages have one setup only."""
     stages, params = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"], load_params(ROOT / "params.yaml")
     parts = list(parts_of(params, setup))
-    limited = {"truth": params.truth.setups, "repair": params.repair.setups}
+    limited = {"control": params.control.setups, "truth": params.truth.setups, "repair": params.repair.setups}
     measured = [name for name in stages if "metrics" in stages[name] and setup in limited.get(name, [setup])]
     assert list(dict.fromkeys(part.stage for part in parts)) == measured
     for part in parts:

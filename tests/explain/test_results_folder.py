@@ -145,7 +145,7 @@ def test_results_of_other_settings_are_kept_without_replace(tmp_path: Path) -> N
 def test_results_of_other_code_are_not_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipeline keeps the folder when its code changes."""
     explainer().explain(road_images(1), Request(["stop"]), tmp_path / "out")
-    monkeypatch.setattr("blobex.explain.explainer.code_digest", lambda start: "other")
+    monkeypatch.setattr("blobex.explain.result_settings.code_digest", lambda start: "other")
     with pytest.raises(BlobexError, match=r"results of other settings \(code was "):
         explainer().explain(road_images(1), Request(["stop"]), tmp_path / "out")
 
